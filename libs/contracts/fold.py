@@ -1,0 +1,286 @@
+"""The fold: one pure function from a message's events to what is shown of it.
+
+Folding the same events in any order, any number of times, gives the same result: every value kept is a maximum, a minimum or a
+logical or over the events (architecture: Coordinates and order). It looks at no number and no text, so a journal without them rebuilds it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from libs.contracts.events import (
+    Encoding,
+    MessageEvent,
+    PersonKind,
+    Priority,
+    Reason,
+    SmsDispatch,
+    SmsRequested,
+    SmsReturned,
+    SmsStatus,
+)
+from libs.contracts.statuses import NEGATIVE_FINALS, RANK, UNSETTLED, Status
+
+
+@dataclass(slots=True)
+class Best:
+    """The greatest event seen for one place: by rank, then time, then event id."""
+
+    status: Status
+    observed_at: datetime
+    event_id: str
+    reason: Reason | None
+
+    def order(self) -> tuple[int, datetime, str]:
+        return (RANK[self.status], self.observed_at, self.event_id)
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One try of one part. `accepted`: the carrier gave an id; `doubted`: it may have taken it; `refused`: proof that it did not."""
+
+    part: int
+    try_number: int
+    best: Best
+    accepted: bool = False
+    doubted: bool = False
+    refused: bool = False
+    submitted_at: datetime | None = None
+    provider_id: str | None = None
+
+    @property
+    def maybe_accepted(self) -> bool:
+        return self.accepted or (self.doubted and not self.refused)
+
+
+@dataclass(slots=True)
+class LegFold:
+    """One leg: `whole` is the best event about the message itself, `attempts` hold those about its parts."""
+
+    cycle: int
+    leg: int
+    parts: int = 0
+    gateway: str | None = None
+    encoding: Encoding | None = None
+    whole: Best | None = None
+    attempts: list[Attempt] = field(default_factory=lambda: list[Attempt]())
+
+
+@dataclass(slots=True)
+class Request:
+    """What was asked for, from the first leg's event."""
+
+    number: int
+    priority: Priority
+    sender_id: str | None
+    tags: tuple[str, ...]
+    accepted_at: datetime
+    valid_until: datetime
+    requested_by: str
+    custom_data: dict[str, Any] | None
+
+
+@dataclass(slots=True)
+class MessageFold:
+    """All that is known of one message; grows with `apply`."""
+
+    tenant: str
+    kind: PersonKind
+    person: str
+    request: Request | None = None
+    legs: list[LegFold] = field(default_factory=lambda: list[LegFold]())
+
+
+@dataclass(frozen=True, slots=True)
+class PartView:
+    """One part of the newest leg. `part` counts from 1."""
+
+    part: int
+    status: Status
+    provider_id: str | None
+    try_number: int
+
+
+@dataclass(frozen=True, slots=True)
+class MessageView:
+    """What is shown: the outbox row. Times are our clock at the cause."""
+
+    status: Status
+    observed_at: datetime
+    cycle: int
+    leg: int
+    reason: Reason | None
+    gateway: str | None
+    encoding: Encoding | None
+    segments: int
+    submitted_at: datetime | None
+    delivered_at: datetime | None
+    possible_double: bool
+    parts: tuple[PartView, ...]
+
+
+AnyMessageEvent = (
+    MessageEvent[SmsRequested] | MessageEvent[SmsReturned] | MessageEvent[SmsDispatch] | MessageEvent[SmsStatus]
+)
+
+
+def new_fold(event: AnyMessageEvent) -> MessageFold:
+    """An empty fold for the message that the event is about."""
+    data = event.data
+    if isinstance(data, SmsStatus):
+        return MessageFold(data.tenant, data.recipient.kind, data.recipient.id)
+    return MessageFold(data.message.tenant, data.message.recipient.kind, data.message.recipient.id)
+
+
+def apply(fold: MessageFold, event: AnyMessageEvent) -> None:
+    """Take one event into the fold. Applying it again, or in another order, changes nothing."""
+    data = event.data
+    if isinstance(data, SmsStatus):
+        _apply_status(fold, event.id, data)
+        return
+    leg = _leg(fold, data.leg.cycle, data.leg.leg)
+    if isinstance(data, SmsDispatch):
+        leg.parts = max(leg.parts, data.segments)
+        leg.gateway = data.gateway
+        leg.encoding = data.encoding
+        _raise(leg, Best(Status.QUEUED, data.decided_at, event.id, None))
+    elif isinstance(data, SmsRequested):
+        if fold.request is None or data.leg.cycle == 1:
+            m = data.message
+            custom = dict(data.custom_data) if data.custom_data is not None else None
+            fold.request = Request(
+                m.number, m.priority, m.sender_id, m.tags, m.accepted_at, m.valid_until, data.requested_by, custom
+            )
+        _raise(leg, Best(Status.ACCEPTED, data.leg.leg_at, event.id, None))
+    else:
+        _raise(leg, Best(Status.ACCEPTED, data.leg.leg_at, event.id, data.reason))
+        if data.refused_part:
+            before = _leg(fold, data.leg.cycle, data.leg.leg - 1)
+            proof = Best(Status.REFUSED, data.leg.leg_at, event.id, data.reason)
+            _attempt(before, data.refused_part, data.refused_try, proof).refused = True
+
+
+def _apply_status(fold: MessageFold, event_id: str, data: SmsStatus) -> None:
+    leg = _leg(fold, data.leg.cycle, data.leg.leg)
+    leg.parts = max(leg.parts, data.parts)
+    best = Best(data.status, data.observed_at, event_id, data.reason)
+    if data.part == 0:
+        _raise(leg, best)
+        return
+    attempt = _attempt(leg, data.part, data.try_number, best)
+    if data.provider_id is not None:
+        attempt.accepted = True
+        attempt.provider_id = data.provider_id
+        if data.status is Status.SUBMITTED and (
+            attempt.submitted_at is None or data.observed_at < attempt.submitted_at
+        ):
+            attempt.submitted_at = data.observed_at
+    elif data.status is Status.IN_DOUBT:
+        attempt.doubted = True
+    elif data.status in NEGATIVE_FINALS or data.status is Status.REFUSED:
+        attempt.refused = True
+
+
+def _leg(fold: MessageFold, cycle: int, leg: int) -> LegFold:
+    for known in fold.legs:
+        if known.cycle == cycle and known.leg == leg:
+            return known
+    new = LegFold(cycle, leg)
+    fold.legs.append(new)
+    if len(fold.legs) > 1:
+        fold.legs.sort(key=lambda x: (x.cycle, x.leg))
+    return new
+
+
+def _raise(leg: LegFold, best: Best) -> None:
+    if leg.whole is None or best.order() > leg.whole.order():
+        leg.whole = best
+
+
+def _attempt(leg: LegFold, part: int, try_number: int, best: Best) -> Attempt:
+    for known in leg.attempts:
+        if known.part == part and known.try_number == try_number:
+            if best.order() > known.best.order():
+                known.best = best
+            return known
+    new = Attempt(part, try_number, best)
+    leg.attempts.append(new)
+    if len(leg.attempts) > 1:
+        leg.attempts.sort(key=lambda x: (x.part, x.try_number))
+    return new
+
+
+def view(fold: MessageFold) -> MessageView:
+    """What is shown of a message: the rules of "Coordinates and order" over everything folded so far."""
+    shown = [(leg, _leg_status(leg)) for leg in fold.legs]
+    known = [(leg, best) for leg, best in shown if best is not None]
+    leg, best = next(((g, b) for g, b in known if b.status is Status.DELIVERED), known[-1])
+    if best.status in NEGATIVE_FINALS:
+        leg, best = next(((g, b) for g, b in reversed(known) if b.status in UNSETTLED), (leg, best))
+    submitted = [a.submitted_at for g in fold.legs for a in g.attempts if a.submitted_at is not None]
+    return MessageView(
+        status=Status.QUEUED if best.status is Status.REFUSED else best.status,
+        observed_at=best.observed_at,
+        cycle=leg.cycle,
+        leg=leg.leg,
+        reason=best.reason,
+        gateway=leg.gateway,
+        encoding=leg.encoding,
+        segments=leg.parts,
+        submitted_at=min(submitted, default=None),
+        delivered_at=best.observed_at if best.status is Status.DELIVERED else None,
+        possible_double=_possible_double(fold),
+        parts=tuple(PartView(a.part, a.best.status, a.provider_id, a.try_number) for a in _speakers(leg)),
+    )
+
+
+def _speakers(leg: LegFold) -> list[Attempt]:
+    """The try that speaks for each part: an accepted one (the one that got furthest), else one in doubt, else the newest."""
+    chosen: dict[int, Attempt] = {}
+    for a in leg.attempts:
+        if a.part not in chosen or _voice(a) > _voice(chosen[a.part]):
+            chosen[a.part] = a
+    return [chosen[part] for part in sorted(chosen)]
+
+
+def _voice(a: Attempt) -> tuple[int, int, datetime, str]:
+    certainty = 2 if a.accepted else 1 if a.maybe_accepted else 0
+    newer = RANK[a.best.status] if a.accepted else a.try_number
+    return (certainty, newer, a.best.observed_at, a.best.event_id)
+
+
+def _leg_status(leg: LegFold) -> Best | None:
+    parts = [a.best for a in _speakers(leg)]
+    joined = _join(parts, max(leg.parts, 1)) if parts else None
+    if joined is None:
+        return leg.whole
+    if leg.whole is None or joined.order() > leg.whole.order():
+        return joined
+    return leg.whole
+
+
+def _join(parts: list[Best], count: int) -> Best | None:
+    """One status from those of the parts: a bad end at once, doubt as long as one is in doubt, else the part that lags most."""
+    ended = [b for b in parts if b.status in NEGATIVE_FINALS]
+    if ended:
+        return max(ended, key=Best.order)
+    doubted = [b for b in parts if b.status is Status.IN_DOUBT]
+    if doubted:
+        return max(doubted, key=Best.order)
+    if len(parts) < count:
+        return None
+    slowest = min(RANK[b.status] for b in parts)
+    return max((b for b in parts if RANK[b.status] == slowest), key=Best.order)
+
+
+def _possible_double(fold: MessageFold) -> bool:
+    taken: set[int] = set()
+    for leg in fold.legs:
+        for a in leg.attempts:
+            if a.maybe_accepted:
+                if a.part in taken:
+                    return True
+                taken.add(a.part)
+    return False

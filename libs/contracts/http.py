@@ -1,0 +1,199 @@
+"""What goes in and out over the native HTTP API: the models that validate it and that OpenAPI is made from."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+from pydantic.alias_generators import to_camel
+
+from libs.contracts.events import Encoding, PersonKind, Priority, Reason
+from libs.contracts.statuses import Status
+
+
+class ApiModel(BaseModel):
+    """camelCase on the wire; an unknown field is an error, so that a misspelt option is never silently ignored."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
+
+
+def _decimal_text(value: Any) -> Any:
+    """A JSON integer is taken as its decimal text: upstream systems number their clients."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return value
+
+
+PersonId = Annotated[
+    str,
+    BeforeValidator(_decimal_text, json_schema_input_type=str | int),
+    Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$"),
+]
+Tag = Annotated[str, Field(min_length=1, max_length=64)]
+
+MAX_VALIDITY_SECONDS = 7 * 24 * 3600
+MAX_TEXT_CHARACTERS = 1530
+"""Ten segments of GSM text at most; the segment count itself is checked apart."""
+
+
+class SendSms(ApiModel):
+    """POST /sms: one message to one person, named by exactly one of `clientId` and `staffId`."""
+
+    message: str = Field(min_length=1, max_length=MAX_TEXT_CHARACTERS, description="the text; 10 segments at most")
+    client_id: PersonId | None = None
+    staff_id: PersonId | None = None
+    priority: Priority = Priority.NORMAL
+    sender_id: str | None = Field(
+        None, min_length=1, max_length=15, pattern=r"^(\+?[0-9]{1,15}|[A-Za-z0-9 ._&-]{1,11})$"
+    )
+    tags: tuple[Tag, ...] = Field((), max_length=20)
+    custom_data: dict[str, JsonValue] | None = None
+    validity_seconds: int | None = Field(None, ge=60, le=MAX_VALIDITY_SECONDS)
+
+    @model_validator(mode="after")
+    def _one_person(self) -> SendSms:
+        if (self.client_id is None) == (self.staff_id is None):
+            raise ValueError("exactly one of clientId and staffId is needed")
+        return self
+
+
+class Accepted(ApiModel):
+    """202: the message is durable. What becomes of it is at `location`."""
+
+    id: UUID
+    number: int
+    status: Status
+    location: str
+
+
+class PersonIn(ApiModel):
+    """PUT /clients/{id} and /staff/{id}: all that is known of the person, replacing what was."""
+
+    phone: str | None = Field(None, max_length=40, description="international, or national in the configured region")
+    name: str | None = Field(None, max_length=200)
+
+
+class Person(ApiModel):
+    """A client or staff member. `phone` is in E.164; `phone_problem` says why it can't be used."""
+
+    id: str
+    phone: str | None
+    phone_problem: str | None = None
+    name: str | None
+    changed_at: datetime
+
+
+class Transition(ApiModel):
+    """One event in the history of a message. `part` 0 is the message itself."""
+
+    status: Status
+    at: datetime
+    topic: str
+    cycle: int
+    leg: int
+    part: int
+    try_number: int
+    gateway: str | None = None
+    provider_id: str | None = None
+    reason: Reason | None = None
+    carrier_time: str | None = None
+
+
+class Part(ApiModel):
+    """One segment of the message as the carrier knows it."""
+
+    part: int
+    status: Status
+    provider_id: str | None
+    try_number: int
+
+
+class Sms(ApiModel):
+    """A message as the outbox shows it. `phone` is the number it was sent to, as of the moment of sending."""
+
+    id: UUID
+    number: int | None
+    client_id: str | None
+    staff_id: str | None
+    message: str | None
+    phone: str | None
+    person_name: str | None
+    status: Status
+    status_at: datetime
+    reason: Reason | None
+    priority: Priority | None
+    sender_id: str | None
+    tags: tuple[str, ...]
+    custom_data: dict[str, JsonValue] | None
+    gateway: str | None
+    encoding: Encoding | None
+    segments: int
+    accepted_at: datetime
+    valid_until: datetime | None
+    submitted_at: datetime | None
+    delivered_at: datetime | None
+    cycle: int
+    leg: int
+    possible_double: bool
+    requested_by: str | None
+    parts: tuple[Part, ...]
+
+
+class SmsWithHistory(Sms):
+    """GET /sms/{id}: the message and every transition, oldest first."""
+
+    history: tuple[Transition, ...]
+
+
+class SmsPage(ApiModel):
+    """GET /sms: newest first. `next_cursor` is given back as `cursor` for the next page; null on the last."""
+
+    items: tuple[Sms, ...]
+    next_cursor: str | None
+
+
+class SmsQuery(ApiModel):
+    """The filters of GET /sms; all that are given must hold."""
+
+    client_id: PersonId | None = None
+    staff_id: PersonId | None = None
+    status: Status | None = None
+    from_: datetime | None = Field(None, alias="from", description="accepted at or after, RFC 3339 with zone")
+    to: datetime | None = Field(None, description="accepted before, RFC 3339 with zone")
+    gateway: str | None = Field(None, max_length=40)
+    number: str | None = Field(None, max_length=20, description="the phone number it was sent to, E.164")
+    tag: Tag | None = None
+    limit: int = Field(50, ge=1, le=500)
+    cursor: str | None = Field(None, max_length=200)
+
+    @model_validator(mode="after")
+    def _check(self) -> SmsQuery:
+        if self.client_id is not None and self.staff_id is not None:
+            raise ValueError("only one of clientId and staffId can be asked for")
+        for moment in (self.from_, self.to):
+            if moment is not None and moment.tzinfo is None:
+                raise ValueError("from and to need a time zone, as in 2026-01-31T08:00:00Z")
+        return self
+
+
+class FieldProblem(ApiModel):
+    """One wrong field and why."""
+
+    field: str
+    reason: str
+
+
+class Problem(ApiModel):
+    """application/problem+json (RFC 9457), with the fields that are wrong."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str | None = None
+    errors: tuple[FieldProblem, ...] = ()
+
+
+PERSON_PATHS: dict[PersonKind, str] = {PersonKind.CLIENT: "clients", PersonKind.STAFF: "staff"}
+"""The path under which each kind of person is kept, at the API gateway and at the resolver alike."""

@@ -1,0 +1,118 @@
+"""Every topic, declared once: what it is for, its key, its partitions, how long it keeps. Topics are created from here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from libs.contracts.events import (
+    ContactChanged,
+    GatewayReceipt,
+    Priority,
+    SmsCommand,
+    SmsDispatch,
+    SmsInbound,
+    SmsRequested,
+    SmsReturned,
+    SmsStatus,
+)
+
+DAY_MS = 24 * 3600 * 1000
+PARTITIONS = 4
+"""Fixed for life: keys stay where they are. Also the most replicas of one consumer that can work at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topic:
+    """A topic: its events' data class, its key, its settings. `replication` is lowered to what a smaller cluster has."""
+
+    name: str
+    purpose: str
+    data: type
+    key: str
+    about_message: bool = True
+    partitions: int = PARTITIONS
+    retention_ms: int = 14 * DAY_MS
+    compacted: bool = False
+    replication: int = 3
+
+    @property
+    def dead_letter(self) -> str:
+        return f"{self.name}.dead-letter"
+
+    def config(self) -> dict[str, str]:
+        """Kafka's settings for the topic."""
+        policy = "compact" if self.compacted else "delete"
+        return {
+            "cleanup.policy": policy,
+            "retention.ms": str(self.retention_ms),
+            "max.message.bytes": str(2 * 1024 * 1024),
+        }
+
+
+BY_PERSON = "tenant/kind/id of the person"
+BY_MESSAGE = "message id"
+
+REQUESTED = Topic(
+    name="sms.requested", purpose="A message was accepted and is durable.", data=SmsRequested, key=BY_PERSON
+)
+REQUESTED_HIGH = replace(REQUESTED, name="sms.requested.high", purpose="The same, read first at each step.")
+RETURNED = Topic(
+    name="sms.returned", purpose="A message comes back to be resolved anew.", data=SmsReturned, key=BY_PERSON
+)
+STATUS = Topic(
+    name="sms.status", purpose="What became of a message or of one of its parts.", data=SmsStatus, key=BY_MESSAGE
+)
+COMMANDS = Topic(
+    name="sms.commands", purpose="What people ask about messages on their way.", data=SmsCommand, key=BY_PERSON
+)
+RECEIPTS = Topic(
+    name="gateway.receipts",
+    purpose="A delivery receipt as a gateway gave it.",
+    data=GatewayReceipt,
+    key="gateway/provider id",
+    about_message=False,
+)
+INBOUND = Topic(
+    name="sms.inbound",
+    purpose="A mobile-originated message, undecoded.",
+    data=SmsInbound,
+    key="gateway/source number's fingerprint",
+    about_message=False,
+)
+CONTACT_CHANGED = Topic(
+    name="contact.changed",
+    purpose="A person's number or name as an upstream system knows it.",
+    data=ContactChanged,
+    key=BY_PERSON,
+    about_message=False,
+)
+
+FIXED_TOPICS: tuple[Topic, ...] = (
+    REQUESTED,
+    REQUESTED_HIGH,
+    RETURNED,
+    STATUS,
+    COMMANDS,
+    RECEIPTS,
+    INBOUND,
+    CONTACT_CHANGED,
+)
+
+
+def requested(priority: Priority) -> Topic:
+    return REQUESTED_HIGH if priority is Priority.HIGH else REQUESTED
+
+
+def dispatch(gateway: str, priority: Priority = Priority.NORMAL) -> Topic:
+    """The topic from which a gateway's dispatchers take their work."""
+    high = priority is Priority.HIGH
+    return Topic(
+        name=f"sms.dispatch.{gateway}" + (".high" if high else ""),
+        purpose=f"Send through the gateway {gateway}" + (", read first." if high else "."),
+        data=SmsDispatch,
+        key=BY_PERSON,
+    )
+
+
+DISPATCH_PATTERN = r"^sms\.dispatch\.[a-z0-9-]{1,40}(\.high)?$"
+"""Matches every gateway's dispatch topics, and not their dead letters."""

@@ -1,0 +1,211 @@
+"""The configuration file: gateways and API keys, for now from YAML. A mistake is told with its line and why."""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import timedelta
+from enum import StrEnum
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+
+from libs.contracts.events import GatewayId
+
+
+class ConfigFileError(Exception):
+    """The file can't be used; the text has a line per mistake: `file:line: field: reason`."""
+
+
+class InDoubt(StrEnum):
+    """What to do with an attempt whose outcome nobody knows (architecture, rule 3)."""
+
+    HOLD = "hold"
+    RESEND_ONCE = "resend_once"
+    RESEND_IF_IDEMPOTENT = "resend_if_idempotent"
+
+
+class IdFormat(StrEnum):
+    """How a carrier writes message ids; responses and receipts may differ."""
+
+    TEXT = "text"
+    DECIMAL = "decimal"
+    HEX = "hex"
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
+
+
+class SmppGateway(_Model):
+    """An SMSC to which dispatchers bind. TON and NPI as in SMPP 3.4 §5.2.5 and §5.2.6."""
+
+    id: GatewayId
+    type: Literal["smpp"]
+    host: str
+    port: int = Field(ge=1, le=65535)
+    system_id: str = Field(max_length=15)
+    password: SecretStr = Field(SecretStr(""), description="at most 8 octets in SMPP 3.4")
+    system_type: str = Field("", max_length=12)
+    bind_type: Literal["transceiver", "transmitter", "transmitter_and_receiver"] = "transceiver"
+    source_ton: int = Field(5, ge=0, le=6)
+    source_npi: int = Field(0, ge=0, le=18)
+    destination_ton: int = Field(1, ge=0, le=6)
+    destination_npi: int = Field(1, ge=0, le=18)
+    source_address: str | None = Field(
+        None, max_length=20, description="shown to the person; a request's senderId goes first"
+    )
+    segments_per_second: float = Field(0, ge=0, description="the provider's limit over all binds; 0 = unlimited")
+    window: int = Field(100, ge=1, le=10_000, description="submitted segments without an answer, per bind")
+    binds_allowed: int = Field(1, ge=1, le=100, description="binds that the provider allows at once")
+    response_timeout_seconds: float = Field(10, gt=0, le=60)
+    enquire_link_seconds: float = Field(30, gt=0)
+    response_id_format: IdFormat = IdFormat.TEXT
+    receipt_id_format: IdFormat = IdFormat.TEXT
+    in_doubt: InDoubt = InDoubt.HOLD
+    tries: int = Field(5, ge=1, le=100, description="tries of a part that the carrier refuses for now, before it fails")
+    tls: bool = False
+    tls_ca_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> SmppGateway:
+        if len(self.password.get_secret_value().encode()) > 8:
+            raise ValueError("password: SMPP 3.4 allows 8 octets at most")
+        if self.in_doubt is InDoubt.RESEND_IF_IDEMPOTENT:
+            raise ValueError(
+                "inDoubt: SMPP takes no idempotency key, so resend_if_idempotent can't be kept; use hold or resend_once"
+            )
+        return self
+
+
+class Scope(StrEnum):
+    """What an API key may do."""
+
+    SEND = "sms:send"
+    READ = "sms:read"
+    CONTACTS = "contacts:write"
+    CONTACTS_READ = "contacts:read"
+    SEND_TO_ANY_NUMBER = "sms:send-to-any-number"
+
+
+class ApiKey(_Model):
+    """A caller. The file holds either the key (`${NAME}` takes it from the environment) or its SHA-256 in hex."""
+
+    name: str = Field(pattern=r"^[a-z0-9-]{1,40}$")
+    tenant: str = Field(pattern=r"^[a-z0-9-]{1,40}$")
+    key: SecretStr | None = Field(None, description="at least 16 characters")
+    key_hash: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    scopes: frozenset[Scope]
+    requests_per_second: float = Field(0, ge=0, description="0 = unlimited")
+
+    @model_validator(mode="after")
+    def _check(self) -> ApiKey:
+        if (self.key is None) == (self.key_hash is None):
+            raise ValueError("exactly one of key and keyHash is needed")
+        if self.key is not None and len(self.key.get_secret_value()) < 16:
+            raise ValueError("key: at least 16 characters")
+        return self
+
+    @property
+    def sha256(self) -> bytes:
+        if self.key is not None:
+            return sha256(self.key.get_secret_value().encode()).digest()
+        return bytes.fromhex(self.key_hash or "")
+
+
+class Configuration(_Model):
+    """The whole file."""
+
+    gateways: tuple[SmppGateway, ...] = Field(min_length=1)
+    default_gateway: GatewayId
+    api_keys: tuple[ApiKey, ...] = ()
+    default_region: str | None = Field(None, pattern=r"^[A-Z]{2}$", description="for numbers without a country code")
+    validity_seconds: int = Field(int(timedelta(hours=48).total_seconds()), ge=60, le=7 * 24 * 3600)
+
+    @model_validator(mode="after")
+    def _check(self) -> Configuration:
+        ids = [g.id for g in self.gateways]
+        for what, names in (("gateways", ids), ("apiKeys", [k.name for k in self.api_keys])):
+            if len(set(names)) != len(names):
+                raise ValueError(f"{what}: two entries have the same name")
+        if self.default_gateway not in ids:
+            raise ValueError(f"defaultGateway: there is no gateway {self.default_gateway!r}")
+        return self
+
+    def gateway(self, gateway_id: str) -> SmppGateway:
+        """The gateway with this id. Raises KeyError."""
+        return next((g for g in self.gateways if g.id == gateway_id), None) or _missing(gateway_id)
+
+
+def _missing(gateway_id: str) -> SmppGateway:
+    raise KeyError(f"there is no gateway {gateway_id!r} in the configuration")
+
+
+def load_configuration(path: Path) -> Configuration:
+    """Read and check the file. Raises ConfigFileError with every mistake, its line and why."""
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise ConfigFileError(f"{path}: {error.strerror}") from None
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else 1
+        raise ConfigFileError(f"{path}:{line}: {getattr(error, 'problem', None) or 'not YAML'}") from None
+    missing: list[tuple[_Loc, str]] = []
+    raw = _fill(raw, (), missing)
+    problems = [_at(path, node, loc, words) for loc, words in missing]
+    try:
+        configuration = Configuration.model_validate(raw)
+    except ValidationError as error:
+        problems += [
+            _at(path, node, e["loc"], e["msg"].removeprefix("Value error, "))
+            for e in error.errors(include_input=False, include_url=False)
+        ]
+        raise ConfigFileError("\n".join(problems)) from None
+    if problems:
+        raise ConfigFileError("\n".join(problems))
+    return configuration
+
+
+_REFERENCE = re.compile(r"^\$\{([A-Z][A-Z0-9_]*)\}$")
+
+
+_Loc = tuple[str | int, ...]
+
+
+def _fill(value: Any, loc: _Loc, missing: list[tuple[_Loc, str]]) -> Any:
+    """Put in the environment's values for `${NAME}`; what it lacks is added to `missing`."""
+    if isinstance(value, dict):
+        return {k: _fill(v, (*loc, str(k)), missing) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    if isinstance(value, list):
+        return [_fill(v, (*loc, i), missing) for i, v in enumerate(value)]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    if isinstance(value, str) and (found := _REFERENCE.match(value)):
+        if found[1] not in os.environ:
+            missing.append((loc, f"the environment has no {found[1]}"))
+            return value
+        return os.environ[found[1]]
+    return value  # pyright: ignore[reportUnknownVariableType]
+
+
+def _at(path: Path, node: Any, loc: _Loc, words: str) -> str:
+    """`file:line: field: reason`; the line of the nearest part of the file that the mistake is in."""
+    line = node.start_mark.line + 1 if node is not None else 1
+    for step in loc:
+        found = None
+        if isinstance(node, yaml.MappingNode):
+            found = next((v for k, v in node.value if k.value == step), None)
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+            found = node.value[step]
+        if found is None:
+            continue
+        node = found
+        line = node.start_mark.line + 1
+    field = ".".join(str(x) for x in loc)
+    return f"{path}:{line}: {field + ': ' if field else ''}{words}"

@@ -1,0 +1,162 @@
+"""How a service lives: start in order and wait for neighbours, stop in reverse within a budget, end hard after it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import threading
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
+
+import structlog
+import uvloop
+from aiohttp import web
+
+from libs.service_kit.logging import configure_logging
+from libs.service_kit.ops_server import Check, Health, start_ops_server
+from libs.service_kit.settings import ServiceSettings
+
+T = TypeVar("T")
+log = structlog.get_logger()
+
+FIRST_RETRY_SECONDS = 0.2
+LAST_RETRY_SECONDS = 5.0
+
+
+class Stopping(Exception):  # noqa: N818 - not an error
+    """SIGTERM came while the service was still starting."""
+
+
+class Lifecycle:
+    """The parts of a running service. Parts start in the order of the calls and stop in reverse."""
+
+    def __init__(self, name: str, settings: ServiceSettings) -> None:
+        self.name = name
+        self.health = Health()
+        self._settings = settings
+        self._stops: list[tuple[str, Callable[[], Awaitable[None]]]] = []
+        self._stop = asyncio.Event()
+
+    async def part(
+        self, name: str, start: Callable[[], Awaitable[T]], stop: Callable[[T], Awaitable[object]] | None = None
+    ) -> T:
+        """Start a part, again and again until its neighbour is there; readiness says what is waited for.
+
+        Raises `Stopping` if the service is asked to stop meanwhile.
+        """
+        delay = FIRST_RETRY_SECONDS
+        while True:
+            try:
+                value = await start()
+                break
+            except (OSError, TimeoutError, ConnectionError) as error:
+                words = f"waiting for {name}: {type(error).__name__}: {error}"
+            except Exception as error:
+                if not _is_away(error):
+                    raise
+                words = f"waiting for {name}: {type(error).__name__}"
+            self.health.starting = words
+            log.warning("part not there yet", part=name, reason=words, retry_seconds=delay)
+            if await self._stop_within(delay):
+                raise Stopping
+            delay = min(delay * 2, LAST_RETRY_SECONDS)
+        if stop is not None:
+            self._stops.append((name, lambda: _void(stop(value))))
+        self.health.starting = f"starting after {name}"
+        return value
+
+    def on_stop(self, name: str, stop: Callable[[], Awaitable[object]]) -> None:
+        """Something to do at the stop, before what was started earlier stops."""
+        self._stops.append((name, lambda: _void(stop())))
+
+    def ready_when(self, name: str, check: Check) -> None:
+        self.health.add(name, check)
+
+    async def serve_ops(self, routes: Iterable[web.RouteDef] = ()) -> None:
+        """Start the health, metrics and internal HTTP server: first of all parts, so that waiting can be seen."""
+        s = self._settings
+        await self.part(
+            "ops server",
+            lambda: start_ops_server(s.ops_host, s.ops_port, s.internal_token.get_secret_value(), self.health, routes),
+            lambda runner: runner.cleanup(),
+        )
+
+    def request_stop(self) -> None:
+        self._stop.set()
+
+    async def wait_for_stop(self) -> None:
+        """Everything is started: be ready until SIGTERM, SIGINT or `request_stop`."""
+        self.health.starting = None
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
+        log.info("started")
+        await self._stop.wait()
+
+    async def stop_all(self) -> None:
+        """Stop every part in reverse; one that fails does not keep the others from stopping."""
+        self.health.starting = "stopping"
+        for name, stop in reversed(self._stops):
+            try:
+                await stop()
+            except Exception as error:
+                log.error("part did not stop cleanly", part=name, reason=f"{type(error).__name__}: {error}")
+        self._stops.clear()
+
+    async def _stop_within(self, seconds: float) -> bool:
+        try:
+            await asyncio.wait_for(self._stop.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
+
+
+def run_service(name: str, settings: ServiceSettings, start: Callable[[Lifecycle], Awaitable[None]]) -> None:
+    """Run a service until it is told to stop. `start` starts its parts; it may wait for neighbours, never fail for them."""
+    configure_logging(name, settings.log_level)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_live(name, settings, start))
+
+
+async def _live(name: str, settings: ServiceSettings, start: Callable[[Lifecycle], Awaitable[None]]) -> None:
+    life = Lifecycle(name, settings)
+    loop = asyncio.get_running_loop()
+    for sig in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(sig, life.request_stop)
+    try:
+        await start(life)
+        await life.wait_for_stop()
+    except Stopping:
+        pass
+    except Exception:
+        log.exception("start failed")
+        raise SystemExit(1) from None
+    finally:
+        log.info("stopping", budget_seconds=settings.drain_budget_seconds)
+        _end_hard_after(settings.drain_budget_seconds + 5)
+        await life.stop_all()
+        log.info("stopped")
+
+
+def _end_hard_after(seconds: float) -> None:
+    """Parts keep their own budgets; 5 s on top are for closing connections. A thread, since the loop may be what hangs."""
+
+    def end() -> None:
+        log.error("stop took too long, ending hard", seconds=seconds)
+        os._exit(70)
+
+    watchdog = threading.Timer(seconds, end)
+    watchdog.daemon = True
+    watchdog.start()
+
+
+def _is_away(error: Exception) -> bool:
+    """Whether the error is a neighbour's absence. By module, so that this room need not know Kafka or Postgres."""
+    module = type(error).__module__
+    return module.startswith(("aiokafka", "asyncpg"))
+
+
+async def _void(awaitable: Awaitable[object]) -> None:
+    await awaitable

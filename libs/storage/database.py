@@ -1,0 +1,78 @@
+"""A service's own part of Postgres: a pool that lives in one schema, brought up to date by numbered SQL files."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+
+import asyncpg
+import structlog
+
+from libs.storage.partitions import Partitioned, make_ahead
+
+log = structlog.get_logger()
+
+Pool = asyncpg.Pool
+
+STATEMENT_TIMEOUT_SECONDS = 30
+
+
+class MigrationError(Exception):
+    """A migration that was applied has changed since, or one is missing."""
+
+
+async def open_database(
+    dsn: str, schema: str, migrations: Path, connections: int, partitioned: tuple[Partitioned, ...] = ()
+) -> Pool:
+    """Bring the schema up to date, make its partitions of now, and open a pool whose search path is that schema.
+
+    Several instances may start at once: the migrations run under a lock. Raises MigrationError, and asyncpg's
+    or the system's errors while the server is away.
+    """
+    connection = await asyncpg.connect(dsn, timeout=5)
+    try:
+        await migrate(connection, schema, migrations)
+        if partitioned:
+            async with connection.transaction():
+                await make_ahead(connection, partitioned, datetime.now(UTC))
+    finally:
+        await connection.close(timeout=5)
+    return await asyncpg.create_pool(
+        dsn,
+        min_size=1,
+        max_size=connections,
+        command_timeout=STATEMENT_TIMEOUT_SECONDS,
+        timeout=5,
+        server_settings={
+            "search_path": f"{schema},public",
+            "application_name": schema,
+            "jit": "off",
+            "timezone": "UTC",
+        },
+    )
+
+
+async def migrate(connection: asyncpg.Connection, schema: str, migrations: Path) -> None:
+    """Apply, in order and each in its own transaction, the files `NNNN_name.sql` that the schema has not seen."""
+    files = sorted(migrations.glob("*.sql"))  # noqa: ASYNC240 - a few small files, once at start
+    async with connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock(hashtext('postrider.migrations'))")
+        await connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
+    await connection.execute(f'SET search_path TO "{schema}", public')
+    for file in files:
+        text = file.read_text()
+        checksum = sha256(text.encode()).hexdigest()
+        async with connection.transaction():
+            await connection.execute("SELECT pg_advisory_xact_lock(hashtext('postrider.migrations'))")
+            await connection.execute(
+                "CREATE TABLE IF NOT EXISTS migrations"
+                " (name text PRIMARY KEY, checksum text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
+            )
+            known = await connection.fetchval("SELECT checksum FROM migrations WHERE name = $1", file.name)
+            if known is None:
+                await connection.execute(text)
+                await connection.execute("INSERT INTO migrations (name, checksum) VALUES ($1, $2)", file.name, checksum)
+                log.info("migration applied", schema=schema, migration=file.name)
+            elif known != checksum:
+                raise MigrationError(f"{schema}: {file.name} has changed since it was applied")

@@ -1,0 +1,70 @@
+"""Partitions by time, made ahead of need: by a timestamp column, or by the time inside a UUIDv7.
+
+Both kinds have a default partition, so that a row whose time nobody foresaw is stored and not refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import asyncpg
+import structlog
+
+log = structlog.get_logger()
+
+Connection = asyncpg.pool.PoolConnectionProxy | asyncpg.Connection
+
+AHEAD = 3
+CHECK_SECONDS = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Partitioned:
+    """A table partitioned by range: `by_uuid` when its key is a UUIDv7 column, else a timestamptz column. Spans are whole days."""
+
+    table: str
+    by_uuid: bool
+    days: int = 7
+
+
+def first_uuid(at: datetime) -> UUID:
+    """The smallest UUIDv7 of a moment: a bound, never a message id (RFC 9562 §5.7)."""
+    return UUID(int=(int(at.timestamp() * 1000) << 80) & ((1 << 128) - 1))
+
+
+def span(table: Partitioned, at: datetime) -> tuple[datetime, datetime]:
+    """Start and end of the partition that holds a moment."""
+    days = (at - datetime(1970, 1, 1, tzinfo=UTC)).days // table.days * table.days
+    start = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=days)
+    return start, start + timedelta(days=table.days)
+
+
+async def make_ahead(connection: Connection, tables: tuple[Partitioned, ...], now: datetime) -> None:
+    """Make the partitions of now and of the next spans, and one before, where they are missing. Call it in a transaction."""
+    await connection.execute("SELECT pg_advisory_xact_lock(hashtext('postrider.partitions'))")
+    for table in tables:
+        for k in range(-1, AHEAD + 1):
+            start, end = span(table, now + timedelta(days=k * table.days))
+            low, high = (
+                (str(first_uuid(start)), str(first_uuid(end)))
+                if table.by_uuid
+                else (start.isoformat(), end.isoformat())
+            )
+            await connection.execute(
+                f"CREATE TABLE IF NOT EXISTS {table.table}_{start:%Y%m%d} PARTITION OF {table.table}"
+                f" FOR VALUES FROM ('{low}') TO ('{high}')"
+            )
+
+
+async def keep_partitions_ahead(pool: asyncpg.Pool, tables: tuple[Partitioned, ...]) -> None:
+    """Make partitions ahead now and then every hour, for ever; a failure is logged and tried again."""
+    while True:
+        try:
+            async with pool.acquire() as connection, connection.transaction():
+                await make_ahead(connection, tables, datetime.now(UTC))
+        except Exception as error:
+            log.error("partitions could not be made ahead", reason=f"{type(error).__name__}: {error}")
+        await asyncio.sleep(CHECK_SECONDS)
