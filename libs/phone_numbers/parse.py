@@ -1,0 +1,75 @@
+"""From a phone number as people write it to E.164."""
+
+from __future__ import annotations
+
+import enum
+from typing import Final, NewType
+
+import phonenumbers
+from phonenumbers import NumberParseException
+
+E164 = NewType("E164", str)
+"""A valid number as ITU-T E.164 has it: "+", country code, subscriber number; at most 15 digits."""
+
+_MAX_CHARACTERS: Final = 40
+"""Longer than any number however it is spaced out; what is longer isn't worth parsing."""
+
+
+class NumberProblem(enum.Enum):
+    """What is wrong with a number; the value is for people."""
+
+    EMPTY = "the number is empty"
+    UNPARSABLE = "this is not a phone number"
+    NO_COUNTRY = "the number has no country code, and no default region is set"
+    UNKNOWN_COUNTRY = "the country code or the default region doesn't exist"
+    INVALID_FOR_REGION = "no such number exists in its country"
+    TOO_LONG = "the number is too long"
+
+
+class NumberError(ValueError):
+    """A number that can't be used. It never says the number itself."""
+
+    def __init__(self, problem: NumberProblem) -> None:
+        super().__init__(problem.value)
+        self.problem = problem
+
+
+def parse(number: str, default_region: str | None = None) -> E164:
+    """The E.164 form of `number`. One without "+" or "00" is read as dialled in `default_region` (ISO 3166, "KE").
+
+    NumberError when it is empty, unparsable (letters and extensions included: an SMS can't reach them), without a
+    country, invalid or too long.
+    """
+    text = number.strip()
+    if not text:
+        raise NumberError(NumberProblem.EMPTY)
+    if len(text) > _MAX_CHARACTERS:
+        raise NumberError(NumberProblem.TOO_LONG)
+    if any(char.isalpha() for char in text):
+        raise NumberError(NumberProblem.UNPARSABLE)
+    if default_region is not None and default_region not in phonenumbers.SUPPORTED_REGIONS:
+        raise NumberError(NumberProblem.UNKNOWN_COUNTRY)
+    if default_region is None and text.startswith("00"):
+        text = "+" + text[2:]
+    try:
+        parsed = phonenumbers.parse(text, default_region)
+    except NumberParseException as error:
+        raise NumberError(_problem(error, text, default_region)) from None
+    if parsed.extension:
+        raise NumberError(NumberProblem.UNPARSABLE)
+    if not phonenumbers.is_valid_number(parsed):
+        reason = phonenumbers.is_possible_number_with_reason(parsed)
+        too_long = reason == phonenumbers.ValidationResult.TOO_LONG
+        raise NumberError(NumberProblem.TOO_LONG if too_long else NumberProblem.INVALID_FOR_REGION)
+    return E164(phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164))
+
+
+def _problem(error: NumberParseException, text: str, default_region: str | None) -> NumberProblem:
+    match error.error_type:
+        case NumberParseException.INVALID_COUNTRY_CODE:
+            missing = default_region is None and not text.startswith(("+", "＋"))
+            return NumberProblem.NO_COUNTRY if missing else NumberProblem.UNKNOWN_COUNTRY
+        case NumberParseException.TOO_LONG:
+            return NumberProblem.TOO_LONG
+        case _:
+            return NumberProblem.UNPARSABLE

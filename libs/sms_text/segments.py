@@ -1,0 +1,111 @@
+"""From a text to the segments that travel: which alphabet, how many, and their octets as SMPP carries them.
+
+A segment is the unit that providers bill. It holds 140 octets on the air (3GPP TS 23.040 §9.2.3.24): 160 septets or 70
+UCS-2 units. Several that belong together each begin with a header of 7 octets (§9.2.3.24.8, 16-bit reference), which leaves
+152 septets (the header takes exactly 8) or 66 units.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from libs.sms_text.gsm import ESCAPE, encode_gsm
+
+SINGLE_SEPTETS: Final = 160
+PART_SEPTETS: Final = 152
+SINGLE_UNITS: Final = 70
+PART_UNITS: Final = 66
+MAX_SEGMENTS: Final = 255
+
+ESM_CLASS_UDHI: Final = 0x40
+
+
+class Encoding(enum.Enum):
+    """How a text is encoded; the value is SMPP's data_coding (SMPP 3.4 §5.2.19)."""
+
+    GSM = 0
+    UCS2 = 8
+
+
+_SINGLE_OCTETS: Final = {Encoding.GSM: SINGLE_SEPTETS, Encoding.UCS2: 2 * SINGLE_UNITS}
+
+
+class Segment(NamedTuple):
+    """One segment, ready for submit_sm."""
+
+    short_message: bytes  # user data header included
+    esm_class: int
+    data_coding: int
+
+
+def encoding_of(text: str) -> Encoding:
+    """GSM when its alphabet has every character, else UCS-2. ValueError when `text` has a lone surrogate."""
+    return _encode(text)[0]
+
+
+def count_segments(text: str) -> int:
+    """The number of segments that `segments` makes: at least 1. ValueError when `text` has a lone surrogate or needs more
+    than 255."""
+    encoding, octets = _encode(text)
+    if len(octets) <= _SINGLE_OCTETS[encoding]:
+        return 1
+    return len(_cuts(encoding, octets))
+
+
+def segments(text: str, reference: int) -> list[Segment]:
+    """The segments of `text`; several are joined by `reference` (0 to 65535), which a text of one segment doesn't need.
+
+    No escape and no surrogate pair is split. GSM text is unpacked, one septet per octet: the SMSC packs it. ValueError
+    when `reference` is out of range, or `text` has a lone surrogate or needs more than 255 segments.
+    """
+    if not 0 <= reference <= 0xFFFF:
+        raise ValueError("reference: must be 0 to 65535")
+    encoding, octets = _encode(text)
+    if len(octets) <= _SINGLE_OCTETS[encoding]:
+        return [Segment(octets, 0, encoding.value)]
+    cuts = _cuts(encoding, octets)
+    header = b"\x06\x08\x04" + reference.to_bytes(2) + bytes([len(cuts)])
+    return [
+        Segment(header + bytes([number]) + octets[start:end], ESM_CLASS_UDHI, encoding.value)
+        for number, (start, end) in enumerate(cuts, start=1)
+    ]
+
+
+def _encode(text: str) -> tuple[Encoding, bytes]:
+    septets = encode_gsm(text)
+    if septets is not None:
+        return Encoding.GSM, septets
+    try:
+        return Encoding.UCS2, text.encode("utf-16-be")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"text: a lone surrogate at character {error.start}") from None
+
+
+def _cuts(encoding: Encoding, octets: bytes) -> list[tuple[int, int]]:
+    """Where each of several segments starts and ends."""
+    cuts = list(_gsm_cuts(octets) if encoding is Encoding.GSM else _ucs2_cuts(octets))
+    if len(cuts) > MAX_SEGMENTS:
+        raise ValueError(f"text: needs {len(cuts)} segments, more than {MAX_SEGMENTS}")
+    return cuts
+
+
+def _gsm_cuts(septets: bytes) -> Iterator[tuple[int, int]]:
+    start, length = 0, len(septets)
+    while start < length:
+        end = min(start + PART_SEPTETS, length)
+        if end < length and septets[end - 1] == ESCAPE:
+            end -= 1
+        yield start, end
+        start = end
+
+
+def _ucs2_cuts(octets: bytes) -> Iterator[tuple[int, int]]:
+    start, length = 0, len(octets)
+    while start < length:
+        end = min(start + 2 * PART_UNITS, length)
+        if end < length and 0xD8 <= octets[end - 2] <= 0xDB:  # the first half of a surrogate pair
+            end -= 2
+        yield start, end
+        start = end
