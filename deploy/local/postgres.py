@@ -1,0 +1,243 @@
+"""PostgreSQL on this machine: a server of our own as a child process, on 127.0.0.1 with a generated password.
+
+The server refuses to run as root. Started by root it runs as a system user, and where that user can't reach a path of ours
+(a checkout in /root), its files live below /var/lib/postrider instead.
+"""
+
+import asyncio
+import hashlib
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from types import TracebackType
+
+import asyncpg
+
+from deploy.local import postgres_binaries
+from deploy.local.ports import HOST, free_port, require_free
+from deploy.local.processes import Child, StartError, describe_exit
+
+SYSTEM_USERS = ("postgres", "postrider")
+OUR_USER = "postrider"  # in the database, and on the machine if it has no `postgres`
+ROOT_HOME = Path("/var/lib/postrider")
+
+# fsync and synchronous_commit stay on: what a service has committed must survive a crash.
+SETTINGS = {
+    "listen_addresses": HOST,
+    "unix_socket_directories": "",
+    "max_connections": "100",
+    "shared_buffers": "256MB",
+    "max_wal_size": "2GB",
+    "wal_compression": "on",
+    "jit": "off",
+    "max_parallel_workers_per_gather": "0",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+}
+
+
+class Postgres:
+    """A server with its data in `directory`. A port that is not given is found free and kept across restarts."""
+
+    def __init__(self, directory: Path, *, port: int | None = None, log: Path | None = None) -> None:
+        self.directory = directory
+        self.port = port or free_port()
+        self.log = log or directory / "postgres.log"
+        self._child: Child | None = None
+
+    @property
+    def pid(self) -> int | None:
+        return self._child.pid if self._child and self._child.running else None
+
+    @property
+    def _password_file(self) -> Path:
+        """Written when the data directory is complete: without it, an interrupted start begins afresh."""
+        return self.directory / "password"
+
+    def dsn(self, database: str = "postgres") -> str:
+        password = self._password_file.read_text()
+        return f"postgresql://{OUR_USER}:{password}@{HOST}:{self.port}/{database}"
+
+    async def create_database(self, name: str) -> str:
+        """Make the database if it is not there; answer its DSN."""
+        connection = await asyncpg.connect(self.dsn())
+        try:
+            await connection.execute(f'CREATE DATABASE "{name}"')
+        except asyncpg.DuplicateDatabaseError:
+            pass
+        finally:
+            await connection.close()
+        return self.dsn(name)
+
+    async def start(self, *, ready_within: float = 60) -> None:
+        """Start the server (made first, if `directory` is new) and wait until it answers; `StartError` otherwise."""
+        require_free(self.port, "PostgreSQL")
+        self.directory.mkdir(parents=True, exist_ok=True)
+        user = await asyncio.to_thread(_system_user) if os.geteuid() == 0 else None
+        programs = await asyncio.to_thread(_programs, user)
+        data = _data_directory(self.directory, user)
+        if not self._password_file.exists():
+            await self._initialise(programs, data, user)
+        _require_same_version(programs, data)
+        settings = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
+        self._child = await Child.spawn(
+            (str(programs / "postgres"), "-D", str(data), "-p", str(self.port), *settings),
+            log=self.log,
+            directory=Path("/"),
+            user=user,
+            death_signal=signal.SIGINT,  # "fast shutdown"
+        )
+        await self._wait_until_ready(self._child, ready_within)
+
+    async def stop(self, *, budget: float = 20) -> None:
+        """Stop it cleanly, cutting connections; kill it after `budget` seconds."""
+        if self._child:
+            await self._child.stop(budget=budget, with_signal=signal.SIGINT)
+            self._child = None
+
+    async def kill(self) -> None:
+        """SIGKILL to the server; its backends notice and end, as after a crash."""
+        if self._child:
+            await self._child.kill()
+            self._child = None
+
+    async def restart(self) -> None:
+        await self.stop()
+        await self.start()
+
+    async def __aenter__(self) -> "Postgres":
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def _initialise(self, programs: Path, data: Path, user: pwd.struct_passwd | None) -> None:
+        shutil.rmtree(data)
+        _make_owned(data, user)
+        password = secrets.token_hex(16)
+        handed_over = data.with_name(f"{data.name}.password")  # initdb reads it as the system user
+        _write_private(handed_over, password)
+        if user:
+            os.chown(handed_over, user.pw_uid, user.pw_gid)
+        command = (
+            str(programs / "initdb"),
+            f"--pgdata={data}",
+            f"--username={OUR_USER}",
+            "--auth=scram-sha-256",
+            f"--pwfile={handed_over}",
+            "--encoding=UTF8",
+            "--locale=C",
+        )
+        child = await Child.spawn(command, log=self.log, directory=Path("/"), user=user)
+        try:
+            code = await child.wait()
+        finally:
+            await child.kill()
+            handed_over.unlink()
+        if code != 0:
+            raise StartError(f"initdb failed for {data}:\n{child.log_tail()}")
+        _write_private(self._password_file, password)
+
+    async def _wait_until_ready(self, child: Child, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while child.running:
+            if await self._answers():
+                return
+            if time.monotonic() > deadline:
+                await child.kill()
+                raise StartError(f"PostgreSQL was not ready after {seconds:.0f} s:\n{child.log_tail()}")
+            await asyncio.sleep(0.05)
+        raise StartError(f"PostgreSQL ended while starting ({describe_exit(child.exit_code)}):\n{child.log_tail()}")
+
+    async def _answers(self) -> bool:
+        try:
+            connection = await asyncpg.connect(self.dsn(), timeout=5)
+        except (OSError, TimeoutError, asyncpg.CannotConnectNowError):
+            return False
+        await connection.close()
+        return True
+
+
+def data_location(directory: Path) -> Path:
+    """Where the data of a server for `directory` really is: there, or below /var/lib/postrider."""
+    return (directory / "data").resolve()
+
+
+def _system_user() -> pwd.struct_passwd:
+    """The user that a server started by root runs as; made if there is none."""
+    for name in SYSTEM_USERS:
+        try:
+            return pwd.getpwnam(name)
+        except KeyError:
+            continue
+    made = subprocess.run(
+        ("useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", OUR_USER),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if made.returncode != 0:
+        raise StartError(f"PostgreSQL does not run as root, and no user for it could be made: {made.stderr.strip()}")
+    return pwd.getpwnam(OUR_USER)
+
+
+def _programs(user: pwd.struct_passwd | None) -> Path:
+    found = postgres_binaries.installed() or postgres_binaries.embedded()
+    if not found:
+        raise StartError("no PostgreSQL server was found: run `make setup`")
+    if user is None or _reachable(found):
+        return found
+    copied = ROOT_HOME / f"server-{postgres_binaries.major_version(found)}"
+    if not copied.exists():
+        partial = copied.with_suffix(".partial")
+        shutil.copytree(found.parent, partial, symlinks=True, dirs_exist_ok=True)
+        partial.rename(copied)
+    return copied / found.name
+
+
+def _data_directory(directory: Path, user: pwd.struct_passwd | None) -> Path:
+    """The data directory, owned by the user that the server runs as."""
+    link = directory / "data"
+    if user and not link.exists() and not _reachable(directory):
+        digest = hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:12]
+        elsewhere = ROOT_HOME / f"data-{digest}"
+        elsewhere.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(elsewhere)
+    _make_owned(link.resolve(), user)
+    return link.resolve()
+
+
+def _make_owned(data: Path, user: pwd.struct_passwd | None) -> None:
+    data.mkdir(mode=0o700, exist_ok=True)
+    data.chmod(0o700)
+    if user:
+        os.chown(data, user.pw_uid, user.pw_gid)
+
+
+def _write_private(path: Path, text: str) -> None:
+    path.touch(mode=0o600)
+    path.write_text(text)
+
+
+def _reachable(path: Path) -> bool:
+    """True if any user may pass through every directory down to `path`."""
+    resolved = path.resolve()
+    return all(part.stat().st_mode & 0o001 for part in (resolved, *resolved.parents))
+
+
+def _require_same_version(programs: Path, data: Path) -> None:
+    made_by = int((data / "PG_VERSION").read_text())
+    here = postgres_binaries.major_version(programs)
+    if made_by != here:
+        raise StartError(
+            f"the data in {data} was made by PostgreSQL {made_by}, but the server here is {here}: "
+            f"install PostgreSQL {made_by}, or forget the data with `make reset`"
+        )

@@ -1,0 +1,64 @@
+"""A real Kafka and a real PostgreSQL for the tests that ask for them: started lazily, once, on free ports, gone with the session.
+
+`TEST_KAFKA_BOOTSTRAP_SERVERS` and `TEST_POSTGRES_DSN` name servers to use instead.
+"""
+
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from deploy.local.kafka import SHORT_RUN, Kafka
+from deploy.local.postgres import Postgres
+
+DatabaseFactory = Callable[[], Awaitable[str]]
+
+
+@pytest.fixture(scope="session")
+def server_directory() -> Iterator[Path]:
+    """Not pytest's own temporary directory: PostgreSQL, which runs as another user when we are root, can't reach that."""
+    directory = Path(tempfile.mkdtemp(prefix="postrider-test-"))
+    directory.chmod(0o755)
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+async def kafka(server_directory: Path) -> AsyncIterator[str]:
+    """The bootstrap servers of one broker for the whole session: give topics and groups names of your own."""
+    if given := os.environ.get("TEST_KAFKA_BOOTSTRAP_SERVERS"):
+        yield given
+        return
+    async with Kafka(server_directory / "kafka", java_options=SHORT_RUN) as broker:
+        yield broker.bootstrap_servers
+
+
+@pytest.fixture(scope="session")
+async def postgres(server_directory: Path) -> AsyncIterator[DatabaseFactory]:
+    """`dsn = await postgres()` makes a fresh, empty database and answers its DSN."""
+    numbers = itertools.count(1)
+    if given := os.environ.get("TEST_POSTGRES_DSN"):
+
+        async def on_given_server() -> str:
+            name = f"test_{os.getpid()}_{next(numbers)}"
+            connection = await asyncpg.connect(given)
+            try:
+                await connection.execute(f'CREATE DATABASE "{name}"')
+            finally:
+                await connection.close()
+            return urlsplit(given)._replace(path=f"/{name}").geturl()
+
+        yield on_given_server
+        return
+    async with Postgres(server_directory / "postgres") as server:
+
+        async def on_own_server() -> str:
+            return await server.create_database(f"test_{next(numbers)}")
+
+        yield on_own_server

@@ -1,0 +1,95 @@
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from deploy.local.ports import PortTakenError
+from deploy.local.postgres import Postgres
+from deploy.local.processes import StartError
+
+
+@pytest.fixture(scope="module")
+async def server(server_directory: Path) -> AsyncIterator[Postgres]:
+    async with Postgres(server_directory / "own-postgres") as postgres:
+        yield postgres
+
+
+async def execute(dsn: str, statement: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def fetch_value(dsn: str, query: str) -> object:
+    connection = await asyncpg.connect(dsn)
+    try:
+        return await connection.fetchval(query)
+    finally:
+        await connection.close()
+
+
+async def test_what_was_committed_is_there_after_a_restart_and_after_a_kill(server: Postgres) -> None:
+    dsn = await server.create_database("kept")
+    await execute(dsn, "CREATE TABLE facts AS SELECT 'kept' AS fact")
+    await server.restart()
+    assert await fetch_value(dsn, "SELECT fact FROM facts") == "kept"
+    await server.kill()
+    assert server.pid is None
+    await server.start()
+    assert await fetch_value(dsn, "SELECT fact FROM facts") == "kept"
+
+
+async def test_a_commit_is_on_disk_when_it_is_answered(server: Postgres) -> None:
+    assert await fetch_value(server.dsn(), "SHOW fsync") == "on"
+    assert await fetch_value(server.dsn(), "SHOW synchronous_commit") == "on"
+
+
+async def test_a_wrong_password_is_refused(server: Postgres) -> None:
+    with pytest.raises(asyncpg.InvalidPasswordError):
+        await asyncpg.connect(server.dsn(), password="guessed")
+
+
+async def test_a_start_that_was_interrupted_begins_afresh(server_directory: Path) -> None:
+    directory = server_directory / "interrupted"
+    (directory / "data").mkdir(parents=True)
+    (directory / "data" / "PG_VERSION").write_text("15\n")  # initdb had begun, and never ended
+    async with Postgres(directory) as postgres:
+        assert await fetch_value(postgres.dsn(), "SELECT 1") == 1
+
+
+async def test_a_port_that_is_taken_is_named(server: Postgres, server_directory: Path) -> None:
+    with pytest.raises(PortTakenError, match=f"port {server.port} .* PostgreSQL is taken"):
+        await Postgres(server_directory / "second-postgres", port=server.port).start()
+
+
+async def test_a_server_that_ends_while_starting_shows_its_log(server_directory: Path) -> None:
+    directory = server_directory / "damaged"
+    async with Postgres(directory) as postgres:
+        (directory / "data" / "global" / "pg_control").unlink()
+        await postgres.kill()
+        with pytest.raises(StartError, match=r"(?s)ended while starting.*pg_control"):
+            await postgres.start()
+
+
+async def test_data_of_another_version_is_named_and_left_alone(server_directory: Path) -> None:
+    directory = server_directory / "other-version"
+    async with Postgres(directory) as postgres:
+        dsn = await postgres.create_database("kept")
+    version = directory / "data" / "PG_VERSION"
+    made_by = version.read_text()
+    version.write_text("9\n")
+    with pytest.raises(StartError, match="was made by PostgreSQL 9"):
+        await Postgres(directory, port=postgres.port).start()
+    version.write_text(made_by)
+    async with Postgres(directory, port=postgres.port):
+        assert await fetch_value(dsn, "SELECT 1") == 1
+
+
+async def test_every_call_of_the_fixture_gives_a_fresh_database(postgres, kafka: str) -> None:
+    first, second = await postgres(), await postgres()
+    await execute(first, "CREATE TABLE facts ()")
+    assert await fetch_value(second, "SELECT to_regclass('facts')") is None
+    assert kafka.startswith("127.0.0.1:")
