@@ -34,7 +34,7 @@ PersonId = Annotated[
 Tag = Annotated[str, Field(min_length=1, max_length=64)]
 
 MAX_VALIDITY_SECONDS = 7 * 24 * 3600
-MAX_TEXT_CHARACTERS = 1530
+MAX_TEXT_CHARACTERS = 1520
 """Ten segments of GSM text at most; the segment count itself is checked apart."""
 
 
