@@ -1,0 +1,68 @@
+"""What can go wrong on the bus, and which faults are a neighbour's absence rather than the data's."""
+# ruff: noqa: N818 - they say what happened, as `KeyError`'s elders `StopIteration` and `KeyboardInterrupt` do
+
+from __future__ import annotations
+
+import asyncpg
+from aiokafka.errors import KafkaError
+
+from libs.contracts.events import Reason
+
+
+class Undecodable(ValueError):
+    """A record's value is not the event that its topic carries. The reason names field and fault, never the content."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class PublishFailed(Exception):
+    """Not every record was acknowledged in time. Some may have been: publish all of them again, under the same ids."""
+
+
+class RecordTooLarge(ValueError):
+    """A record is larger than its topic takes. Publishing it again can't help."""
+
+
+class BadRecord(Exception):
+    """A handler's word that a record can never be handled, and why; it goes to the dead letters with that reason.
+
+    Anything else that a handler raises (and that is not transient) is treated alike, under the reason `handler-error`.
+    """
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(f"{reason.code}: {reason.words}")
+        self.reason = reason
+
+
+class TooManyDeadLetters(Exception):
+    """A run of records went to the dead letters with no success between: the fault is likely ours. Nothing is committed past."""
+
+
+_POSTGRES = (
+    asyncpg.PostgresConnectionError,  # class 08
+    asyncpg.InsufficientResourcesError,  # class 53: too many connections, disk full, out of memory
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.QueryCanceledError,  # statement_timeout
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.ReadOnlySQLTransactionError,  # a replica that is about to become the primary, or no longer is
+    asyncpg.IdleInTransactionSessionTimeoutError,
+)
+_CLOSED = ("connection is closed", "connection was closed", "pool is clos", "not initialized")
+
+
+def is_transient(error: BaseException) -> bool:
+    """True if doing the same again later may succeed: Kafka or Postgres is away, slow, overloaded or in a conflict."""
+    grouped: tuple[BaseException, ...] = getattr(error, "exceptions", ())
+    if grouped:
+        return all(is_transient(each) for each in grouped)
+    if isinstance(error, asyncpg.InterfaceError):
+        # asyncpg has one class for wrong arguments and for a connection that closed meanwhile.
+        return any(words in str(error) for words in _CLOSED)
+    # TimeoutError and ConnectionError are kinds of OSError.
+    return isinstance(error, (PublishFailed, KafkaError, OSError, *_POSTGRES))

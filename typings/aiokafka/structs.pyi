@@ -1,0 +1,25 @@
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+class TopicPartition(NamedTuple):
+    topic: str
+    partition: int
+
+class RecordMetadata(NamedTuple):
+    topic: str
+    partition: int
+    topic_partition: TopicPartition
+    offset: int
+    timestamp: int | None
+    timestamp_type: int
+
+@dataclass
+class ConsumerRecord:
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
