@@ -77,6 +77,10 @@ class Kafka:
             await self._child.kill()
             self._child = None
 
+    async def wait(self) -> int:
+        """Return its exit code when it ends."""
+        return await self._child.wait() if self._child else 0
+
     async def restart(self) -> None:
         await self.stop()
         await self.start()

@@ -2,10 +2,12 @@
 
 import socket
 
+from deploy.local.processes import StartError
+
 HOST = "127.0.0.1"
 
 
-class PortTakenError(Exception):
+class PortTakenError(StartError):
     """A port that the stack was told to use belongs to another program."""
 
 
