@@ -1,4 +1,4 @@
-"""The one error that undecodable bytes cause."""
+"""The two errors of SMPP: bytes that are no PDU, and a bind that did not come about."""
 
 from __future__ import annotations
 
@@ -18,3 +18,12 @@ class PduError(ValueError):
         self.reason = reason
         self.command_id = command_id
         self.sequence = sequence
+
+
+class BindError(Exception):
+    """No session came about. `words` say why; `command_status` is the SMSC's refusal, None when it gave no answer."""
+
+    def __init__(self, words: str, command_status: CommandStatus | None = None) -> None:
+        super().__init__(words)
+        self.words = words
+        self.command_status = command_status

@@ -1,0 +1,91 @@
+"""Hands the SMSC's messages and receipts to their handler and answers them once the handler has them safe."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import structlog
+
+from libs.smpp.pdus import DataSm, DataSmResp, DeliverSm, DeliverSmResp
+from libs.smpp.status import CommandStatus
+
+Deliver = DeliverSm | DataSm
+"""What an SMSC brings: an inbound message or a delivery receipt."""
+
+OnDeliver = Callable[[list[Deliver]], Awaitable[None]]
+"""Takes a batch, in the order of its coming; returns when it is safe. Raising makes the SMSC send the batch again."""
+
+_log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger("smpp")
+
+
+class Delivers:
+    """A queue with one worker, beside the reading of the socket: a slow handler holds up no response.
+
+    The queue is bounded. What comes when it is full is answered with a temporary error at once, and so comes again.
+    """
+
+    def __init__(self, handle: OnDeliver, write: Callable[[bytes], None], limit: int, batch: int) -> None:
+        self.handler_errors = 0
+        self._handle = handle
+        self._write = write
+        self._limit = limit
+        self._batch = batch
+        self._waiting: deque[tuple[int, Deliver]] = deque()
+        self._worker: asyncio.Task[None] | None = None
+        self._accepting = True
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for the handler, the batch in its hands not counted."""
+        return len(self._waiting)
+
+    def put(self, sequence: int, pdu: Deliver) -> None:
+        """Take one in. After `finish` or `stop` it is left unanswered: the SMSC sends it again after the next bind."""
+        if not self._accepting:
+            return
+        if len(self._waiting) >= self._limit:
+            self._write(_answer(sequence, pdu, CommandStatus.ESME_RX_T_APPN))
+            return
+        self._waiting.append((sequence, pdu))
+        if self._worker is None:
+            self._worker = asyncio.create_task(self._work())
+
+    async def finish(self) -> None:
+        """Take no more, and wait until what is here has been handled and answered."""
+        self._accepting = False
+        if self._worker is not None:
+            await asyncio.wait([self._worker])
+
+    def stop(self, *, cancel: bool) -> None:
+        """Take no more and drop what waits, as it can't be answered any more. The batch in the handler's hands is cancelled
+        or left to its end."""
+        self._accepting = False
+        self._waiting.clear()
+        if cancel and self._worker is not None:
+            self._worker.cancel()
+
+    async def _work(self) -> None:
+        try:
+            while self._waiting:
+                batch = [self._waiting.popleft() for _ in range(min(self._batch, len(self._waiting)))]
+                status = await self._handled([pdu for _, pdu in batch])
+                self._write(b"".join([_answer(sequence, pdu, status) for sequence, pdu in batch]))
+        finally:
+            self._worker = None
+
+    async def _handled(self, pdus: list[Deliver]) -> CommandStatus:
+        try:
+            await self._handle(pdus)
+        except Exception:
+            self.handler_errors += 1
+            _log.exception("deliver_handler_failed", count=len(pdus))
+            return CommandStatus.ESME_RX_T_APPN
+        return CommandStatus.ESME_ROK
+
+
+def _answer(sequence: int, pdu: Deliver, status: CommandStatus) -> bytes:
+    response = DeliverSmResp(status) if isinstance(pdu, DeliverSm) else DataSmResp(status)
+    return response.encode(sequence)

@@ -1,0 +1,229 @@
+"""Keeps one bind up for ever: connects, binds, and after every end does so again, later each time it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import structlog
+
+from libs.smpp.config import SessionConfig
+from libs.smpp.connect import open_session
+from libs.smpp.delivers import OnDeliver
+from libs.smpp.errors import BindError
+from libs.smpp.session import Session
+from libs.smpp.submission import OnAnswers, Submission, Unsent, UnsentReason
+
+_log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger("smpp")
+
+
+class LinkState(enum.Enum):
+    """Where a link stands."""
+
+    UNBOUND = "unbound"
+    BINDING = "binding"
+    BOUND = "bound"
+
+
+OnState = Callable[[LinkState], None]
+"""Told of each change; it must not block."""
+
+
+class Clock(Protocol):
+    """Time as a link sees it, in seconds."""
+
+    def monotonic(self) -> float:
+        """Now, from any origin."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        ...
+
+
+class LoopClock:
+    """The running loop's time."""
+
+    def monotonic(self) -> float:
+        """The loop's time."""
+        return asyncio.get_running_loop().time()
+
+    async def sleep(self, seconds: float) -> None:
+        """asyncio.sleep."""
+        await asyncio.sleep(seconds)
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """How long to wait before the next attempt, in seconds.
+
+    After a lost connection: anything from nothing to the doubled `first_seconds`, up to `cap_seconds` (full jitter, so
+    that replicas don't come back in step). After a refused bind, between half and the whole of a longer wait: a wrong
+    password won't be right a second later, repeating it may lock the account, and "already bound" most often means that
+    the SMSC has yet to notice the end of the last session.
+    """
+
+    first_seconds: float = 0.2
+    cap_seconds: float = 30.0
+    refused_first_seconds: float = 5.0
+    refused_cap_seconds: float = 60.0
+
+    def lost(self, failures: int, chance: float) -> float:
+        """The wait after `failures` losses in a row (from 1); `chance` is from 0 to 1."""
+        return chance * min(self.cap_seconds, self.first_seconds * 2.0 ** min(failures - 1, 30))
+
+    def refused(self, failures: int, chance: float) -> float:
+        """The wait after `failures` failed attempts in a row, the last of them refused."""
+        whole = min(self.refused_cap_seconds, self.refused_first_seconds * 2.0 ** min(failures - 1, 30))
+        return whole * (1 + chance) / 2
+
+
+_STEADY_SECONDS: Final = 10.0  # a session that held as long counts as a success; a shorter one as one more failure
+
+
+class Link:
+    """One bind that comes back by itself. `start` it once, `close` it once; it never ends on its own.
+
+    A callback that raises is logged and counted and does the link no harm.
+    """
+
+    def __init__(
+        self,
+        config: SessionConfig,
+        on_answers: OnAnswers,
+        on_deliver: OnDeliver,
+        on_state: OnState | None = None,
+        *,
+        backoff: Backoff | None = None,
+        clock: Clock | None = None,
+        chance: Callable[[], float] = random.random,
+        connect: Callable[[SessionConfig, OnAnswers, OnDeliver], Awaitable[Session]] = open_session,
+    ) -> None:
+        self.state = LinkState.UNBOUND
+        self.last_error: str | None = None
+        """Why the link last failed or ended, for an operator; kept after it is bound again."""
+        self.binds = 0
+        """How many sessions have been bound."""
+        self._callback_errors = 0
+        self._closing = False
+        self._config = config
+        self._on_answers = on_answers
+        self._on_deliver = on_deliver
+        self._on_state = on_state
+        self._backoff = backoff or Backoff()
+        self._clock = clock or LoopClock()
+        self._chance = chance
+        self._connect = connect
+        self._session: Session | None = None
+        self._failures = 0
+        self._runner: asyncio.Task[None] | None = None
+        self._bound = asyncio.Event()
+
+    @property
+    def bound(self) -> bool:
+        """Whether submits can be written now."""
+        return self._session is not None and self._session.bound
+
+    @property
+    def in_flight(self) -> int:
+        """How many submits wait for an answer in time."""
+        return self._session.in_flight if self._session else 0
+
+    @property
+    def free_window(self) -> int:
+        """How many submits may be written now; 0 when not bound."""
+        return self._session.free_window if self._session else 0
+
+    @property
+    def callback_errors(self) -> int:
+        """How often a callback has raised."""
+        session = self._session
+        return self._callback_errors + (session.callback_errors + session.deliver_errors if session else 0)
+
+    def start(self) -> None:
+        """Begin to connect; returns at once."""
+        assert self._runner is None, "a link is started once"
+        self._runner = asyncio.create_task(self._run())
+
+    async def wait_bound(self) -> None:
+        """Wait until the link is bound."""
+        await self._bound.wait()
+
+    def submit_many(self, submissions: Sequence[Submission]) -> list[Unsent]:
+        """See `Session.submit_many`; when there is no session, none is written."""
+        if self._session is None:
+            return [Unsent(token, UnsentReason.NOT_BOUND, "the link is not bound") for token, _ in submissions]
+        return self._session.submit_many(submissions)
+
+    async def close(self, drain_seconds: float) -> None:
+        """Connect no more; end the session in good order, with up to `drain_seconds` for what is open. Every token has its
+        Answer when this returns."""
+        if self._runner is None:
+            return
+        self._closing = True
+        if self._session is not None:
+            await self._session.unbind(drain_seconds)
+        self._runner.cancel()
+        await asyncio.wait([self._runner])
+        self._set_state(LinkState.UNBOUND)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                delay = await self._one_session()
+            except Exception as error:  # ours to mend, but no reason to leave the provider unbound
+                _log.exception("smpp_link_failed")
+                self.last_error = f"unexpected error: {type(error).__name__}"
+                self._failures += 1
+                delay = self._backoff.lost(self._failures, self._chance())
+            await self._clock.sleep(delay)
+
+    async def _one_session(self) -> float:
+        """Connect, bind, hold until the end; how long to wait before the next."""
+        self._set_state(LinkState.BINDING)
+        try:
+            session = await self._connect(self._config, self._on_answers, self._on_deliver)
+        except BindError as failure:
+            self._failures += 1
+            self._ended(failure.words)
+            refused = failure.command_status is not None
+            wait = self._backoff.refused if refused else self._backoff.lost
+            return wait(self._failures, self._chance())
+        self._session = session
+        self.binds += 1
+        bound_at = self._clock.monotonic()
+        self._set_state(LinkState.BOUND)
+        try:
+            reason = await session.wait_closed()
+        finally:
+            self._callback_errors = self.callback_errors
+            self._session = None
+        self._failures = 1 if self._clock.monotonic() - bound_at >= _STEADY_SECONDS else self._failures + 1
+        self._ended(reason)
+        return self._backoff.lost(self._failures, self._chance())
+
+    def _ended(self, reason: str) -> None:
+        self.last_error = reason
+        log = _log.info if self._closing else _log.warning
+        log("smpp_unbound", system_id=self._config.system_id, reason=reason, failures=self._failures)
+        self._set_state(LinkState.UNBOUND)
+
+    def _set_state(self, state: LinkState) -> None:
+        if state is self.state:
+            return
+        self.state = state
+        if state is LinkState.BOUND:
+            self._bound.set()
+        else:
+            self._bound.clear()
+        if self._on_state is None:
+            return
+        try:
+            self._on_state(state)
+        except Exception:
+            self._callback_errors += 1
+            _log.exception("state_handler_failed", state=state.value)
