@@ -1,0 +1,49 @@
+import time
+from datetime import UTC, datetime, timedelta
+from uuid import RFC_4122, UUID, uuid4
+
+import pytest
+
+from libs.contracts import message_ids
+from libs.contracts.message_ids import new_message_id, time_of
+
+
+def test_ids_are_version_7_of_the_standard_variant() -> None:
+    made = [new_message_id() for _ in range(1000)]
+    assert {(i.version, i.variant) for i in made} == {(7, RFC_4122)}
+
+
+def test_ids_rise_within_a_millisecond() -> None:
+    made = [new_message_id() for _ in range(20_000)]
+    assert made == sorted(made)
+    assert len(set(made)) == len(made)
+
+
+def test_ids_rise_when_the_clock_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = new_message_id()
+    monkeypatch.setattr(time, "time_ns", lambda: 1_000_000_000)
+    assert new_message_id() > before
+
+
+def test_ids_rise_when_a_millisecond_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time_ns", lambda: 0)
+    monkeypatch.setattr(message_ids, "_last_ms", 5)
+    monkeypatch.setattr(message_ids, "_last_tail", (1 << 74) - 1)
+    assert new_message_id().int >> 80 == 6
+
+
+def test_the_time_of_an_id_is_when_it_was_made_in_whole_milliseconds() -> None:
+    before = datetime.now(UTC)
+    at = time_of(new_message_id())
+    assert before - timedelta(milliseconds=1) <= at <= datetime.now(UTC) + timedelta(milliseconds=20)
+    assert at.microsecond % 1000 == 0
+
+
+def test_the_time_of_a_known_id_is_exact() -> None:
+    # RFC 9562, appendix A.6
+    assert time_of(UUID("017F22E2-79B0-7CC3-98C4-DC0C0C07398F")) == datetime(2022, 2, 22, 19, 22, 22, tzinfo=UTC)
+
+
+def test_other_versions_have_no_time() -> None:
+    with pytest.raises(ValueError, match="UUIDv7"):
+        time_of(uuid4())
