@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 from pydantic.alias_generators import to_camel
 
-from libs.contracts.events import Encoding, PersonKind, Priority, Reason
+from libs.contracts.events import Encoding, GatewayId, PersonKind, Priority, Reason
 from libs.contracts.statuses import Status
 
 
@@ -26,14 +27,42 @@ def _decimal_text(value: Any) -> Any:
     return value
 
 
+def _without_nul(text: str) -> str:
+    """Storage takes every character but this one."""
+    if "\0" in text:
+        raise ValueError("the character U+0000 is not allowed")
+    return text
+
+
+def _storable(data: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """JSON as it can be kept: its parsers let through NaN and numbers that become infinite, and storage takes no U+0000."""
+    left: list[JsonValue] = [data]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            left += value
+            left += value.values()
+        elif isinstance(value, list):
+            left += value
+        elif isinstance(value, str):
+            _without_nul(value)
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ValueError("a number is not finite")
+    return data
+
+
+_ONE_LINE = r"^[^\x00-\x1f\x7f]+$"
+
 PersonId = Annotated[
     str,
     BeforeValidator(_decimal_text, json_schema_input_type=str | int),
-    Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$"),
+    Field(min_length=1, max_length=64, pattern=_ONE_LINE),
 ]
-Tag = Annotated[str, Field(min_length=1, max_length=64)]
+Tag = Annotated[str, Field(min_length=1, max_length=64, pattern=_ONE_LINE)]
+Text = Annotated[str, AfterValidator(_without_nul)]
 
 MAX_VALIDITY_SECONDS = 7 * 24 * 3600
+MAX_SEGMENTS = 10
 MAX_TEXT_CHARACTERS = 1520
 """Ten segments of GSM text at most; the segment count itself is checked apart."""
 
@@ -41,7 +70,7 @@ MAX_TEXT_CHARACTERS = 1520
 class SendSms(ApiModel):
     """POST /sms: one message to one person, named by exactly one of `clientId` and `staffId`."""
 
-    message: str = Field(min_length=1, max_length=MAX_TEXT_CHARACTERS, description="the text; 10 segments at most")
+    message: Text = Field(min_length=1, max_length=MAX_TEXT_CHARACTERS, description="the text; 10 segments at most")
     client_id: PersonId | None = None
     staff_id: PersonId | None = None
     priority: Priority = Priority.NORMAL
@@ -49,7 +78,7 @@ class SendSms(ApiModel):
         None, min_length=1, max_length=15, pattern=r"^(\+?[0-9]{1,15}|[A-Za-z0-9 ._&-]{1,11})$"
     )
     tags: tuple[Tag, ...] = Field((), max_length=20)
-    custom_data: dict[str, JsonValue] | None = None
+    custom_data: Annotated[dict[str, JsonValue], AfterValidator(_storable)] | None = None
     validity_seconds: int | None = Field(None, ge=60, le=MAX_VALIDITY_SECONDS)
 
     @model_validator(mode="after")
@@ -71,8 +100,8 @@ class Accepted(ApiModel):
 class PersonIn(ApiModel):
     """PUT /clients/{id} and /staff/{id}: all that is known of the person, replacing what was."""
 
-    phone: str | None = Field(None, max_length=40, description="international, or national in the configured region")
-    name: str | None = Field(None, max_length=200)
+    phone: Text | None = Field(None, max_length=40, description="international, or national in the configured region")
+    name: Text | None = Field(None, max_length=200)
 
 
 class Person(ApiModel):
@@ -162,11 +191,11 @@ class SmsQuery(ApiModel):
     status: Status | None = None
     from_: datetime | None = Field(None, alias="from", description="accepted at or after, RFC 3339 with zone")
     to: datetime | None = Field(None, description="accepted before, RFC 3339 with zone")
-    gateway: str | None = Field(None, max_length=40)
-    number: str | None = Field(None, max_length=20, description="the phone number it was sent to, E.164")
+    gateway: GatewayId | None = None
+    number: Text | None = Field(None, max_length=20, description="the phone number it was sent to, E.164")
     tag: Tag | None = None
     limit: int = Field(50, ge=1, le=500)
-    cursor: str | None = Field(None, max_length=200)
+    cursor: Text | None = Field(None, max_length=200)
 
     @model_validator(mode="after")
     def _check(self) -> SmsQuery:
