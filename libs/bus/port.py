@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from aiokafka.structs import ConsumerRecord, TopicPartition
@@ -24,6 +25,27 @@ class Outgoing:
     key: bytes | None
     value: bytes | None
     headers: Headers | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TopicFamily:
+    """Every topic whose name matches the regular expression, also those created later; all carry the same events."""
+
+    pattern: str
+    like: Topic
+
+    def topic(self, name: str) -> Topic | None:
+        return replace(self.like, name=name) if re.fullmatch(self.pattern, name) else None
+
+
+Topics = Sequence[Topic | TopicFamily]
+
+
+def pattern_of(topics: Topics) -> str | None:
+    """One regular expression for all of them; None if each is named."""
+    if all(isinstance(topic, Topic) for topic in topics):
+        return None
+    return "|".join(f"(?:^{re.escape(t.name)}$)" if isinstance(t, Topic) else f"(?:{t.pattern})" for t in topics)
 
 
 class Publisher(Protocol):
@@ -47,14 +69,19 @@ class Source(Protocol):
     async def fetch(
         self, partitions: Partitions, *, timeout_ms: int, max_records: int
     ) -> Mapping[TopicPartition, Sequence[ConsumerRecord]]:
-        """Records of these assigned partitions, each in order; empty after `timeout_ms`. Raises KafkaError."""
+        """Records of these assigned partitions (of all if none is named), each in order; empty after `timeout_ms`.
+
+        Waits while a rebalance is under way; the broker's absence is waited out.
+        """
         ...
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Store the offsets of the next records to read. Raises KafkaError, or TimeoutError."""
         ...
 
-    async def end_offsets(self, partitions: Partitions) -> Mapping[TopicPartition, int]: ...
+    async def lag_bounds(self) -> Mapping[TopicPartition, tuple[int, int]]:
+        """Of each assigned partition the next offset to fetch and the end. Raises KafkaError, or TimeoutError."""
+        ...
 
     def assignment(self) -> Partitions: ...
 
@@ -71,7 +98,7 @@ class OpenSource(Protocol):
         bootstrap_servers: str,
         *,
         group: str,
-        topics: Sequence[Topic],
+        topics: Topics,
         on_revoked: OnRebalance,
         on_assigned: OnRebalance,
         rebalance_timeout_ms: int,

@@ -1,0 +1,56 @@
+"""Doing a thing again until it succeeds, as long as the fault is a neighbour's absence."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from random import Random
+from typing import TypeVar
+
+import structlog
+
+from libs.bus.errors import is_transient
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+FIRST_SECONDS = 0.2
+LAST_SECONDS = 5.0
+_random = Random()  # noqa: S311 - jitter, not a secret
+
+
+def delays(first: float = FIRST_SECONDS, last: float = LAST_SECONDS) -> Iterator[float]:
+    """Seconds to wait before each next try: doubling up to `last`, each shortened by up to a half so that replicas spread."""
+    delay = first
+    while True:
+        yield delay * (0.5 + _random.random() / 2)
+        delay = min(delay * 2, last)
+
+
+class GivenUp(Exception):  # noqa: N818 - it is an answer, not a fault
+    """The retries were called off."""
+
+
+async def until_done(
+    action: Callable[[], Awaitable[T]], *, what: str, give_up: asyncio.Event, on_retry: Callable[[], None] | None = None
+) -> T:
+    """The action's result, tried again with backoff while it fails transiently; other errors pass.
+
+    Raises `GivenUp` instead of trying again once `give_up` is set. One warning is logged per failure.
+    """
+    for attempt, delay in enumerate(delays(), start=1):
+        try:
+            return await action()
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            log.warning("bus.retry", what=what, attempt=attempt, seconds=round(delay, 2), error=type(error).__name__)
+        if on_retry:
+            on_retry()
+        try:
+            async with asyncio.timeout(delay):
+                await give_up.wait()
+        except TimeoutError:
+            continue
+        raise GivenUp
+    raise AssertionError("delays() has no end")

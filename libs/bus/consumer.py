@@ -1,0 +1,267 @@
+"""The loop of every service on the hot path: fetch a batch, handle it, commit it, let the next one grow.
+
+    consumer = BatchConsumer(bootstrap_servers, group="resolver", topics=[REQUESTED_HIGH, REQUESTED], handler=handle, producer=producer)
+    await consumer.start()         # returns at once; it waits for Kafka in the background
+    consumer.ready, consumer.state
+    await consumer.stop(budget_seconds=25)
+
+Topics whose name ends in `.high` have a lane of their own, with the group `<group>.high`, which is never paced and never waits for a
+normal batch: the handler may run once per lane at the same time. In a normal lane small batches are spaced, 20 ms apart growing to 100 ms
+from 200 records up, because a batch's cost hardly depends on its size; a full batch is never followed by a pause.
+
+What a handler raises decides: a neighbour's absence (`errors.is_transient`) → the same batch again, with backoff, the partitions kept;
+anything else → the batch is halved, in order, until the record is found, and that goes to the dead letters.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import structlog
+
+from libs.bus.backoff import GivenUp, until_done
+from libs.bus.dead_letters import LIMIT, OnDeadLetter, Record, reason_of
+from libs.bus.errors import TooManyDeadLetters
+from libs.bus.kafka_source import KafkaSource
+from libs.bus.port import OpenSource, Partitions, Publisher, Topics
+from libs.bus.stream import REBALANCE_TIMEOUT_MS, RecordStream, count_consumed
+from libs.contracts.topics import Topic
+from libs.service_kit.metrics import BATCH_SECONDS, BATCH_SIZE, CONSUMER_RETRIES
+
+log = structlog.get_logger()
+
+MAX_RECORDS = 2000
+DRAIN_SECONDS = 25.0
+_FETCH_TIMEOUT_MS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Records grouped by partition, each in order. A handler may see any of them again, and in another grouping."""
+
+    records: Sequence[Record]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self.records)
+
+    def of(self, *topics: Topic) -> list[Record]:
+        """Those of these topics."""
+        names = {topic.name for topic in topics}
+        return [record for record in self.records if record.topic in names]
+
+
+Handler = Callable[[Batch], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Pacing:
+    """The least time from one batch's fetch to the next, by the size of the first: seconds, growing evenly up to `full_at` records."""
+
+    floor: float = 0.020
+    ceiling: float = 0.100
+    full_at: int = 200
+
+    def seconds(self, records: int) -> float:
+        return self.floor + (self.ceiling - self.floor) * min(1.0, records / self.full_at)
+
+
+UNPACED = Pacing(0, 0)
+
+
+class BatchConsumer:
+    """See the top of this file. `drain_seconds` bounds how long a rebalance waits for the batch in hand."""
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        group: str,
+        topics: Topics,
+        handler: Handler,
+        producer: Publisher,
+        *,
+        on_dead_letter: OnDeadLetter | None = None,
+        dead_letter_limit: int = LIMIT,
+        max_records: int = MAX_RECORDS,
+        pacing: Pacing = Pacing(),
+        drain_seconds: float = DRAIN_SECONDS,
+        rebalance_timeout_ms: int = REBALANCE_TIMEOUT_MS,
+        open_source: OpenSource = KafkaSource,
+    ) -> None:
+        if drain_seconds * 1000 >= rebalance_timeout_ms:
+            raise ValueError(
+                "drain_seconds must be shorter than the rebalance timeout, or the group goes on without us"
+            )
+
+        def lane(name: str, topics: Topics, pacing: Pacing) -> _Lane:
+            def open_stream(lane: _Lane) -> RecordStream:
+                return RecordStream(
+                    bootstrap_servers,
+                    group=name,
+                    topics=topics,
+                    producer=producer,
+                    on_revoked=lane.drain,
+                    on_dead_letter=on_dead_letter,
+                    limit=dead_letter_limit,
+                    rebalance_timeout_ms=rebalance_timeout_ms,
+                    open_source=open_source,
+                )
+
+            return _Lane(name, open_stream, handler, pacing, max_records, drain_seconds)
+
+        high = [topic for topic in topics if isinstance(topic, Topic) and topic.name.endswith(".high")]
+        normal = [topic for topic in topics if topic not in high]
+        self._lanes: list[_Lane] = []
+        if high:
+            self._lanes.append(lane(f"{group}.high" if normal else group, high, UNPACED))
+        if normal:
+            self._lanes.append(lane(group, normal, pacing))
+
+    @property
+    def ready(self) -> bool:
+        """True while every lane has joined its group and works."""
+        return all(lane.state == RUNNING for lane in self._lanes)
+
+    @property
+    def state(self) -> str:
+        """`running`, or what keeps it from it: `starting`, `stopped`, `stopped: too many dead letters`, `stopped: KeyError`."""
+        return next((lane.state for lane in self._lanes if lane.state != RUNNING), RUNNING)
+
+    async def start(self) -> None:
+        for lane in self._lanes:
+            lane.start()
+
+    async def stop(self, budget_seconds: float = DRAIN_SECONDS) -> None:
+        """Take nothing more, finish the batch in hand within the budget (seconds), commit, leave the group."""
+        await asyncio.gather(*(lane.stop(budget_seconds) for lane in self._lanes))
+
+
+RUNNING = "running"
+
+
+class _Lane:
+    """One consumer group member and its loop."""
+
+    def __init__(
+        self,
+        name: str,
+        open_stream: Callable[[_Lane], RecordStream],
+        handler: Handler,
+        pacing: Pacing,
+        max_records: int,
+        drain_seconds: float,
+    ) -> None:
+        self.state = "starting"
+        self._name = name
+        self._handler = handler
+        self._pacing = pacing
+        self._max_records = max_records
+        self._drain_seconds = drain_seconds
+        self._stream = open_stream(self)
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._give_up = asyncio.Event()
+        self._stopping = False
+        self._task: asyncio.Task[None] | None = None
+        self._sizes = BATCH_SIZE.labels(name)
+        self._seconds = BATCH_SECONDS.labels(name)
+        self._retries = CONSUMER_RETRIES.labels(name)
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name=f"consumer {self._name}")
+
+    async def stop(self, budget_seconds: float) -> None:
+        self._stopping = True
+        await self._finish_in_hand(budget_seconds)
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        if self.state in (RUNNING, "starting"):
+            self.state = "stopped"
+
+    async def drain(self, partitions: Partitions) -> None:
+        """Before partitions are taken away: wait for the batch in hand, but not for a neighbour to come back."""
+        await self._finish_in_hand(self._drain_seconds)
+
+    async def _finish_in_hand(self, seconds: float) -> None:
+        self._give_up.set()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            log.warning("consumer.drain_too_long", consumer=self._name, seconds=seconds)
+
+    async def _run(self) -> None:
+        try:
+            await self._stream.start()
+            self.state = RUNNING
+            while not self._stopping:
+                await self._once()
+        except TooManyDeadLetters as error:
+            self.state = "stopped: too many dead letters"
+            log.error("consumer.stopped", consumer=self._name, why=str(error))
+        except Exception as error:
+            self.state = f"stopped: {type(error).__name__}"
+            log.exception("consumer.stopped", consumer=self._name)
+        finally:
+            self._idle.set()
+            await self._stream.commit()
+            await self._stream.stop()
+
+    async def _once(self) -> None:
+        records = await self._stream.getmany(timeout_ms=_FETCH_TIMEOUT_MS, max_records=self._max_records)
+        started = time.monotonic()
+        if records:
+            self._idle.clear()
+            self._give_up.clear()
+            if self._stopping:
+                return
+            try:
+                await self._work(records)
+            except GivenUp:
+                log.warning("consumer.batch_given_up", consumer=self._name, records=len(records))
+            finally:
+                self._idle.set()
+        await self._stream.commit()
+        if not records:
+            return
+        took = time.monotonic() - started
+        self._sizes.observe(len(records))
+        self._seconds.observe(took)
+        log.debug("consumer.batch", consumer=self._name, records=len(records), seconds=round(took, 4))
+        if len(records) < self._max_records:
+            await asyncio.sleep(max(0.0, self._pacing.seconds(len(records)) - took))
+
+    async def _work(self, records: list[Record]) -> None:
+        """Handle a batch; where the data is at fault, in halves, first half first."""
+        epoch = self._stream.epoch
+        pending = [records]
+        while pending and self._stream.epoch == epoch:
+            part = pending.pop()
+            batch = Batch(part)
+            try:
+                await until_done(
+                    lambda batch=batch: self._handler(batch),
+                    what=self._name,
+                    give_up=self._give_up,
+                    on_retry=self._retries.inc,
+                )
+            except GivenUp:
+                raise
+            except Exception as error:
+                if len(part) == 1:
+                    await self._stream.dead_letter(part[0], reason_of(error))
+                else:
+                    middle = len(part) // 2
+                    pending += [part[middle:], part[:middle]]
+            else:
+                self._stream.succeeded()
+                self._stream.finished(part)
+                count_consumed(part)

@@ -1,0 +1,123 @@
+"""Where records go that can't be handled: unchanged to `<topic>.dead-letter`, with headers that say what they were and why.
+
+A run of them without a success between is a sign that the fault is ours, not theirs, so there is a limit to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import PurePath
+from traceback import extract_tb
+from typing import Any
+
+import msgspec
+import structlog
+from aiokafka.structs import TopicPartition
+
+from libs.bus.backoff import GivenUp, until_done
+from libs.bus.errors import BadRecord, TooManyDeadLetters, Undecodable
+from libs.bus.port import Headers, Outgoing, Publisher
+from libs.contracts.events import Reason
+from libs.service_kit.metrics import DEAD_LETTERS
+
+log = structlog.get_logger()
+
+LIMIT = 20
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """One record as handlers see it. `event` is the envelope of the topic's declared type; None if it can't be decoded.
+
+    It is untyped because a batch may hold records of several topics: annotate it where it is taken, as in
+    `event: MessageEvent[SmsStatus] = record.event`.
+    """
+
+    source: TopicPartition
+    offset: int
+    key: bytes | None
+    timestamp_ms: int
+    raw: bytes | None
+    headers: Headers
+    event: Any
+
+    @property
+    def topic(self) -> str:
+        return self.source.topic
+
+    @property
+    def partition(self) -> int:
+        return self.source.partition
+
+
+OnDeadLetter = Callable[[Record, Reason], Awaitable[None]]
+
+
+def reason_of(error: BaseException) -> Reason:
+    """Why a record can't be handled, in words that hold nothing of its content: where an unforeseen exception came from, not its text."""
+    if isinstance(error, BadRecord):
+        return error.reason
+    if isinstance(error, Undecodable):
+        return Reason("undecodable", error.reason)
+    ours = [frame for frame in extract_tb(error.__traceback__) if "site-packages" not in frame.filename]
+    place = f" in {PurePath(ours[-1].filename).name}:{ours[-1].lineno}" if ours else ""
+    return Reason("handler-error", f"{type(error).__name__}{place}")
+
+
+class DeadLetters:
+    """The dead letters of one consumer.
+
+    `on_dead_letter` is called for each once it is stored, so that a service can tell the history of the message, if it can be named
+    (`codec.message_id_of(record.raw)`). Its own faults are logged and change nothing.
+    """
+
+    def __init__(
+        self, producer: Publisher, group: str, *, limit: int = LIMIT, on_dead_letter: OnDeadLetter | None = None
+    ) -> None:
+        self._producer = producer
+        self._group = group
+        self._limit = limit
+        self._on_dead_letter = on_dead_letter
+        self._run = 0
+
+    def succeeded(self) -> None:
+        """A record was handled: the run is over."""
+        self._run = 0
+
+    async def send(self, record: Record, reason: Reason, *, give_up: asyncio.Event) -> None:
+        """Store a record as a dead letter; waits for Kafka as long as it takes.
+
+        Raises `TooManyDeadLetters`, and stores nothing, when the run is at its limit; `GivenUp` when told to while Kafka is away.
+        """
+        if self._run >= self._limit:
+            raise TooManyDeadLetters(f"{self._run} in a row for {self._group}; the next is {_place(record)}")
+        letter = Outgoing(f"{record.topic}.dead-letter", record.key, record.raw, self._headers(record, reason))
+        await until_done(lambda: self._producer.publish_many([letter]), what="dead letter", give_up=give_up)
+        self._run += 1
+        DEAD_LETTERS.labels(record.topic, reason.code).inc()
+        log.warning("bus.dead_letter", record=_place(record), group=self._group, reason=reason.code, words=reason.words)
+        if self._on_dead_letter is not None:
+            hook = self._on_dead_letter
+            try:
+                await until_done(lambda: hook(record, reason), what="dead letter's hook", give_up=give_up)
+            except GivenUp:
+                raise
+            except Exception as error:
+                log.warning("bus.dead_letter_hook_failed", record=_place(record), words=reason_of(error).words)
+
+    def _headers(self, record: Record, reason: Reason) -> Headers:
+        return [
+            *record.headers,
+            ("dead-letter-reason", reason.code.encode()),
+            ("dead-letter-words", reason.words.encode()),
+            ("dead-letter-topic", record.topic.encode()),
+            ("dead-letter-partition", str(record.partition).encode()),
+            ("dead-letter-offset", str(record.offset).encode()),
+            ("dead-letter-group", self._group.encode()),
+            ("dead-letter-time", datetime.now(UTC).isoformat(timespec="milliseconds").encode()),
+        ]
+
+
+def _place(record: Record) -> str:
+    return f"{record.topic}/{record.partition}@{record.offset}"

@@ -1,0 +1,152 @@
+"""A member of a consumer group on Kafka, over aiokafka; it joins again by itself when Kafka was away or the client gave up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
+from aiokafka.errors import ConsumerStoppedError, KafkaError
+from aiokafka.structs import ConsumerRecord, TopicPartition
+
+from libs.bus.backoff import delays
+from libs.bus.port import OnRebalance, Partitions, Topics, pattern_of
+from libs.contracts.topics import Topic
+
+log = structlog.get_logger()
+
+SESSION_TIMEOUT_MS = 6_000
+HEARTBEAT_INTERVAL_MS = 2_000
+MAX_PARTITION_FETCH_BYTES = 4 * 1024 * 1024
+FETCH_MAX_WAIT_MS = 250
+"""How long the broker may hold a fetch that finds nothing. A partition drained meanwhile joins only the next fetch."""
+METADATA_MAX_AGE_MS = 30_000
+"""How soon a topic that matches a pattern is noticed."""
+COMMIT_SECONDS = 5.0
+STOP_SECONDS = 5.0
+_A_DAY_MS = 24 * 3600 * 1000
+
+
+class KafkaSource(ConsumerRebalanceListener):
+    """See `port.Source`. Heartbeats go on while a handler is at work, so a slow one keeps its partitions."""
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        *,
+        group: str,
+        topics: Topics,
+        on_revoked: OnRebalance,
+        on_assigned: OnRebalance,
+        rebalance_timeout_ms: int,
+    ) -> None:
+        self._bootstrap_servers = bootstrap_servers
+        self._group = group
+        self._topics = topics
+        self._on_revoked = on_revoked
+        self._on_assigned = on_assigned
+        self._rebalance_timeout_ms = rebalance_timeout_ms
+        self._consumer: AIOKafkaConsumer | None = None
+
+    async def start(self) -> None:
+        for delay in delays():
+            consumer = self._make()
+            try:
+                await consumer.start()
+                self._consumer = consumer
+                return
+            except (KafkaError, OSError) as error:
+                log.warning("kafka.consumer_waits", group=self._group, error=type(error).__name__)
+            finally:
+                if self._consumer is not consumer:
+                    await _close(consumer)
+            await asyncio.sleep(delay)
+
+    def _make(self) -> AIOKafkaConsumer:
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._bootstrap_servers,
+            client_id=self._group,
+            group_id=self._group,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            max_partition_fetch_bytes=MAX_PARTITION_FETCH_BYTES,
+            fetch_max_wait_ms=FETCH_MAX_WAIT_MS,
+            metadata_max_age_ms=METADATA_MAX_AGE_MS,
+            session_timeout_ms=SESSION_TIMEOUT_MS,
+            heartbeat_interval_ms=HEARTBEAT_INTERVAL_MS,
+            rebalance_timeout_ms=self._rebalance_timeout_ms,
+            # The broker answers JoinGroup only when the others have drained; this must not time out before.
+            request_timeout_ms=self._rebalance_timeout_ms + 10_000,
+            # A batch that waits for Postgres to come back is not idle, however long that takes.
+            max_poll_interval_ms=_A_DAY_MS,
+        )
+        pattern = pattern_of(self._topics)
+        if pattern is None:
+            consumer.subscribe([topic.name for topic in self._topics if isinstance(topic, Topic)], listener=self)
+        else:
+            consumer.subscribe(pattern=pattern, listener=self)
+        return consumer
+
+    async def on_partitions_revoked(self, revoked: frozenset[TopicPartition]) -> None:
+        await self._on_revoked(frozenset(revoked))
+
+    async def on_partitions_assigned(self, assigned: frozenset[TopicPartition]) -> None:
+        await self._on_assigned(frozenset(assigned))
+
+    async def fetch(
+        self, partitions: Partitions, *, timeout_ms: int, max_records: int
+    ) -> Mapping[TopicPartition, Sequence[ConsumerRecord]]:
+        consumer = self._started()
+        try:
+            found = await consumer.getmany(*partitions, timeout_ms=timeout_ms, max_records=max_records)
+            if not found and _fetcher_died(consumer):
+                raise KafkaError("the fetch task ended")
+            return found
+        except (KafkaError, ConsumerStoppedError) as error:
+            log.warning("kafka.consumer_rejoins", group=self._group, error=type(error).__name__)
+            await self._rejoin(consumer)
+            return {}
+
+    async def _rejoin(self, consumer: AIOKafkaConsumer) -> None:
+        await self._on_revoked(consumer.assignment())
+        await _close(consumer)
+        await asyncio.sleep(next(delays()))
+        await self.start()
+
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        async with asyncio.timeout(COMMIT_SECONDS):
+            await self._started().commit(dict(offsets))
+
+    async def lag_bounds(self) -> Mapping[TopicPartition, tuple[int, int]]:
+        consumer = self._started()
+        async with asyncio.timeout(COMMIT_SECONDS):
+            ends = await consumer.end_offsets(consumer.assignment())
+            return {partition: (await consumer.position(partition), end) for partition, end in ends.items()}
+
+    def assignment(self) -> Partitions:
+        return frozenset(self._consumer.assignment()) if self._consumer else frozenset()
+
+    async def stop(self) -> None:
+        if self._consumer is not None:
+            await _close(self._consumer)
+
+    def _started(self) -> AIOKafkaConsumer:
+        if self._consumer is None:
+            raise RuntimeError("the source is not started")
+        return self._consumer
+
+
+async def _close(consumer: AIOKafkaConsumer) -> None:
+    """Leave the group. A join under way is not waited for longer than a few seconds."""
+    with suppress(KafkaError, OSError, TimeoutError):
+        async with asyncio.timeout(STOP_SECONDS):
+            await consumer.stop()
+
+
+def _fetcher_died(consumer: AIOKafkaConsumer) -> bool:
+    """aiokafka does not say when its fetch task has ended by an error; the consumer would find nothing for ever."""
+    fetcher: Any = vars(consumer)["_fetcher"]
+    return fetcher.error_future.done()

@@ -1,0 +1,79 @@
+"""Which offsets may be committed while work finishes in any order: up to the lowest unfinished record of each partition."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+
+from aiokafka.structs import TopicPartition
+
+
+class _Progress:
+    __slots__ = ("committed", "delivered", "finished", "next_offset")
+
+    def __init__(self, first: int) -> None:
+        self.delivered: deque[int] = deque()  # in order; its head is the lowest unfinished one
+        self.finished: set[int] = set()  # those of `delivered` that wait for a lower one
+        self.next_offset = first
+        self.committed = first
+
+
+class Watermarks:
+    """Delivered and finished offsets per partition. Every call costs O(1) a record, amortised."""
+
+    def __init__(self) -> None:
+        self._partitions: dict[TopicPartition, _Progress] = {}
+
+    def delivered(self, partition: TopicPartition, offsets: Sequence[int]) -> None:
+        """Records that were handed out, in the partition's order; gaps (as compaction leaves them) are fine."""
+        if not offsets:
+            return
+        progress = self._partitions.get(partition)
+        if progress is None:
+            progress = self._partitions[partition] = _Progress(offsets[0])
+        progress.delivered.extend(offsets)
+        progress.next_offset = offsets[-1] + 1
+
+    def finished(self, partition: TopicPartition, offset: int) -> None:
+        """A record's work is durable. Ignored for a partition that was reset, and for an offset that is finished already."""
+        progress = self._partitions.get(partition)
+        if progress is None or not progress.delivered or not progress.delivered[0] <= offset < progress.next_offset:
+            return
+        delivered, done = progress.delivered, progress.finished
+        done.add(offset)
+        while delivered and delivered[0] in done:
+            done.remove(delivered.popleft())
+
+    def committable(self) -> dict[TopicPartition, int]:
+        """The next offset to read of each partition that has moved since it was last committed."""
+        return {
+            partition: offset
+            for partition, progress in self._partitions.items()
+            if (offset := self._low(progress)) > progress.committed
+        }
+
+    def committed(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """These offsets are stored."""
+        for partition, offset in offsets.items():
+            progress = self._partitions.get(partition)
+            if progress is not None:
+                progress.committed = max(progress.committed, offset)
+
+    def low(self, partition: TopicPartition) -> int | None:
+        """The lowest offset that is not finished; None before anything was delivered."""
+        progress = self._partitions.get(partition)
+        return None if progress is None else self._low(progress)
+
+    def unfinished(self, partition: TopicPartition | None = None) -> int:
+        """How many records are delivered and not finished, in one partition or in all."""
+        chosen = self._partitions if partition is None else self._partitions.keys() & {partition}
+        return sum(len(self._partitions[each].delivered) - len(self._partitions[each].finished) for each in chosen)
+
+    def reset(self, partitions: Iterable[TopicPartition]) -> None:
+        """Forget these: they belong to another member now, or will be read again from what was committed."""
+        for partition in partitions:
+            self._partitions.pop(partition, None)
+
+    @staticmethod
+    def _low(progress: _Progress) -> int:
+        return progress.delivered[0] if progress.delivered else progress.next_offset

@@ -1,0 +1,242 @@
+"""Records of a consumer group, decoded, with commits up to the lowest unfinished one: what every consumer here is built on.
+
+    stream = RecordStream(bootstrap_servers, group="dispatcher.demo", topics=[dispatch("demo")], producer=producer,
+                          on_revoked=drain, on_assigned=begin)
+    await stream.start()                                     # waits for Kafka, the topics and an assignment
+    records = await stream.getmany(timeout_ms=100, max_records=500)   # list[Record]; [] after the timeout
+    stream.finished(records)                                 # in any order, in any portions, also from other tasks
+    await stream.commit()                                    # up to the lowest unfinished record of each partition
+    stream.pause(partitions); stream.resume(partitions)      # what is fetched already stays where it is
+    await stream.stop()
+
+Undecodable records are in the dead letters, and finished, before `getmany` returns. In a rebalance `getmany` waits, `on_revoked` is
+awaited while the partitions are still ours (finish there what is in flight, in less than the rebalance timeout), what is finished
+then is committed, and the rest is forgotten: `finished` ignores it from then on, and its new owner gets it again. `epoch`
+changes as soon as a rebalance begins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+
+import structlog
+from aiokafka.errors import KafkaError
+from aiokafka.structs import ConsumerRecord, TopicPartition
+
+from libs.bus.backoff import GivenUp
+from libs.bus.codec import Decode, decoder
+from libs.bus.dead_letters import LIMIT, DeadLetters, OnDeadLetter, Record
+from libs.bus.errors import Undecodable
+from libs.bus.kafka_source import KafkaSource
+from libs.bus.partitions import Watermarks
+from libs.bus.port import OnRebalance, OpenSource, Partitions, Publisher, Topics
+from libs.contracts.events import Reason
+from libs.contracts.topics import Topic
+from libs.service_kit.metrics import CONSUMER_LAG, RECORDS_CONSUMED
+
+log = structlog.get_logger()
+
+REBALANCE_TIMEOUT_MS = 40_000
+LAG_EVERY_SECONDS = 5.0
+
+
+class RecordStream:
+    """See the top of this file. `limit` is how many dead letters in a row are taken before `TooManyDeadLetters` is raised."""
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        *,
+        group: str,
+        topics: Topics,
+        producer: Publisher,
+        on_revoked: OnRebalance | None = None,
+        on_assigned: OnRebalance | None = None,
+        on_dead_letter: OnDeadLetter | None = None,
+        limit: int = LIMIT,
+        rebalance_timeout_ms: int = REBALANCE_TIMEOUT_MS,
+        open_source: OpenSource = KafkaSource,
+    ) -> None:
+        self.epoch = 0
+        """Changes as soon as partitions are being taken away: what was delivered before is ours no longer than `on_revoked` runs."""
+        self._group = group
+        self._topics = topics
+        self._decoders: dict[str, Decode] = {}
+        self._marks = Watermarks()
+        self._paused: set[TopicPartition] = set()
+        self._resumed = asyncio.Event()
+        self._on_revoked = on_revoked
+        self._on_assigned = on_assigned
+        self._dead_letters = DeadLetters(producer, group, limit=limit, on_dead_letter=on_dead_letter)
+        self._give_up = asyncio.Event()
+        self._lag_task: asyncio.Task[None] | None = None
+        self._source = open_source(
+            bootstrap_servers,
+            group=group,
+            topics=topics,
+            on_revoked=self._revoked,
+            on_assigned=self._assigned,
+            rebalance_timeout_ms=rebalance_timeout_ms,
+        )
+
+    async def start(self) -> None:
+        """Join the group; waits as long as it takes."""
+        await self._source.start()
+        self._lag_task = asyncio.create_task(self._watch_lag())
+
+    async def stop(self) -> None:
+        """Leave the group. Commits nothing: do that before, when what is to be finished is finished."""
+        self._give_up.set()
+        if self._lag_task is not None:
+            self._lag_task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._lag_task
+        partitions = self.assignment()
+        await self._source.stop()
+        self._forget(partitions)
+
+    def assignment(self) -> Partitions:
+        return self._source.assignment()
+
+    def unfinished(self, partition: TopicPartition | None = None) -> int:
+        """How many records are delivered and not finished."""
+        return self._marks.unfinished(partition)
+
+    def pause(self, partitions: Iterable[TopicPartition]) -> None:
+        """Deliver nothing of these until `resume`; a rebalance resumes all."""
+        self._paused.update(partitions)
+
+    def resume(self, partitions: Iterable[TopicPartition]) -> None:
+        self._paused.difference_update(partitions)
+        self._resumed.set()
+
+    async def getmany(self, *, timeout_ms: int, max_records: int) -> list[Record]:
+        """The next records, grouped by partition, each in order. Kafka's absence is waited out. Cancel it only to stop.
+
+        Raises `TooManyDeadLetters`.
+        """
+        assigned = self.assignment()
+        wanted = assigned - self._paused
+        if assigned and not wanted:
+            self._resumed.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout_ms / 1000):
+                    await self._resumed.wait()
+            return []
+        epoch = self.epoch
+        found = await self._source.fetch(wanted, timeout_ms=timeout_ms, max_records=max_records)
+        for partition, raws in found.items():
+            self._marks.delivered(partition, [raw.offset for raw in raws])
+        records: list[Record] = []
+        for partition, raws in found.items():
+            decode = self._decoders.get(partition.topic) or self._decoder(partition.topic)
+            for raw in raws:
+                try:
+                    if raw.value is None:
+                        raise Undecodable("The record has no value")
+                    event = decode(raw.value)
+                except Undecodable as error:
+                    await self._undecodable(_record(partition, raw, None), Reason("undecodable", error.reason))
+                    if self.epoch != epoch:
+                        return []
+                else:
+                    records.append(_record(partition, raw, event))
+                    self._dead_letters.succeeded()
+        return records if self.epoch == epoch else []
+
+    async def _undecodable(self, record: Record, reason: Reason) -> None:
+        with suppress(GivenUp):
+            await self.dead_letter(record, reason)
+
+    async def dead_letter(self, record: Record, reason: Reason) -> None:
+        """Put a record that can't be handled into the dead letters, and finish it.
+
+        Raises `TooManyDeadLetters`, and `GivenUp` if the partitions are taken away, or the stream stops, while Kafka is away.
+        """
+        await self._dead_letters.send(record, reason, give_up=self._give_up)
+        self.finished([record])
+
+    def succeeded(self) -> None:
+        """Something was handled, so a run of dead letters is over."""
+        self._dead_letters.succeeded()
+
+    def finished(self, records: Sequence[Record]) -> None:
+        """The work of these is durable, or of no use any more: they need not come again."""
+        mark = self._marks.finished
+        for record in records:
+            mark(record.source, record.offset)
+
+    async def commit(self) -> bool:
+        """Store how far each partition is finished. False if that failed: the next commit covers it, or the records come again."""
+        offsets = self._marks.committable()
+        if not offsets:
+            return True
+        epoch = self.epoch
+        try:
+            await self._source.commit(offsets)
+        except (KafkaError, TimeoutError) as error:
+            log.warning("bus.commit_failed", group=self._group, error=type(error).__name__)
+            return False
+        if self.epoch == epoch:
+            self._marks.committed(offsets)
+        return True
+
+    async def _revoked(self, partitions: Partitions) -> None:
+        self.epoch += 1
+        self._give_up.set()
+        if self._on_revoked is not None and partitions:
+            await self._on_revoked(partitions)
+        await self.commit()
+        self._forget(partitions)
+
+    async def _assigned(self, partitions: Partitions) -> None:
+        self._give_up.clear()
+        self._resumed.set()
+        log.info("bus.assigned", group=self._group, partitions=len(partitions))
+        if self._on_assigned is not None:
+            await self._on_assigned(partitions)
+
+    def _forget(self, partitions: Partitions) -> None:
+        self._marks.reset(partitions)
+        self._paused.difference_update(partitions)
+        for partition in partitions:
+            with suppress(KeyError):
+                CONSUMER_LAG.remove(partition.topic, str(partition.partition))
+
+    def _decoder(self, name: str) -> Decode:
+        for topic in self._topics:
+            declared = topic if isinstance(topic, Topic) else topic.topic(name)
+            if declared is not None and declared.name == name:
+                self._decoders[name] = decoder(declared)
+                return self._decoders[name]
+        raise ValueError(f"{self._group}: no events are declared for the topic {name}")
+
+    async def _watch_lag(self) -> None:
+        while True:
+            await asyncio.sleep(LAG_EVERY_SECONDS)
+            try:
+                bounds = await self._source.lag_bounds()
+            except (KafkaError, TimeoutError, RuntimeError):
+                continue  # Kafka's absence is logged where records are fetched
+            self._show_lag(bounds)
+
+    def _show_lag(self, bounds: Mapping[TopicPartition, tuple[int, int]]) -> None:
+        for partition, (position, end) in bounds.items():
+            low = self._marks.low(partition)
+            lag = max(0, end - (position if low is None else low))
+            CONSUMER_LAG.labels(partition.topic, str(partition.partition)).set(lag)
+
+
+def _record(partition: TopicPartition, raw: ConsumerRecord, event: object) -> Record:
+    return Record(partition, raw.offset, raw.key, raw.timestamp, raw.value, raw.headers, event)
+
+
+def count_consumed(records: Iterable[Record]) -> None:
+    """Count records whose work is done, by topic."""
+    by_topic: dict[str, int] = {}
+    for record in records:
+        by_topic[record.topic] = by_topic.get(record.topic, 0) + 1
+    for topic, number in by_topic.items():
+        RECORDS_CONSUMED.labels(topic).inc(number)
