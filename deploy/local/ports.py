@@ -1,6 +1,9 @@
 """TCP ports on this machine: find a free one, or say which one is taken and how to choose another."""
 
+import itertools
 import socket
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
 
 from deploy.local.processes import StartError
 
@@ -27,3 +30,49 @@ def require_free(port: int, what: str, *, variable: str | None = None) -> None:
         except OSError as error:
             remedy = f"; set {variable} to another one" if variable else ""
             raise PortTakenError(f"port {port} on {HOST} for {what} is taken{remedy}") from error
+
+
+class Ports:
+    """The ports of one stack: from the environment with defaults, or all found free. Fixed once asked for."""
+
+    DEFAULTS: ClassVar = {
+        "POSTRIDER_PORT": 8080,  # the API
+        "KAFKA_PORT": 19092,
+        "KAFKA_CONTROLLER_PORT": 19093,
+        "POSTGRES_PORT": 15432,
+        "CARRIER_SMPP_PORT": 2775,
+        "CARRIER_HTTP_PORT": 2780,
+    }
+    OPS_BASE = "OPS_PORT_BASE"  # the processes' health and metrics servers have this port and those after it
+    OPS_BASE_DEFAULT = 18100
+
+    def __init__(self, fixed: Mapping[str, int], ops: Iterator[int]) -> None:
+        self._fixed = fixed
+        self._free_ops = ops
+        self._ops: dict[str, int] = {}
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "Ports":
+        """Raises `StartError` naming a variable that is no port."""
+
+        def port(variable: str, default: int) -> int:
+            text = environment.get(variable, str(default))
+            if not (text.isascii() and text.isdigit() and 0 < int(text) < 65_536):
+                raise StartError(f"{variable}={text} is not a port: give a number from 1 to 65535")
+            return int(text)
+
+        fixed = {variable: port(variable, default) for variable, default in cls.DEFAULTS.items()}
+        return cls(fixed, itertools.count(port(cls.OPS_BASE, cls.OPS_BASE_DEFAULT)))
+
+    @classmethod
+    def free(cls) -> "Ports":
+        return cls({variable: free_port() for variable in cls.DEFAULTS}, iter(free_port, None))
+
+    def __getitem__(self, variable: str) -> int:
+        return self._fixed[variable]
+
+    def ops(self, process: str) -> int:
+        """The ops port of a process, the same for as long as this stack lives."""
+        if process not in self._ops:
+            self._ops[process] = next(self._free_ops)
+        return self._ops[process]

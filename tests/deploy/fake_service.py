@@ -35,7 +35,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, stop)
     if os.environ.get("SLOW_START"):
         time.sleep(float(os.environ["SLOW_START"]))
-    HTTPServer(("127.0.0.1", int(os.environ["OPS_PORT"])), Health).serve_forever()
+    HTTPServer(
+        ("127.0.0.1", int(os.environ.get("OPS_PORT") or os.environ["CARRIER_HTTP_PORT"])), Health
+    ).serve_forever()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,234 @@
+"""A whole Postrider on this machine: Kafka, PostgreSQL, the simulated carrier and every service, as one object."""
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from unittest.mock import patch
+
+from deploy.local import topology
+from deploy.local.kafka import Kafka
+from deploy.local.ports import HOST, Ports, require_free
+from deploy.local.postgres import Postgres
+from deploy.local.supervisor import Say, SupervisedProcess, Supervisor, keep_server_running
+from libs.service_kit.config_file import Configuration, load_configuration
+
+DATABASE = "postrider"
+
+
+class Stack:
+    """Start it, use it, stop it; all its data is in `directory`, and a later stack there goes on with it.
+
+    Ports that are not given are found free. `kafka` (bootstrap servers) and `postgres_dsn` (an own, empty or earlier database) use
+    existing servers. `extra` is further environment by process name, "*" for all.
+    """
+
+    def __init__(
+        self,
+        config: Path,
+        directory: Path,
+        *,
+        ports: Ports | None = None,
+        kafka: str | None = None,
+        postgres_dsn: str | None = None,
+        extra: Mapping[str, Mapping[str, str]] | None = None,
+        java_options: Sequence[str] = (),
+        say: Say = lambda _: None,
+    ) -> None:
+        self.config = config
+        self.directory = directory
+        self.ports = ports or Ports.free()
+        self.broker: Kafka | None = None
+        self.database: Postgres | None = None
+        self._kafka_given = kafka
+        self._postgres_given = postgres_dsn
+        self._extra = extra or {}
+        self._java_options = java_options
+        self._say = say
+        self._supervisor = Supervisor(directory / "logs", say)
+        self._keepers: list[asyncio.Task[None]] = []
+        self._scaling = asyncio.Lock()
+
+    async def start(self, *, once: Mapping[str, Mapping[str, str]] | None = None) -> None:
+        """Start everything, each part ready before the next. Stops what it started if one part fails.
+
+        `once` is environment by process name for the first start only: a process that dies is started again without it.
+        Raises `StartError` (a taken port, a part that does not come up) or `ConfigFileError`.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.secrets = _secrets(self.directory / "secrets.json")
+        self.configuration = self._load_configuration()
+        logs = self.directory / "logs"
+        for log in logs.glob("*.log"):
+            log.replace(log.with_suffix(".log.old"))
+        try:
+            self._require_free_ports()
+            await self._start_servers(logs)
+            for spec in topology.processes(self._around, self.configuration):
+                async with self._step(spec.name):
+                    await self._supervisor.start(spec, once=(once or {}).get(spec.name))
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Stop everything in reverse order, drained."""
+        await self._supervisor.stop_all()
+        for keeper in self._keepers:
+            keeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await keeper
+        self._keepers.clear()
+        for name, server in (("Kafka", self.broker), ("PostgreSQL", self.database)):
+            if server and server.pid:
+                async with self._step(f"{name} stopped"):
+                    await server.stop()
+
+    async def __aenter__(self) -> "Stack":
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    @property
+    def processes(self) -> tuple[SupervisedProcess, ...]:
+        return self._supervisor.processes
+
+    def process(self, name: str) -> SupervisedProcess:
+        """`carrier`, `projection`, `receipts`, `dispatcher-demo-1`, `resolver`, `api-gateway`; `KeyError` otherwise."""
+        return self._supervisor.process(name)
+
+    def dispatchers(self, gateway: str) -> list[SupervisedProcess]:
+        """The gateway's dispatcher processes, by number."""
+        mine = [p for p in self.processes if p.spec.environment.get("DISPATCHER_GATEWAY") == gateway]
+        return sorted(mine, key=lambda p: int(p.spec.name.rpartition("-")[2]))
+
+    async def scale(self, gateway: str, replicas: int) -> None:
+        """Make it so many dispatcher processes; those with the highest numbers go first, drained.
+
+        Raises `KeyError` if there is no such gateway.
+        """
+        async with self._scaling:
+            self.configuration.gateway(gateway)
+            running = len(self.dispatchers(gateway))
+            for number in range(running + 1, replicas + 1):
+                spec = topology.dispatcher(self._around, gateway, number)
+                require_free(self.ports.ops(spec.name), f"{spec.name}'s health", variable=Ports.OPS_BASE)
+                async with self._step(spec.name):
+                    await self._supervisor.start(spec)
+            for number in range(running, replicas, -1):
+                name = topology.dispatcher_name(gateway, number)
+                async with self._step(f"{name} stopped"):
+                    await self._supervisor.stop(name)
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.ports['POSTRIDER_PORT']}"
+
+    @property
+    def api_key(self) -> str:
+        return self.secrets["POSTRIDER_API_KEY"]
+
+    @property
+    def kafka(self) -> str:
+        """The bootstrap servers."""
+        return self._kafka_given or f"{HOST}:{self.ports['KAFKA_PORT']}"
+
+    @property
+    def postgres_dsn(self) -> str:
+        if self._postgres_given:
+            return self._postgres_given
+        assert self.database, "known once the stack has started"
+        return self.database.dsn(DATABASE)
+
+    @property
+    def has_carrier(self) -> bool:
+        return topology.uses_simulated_carrier(self.configuration, self.ports)
+
+    def environment(self) -> dict[str, str]:
+        """How to reach everything, as variables for scripts and people."""
+        found = {
+            "POSTRIDER_URL": self.url,
+            "POSTRIDER_API_KEY": self.api_key,
+            "KAFKA_BOOTSTRAP_SERVERS": self.kafka,
+            "POSTGRES_DSN": self.postgres_dsn,
+        }
+        if self.has_carrier:
+            found["CARRIER_SMPP"] = f"{HOST}:{self.ports['CARRIER_SMPP_PORT']}"
+            found["CARRIER_URL"] = f"http://{HOST}:{self.ports['CARRIER_HTTP_PORT']}"
+        for process in self.processes:
+            found[f"{process.spec.name.upper().replace('-', '_')}_HEALTH"] = process.spec.ready_url
+        return found
+
+    @property
+    def _around(self) -> topology.Surroundings:
+        return topology.Surroundings(
+            kafka=self.kafka,
+            postgres_dsn=self.postgres_dsn,
+            config=self.config,
+            directory=self.directory,
+            ports=self.ports,
+            secrets=self.secrets,
+            extra=self._extra,
+        )
+
+    def _load_configuration(self) -> Configuration:
+        with patch.dict(os.environ, {**self.secrets, **topology.configuration_environment(self.ports)}):
+            return load_configuration(self.config)
+
+    def _require_free_ports(self) -> None:
+        if not self._kafka_given:
+            require_free(self.ports["KAFKA_PORT"], "Kafka", variable="KAFKA_PORT")
+            require_free(self.ports["KAFKA_CONTROLLER_PORT"], "Kafka's controller", variable="KAFKA_CONTROLLER_PORT")
+        if not self._postgres_given:
+            require_free(self.ports["POSTGRES_PORT"], "PostgreSQL", variable="POSTGRES_PORT")
+        for port, what, variable in topology.required_ports(self._around, self.configuration):
+            require_free(port, what, variable=variable)
+
+    async def _start_servers(self, logs: Path) -> None:
+        if not self._postgres_given:
+            self.database = Postgres(
+                self.directory / "postgres", port=self.ports["POSTGRES_PORT"], log=logs / "postgres.log"
+            )
+            async with self._step("PostgreSQL"):
+                await self.database.start()
+                await self.database.create_database(DATABASE)
+            self._keep("PostgreSQL", self.database)
+        if not self._kafka_given:
+            self.broker = Kafka(
+                self.directory / "kafka",
+                port=self.ports["KAFKA_PORT"],
+                controller_port=self.ports["KAFKA_CONTROLLER_PORT"],
+                log=logs / "kafka.log",
+                java_options=self._java_options,
+            )
+            async with self._step("Kafka"):
+                await self.broker.start()
+            self._keep("Kafka", self.broker)
+
+    def _keep(self, name: str, server: Kafka | Postgres) -> None:
+        self._keepers.append(asyncio.create_task(keep_server_running(name, server, self._say), name=f"keep {name}"))
+
+    @contextlib.asynccontextmanager
+    async def _step(self, name: str) -> AsyncGenerator[None]:
+        started = time.monotonic()
+        yield
+        self._say(f"{time.monotonic() - started:5.1f} s  {name}")
+
+
+def _secrets(file: Path) -> dict[str, str]:
+    """The local stack's own API key and token between services: made on the first run; the environment goes first."""
+    if not file.exists():
+        made = {"POSTRIDER_API_KEY": f"local-{secrets.token_urlsafe(24)}", "INTERNAL_TOKEN": secrets.token_urlsafe(24)}
+        file.touch(mode=0o600)
+        file.write_text(json.dumps(made))
+    kept: dict[str, str] = json.loads(file.read_text())
+    return {name: os.environ.get(name, value) for name, value in kept.items()}

@@ -1,0 +1,144 @@
+"""The whole stack at a glance: which processes there are, in which order they start, and what each is told.
+
+Services are configured by their environment alone, and start in any order: this one is for a quiet log. They stop in reverse,
+so that what takes messages in stops first, and what carries them on can finish.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.local.ports import HOST, Ports
+from deploy.local.supervisor import ProcessSpec
+from libs.service_kit.config_file import Configuration
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What the processes of one stack share."""
+
+    kafka: str
+    postgres_dsn: str
+    config: Path
+    directory: Path
+    ports: Ports
+    secrets: Mapping[str, str]  # POSTRIDER_API_KEY, INTERNAL_TOKEN
+    extra: Mapping[str, Mapping[str, str]]  # further environment by process name, "*" for all; for tests
+
+    def common(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "KAFKA_BOOTSTRAP_SERVERS": self.kafka,
+            "POSTGRES_DSN": self.postgres_dsn,
+            "POSTRIDER_CONFIG": str(self.config.resolve()),
+            "OPS_HOST": HOST,
+            **self.secrets,
+            **configuration_environment(self.ports),
+        }
+
+    def ops_url(self, process: str) -> str:
+        return f"http://{HOST}:{self.ports.ops(process)}"
+
+
+def configuration_environment(ports: Ports) -> dict[str, str]:
+    """What a configuration file may refer to besides the API key."""
+    return {"CARRIER_SMPP_PORT": str(ports["CARRIER_SMPP_PORT"])}
+
+
+def uses_simulated_carrier(configuration: Configuration, ports: Ports) -> bool:
+    here = {HOST, "localhost", "::1"}
+    return any(g.host in here and g.port == ports["CARRIER_SMPP_PORT"] for g in configuration.gateways)
+
+
+def processes(around: Surroundings, configuration: Configuration) -> list[ProcessSpec]:
+    """Everything but Kafka and PostgreSQL, in the order of starting."""
+    return [
+        *([carrier(around)] if uses_simulated_carrier(configuration, around.ports) else []),
+        projection(around),
+        receipts(around),
+        *(dispatcher(around, gateway.id, 1) for gateway in configuration.gateways),
+        resolver(around),
+        api_gateway(around),
+    ]
+
+
+def carrier(around: Surroundings) -> ProcessSpec:
+    port = around.ports["CARRIER_HTTP_PORT"]
+    return _process(
+        around,
+        "carrier",
+        "simulated_carrier",
+        CARRIER_HOST=HOST,
+        CARRIER_HTTP_PORT=str(port),
+        CARRIER_LEDGER_DIRECTORY=str((around.directory / "carrier").resolve()),
+        ready_url=f"http://{HOST}:{port}/health/ready",
+    )
+
+
+def projection(around: Surroundings) -> ProcessSpec:
+    return _process(around, "projection", "projection")
+
+
+def receipts(around: Surroundings) -> ProcessSpec:
+    return _process(around, "receipts", "receipts")
+
+
+def dispatcher_name(gateway: str, replica: int) -> str:
+    return f"dispatcher-{gateway}-{replica}"
+
+
+def dispatcher(around: Surroundings, gateway: str, replica: int) -> ProcessSpec:
+    """One of the processes that send through a gateway, numbered from 1; `make scale` changes how many there are."""
+    return _process(around, dispatcher_name(gateway, replica), "dispatcher", DISPATCHER_GATEWAY=gateway)
+
+
+def resolver(around: Surroundings) -> ProcessSpec:
+    return _process(around, "resolver", "resolver")
+
+
+def api_gateway(around: Surroundings) -> ProcessSpec:
+    return _process(
+        around,
+        "api-gateway",
+        "api_gateway",
+        API_HOST=HOST,
+        API_PORT=str(around.ports["POSTRIDER_PORT"]),
+        RESOLVER_URL=around.ops_url("resolver"),
+        PROJECTION_URL=around.ops_url("projection"),
+    )
+
+
+def required_ports(around: Surroundings, configuration: Configuration) -> list[tuple[int, str, str]]:
+    """(port, what listens there, the variable that moves it) of the processes that start first."""
+    found: list[tuple[int, str, str]] = [(around.ports["POSTRIDER_PORT"], "the API", "POSTRIDER_PORT")]
+    if uses_simulated_carrier(configuration, around.ports):
+        found += [
+            (around.ports[variable], "the simulated carrier", variable)
+            for variable in ("CARRIER_SMPP_PORT", "CARRIER_HTTP_PORT")
+        ]
+    for spec in processes(around, configuration):
+        if spec.name != "carrier":
+            found.append((around.ports.ops(spec.name), f"{spec.name}'s health", Ports.OPS_BASE))
+    return found
+
+
+def command(service: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", f"services.{service}.main")
+
+
+def _process(
+    around: Surroundings, name: str, service: str, *, ready_url: str | None = None, **environment: str
+) -> ProcessSpec:
+    ops = {} if ready_url else {"OPS_PORT": str(around.ports.ops(name))}
+    extra = {**around.extra.get("*", {}), **around.extra.get(name, {})}
+    return ProcessSpec(
+        name=name,
+        command=command(service),
+        environment={**around.common(), **ops, **environment, **extra},
+        ready_url=ready_url or f"{around.ops_url(name)}/health/ready",
+        directory=REPOSITORY,
+    )

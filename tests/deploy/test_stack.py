@@ -1,0 +1,165 @@
+"""The stack's own doing, with fake services; real ones are for the end-to-end tests."""
+
+import asyncio
+import os
+import socket
+import stat
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from deploy.local import control, topology
+from deploy.local.ports import HOST, Ports, PortTakenError
+from deploy.local.processes import StartError
+from deploy.local.run import DEFAULT_CONFIG
+from deploy.local.running_lock import AlreadyRunningError, running_lock
+from deploy.local.stack import Stack
+from libs.service_kit.config_file import ConfigFileError
+
+FAKE_SERVICE = Path(__file__).with_name("fake_service.py")
+IN_ORDER = ["carrier", "projection", "receipts", "dispatcher-demo-1", "resolver", "api-gateway"]
+
+
+def make_stack(directory: Path, said: list[str], **options) -> Stack:
+    """A stack that believes there is a Kafka and a PostgreSQL."""
+    names = {name: {"NAME": name} for name in (*IN_ORDER, "dispatcher-demo-2", "dispatcher-demo-3")}
+    return Stack(
+        options.pop("config", DEFAULT_CONFIG),
+        directory,
+        kafka="kafka.invalid:9092",
+        postgres_dsn="postgresql://postgres.invalid/postrider",
+        extra={"*": {"STOP_ORDER": str(directory / "order")}, **names},
+        say=said.append,
+        **options,
+    )
+
+
+@pytest.fixture
+def fake_services(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(topology, "command", lambda _: (sys.executable, str(FAKE_SERVICE)))
+
+
+@pytest.fixture
+async def stack(fake_services: None, tmp_path: Path) -> AsyncIterator[Stack]:
+    async with make_stack(tmp_path, []) as stack:
+        yield stack
+
+
+async def test_everything_starts_in_order_and_stops_in_reverse(fake_services: None, tmp_path: Path) -> None:
+    said: list[str] = []
+    async with make_stack(tmp_path, said) as stack:
+        assert [process.spec.name for process in stack.processes] == IN_ORDER
+        assert all(process.pid for process in stack.processes)
+    assert (tmp_path / "order").read_text().split() == IN_ORDER[::-1]
+    assert [line.split()[2] for line in said[: len(IN_ORDER)]] == IN_ORDER
+
+
+async def test_a_gateway_is_scaled_up_and_down_while_the_rest_runs(stack: Stack) -> None:
+    others = [process.pid for process in stack.processes]
+    await stack.scale("demo", 3)
+    assert [p.spec.name for p in stack.dispatchers("demo")] == [f"dispatcher-demo-{n}" for n in (1, 2, 3)]
+    assert stack.process("dispatcher-demo-3").spec.environment["DISPATCHER_GATEWAY"] == "demo"
+    await stack.scale("demo", 1)
+    assert [p.spec.name for p in stack.dispatchers("demo")] == ["dispatcher-demo-1"]
+    assert [process.pid for process in stack.processes] == others
+    assert (stack.directory / "order").read_text().split() == ["dispatcher-demo-3", "dispatcher-demo-2"]
+
+
+async def test_an_unknown_gateway_or_process_is_named(stack: Stack) -> None:
+    with pytest.raises(KeyError, match="there is no gateway 'other'"):
+        await stack.scale("other", 2)
+    with pytest.raises(KeyError, match="no process 'other'; there are carrier, "):
+        stack.process("other")
+
+
+async def test_every_process_is_told_where_the_others_are(stack: Stack) -> None:
+    environment = stack.environment()
+    api = stack.process("api-gateway").spec.environment
+    assert environment["RESOLVER_HEALTH"] == f"{api['RESOLVER_URL']}/health/ready"
+    assert environment["PROJECTION_HEALTH"] == f"{api['PROJECTION_URL']}/health/ready"
+    assert environment["POSTRIDER_URL"] == f"http://127.0.0.1:{api['API_PORT']}"
+    assert environment["CARRIER_SMPP"] == f"127.0.0.1:{stack.process('carrier').spec.environment['CARRIER_SMPP_PORT']}"
+    assert environment["POSTRIDER_API_KEY"] == api["POSTRIDER_API_KEY"]
+    assert {p.spec.environment["INTERNAL_TOKEN"] for p in stack.processes} == {stack.secrets["INTERNAL_TOKEN"]}
+    assert environment["DISPATCHER_DEMO_1_HEALTH"].endswith("/health/ready")
+
+
+async def test_secrets_are_made_once_and_are_nobody_elses(fake_services: None, tmp_path: Path) -> None:
+    async with make_stack(tmp_path, []) as first:
+        pass
+    async with make_stack(tmp_path, []) as second:
+        assert first.api_key == second.api_key
+    assert stat.S_IMODE((tmp_path / "secrets.json").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("variable", ["POSTRIDER_PORT", "CARRIER_SMPP_PORT", "CARRIER_HTTP_PORT"])
+async def test_a_taken_port_is_named_with_its_variable_and_nothing_is_left(
+    fake_services: None, tmp_path: Path, variable: str
+) -> None:
+    ports = Ports.free()
+    stack = make_stack(tmp_path, [], ports=ports)
+    expected = f"port {ports[variable]} .* is taken; set {variable} to another one"
+    with socket.create_server((HOST, ports[variable])), pytest.raises(PortTakenError, match=expected):
+        await stack.start()
+    assert stack.processes == ()
+
+
+async def test_a_part_that_does_not_start_stops_the_others(fake_services: None, tmp_path: Path) -> None:
+    stack = make_stack(tmp_path, [])
+    with pytest.raises(StartError, match="resolver ended while starting"):
+        await stack.start(once={"resolver": {"DIE_AT_ONCE": "yes"}})
+    assert stack.processes == ()
+    assert (tmp_path / "order").read_text().split() == ["dispatcher-demo-1", "receipts", "projection", "carrier"]
+
+
+async def test_a_mistake_in_the_configuration_is_told_with_its_line(tmp_path: Path) -> None:
+    config = tmp_path / "my.yaml"
+    config.write_text(DEFAULT_CONFIG.read_text().replace("window: 100", "window: many"))
+    line = next(n for n, text in enumerate(config.read_text().splitlines(), 1) if "window: many" in text)
+    with pytest.raises(ConfigFileError, match=rf"my\.yaml:{line}: gateways.*window"):
+        await make_stack(tmp_path, [], config=config).start()
+
+
+async def test_no_simulated_carrier_without_a_gateway_that_points_at_it(fake_services: None, tmp_path: Path) -> None:
+    config = tmp_path / "my.yaml"
+    config.write_text(DEFAULT_CONFIG.read_text().replace("host: 127.0.0.1", "host: smsc.example"))
+    async with make_stack(tmp_path, [], config=config) as stack:
+        assert [process.spec.name for process in stack.processes] == IN_ORDER[1:]
+        assert "CARRIER_URL" not in stack.environment()
+
+
+def test_a_port_that_is_no_number_is_named() -> None:
+    with pytest.raises(StartError, match="KAFKA_PORT=tcp://kafka is not a port"):
+        Ports.from_environment({"KAFKA_PORT": "tcp://kafka"})
+
+
+async def test_the_running_stack_answers_over_its_socket(stack: Stack) -> None:
+    path = stack.directory / "control.sock"
+    async with control.serve(stack, path):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+        async def ask(**request: object) -> dict[str, object]:
+            return await asyncio.to_thread(control.ask, request, path)
+
+        assert (await ask(command="scale", gateway="demo", replicas=2))[
+            "replicas"
+        ] == "dispatcher-demo-1, dispatcher-demo-2"
+        assert await ask(command="kill", process="resolver") == {"killed": "resolver"}
+        await stack.process("resolver").wait_until_ready(within=20)
+        status = (await ask(command="status"))["processes"]
+        assert {"name": "resolver", "pid": stack.process("resolver").pid, "deaths": 1} in status
+        assert "no gateway 'x'" in (await ask(command="scale", gateway="x", replicas=2))["error"]
+        assert "usage" in (await ask(command="explode"))["error"]
+
+
+def test_a_second_stack_in_the_same_directory_is_refused(tmp_path: Path) -> None:
+    with (
+        running_lock(tmp_path),
+        pytest.raises(AlreadyRunningError, match=f"process {os.getpid()}"),
+        running_lock(tmp_path),
+    ):
+        pass
+    with running_lock(tmp_path):
+        pass
