@@ -20,7 +20,7 @@ from itertools import count
 from zlib import crc32
 
 import structlog
-from aiokafka import AIOKafkaProducer, BatchBuilder
+from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
     InvalidTopicError,
     KafkaError,
@@ -28,6 +28,7 @@ from aiokafka.errors import (
     RecordListTooLargeError,
     TopicAuthorizationFailedError,
 )
+from aiokafka.producer.message_accumulator import BatchBuilder
 
 from libs.bus.errors import PublishFailed, RecordTooLarge
 from libs.bus.port import Headers, KeyValue, Outgoing

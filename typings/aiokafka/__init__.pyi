@@ -3,20 +3,8 @@
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 
 from aiokafka.abc import ConsumerRebalanceListener as ConsumerRebalanceListener
+from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import ConsumerRecord, RecordMetadata, TopicPartition
-
-class BatchBuilder:
-    def append(
-        self,
-        *,
-        timestamp: int | None,
-        key: bytes | None,
-        value: bytes | None,
-        headers: Sequence[tuple[str, bytes]] = ...,
-    ) -> object | None: ...
-    def close(self) -> None: ...
-    def size(self) -> int: ...
-    def record_count(self) -> int: ...
 
 class AIOKafkaProducer:
     def __init__(

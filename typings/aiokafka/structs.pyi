@@ -14,12 +14,16 @@ class RecordMetadata(NamedTuple):
     timestamp: int | None
     timestamp_type: int
 
-@dataclass
+@dataclass(frozen=True)
 class ConsumerRecord:
     topic: str
     partition: int
     offset: int
     timestamp: int
+    timestamp_type: int
     key: bytes | None
     value: bytes | None
+    checksum: int | None
+    serialized_key_size: int
+    serialized_value_size: int
     headers: Sequence[tuple[str, bytes]]

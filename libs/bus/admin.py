@@ -1,0 +1,99 @@
+"""Creates the declared topics and their dead letters, and refuses to go on where the cluster holds something else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+import structlog
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from libs.bus.backoff import delays
+from libs.contracts.topics import DAY_MS, Topic
+
+log = structlog.get_logger()
+
+DEAD_LETTER_PARTITIONS = 1  # rare, and read by people
+_DEAD_LETTER_CONFIG = {
+    "cleanup.policy": "delete",
+    "retention.ms": str(14 * DAY_MS),
+    "max.message.bytes": str(3 * 1024 * 1024),  # the largest record, and what the headers add
+}
+_REQUEST_TIMEOUT_MS = 10_000
+_POLL_SECONDS = 0.05
+
+
+class TopicMismatch(Exception):  # noqa: N818 - it says what was found
+    """A topic exists with another number of partitions than declared; keys would go elsewhere, so nothing may be published."""
+
+
+async def ensure_topics(bootstrap_servers: str, topics: Iterable[Topic]) -> None:
+    """Create what is missing of these topics and their dead letters; return when every partition has a leader.
+
+    Waits for Kafka as long as it takes; may be called by several services at once. A small cluster gets as many replicas as it has
+    brokers. Raises `TopicMismatch`, or KafkaError where the cluster refuses.
+    """
+    wanted = {topic.name: topic for topic in topics}
+    for delay in delays():
+        admin = AIOKafkaAdminClient(
+            bootstrap_servers=bootstrap_servers, client_id="postrider-topics", request_timeout_ms=_REQUEST_TIMEOUT_MS
+        )
+        try:
+            await admin.start()
+            await _ensure(admin, wanted)
+            return
+        except (KafkaError, OSError) as error:
+            if isinstance(error, KafkaError) and not error.retriable:
+                raise
+            log.warning("kafka.topics_wait", error=type(error).__name__)
+        finally:
+            await admin.close()
+        await asyncio.sleep(delay)
+
+
+async def _ensure(admin: AIOKafkaAdminClient, wanted: dict[str, Topic]) -> None:
+    found = await _partitions_by_topic(admin)
+    for name, topic in wanted.items():
+        if name in found and found[name] != topic.partitions:
+            raise TopicMismatch(f"{name} has {found[name]} partitions, and {topic.partitions} are declared")
+    brokers = len((await admin.describe_cluster())["brokers"])
+    missing = [_new(t.name, t.partitions, t.config(), t, brokers) for t in wanted.values() if t.name not in found]
+    missing += [
+        _new(t.dead_letter, DEAD_LETTER_PARTITIONS, _DEAD_LETTER_CONFIG, t, brokers)
+        for t in wanted.values()
+        if t.dead_letter not in found
+    ]
+    if missing:
+        response = await admin.create_topics(missing, timeout_ms=_REQUEST_TIMEOUT_MS)
+        for name, code, *_ in response.topic_errors:
+            error = for_code(code)
+            if code and error is not TopicAlreadyExistsError:
+                raise error(f"{name} could not be created")
+        log.info("kafka.topics_created", topics=len(missing))
+    names = {name for topic in wanted.values() for name in (topic.name, topic.dead_letter)}
+    while True:
+        if names <= (await _partitions_by_topic(admin)).keys():
+            return
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+def _new(name: str, partitions: int, config: dict[str, str], topic: Topic, brokers: int) -> NewTopic:
+    replication = max(1, min(topic.replication, brokers))
+    if replication >= 3:
+        config = {**config, "min.insync.replicas": "2"}
+    return NewTopic(name, partitions, replication, topic_configs=config)
+
+
+async def _partitions_by_topic(admin: AIOKafkaAdminClient) -> dict[str, int]:
+    """Topics that are usable, and how many partitions each has. Asks for all: naming them might create them."""
+    return {
+        topic["topic"]: len(topic["partitions"])
+        for topic in await admin.describe_topics()
+        if topic["partitions"] and all(_has_leader(partition) for partition in topic["partitions"])
+    }
+
+
+def _has_leader(partition: dict[str, Any]) -> bool:
+    return partition["error_code"] == 0 and partition["leader"] >= 0
