@@ -1,0 +1,117 @@
+"""The people that may be written to, in Postgres: the one place where a phone number is looked up.
+
+A change is stored if it became true later than what is stored. At the same instant a deletion wins, then the greater phone,
+phone problem and name (bytewise), so that the same changes in any order leave the same contact. Over HTTP a change becomes
+true when it is stored, hence always after what is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from typing import NamedTuple
+
+from libs.contracts.events import ContactChanged, PersonKind
+from libs.phone_numbers.parse import NumberError, parse
+from libs.storage.database import Pool
+
+
+class Person(NamedTuple):
+    """Who: unique in all of Postrider."""
+
+    tenant: str
+    kind: PersonKind
+    id: str
+
+
+class Contact(NamedTuple):
+    """What is known of a person. `phone` is in E.164; `phone_problem` says why the number that came can't be used."""
+
+    phone: str | None
+    phone_problem: str | None
+    name: str | None
+    changed_at: datetime
+    deleted: bool
+
+
+async def find(pool: Pool, people: Collection[Person]) -> Mapping[Person, Contact]:
+    """What is known of these people, tombstones included; who was never known is missing."""
+    rows = await pool.fetch(_FIND, [p.tenant for p in people], [p.kind for p in people], [p.id for p in people])
+    return {
+        Person(tenant, kind, id_): Contact(phone, problem, name, changed_at, deleted)
+        for tenant, kind, id_, phone, problem, name, changed_at, deleted in rows
+    }
+
+
+async def get(pool: Pool, person: Person) -> Contact | None:
+    """One person as now known; None if unknown or deleted."""
+    contact = (await find(pool, (person,))).get(person)
+    return None if contact is None or contact.deleted else contact
+
+
+async def apply_change(pool: Pool, change: ContactChanged, default_region: str | None) -> bool:
+    """Store a change that an upstream system tells of. False if what is stored is at least as new.
+
+    A number that can't be used is not kept: its problem is, so that messages to this person end with that reason.
+    """
+    phone, problem, name = None, None, None
+    if not change.deleted:
+        name = change.name
+        if change.phone is not None:
+            try:
+                phone = parse(change.phone, default_region)
+            except NumberError as error:
+                problem = str(error)
+    who = (change.tenant, change.recipient.kind, change.recipient.id)
+    done = await pool.execute(_APPLY, *who, phone, problem, name, change.changed_at, change.deleted)
+    return done == "INSERT 0 1"
+
+
+async def put(pool: Pool, person: Person, phone: str | None, name: str | None, now: datetime) -> tuple[Contact, bool]:
+    """Replace all that is known of the person. Answers the contact and whether the person is new (or was deleted).
+
+    `phone` is in E.164 already.
+    """
+    rows = await pool.fetch(_PUT, *person, phone, name, now)
+    return Contact(phone, None, name, rows[0]["changed_at"], deleted=False), rows[0]["created"]
+
+
+async def delete(pool: Pool, person: Person, now: datetime) -> bool:
+    """Leave a tombstone without number and name. False if the person is unknown or already deleted."""
+    return await pool.execute(_DELETE, *person, now) == "UPDATE 1"
+
+
+_FIND = """
+    SELECT c.tenant, c.kind, c.id, c.phone, c.phone_problem, c.name, c.changed_at, c.deleted
+    FROM unnest($1::text[], $2::text[], $3::text[]) AS asked(tenant, kind, id)
+    JOIN contacts c ON c.tenant = asked.tenant AND c.kind = asked.kind AND c.id = asked.id
+"""
+
+_APPLY = """
+    INSERT INTO contacts AS c (tenant, kind, id, phone, phone_problem, name, changed_at, deleted)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+    ON CONFLICT (tenant, kind, id) DO UPDATE
+    SET phone = excluded.phone, phone_problem = excluded.phone_problem, name = excluded.name,
+        changed_at = excluded.changed_at, deleted = excluded.deleted
+    WHERE (excluded.changed_at, excluded.deleted, coalesce(excluded.phone, ''), coalesce(excluded.phone_problem, ''),
+           coalesce(excluded.name, ''))
+        > (c.changed_at, c.deleted, coalesce(c.phone, ''), coalesce(c.phone_problem, ''), coalesce(c.name, ''))
+"""
+
+# Two first PUTs at once may both read as new; what is stored is the later one's either way.
+_PUT = """
+    WITH before AS (SELECT 1 FROM contacts WHERE tenant = $1 AND kind = $2 AND id = $3 AND NOT deleted)
+    INSERT INTO contacts AS c (tenant, kind, id, phone, name, changed_at, deleted)
+    VALUES ($1, $2, $3, $4, $5, $6, false)
+    ON CONFLICT (tenant, kind, id) DO UPDATE
+    SET phone = excluded.phone, phone_problem = NULL, name = excluded.name, deleted = false,
+        changed_at = greatest(excluded.changed_at, c.changed_at + interval '1 microsecond')
+    RETURNING c.changed_at, NOT EXISTS (SELECT FROM before) AS created
+"""
+
+_DELETE = """
+    UPDATE contacts AS c
+    SET phone = NULL, phone_problem = NULL, name = NULL, deleted = true,
+        changed_at = greatest($4, c.changed_at + interval '1 microsecond')
+    WHERE tenant = $1 AND kind = $2 AND id = $3 AND NOT deleted
+"""

@@ -1,0 +1,84 @@
+"""Decisions in Postgres, one per coordinates: the first one stored is the one that counts, whoever asks and whenever."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from libs.contracts.events import Encoding, Reason
+from libs.contracts.statuses import Status
+from libs.storage.database import Pool
+from libs.storage.partitions import Partitioned
+from services.resolver.deciding import Decision, Dispatch, Ended
+
+PARTITIONED = (Partitioned("decisions", by_uuid=False),)
+
+
+class Coordinates(NamedTuple):
+    """Which leg of which message (architecture: Coordinates and order). `leg_at` finds the partition."""
+
+    leg_at: datetime
+    message_id: UUID
+    cycle: int
+    leg: int
+
+
+async def settle(pool: Pool, made: Mapping[Coordinates, Decision]) -> Mapping[Coordinates, Decision]:
+    """Store decisions, committed on return, and answer for each coordinates the decision that counts: the stored one."""
+    # In key order, so that two instances with the same messages, in a rebalance, wait for each other and don't deadlock.
+    rows = [_row(at, made[at]) for at in sorted(made)]
+    done = await pool.execute(_STORE, *zip(*rows, strict=True))
+    if done == f"INSERT 0 {len(rows)}":
+        return made
+    return await _stored(pool, made.keys())
+
+
+async def _stored(pool: Pool, coordinates: Collection[Coordinates]) -> Mapping[Coordinates, Decision]:
+    rows = await pool.fetch(_READ, *zip(*coordinates, strict=True))
+    return {Coordinates(*row[:4]): _decision(*row[4:]) for row in rows}
+
+
+def _row(at: Coordinates, decision: Decision) -> tuple[object, ...]:
+    """In the order of `_COLUMNS`."""
+    if isinstance(decision, Dispatch):
+        return (*at, *decision, None, None, None)
+    reason = decision.reason
+    return (*at, decision.decided_at, None, None, None, None, None, None, decision.status, reason.code, reason.words)
+
+
+def _decision(
+    decided_at: datetime,
+    gateway: str,
+    phone: str,
+    person_name: str | None,
+    source_address: str | None,
+    encoding: str,
+    segments: int,
+    status: str | None,
+    reason_code: str,
+    reason_words: str,
+) -> Decision:
+    if status is not None:
+        return Ended(decided_at, Status(status), Reason(reason_code, reason_words))
+    return Dispatch(decided_at, gateway, phone, person_name, source_address, Encoding(encoding), segments)
+
+
+_COLUMNS = (
+    "leg_at, message_id, cycle, leg, decided_at, gateway, phone, person_name, source_address, encoding, segments,"
+    " status, reason_code, reason_words"
+)
+
+_STORE = f"""
+    INSERT INTO decisions ({_COLUMNS})
+    SELECT * FROM unnest(
+        $1::timestamptz[], $2::uuid[], $3::integer[], $4::integer[], $5::timestamptz[], $6::text[], $7::text[],
+        $8::text[], $9::text[], $10::text[], $11::integer[], $12::text[], $13::text[], $14::text[])
+    ON CONFLICT DO NOTHING
+"""  # noqa: S608 - our own column names
+
+_READ = f"""
+    SELECT {_COLUMNS} FROM decisions WHERE (leg_at, message_id, cycle, leg) IN (
+        SELECT * FROM unnest($1::timestamptz[], $2::uuid[], $3::integer[], $4::integer[]))
+"""  # noqa: S608 - our own column names

@@ -1,0 +1,63 @@
+"""What the resolver does with the messages that come in: decide, store, publish, in that order and a batch at a time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+
+from libs.bus.consumer import Batch
+from libs.bus.port import Publisher
+from libs.service_kit.crash_points import crash_point
+from libs.service_kit.metrics import DECISIONS
+from libs.storage.database import Pool
+from services.resolver import contacts
+from services.resolver.contacts import Person
+from services.resolver.deciding import Decision, Dispatch, decide
+from services.resolver.decisions import Coordinates, settle
+from services.resolver.publications import Cause, publication
+from services.resolver.routing import Route
+
+
+async def resolve(batch: Batch, pool: Pool, producer: Publisher, route: Route, now: Callable[[], datetime]) -> None:
+    """Decide every message of the batch; when this returns, the decisions are stored and published, and the batch may be committed.
+
+    Done again it publishes the same events: what was decided before stays decided, whatever has become of the person since.
+    """
+    crash_point("resolver.receive-decide")
+    causes = _by_coordinates(record.event for record in batch)
+    made = await _decide(causes, pool, route, now)
+    settled = await settle(pool, made)
+    crash_point("resolver.decide-publish")
+    await producer.publish_many([publication(cause, settled[at]) for at, cause in causes.items()])
+    _count(settled.values())
+    crash_point("resolver.publish-commit")
+
+
+def _by_coordinates(causes: Iterable[Cause]) -> dict[Coordinates, Cause]:
+    """Each leg once, in the order in which it first came."""
+    found: dict[Coordinates, Cause] = {}
+    for cause in causes:
+        leg = cause.data.leg
+        found.setdefault(Coordinates(leg.leg_at, cause.subject, leg.cycle, leg.leg), cause)
+    return found
+
+
+async def _decide(
+    causes: Mapping[Coordinates, Cause], pool: Pool, route: Route, now: Callable[[], datetime]
+) -> dict[Coordinates, Decision]:
+    asked = [(at, cause.data.message, _person(cause)) for at, cause in causes.items()]
+    known = await contacts.find(pool, {person for _, _, person in asked})
+    moment = now()
+    return {at: decide(message, known.get(person), moment, route) for at, message, person in asked}
+
+
+def _person(cause: Cause) -> Person:
+    message = cause.data.message
+    return Person(message.tenant, message.recipient.kind, message.recipient.id)
+
+
+def _count(decisions: Iterable[Decision]) -> None:
+    outcomes = Counter("dispatched" if isinstance(d, Dispatch) else d.reason.code for d in decisions)
+    for outcome, number in outcomes.items():
+        DECISIONS.labels(outcome).inc(number)

@@ -1,0 +1,71 @@
+"""Messages whose record went to the dead letters: if the message can be named, its history says so (architecture, rule 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+
+from libs.bus.codec import decoder
+from libs.bus.dead_letters import Record
+from libs.bus.errors import Undecodable
+from libs.bus.port import Outgoing, Publisher
+from libs.contracts import topics
+from libs.contracts.events import Leg, Reason, Recipient
+from libs.contracts.statuses import Status
+from libs.storage.database import Pool
+from services.resolver.deciding import Ended
+from services.resolver.decisions import Coordinates, settle
+from services.resolver.publications import ending
+
+
+class _Message(msgspec.Struct):
+    tenant: str
+    recipient: Recipient
+
+
+class _Data(msgspec.Struct):
+    message: _Message
+    leg: Leg
+
+
+class _Named(msgspec.Struct):
+    """What of an event must be readable to tell whose message it is about."""
+
+    subject: UUID
+    data: _Data
+    traceparent: str | None = None
+
+
+_read_named = msgspec.json.Decoder(_Named).decode
+_read_status = decoder(topics.STATUS)
+
+
+async def tell_history(
+    record: Record, reason: Reason, pool: Pool, producer: Publisher, now: Callable[[], datetime]
+) -> None:
+    """End the message of a dead letter as `rejected`, for the reason `poison`, unless it can't be named.
+
+    That is a decision like any other: stored first, so that the same record, should it become readable, sends nothing. If the leg was
+    decided before, nothing is said: it may have been sent.
+    """
+    try:
+        named = _read_named(record.raw or b"")
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return
+    leg, message = named.data.leg, named.data.message
+
+    def status(decision: Ended) -> Outgoing:
+        return ending(named.subject, message.tenant, message.recipient, leg, decision, named.traceparent)
+
+    made = Ended(now(), Status.REJECTED, Reason("poison", f"its record could not be handled: {reason.code}"))
+    try:
+        _read_status(status(made).value or b"")
+    except Undecodable:  # a name may be readable and yet not be one that events may carry
+        return
+    at = Coordinates(leg.leg_at, named.subject, leg.cycle, leg.leg)
+    counts = (await settle(pool, {at: made}))[at]
+    if isinstance(counts, Ended):
+        await producer.publish_many([status(counts)])

@@ -1,0 +1,92 @@
+"""The events that tell of a decision. Made of the stored decision and its cause alone, so that a repeat is the same to the byte."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TypeAlias
+from uuid import UUID
+
+from libs.bus.codec import encode
+from libs.bus.port import Outgoing
+from libs.contracts import topics
+from libs.contracts.events import (
+    Leg,
+    Message,
+    MessageEvent,
+    Priority,
+    Recipient,
+    SmsDispatch,
+    SmsRequested,
+    SmsReturned,
+    SmsStatus,
+    event_id,
+    person_key,
+)
+from services.resolver.deciding import Decision, Dispatch, Ended
+
+SOURCE = "postrider/resolver"
+
+Cause: TypeAlias = MessageEvent[SmsRequested] | MessageEvent[SmsReturned]
+
+
+def publication(cause: Cause, decision: Decision) -> Outgoing:
+    """What is published of a decision, and where."""
+    message, leg = cause.data.message, cause.data.leg
+    if isinstance(decision, Dispatch):
+        return _dispatch(cause.subject, message, leg, decision, cause.traceparent)
+    return ending(cause.subject, message.tenant, message.recipient, leg, decision, cause.traceparent)
+
+
+def ending(
+    message_id: UUID, tenant: str, recipient: Recipient, leg: Leg, decision: Ended, traceparent: str | None
+) -> Outgoing:
+    """The status of a message that ends in the resolver: it was never counted in parts, so `parts` is 0."""
+    event = MessageEvent(
+        id=event_id(SmsStatus.TYPE, message_id, leg.cycle, leg.leg, 0, 0, decision.status),
+        type=SmsStatus.TYPE,
+        source=SOURCE,
+        time=decision.decided_at,
+        subject=message_id,
+        data=SmsStatus(
+            tenant=tenant,
+            recipient=recipient,
+            leg=leg,
+            part=0,
+            parts=0,
+            try_number=0,
+            status=decision.status,
+            observed_at=decision.decided_at,
+            reason=decision.reason,
+        ),
+        traceparent=traceparent,
+    )
+    return Outgoing(topics.STATUS.name, str(message_id).encode(), encode(event))
+
+
+def _dispatch(message_id: UUID, message: Message, leg: Leg, decision: Dispatch, traceparent: str | None) -> Outgoing:
+    event = MessageEvent(
+        id=event_id(SmsDispatch.TYPE, message_id, leg.cycle, leg.leg),
+        type=SmsDispatch.TYPE,
+        source=SOURCE,
+        time=decision.decided_at,
+        subject=message_id,
+        data=SmsDispatch(
+            message=message,
+            leg=leg,
+            gateway=decision.gateway,
+            phone=decision.phone,
+            person_name=decision.person_name,
+            source_address=decision.source_address,
+            encoding=decision.encoding,
+            segments=decision.segments,
+            decided_at=decision.decided_at,
+        ),
+        traceparent=traceparent,
+    )
+    topic = _dispatch_topic(decision.gateway, message.priority)
+    return Outgoing(topic, person_key(message.tenant, message.recipient), encode(event))
+
+
+@cache
+def _dispatch_topic(gateway: str, priority: Priority) -> str:
+    return topics.dispatch(gateway, priority).name

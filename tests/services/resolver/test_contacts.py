@@ -1,0 +1,114 @@
+from datetime import timedelta
+from itertools import count, permutations
+
+import pytest
+
+from libs.contracts.events import ContactChanged, PersonKind
+from libs.storage.database import Pool
+from services.resolver import contacts
+from services.resolver.contacts import Contact, Person
+from tests.services.resolver.builders import NOW, PHONE, contact_changed
+
+LATER = NOW + timedelta(seconds=1)
+_ids = count(1)
+
+
+@pytest.fixture
+def person() -> Person:
+    return Person("acme", PersonKind.CLIENT, f"p{next(_ids)}")
+
+
+async def apply(pool: Pool, change: ContactChanged) -> bool:
+    return await contacts.apply_change(pool, change, "KE")
+
+
+async def known(pool: Pool, person: Person) -> Contact | None:
+    return (await contacts.find(pool, [person])).get(person)
+
+
+async def test_a_number_from_upstream_is_kept_in_e164(pool: Pool, person: Person):
+    assert await apply(pool, contact_changed(person.id, phone="0712 345 678").data)
+    assert await known(pool, person) == Contact(PHONE, None, "Jane Doe", NOW, deleted=False)
+
+
+async def test_a_number_that_cannot_be_used_leaves_its_problem_and_not_itself(pool: Pool, person: Person):
+    await apply(pool, contact_changed(person.id, phone="0712").data)
+    assert await known(pool, person) == Contact(
+        None, "no such number exists in its country", "Jane Doe", NOW, deleted=False
+    )
+
+
+async def test_an_older_change_is_ignored(pool: Pool, person: Person):
+    await apply(pool, contact_changed(person.id, name="new", changed_at=LATER).data)
+    assert not await apply(pool, contact_changed(person.id, name="old", changed_at=NOW).data)
+    found = await known(pool, person)
+    assert found is not None
+    assert (found.name, found.changed_at) == ("new", LATER)
+
+
+async def test_a_repeated_change_changes_nothing(pool: Pool, person: Person):
+    assert await apply(pool, contact_changed(person.id).data)
+    assert not await apply(pool, contact_changed(person.id).data)
+
+
+async def test_changes_of_one_instant_leave_the_same_contact_in_any_order(pool: Pool):
+    changes = [
+        {"phone": PHONE, "name": "B"},
+        {"phone": PHONE, "name": "A"},
+        {"phone": "0712", "name": "A"},
+        {"phone": None, "name": None},
+    ]
+    ends = set[Contact | None]()
+    for order in permutations(changes):
+        someone = Person("acme", PersonKind.CLIENT, f"p{next(_ids)}")
+        for change in order:
+            await apply(pool, contact_changed(someone.id, **change).data)
+        ends.add(await known(pool, someone))
+    assert ends == {Contact(PHONE, None, "B", NOW, deleted=False)}
+
+
+async def test_a_deletion_leaves_a_tombstone_that_an_older_change_cannot_undo(pool: Pool, person: Person):
+    await apply(pool, contact_changed(person.id).data)
+    await apply(pool, contact_changed(person.id, changed_at=LATER, deleted=True).data)
+    assert not await apply(pool, contact_changed(person.id, changed_at=NOW).data)
+    assert await known(pool, person) == Contact(None, None, None, LATER, deleted=True)
+    assert await contacts.get(pool, person) is None
+
+
+async def test_a_deletion_wins_over_a_change_of_the_same_instant(pool: Pool, person: Person):
+    await apply(pool, contact_changed(person.id, deleted=True).data)
+    assert not await apply(pool, contact_changed(person.id).data)
+
+
+async def test_a_deletion_of_someone_unknown_is_remembered(pool: Pool, person: Person):
+    await apply(pool, contact_changed(person.id, changed_at=LATER, deleted=True).data)
+    assert not await apply(pool, contact_changed(person.id, changed_at=NOW).data)
+
+
+async def test_a_put_always_comes_after_what_is_stored(pool: Pool, person: Person):
+    from_the_future = NOW + timedelta(days=365)
+    await apply(pool, contact_changed(person.id, changed_at=from_the_future).data)
+    put, created = await contacts.put(pool, person, "+254700000001", "Jane", NOW)
+    assert not created
+    assert put == await known(pool, person)
+    assert put == Contact("+254700000001", None, "Jane", from_the_future + timedelta(microseconds=1), deleted=False)
+
+
+async def test_a_put_clears_the_problem_of_the_number_before(pool: Pool, person: Person):
+    await apply(pool, contact_changed(person.id, phone="0712").data)
+    put, _ = await contacts.put(pool, person, None, None, LATER)
+    assert put == await known(pool, person) == Contact(None, None, None, LATER, deleted=False)
+
+
+async def test_a_put_brings_a_deleted_person_back_as_new(pool: Pool, person: Person):
+    assert (await contacts.put(pool, person, PHONE, None, NOW))[1]
+    assert await contacts.delete(pool, person, LATER)
+    assert not await contacts.delete(pool, person, LATER)
+    assert (await contacts.put(pool, person, PHONE, None, LATER))[1]
+    assert await contacts.get(pool, person) is not None
+
+
+async def test_people_of_other_tenants_and_kinds_are_others(pool: Pool, person: Person):
+    await contacts.put(pool, person, PHONE, None, NOW)
+    others = [person._replace(tenant="other"), person._replace(kind=PersonKind.STAFF)]
+    assert await contacts.find(pool, [person, *others]) == {person: Contact(PHONE, None, None, NOW, deleted=False)}

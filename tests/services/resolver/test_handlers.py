@@ -1,0 +1,150 @@
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from itertools import count
+
+import pytest
+from aiokafka.structs import ConsumerRecord, TopicPartition
+
+from libs.bus.codec import decoder_for, encode
+from libs.bus.consumer import Batch
+from libs.bus.dead_letters import Record
+from libs.bus.errors import PublishFailed
+from libs.bus.memory import MemoryBus
+from libs.contracts.events import Leg, MessageEvent, PersonKind, Priority, Recipient, SmsDispatch, SmsStatus
+from libs.contracts.statuses import Status
+from libs.storage.database import Pool
+from services.resolver import contacts
+from services.resolver.contacts import Person
+from services.resolver.handlers import resolve
+from services.resolver.publications import Cause
+from services.resolver.routing import default_route
+from tests.services.resolver.builders import CONFIGURATION, NOW, PHONE, message, new_message_id, requested, returned
+
+LATER = NOW + timedelta(minutes=1)
+_ids = count(1)
+read_dispatch = decoder_for(MessageEvent[SmsDispatch])
+read_status = decoder_for(MessageEvent[SmsStatus])
+
+
+class World:
+    """The resolver's handler over a bus in memory and a real database."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.bus = MemoryBus()
+
+    async def resolve(self, *causes: Cause, at: datetime = NOW) -> None:
+        records = [_record(cause, offset) for offset, cause in enumerate(causes)]
+        await resolve(Batch(records), self.pool, self.bus.producer(), default_route(CONFIGURATION), lambda: at)
+
+    async def person(self, phone: str | None = PHONE) -> str:
+        id_ = f"h{next(_ids)}"
+        await contacts.put(self.pool, Person("acme", PersonKind.CLIENT, id_), phone, "Jane Doe", NOW)
+        return id_
+
+    def dispatched(self, topic: str = "sms.dispatch.demo") -> Sequence[MessageEvent[SmsDispatch]]:
+        return [read_dispatch(r.value) for r in self.bus.records(topic)]
+
+    def ended(self) -> Sequence[MessageEvent[SmsStatus]]:
+        return [read_status(r.value) for r in self.bus.records("sms.status")]
+
+
+def _record(cause: Cause, offset: int) -> Record:
+    return Record(TopicPartition("sms.requested", 0), offset, b"", 0, encode(cause), (), cause)
+
+
+def _content(record: ConsumerRecord) -> tuple[bytes, bytes]:
+    return record.key, record.value
+
+
+@pytest.fixture
+def world(pool: Pool) -> World:
+    return World(pool)
+
+
+async def test_a_message_goes_out_with_the_number_as_of_now(world: World):
+    cause = requested(message(await world.person()))
+    await world.resolve(cause)
+    [event] = world.dispatched()
+    assert (event.subject, event.time, event.data.decided_at) == (cause.subject, NOW, NOW)
+    assert (event.data.phone, event.data.person_name) == (PHONE, "Jane Doe")
+
+
+async def test_a_repeat_publishes_the_stored_decision_though_the_person_has_changed(world: World):
+    known, gone = await world.person(), await world.person()
+    causes = requested(message(known)), requested(message(gone)), requested(message("nobody"))
+    await world.resolve(*causes)
+    await contacts.put(world.pool, Person("acme", PersonKind.CLIENT, known), "+254700000000", "Other", LATER)
+    await contacts.delete(world.pool, Person("acme", PersonKind.CLIENT, gone), LATER)
+    await contacts.put(world.pool, Person("acme", PersonKind.CLIENT, "nobody"), PHONE, None, LATER)
+    await world.resolve(*causes, at=LATER + timedelta(days=7))
+    for topic, number in (("sms.dispatch.demo", 2), ("sms.status", 1)):
+        published = [_content(r) for r in world.bus.records(topic)]
+        assert len(published) == 2 * number
+        assert len(set(published)) == number
+
+
+async def test_the_next_leg_is_decided_anew(world: World):
+    person = await world.person()
+    first = requested(message(person))
+    await world.resolve(first)
+    await contacts.put(world.pool, Person("acme", PersonKind.CLIENT, person), "+254700000000", "Other", LATER)
+    second = returned(first.data.message, first.subject, Leg(1, 2, LATER))
+    await world.resolve(second, at=LATER)
+    assert [e.data.phone for e in world.dispatched()] == [PHONE, "+254700000000"]
+    assert world.dispatched()[1].data.leg == Leg(1, 2, LATER)
+
+
+async def test_one_message_twice_in_a_batch_is_decided_and_published_once(world: World):
+    cause = requested(message(await world.person()))
+    await world.resolve(cause, cause)
+    assert len(world.dispatched()) == 1
+
+
+async def test_messages_of_a_batch_old_and_new_keep_their_order(world: World):
+    person = await world.person()
+    causes = [requested(message(person, text=f"{n}")) for n in range(6)]
+    await world.resolve(*causes[::2])
+    await world.resolve(*causes)
+    assert [e.data.message.text for e in world.dispatched()] == ["0", "2", "4", "0", "1", "2", "3", "4", "5"]
+
+
+async def test_high_priority_goes_to_its_own_topic(world: World):
+    await world.resolve(requested(message(await world.person(), priority=Priority.HIGH)))
+    assert len(world.dispatched("sms.dispatch.demo.high")) == 1
+
+
+async def test_what_cannot_be_sent_ends_with_status_and_reason(world: World):
+    no_number = await world.person(phone=None)
+    await world.resolve(
+        requested(message("unheard-of")),
+        requested(message(no_number)),
+        requested(message(await world.person(), accepted_at=NOW - timedelta(days=3))),
+    )
+    assert [(e.data.status, e.data.reason and e.data.reason.code) for e in world.ended()] == [
+        (Status.REJECTED, "unknown_person"),
+        (Status.REJECTED, "no_number"),
+        (Status.EXPIRED, "validity_over"),
+    ]
+    assert world.dispatched() == []
+
+
+async def test_a_person_is_looked_up_in_their_own_tenant(world: World):
+    person = await world.person()
+    await world.resolve(requested(message(person, tenant="other")))
+    [event] = world.ended()
+    assert event.data.recipient == Recipient(PersonKind.CLIENT, person)
+    assert event.data.reason is not None
+    assert event.data.reason.code == "unknown_person"
+
+
+async def test_a_decision_is_stored_even_if_it_could_not_be_published(world: World):
+    person = await world.person()
+    cause = requested(message(person), new_message_id())
+    world.bus.available = False
+    with pytest.raises(PublishFailed):
+        await world.resolve(cause)
+    await contacts.put(world.pool, Person("acme", PersonKind.CLIENT, person), None, None, LATER)
+    world.bus.available = True
+    await world.resolve(cause, at=LATER)
+    assert [(e.data.phone, e.time) for e in world.dispatched()] == [(PHONE, NOW)]
