@@ -1,0 +1,66 @@
+"""Phone numbers as people write them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from libs.phone_numbers.parse import NumberError, NumberProblem, parse
+
+
+@pytest.mark.parametrize(
+    ("number", "region", "expected"),
+    [
+        ("+254711000001", None, "+254711000001"),
+        ("00254711000001", None, "+254711000001"),
+        ("  +254 711-000 001 ", "KE", "+254711000001"),
+        ("0711000001", "KE", "+254711000001"),
+        ("254711000001", "KE", "+254711000001"),
+        ("+44 (0)20 7946 0958", "KE", "+442079460958"),
+        ("＋２５４７１１０００００１", None, "+254711000001"),
+    ],
+)
+def test_a_number_has_one_form(number: str, region: str | None, expected: str) -> None:
+    assert parse(number, region) == expected
+    assert parse(expected) == expected
+
+
+@pytest.mark.parametrize(
+    ("number", "region", "problem"),
+    [
+        ("", "KE", NumberProblem.EMPTY),
+        ("   ", None, NumberProblem.EMPTY),
+        ("nobody", "KE", NumberProblem.UNPARSABLE),
+        ("0800FLOWERS", "KE", NumberProblem.UNPARSABLE),
+        ("tel:+254711000001", None, NumberProblem.UNPARSABLE),
+        ("+254711000001 x5", None, NumberProblem.UNPARSABLE),
+        ("+254711000001#5", None, NumberProblem.UNPARSABLE),
+        ("+", None, NumberProblem.UNPARSABLE),
+        ("0711000001", None, NumberProblem.NO_COUNTRY),
+        ("254711000001", None, NumberProblem.NO_COUNTRY),
+        ("+999711000001", None, NumberProblem.UNKNOWN_COUNTRY),
+        ("0711000001", "XX", NumberProblem.UNKNOWN_COUNTRY),
+        ("+25471", "KE", NumberProblem.INVALID_FOR_REGION),
+        ("+254011000001", None, NumberProblem.INVALID_FOR_REGION),
+        ("+2547110000019999", None, NumberProblem.TOO_LONG),
+        ("+254711000001999999999", None, NumberProblem.TOO_LONG),
+        ("1" * 41, "KE", NumberProblem.TOO_LONG),
+    ],
+)
+def test_what_is_wrong_is_named_but_the_number_is_not(number: str, region: str | None, problem: NumberProblem) -> None:
+    with pytest.raises(NumberError) as raised:
+        parse(number, region)
+    assert raised.value.problem is problem
+    assert str(raised.value) == problem.value
+    assert not any(char.isdigit() for char in str(raised.value))
+
+
+@given(st.text(max_size=50), st.sampled_from([None, "KE", "GB", "US", "RU"]))
+def test_whatever_is_written_gives_e164_or_a_number_error(number: str, region: str | None) -> None:
+    try:
+        parsed = parse(number, region)
+    except NumberError:
+        return
+    assert parsed[0] == "+"
+    assert parsed[1:].isascii()
+    assert parsed[1:].isdigit()
+    assert len(parsed) <= 16

@@ -1,0 +1,33 @@
+"""Comparing and showing numbers without the number."""
+
+import pytest
+
+from libs.phone_numbers.privacy import fingerprint, mask
+
+KEY = b"k" * 32
+
+
+@pytest.mark.parametrize(
+    "spelling", ["+254711000001", "254711000001", "00254711000001", "0711000001", "0711 000 001", "711-000-001\0"]
+)
+def test_all_spellings_of_a_number_have_one_fingerprint(spelling: str) -> None:
+    assert fingerprint(spelling, KEY) == fingerprint("+254711000001", KEY)
+
+
+def test_other_numbers_and_other_keys_have_others() -> None:
+    ours = fingerprint("+254711000001", KEY)
+    assert len(ours) == 8
+    assert ours != fingerprint("+254711000002", KEY)
+    assert ours != fingerprint("+254711000001", b"x" * 32)
+    assert fingerprint("20201", KEY) != fingerprint("20202", KEY)
+
+
+@pytest.mark.parametrize("key", [b"", b"k" * 15, b"k" * 65])
+def test_a_key_that_protects_nothing_or_does_not_fit_is_refused(key: bytes) -> None:
+    with pytest.raises(ValueError, match="key"):
+        fingerprint("+254711000001", key)
+
+
+@pytest.mark.parametrize(("number", "shown"), [("+254711000042", "…42"), ("20201", "…"), ("", "…"), ("Postrider", "…")])
+def test_people_see_the_last_two_digits_at_most(number: str, shown: str) -> None:
+    assert mask(number) == shown

@@ -1,0 +1,157 @@
+"""Receipts as SMSCs write them: told from messages, read whatever they hold, built."""
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from libs.smpp import tlv
+from libs.smpp.pdus import DataSm, DeliverSm
+from libs.smpp.receipt import (
+    ESM_CLASS_INTERMEDIATE,
+    ESM_CLASS_RECEIPT,
+    MessageState,
+    Receipt,
+    build_receipt_text,
+    build_receipt_tlvs,
+    parse_date,
+    read_receipt,
+)
+
+APPENDIX_B = (
+    b"id:0123456789 sub:001 dlvrd:001 submit date:2611200101 done date:2611200102 stat:DELIVRD err:000 text:Dear client"
+)
+
+
+def _receipt(text: bytes, *, esm_class: int = ESM_CLASS_RECEIPT, tlvs: dict[int, bytes] | None = None) -> Receipt:
+    receipt = read_receipt(DeliverSm("254711000001", "Postrider", text, esm_class, tlvs=tlvs or {}))
+    assert receipt is not None
+    return receipt
+
+
+def test_the_text_of_appendix_b_is_read() -> None:
+    receipt = _receipt(APPENDIX_B)
+    assert receipt == Receipt(
+        message_id="0123456789",
+        state=MessageState.DELIVERED,
+        stat="DELIVRD",
+        error="000",
+        submit_date="2611200101",
+        done_date="2611200102",
+        destination_addr="254711000001",
+        source_addr="Postrider",
+    )
+    assert receipt.submitted_at() == datetime(2026, 11, 20, 1, 1, tzinfo=UTC)
+    assert receipt.done_at(timezone(timedelta(hours=3))) == datetime(2026, 11, 19, 22, 2, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "message_id", "state", "error"),
+    [
+        (b"stat:UNDELIV err:0A1 done date:261120010203 id:77 text:x", "77", MessageState.UNDELIVERABLE, "0A1"),
+        (b"id:77 sub: dlvrd: submit date: done date: stat:EXPIRED err: text:", "77", MessageState.EXPIRED, ""),
+        (b"id:77 stat:REJECTD", "77", MessageState.REJECTED, ""),
+        (b"ID:77 Stat:delivrd ERR:001 Text:hi", "77", MessageState.DELIVERED, "001"),
+        (b"id:77,stat:ACCEPTD,err:000", "77", MessageState.ACCEPTED, "000"),
+        (b"id: 77 submit_date: 2611200101 stat: DELETED", "77", MessageState.DELETED, ""),
+        (b"id:77 stat:MYSTERY err:5", "77", MessageState.UNKNOWN, "5"),
+        (b"id:77 stat:ENROUTE text:id:99 stat:DELIVRD err:9", "77", MessageState.ENROUTE, "9"),
+        (b"\xff\xfe nothing readable", "", MessageState.UNKNOWN, ""),
+        (b"", "", MessageState.UNKNOWN, ""),
+    ],
+)
+def test_a_receipts_text_may_vary(text: bytes, message_id: str, state: MessageState, error: str) -> None:
+    receipt = _receipt(text)
+    assert (receipt.message_id, receipt.state, receipt.error) == (message_id, state, error)
+
+
+def test_the_quoted_message_overwrites_nothing_that_the_smsc_says() -> None:
+    receipt = _receipt(APPENDIX_B + b" id:666 stat:REJECTD err:666")
+    assert (receipt.message_id, receipt.state, receipt.error) == ("0123456789", MessageState.DELIVERED, "000")
+
+
+def test_parameters_alone_make_a_receipt() -> None:
+    tlvs = {**build_receipt_tlvs("ABC", MessageState.EXPIRED), tlv.NETWORK_ERROR_CODE: b"\x03\x00\xff", 0x1400: b"\xff"}
+    receipt = _receipt(b"", esm_class=0, tlvs=tlvs)
+    assert (receipt.message_id, receipt.state, receipt.error) == ("ABC", MessageState.EXPIRED, "3/255")
+
+
+def test_parameters_come_before_the_text() -> None:
+    receipt = _receipt(APPENDIX_B, esm_class=0, tlvs=build_receipt_tlvs("ABC", MessageState.EXPIRED))
+    assert (receipt.message_id, receipt.state, receipt.error) == ("ABC", MessageState.EXPIRED, "000")
+
+
+@pytest.mark.parametrize("state", [b"", b"\x00", b"\x09", b"\xff", b"\x02\x02"])
+def test_an_unknown_message_state_leaves_the_word_of_the_text(state: bytes) -> None:
+    assert _receipt(APPENDIX_B, tlvs={tlv.MESSAGE_STATE: state}).state is MessageState.DELIVERED
+
+
+@pytest.mark.parametrize(("code", "words"), [(b"\xff\x80\x01", "255/32769"), (b"\xff\xff", "ffff"), (b"", "")])
+def test_a_network_error_code_may_be_any_bytes(code: bytes, words: str) -> None:
+    assert _receipt(b"id:1 stat:UNDELIV", tlvs={tlv.NETWORK_ERROR_CODE: code}).error == words
+
+
+@pytest.mark.parametrize("esm_class", [ESM_CLASS_RECEIPT, ESM_CLASS_INTERMEDIATE, ESM_CLASS_RECEIPT | 0x03])
+def test_esm_class_alone_makes_a_receipt(esm_class: int) -> None:
+    assert _receipt(b"no fields", esm_class=esm_class).message_id == ""
+
+
+def test_a_receipts_text_makes_a_receipt_unless_texts_are_not_trusted() -> None:
+    pdu = DeliverSm("254711000001", "Postrider", APPENDIX_B)
+    assert read_receipt(pdu) is not None
+    assert read_receipt(pdu, trust_content=False) is None
+
+
+@pytest.mark.parametrize("text", [b"", b"Hello", b"my id: 1234, regards", b"id:1 stat:fine thanks", b"stat:DELIVRD"])
+def test_an_inbound_message_is_no_receipt(text: bytes) -> None:
+    assert read_receipt(DeliverSm("254711000001", "2020", text)) is None
+
+
+def test_a_receipt_may_come_as_data_sm_as_ucs2_or_behind_a_header() -> None:
+    in_payload = DataSm("254711000001", "Postrider", ESM_CLASS_RECEIPT, tlvs={tlv.MESSAGE_PAYLOAD: APPENDIX_B})
+    as_ucs2 = DeliverSm("1", "2", "id:7 stat:DELIVRD".encode("utf-16-be"), ESM_CLASS_RECEIPT, data_coding=8)
+    with_header = DeliverSm("1", "2", b"\x05\x00\x03\x01\x02\x01id:7 stat:DELIVRD", ESM_CLASS_RECEIPT | 0x40)
+    for pdu in (in_payload, as_ucs2, with_header):
+        receipt = read_receipt(pdu)
+        assert receipt is not None
+        assert receipt.state is MessageState.DELIVERED
+
+
+@pytest.mark.parametrize(
+    ("digits", "expected"),
+    [
+        ("2611200102", datetime(2026, 11, 20, 1, 2, tzinfo=UTC)),
+        ("261120010203", datetime(2026, 11, 20, 1, 2, 3, tzinfo=UTC)),
+        ("20261120010203", datetime(2026, 11, 20, 1, 2, 3, tzinfo=UTC)),
+        ("202611200102", datetime(2026, 11, 20, 1, 2, tzinfo=UTC)),
+        ("", None),
+        ("2613320102", None),
+        ("26112001", None),
+        ("２６１１２００１０２", None),
+        ("00000000000000", None),
+    ],
+)
+def test_dates_have_four_lengths(digits: str, expected: datetime | None) -> None:
+    assert parse_date(digits) == expected
+
+
+@pytest.mark.parametrize("state", list(MessageState))
+def test_a_built_receipt_is_read_back(state: MessageState) -> None:
+    at = datetime(2026, 11, 20, 1, 2, tzinfo=UTC)
+    text = build_receipt_text("0A1B", state, at, at + timedelta(minutes=1), error="0A1", text="stat:REJECTD " * 5)
+    receipt = _receipt(text)
+    assert (receipt.message_id, receipt.state, receipt.error) == ("0A1B", state, "0A1")
+    assert receipt.done_at() == at + timedelta(minutes=1)
+
+
+@given(
+    st.binary(max_size=200),
+    st.integers(0, 255),
+    st.integers(0, 255),
+    st.dictionaries(st.sampled_from([0x1E, 0x423, 0x424, 0x427, 0x1400]), st.binary(max_size=20)),
+)
+def test_no_content_makes_reading_fail(text: bytes, esm_class: int, data_coding: int, tlvs: dict[int, bytes]) -> None:
+    receipt = read_receipt(DeliverSm("1", "2", text, esm_class, data_coding, tlvs=tlvs))
+    if receipt is not None:
+        receipt.done_at()

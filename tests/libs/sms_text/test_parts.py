@@ -1,0 +1,63 @@
+"""What travelled, back to text."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from libs.sms_text.parts import Part, decode_text, read_part
+
+
+@pytest.mark.parametrize(
+    ("short_message", "part"),
+    [
+        (b"\x05\x00\x03\x07\x02\x01abc", Part(b"abc", 7, 2, 1)),
+        (b"\x06\x08\x04\x01\x02\x0c\x0babc", Part(b"abc", 0x0102, 12, 11)),
+        (b"\x09\x01\x01\xff\x08\x04\x01\x02\x03\x02abc", Part(b"abc", 0x0102, 3, 2)),
+        (b"\x06\x05\x04\x0b\x84\x23\xf0abc", Part(b"abc")),
+        (b"\x00abc", Part(b"abc")),
+    ],
+    ids=["8-bit reference", "16-bit reference", "behind another element", "no concatenation", "empty header"],
+)
+def test_a_header_is_taken_off_and_understood(short_message: bytes, part: Part) -> None:
+    assert read_part(short_message, 0x40) == part
+
+
+def test_without_the_flag_there_is_no_header() -> None:
+    assert read_part(b"\x05\x00\x03\x07\x02\x01abc", 0) == Part(b"\x05\x00\x03\x07\x02\x01abc")
+
+
+@pytest.mark.parametrize("short_message", [b"", b"\x05", b"\x05\x00\x03\x07\x02", b"\x05\x00\x03\x07\x02\x03", b"\xff"])
+def test_a_header_that_is_cut_off_or_absurd_is_refused(short_message: bytes) -> None:
+    with pytest.raises(ValueError, match="short_message"):
+        read_part(short_message, 0x40)
+
+
+@given(st.binary(max_size=60))
+def test_no_header_does_worse_than_a_value_error(short_message: bytes) -> None:
+    try:
+        part = read_part(short_message, 0x40)
+    except ValueError:
+        return
+    assert short_message.endswith(part.octets)
+
+
+@pytest.mark.parametrize(
+    ("octets", "data_coding", "text"),
+    [
+        (b"\x00\x1be", 0, "@€"),
+        (b"abc", 1, "abc"),
+        (b"\xe9", 3, "é"),
+        (b"\x04\x4f\xd8\x3d\xde\x00", 8, "я😀"),
+        (b"\x04", 8, "\ufffd"),
+        (b"\x00", 0xF1, "@"),
+        (b"\xe9", 0xF5, "é"),
+        (b"\xe9", 0x77, "é"),
+    ],
+)
+def test_a_data_coding_tells_the_alphabet(octets: bytes, data_coding: int, text: str) -> None:
+    assert decode_text(octets, data_coding) == text
+
+
+@given(st.binary(), st.integers(0, 255))
+def test_no_octets_make_decoding_fail(octets: bytes, data_coding: int) -> None:
+    decode_text(octets, data_coding)
