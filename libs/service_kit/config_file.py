@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, m
 from pydantic.alias_generators import to_camel
 
 from libs.contracts.events import GatewayId
+from libs.smpp.message_id import IdFormat
 
 
 class ConfigFileError(Exception):
@@ -27,14 +28,6 @@ class InDoubt(StrEnum):
     HOLD = "hold"
     RESEND_ONCE = "resend_once"
     RESEND_IF_IDEMPOTENT = "resend_if_idempotent"
-
-
-class IdFormat(StrEnum):
-    """How a carrier writes message ids; responses and receipts may differ."""
-
-    TEXT = "text"
-    DECIMAL = "decimal"
-    HEX = "hex"
 
 
 class _Model(BaseModel):

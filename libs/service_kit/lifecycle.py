@@ -7,7 +7,7 @@ import gc
 import os
 import signal
 import threading
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import TypeVar
 
 import structlog
@@ -38,6 +38,8 @@ class Lifecycle:
         self._settings = settings
         self._stops: list[tuple[str, Callable[[], Awaitable[None]]]] = []
         self._stop = asyncio.Event()
+        self.failed = False
+        """Something that should have gone on for ever ended: the process ends with status 1, to be started again."""
 
     async def part(
         self, name: str, start: Callable[[], Awaitable[T]], stop: Callable[[T], Awaitable[object]] | None = None
@@ -70,6 +72,24 @@ class Lifecycle:
     def on_stop(self, name: str, stop: Callable[[], Awaitable[object]]) -> None:
         """Something to do at the stop, before what was started earlier stops."""
         self._stops.append((name, lambda: _void(stop())))
+
+    def background(self, name: str, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        """Something that goes on beside, until the stop. If it ends by an error, so does the service."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.error("background work failed", part=name, exc_info=error)
+                self.failed = True
+                self.request_stop()
+
+        async def stop(task: asyncio.Task[None]) -> None:
+            task.cancel()
+            await asyncio.wait([task])
+
+        task = asyncio.create_task(work)
+        task.add_done_callback(ended)
+        self._stops.append((name, lambda: stop(task)))
+        return task
 
     def ready_when(self, name: str, check: Check) -> None:
         self.health.add(name, check)
@@ -138,6 +158,8 @@ async def _live(name: str, settings: ServiceSettings, start: Callable[[Lifecycle
         _end_hard_after(settings.drain_budget_seconds + 5)
         await life.stop_all()
         log.info("stopped")
+    if life.failed:
+        raise SystemExit(1)
 
 
 def _end_hard_after(seconds: float) -> None:

@@ -1,0 +1,139 @@
+"""The words of the sending protocol, and what a leg's attempts mean: pure, so that it can be read and tested beside the model.
+
+`services/dispatcher/migrations` holds the same letters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import NamedTuple
+from uuid import UUID
+
+from libs.contracts.events import MessageEvent, SmsDispatch
+
+
+class Outcome(StrEnum):
+    """What became of one attempt."""
+
+    ACCEPTED = "A"
+    TEMPORARY = "T"
+    THROTTLED = "B"
+    FAILED = "F"
+    NOT_SENT = "N"
+    CANCELLED = "C"
+    EXPIRED = "X"
+    DOUBT = "D"
+    DOUBT_BY_PEER = "P"
+    LATE_RETURNED = "n"
+    LATE_FAILED = "f"
+
+
+AGAIN = frozenset({Outcome.TEMPORARY, Outcome.THROTTLED, Outcome.NOT_SENT})
+"""Proof that this try was not accepted, and no end: the part is tried again in place."""
+
+CLOSING = frozenset({Outcome.FAILED, Outcome.CANCELLED, Outcome.EXPIRED, Outcome.LATE_RETURNED, Outcome.LATE_FAILED})
+"""Nothing more is claimed in a leg that holds one of these."""
+
+MAYBE_ACCEPTED = frozenset({Outcome.ACCEPTED, Outcome.DOUBT, Outcome.DOUBT_BY_PEER})
+
+
+class LegKey(NamedTuple):
+    """A message's coordinates, as far as they name a leg."""
+
+    message_id: UUID
+    cycle: int
+    leg: int
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One row of `dispatch.attempts`. Without an outcome it is under way, if its owner lives."""
+
+    part: int
+    try_number: int
+    owner: UUID
+    outcome: Outcome | None = None
+    ours: bool = False
+    """Granted to this leg in this process: its answer comes here."""
+    owner_dead: bool = False
+    observed_at: datetime | None = None
+    provider_id: str | None = None
+    reason_code: str | None = None
+    reason_words: str | None = None
+
+
+@dataclass(slots=True)
+class LegState:
+    """One leg in the hands of this instance: the record, its places in the topic, and the attempts known so far."""
+
+    event: MessageEvent[SmsDispatch]
+    places: list[object]
+    attempts: list[Attempt] = field(default_factory=lambda: list[Attempt]())
+    contents: Sequence[bytes] = ()
+    finished: bool = False
+    queued: bool = False
+
+    @property
+    def key(self) -> LegKey:
+        leg = self.event.data.leg
+        return LegKey(self.event.subject, leg.cycle, leg.leg)
+
+    @property
+    def parts(self) -> int:
+        return self.event.data.segments
+
+    def attempt(self, part: int, try_number: int) -> Attempt | None:
+        return next((a for a in self.attempts if a.part == part and a.try_number == try_number), None)
+
+
+def newest(leg: LegState, part: int) -> Attempt | None:
+    """The try that speaks for a part. A part is tried again only after proof that the last try was not accepted."""
+    found: Attempt | None = None
+    for attempt in leg.attempts:
+        if attempt.part == part and (found is None or attempt.try_number > found.try_number):
+            found = attempt
+    return found
+
+
+def is_concluded(leg: LegState) -> bool:
+    """Whether the leg's record is done with: nothing is under way, and nothing will be claimed any more."""
+    if any(a.outcome is None for a in leg.attempts):
+        return False
+    return not next_tries(leg)
+
+
+def next_tries(leg: LegState) -> list[tuple[int, int]]:
+    """The (part, try) that should be claimed next."""
+    if any(a.outcome in CLOSING for a in leg.attempts):
+        return []
+    asks: list[tuple[int, int]] = []
+    for part in range(1, leg.parts + 1):
+        last = newest(leg, part)
+        if last is None:
+            asks.append((part, 1))
+        elif last.outcome in AGAIN:
+            asks.append((part, last.try_number + 1))
+    return asks
+
+
+def count_of(leg: LegState, part: int, outcome: Outcome) -> int:
+    """How many tries of a part ended in one way."""
+    return sum(1 for a in leg.attempts if a.part == part and a.outcome is outcome)
+
+
+def late_outcome(attempts: Sequence[Attempt], late: Attempt, answer: Outcome, may_open_leg: bool) -> Outcome:
+    """What an answer means that finds its attempt in doubt; decided under the lock that claims take.
+
+    Late proof of non-acceptance opens the next leg only if no other part was accepted, is in doubt or under way, the leg has
+    not ended otherwise, and the message may have another leg.
+    """
+    if answer is Outcome.ACCEPTED:
+        return Outcome.ACCEPTED
+    others = [a for a in attempts if not (a.part == late.part and a.try_number == late.try_number)]
+    blocked = any(a.outcome is None or a.outcome in MAYBE_ACCEPTED or a.outcome in CLOSING for a in others)
+    if answer is Outcome.FAILED or blocked or not may_open_leg:
+        return Outcome.LATE_FAILED
+    return Outcome.LATE_RETURNED

@@ -1,0 +1,103 @@
+"""The legs in this instance's hands: which wait for a claim, which wait for a moment, which are done."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Iterable
+from itertools import count
+
+from libs.contracts.events import MessageEvent, Priority, SmsDispatch
+from services.dispatcher.attempts import LegKey, LegState, next_tries
+from services.dispatcher.events import join_reference
+from services.dispatcher.ledger import Ask
+
+
+class Board:
+    """High priority goes first; within a priority, legs keep the order in which they came, but for those tried again."""
+
+    def __init__(self) -> None:
+        self._legs: dict[LegKey, LegState] = {}
+        self._high: deque[LegState] = deque()
+        self._normal: deque[LegState] = deque()
+        self._later: list[tuple[float, int, LegState]] = []
+        self._order = count()
+
+    def __len__(self) -> int:
+        """How many legs are not done."""
+        return len(self._legs)
+
+    @property
+    def waiting(self) -> int:
+        """How many legs wait for a claim."""
+        return len(self._high) + len(self._normal)
+
+    def add(self, event: MessageEvent[SmsDispatch], place: object) -> None:
+        """Take a record. The record of a leg that is here already only adds a place."""
+        leg = LegState(event, [place])
+        known = self._legs.setdefault(leg.key, leg)
+        if known is leg:
+            self.queue(leg)
+        else:
+            known.places.append(place)
+
+    def holds(self, leg: LegState) -> bool:
+        """Whether the leg is still in this instance's hands: not done, and not given back in a rebalance."""
+        return self._legs.get(leg.key) is leg
+
+    def queue(self, leg: LegState) -> None:
+        """Let it be claimed."""
+        if not leg.queued and self.holds(leg):
+            leg.queued = True
+            self._queue_of(leg).append(leg)
+
+    def queue_first(self, legs: Iterable[LegState]) -> None:
+        """Let these be claimed before all others of their priority; they were asked for, and not granted."""
+        for leg in reversed(list(legs)):
+            if not leg.queued and self.holds(leg):
+                leg.queued = True
+                self._queue_of(leg).appendleft(leg)
+
+    def queue_at(self, leg: LegState, moment: float) -> None:
+        """Let it be claimed from this moment of the loop's clock on."""
+        heapq.heappush(self._later, (moment, next(self._order), leg))
+
+    def next_moment(self, now: float) -> float | None:
+        """Queue what has become due; the moment of the next one, if there is one."""
+        while self._later and self._later[0][0] <= now:
+            self.queue(heapq.heappop(self._later)[2])
+        return self._later[0][0] if self._later else None
+
+    def take(self, room: int) -> list[Ask]:
+        """The next parts to claim, at most `room`."""
+        asks: list[Ask] = []
+        for queue in (self._high, self._normal):
+            while queue and len(asks) < room:
+                leg = queue.popleft()
+                leg.queued = False
+                if not self.holds(leg):
+                    continue
+                reference = join_reference(leg) if leg.parts > 1 else 0
+                tries = next_tries(leg)
+                free = room - len(asks)
+                asks += [Ask(leg, part, try_number, reference) for part, try_number in tries[:free]]
+                if len(tries) > free:
+                    self.queue_first([leg])
+        return asks
+
+    def finish(self, leg: LegState) -> list[object]:
+        """The leg is done; the places of its records."""
+        if not self.holds(leg):
+            return []
+        del self._legs[leg.key]
+        return leg.places
+
+    def withdraw(self, mine: Callable[[object], bool]) -> None:
+        """Give back these places: another instance reads their records again. A leg without a place is not ours any more."""
+        for key, leg in list(self._legs.items()):
+            leg.places = [place for place in leg.places if not mine(place)]
+            if not leg.places:
+                del self._legs[key]
+
+    def _queue_of(self, leg: LegState) -> deque[LegState]:
+        return self._high if leg.event.data.message.priority is Priority.HIGH else self._normal

@@ -1,0 +1,181 @@
+"""SMPP 3.4: submits parts over a bind, and turns what the SMSC brings into receipts and inbound messages."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from libs.contracts.events import GatewayReceipt, ReceiptState, SmsInbound
+from libs.service_kit.config_file import SmppGateway
+from libs.smpp import tlv
+from libs.smpp.config import SessionConfig, tls_context
+from libs.smpp.delivers import Deliver
+from libs.smpp.link import Link, LinkState
+from libs.smpp.message_id import normalise_id
+from libs.smpp.pdus import BindType, SubmitSm
+from libs.smpp.receipt import MessageState, read_receipt
+from libs.smpp.status import CommandStatus, StatusClass
+from libs.smpp.submission import Answer, AnswerKind, UnsentReason
+from libs.smpp.submission import Submission as SmppSubmission
+from libs.sms_text.segments import segments
+from services.dispatcher.drivers.port import Callbacks, Report, Result, Submission, Verdict
+
+FINAL_AND_FAILURE_RECEIPT = 1
+"""registered_delivery (SMPP 3.4 §5.2.17): a receipt for success and for failure."""
+
+VERDICTS: dict[StatusClass, Verdict] = {
+    StatusClass.ACCEPTED: Verdict.ACCEPTED,
+    StatusClass.THROTTLED: Verdict.THROTTLED,
+    StatusClass.TEMPORARY: Verdict.TEMPORARY,
+    StatusClass.PERMANENT: Verdict.FAILED,
+    # A fault of the bind: the link binds anew, and the message waits for it.
+    StatusClass.SESSION: Verdict.THROTTLED,
+}
+
+RECEIPT_STATES: dict[MessageState, ReceiptState] = {state: ReceiptState(state.name.lower()) for state in MessageState}
+
+
+class SmppDriver:
+    """One bind, or a transmitter and a receiver that belong together."""
+
+    def __init__(self, gateway: SmppGateway, callbacks: Callbacks) -> None:
+        self._gateway = gateway
+        self._callbacks = callbacks
+        both = gateway.bind_type == "transmitter_and_receiver"
+        first = BindType.TRANSMITTER if both else BindType[gateway.bind_type.upper()]
+        self._link = self._make_link(first)
+        self._receiver = self._make_link(BindType.RECEIVER) if both else None
+
+    @property
+    def free(self) -> int:
+        return self._link.free_window
+
+    @property
+    def missing(self) -> str | None:
+        for link in self._links():
+            if not link.bound:
+                return f"{link.state.value}: {link.last_error or 'no bind yet'}"
+        return None
+
+    def start(self) -> None:
+        for link in self._links():
+            link.start()
+
+    async def stop(self, drain_seconds: float) -> None:
+        await asyncio.gather(*(link.close(drain_seconds) for link in self._links()))
+
+    def submit(self, submissions: Sequence[Submission]) -> None:
+        batch: list[SmppSubmission] = []
+        broken: list[Result] = []
+        for submission in submissions:
+            try:
+                batch.append(SmppSubmission(submission.token, self._submit_sm(submission)))
+            except (ValueError, IndexError) as error:
+                broken.append(Result(submission.token, Verdict.FAILED, code="smpp.unencodable", words=str(error)))
+        broken += [
+            Result(unsent.token, Verdict.FAILED, code="smpp.unencodable", words=unsent.words)
+            if unsent.reason is UnsentReason.INVALID
+            else Result(unsent.token, Verdict.NOT_SENT, words=unsent.words)
+            for unsent in self._link.submit_many(batch)
+        ]
+        if broken:
+            self._callbacks.on_results(broken)
+
+    def _submit_sm(self, submission: Submission) -> SubmitSm:
+        dispatch, gateway = submission.dispatch, self._gateway
+        segment = segments(dispatch.message.text, submission.reference)[submission.part - 1]
+        source = dispatch.source_address or ""
+        numeric = source.lstrip("+").isdigit()
+        return SubmitSm(
+            source_addr=source.lstrip("+") if numeric else source,
+            # The configured TON and NPI are those of the configured address; a number is a number whoever chose it.
+            source_addr_ton=gateway.source_ton if not numeric or gateway.source_ton != 5 else 1,
+            source_addr_npi=gateway.source_npi if not numeric or gateway.source_ton != 5 else 1,
+            destination_addr=dispatch.phone.lstrip("+"),
+            dest_addr_ton=gateway.destination_ton,
+            dest_addr_npi=gateway.destination_npi,
+            esm_class=segment.esm_class,
+            data_coding=segment.data_coding,
+            short_message=segment.short_message,
+            registered_delivery=FINAL_AND_FAILURE_RECEIPT,
+            tlvs={tlv.USER_MESSAGE_REFERENCE: submission.attempt_reference.to_bytes(2)},
+        )
+
+    def _on_answers(self, answers: list[Answer]) -> None:
+        self._callbacks.on_results([self._result(answer) for answer in answers])
+
+    def _result(self, answer: Answer) -> Result:
+        if answer.kind is not AnswerKind.ANSWERED or answer.command_status is None:
+            return Result(
+                answer.token, Verdict.NO_ANSWER, code=f"smpp.{answer.kind.name.lower()}", words=answer.kind.value
+            )
+        if answer.command_status == 0:
+            return Result(
+                answer.token,
+                Verdict.ACCEPTED,
+                provider_id=normalise_id(answer.message_id, self._gateway.response_id_format),
+            )
+        status = CommandStatus(answer.command_status)
+        return Result(
+            answer.token,
+            VERDICTS[status.status_class],
+            code=f"smpp.{status.name}",
+            words=status.words,
+        )
+
+    async def _on_deliver(self, delivers: list[Deliver]) -> None:
+        observed_at = datetime.now(UTC)
+        await self._callbacks.on_reports([self._report(deliver, observed_at) for deliver in delivers])
+
+    def _report(self, deliver: Deliver, observed_at: datetime) -> Report:
+        receipt = read_receipt(deliver)
+        if receipt is None:
+            reference = deliver.tlvs.get(tlv.SAR_MSG_REF_NUM)
+            total = deliver.tlvs.get(tlv.SAR_TOTAL_SEGMENTS)
+            part = deliver.tlvs.get(tlv.SAR_SEGMENT_SEQNUM)
+            return SmsInbound(
+                gateway=self._gateway.id,
+                source=deliver.source_addr,
+                destination=deliver.destination_addr,
+                data_coding=deliver.data_coding,
+                esm_class=deliver.esm_class,
+                content_hex=deliver.content.hex(),
+                observed_at=observed_at,
+                sar_reference=int.from_bytes(reference) if reference else None,
+                sar_total=int.from_bytes(total) if total else None,
+                sar_part=int.from_bytes(part) if part else None,
+            )
+        reference = deliver.tlvs.get(tlv.USER_MESSAGE_REFERENCE)
+        return GatewayReceipt(
+            gateway=self._gateway.id,
+            provider_id=normalise_id(receipt.message_id, self._gateway.receipt_id_format),
+            state=RECEIPT_STATES[receipt.state],
+            destination=receipt.destination_addr,
+            observed_at=observed_at,
+            error=receipt.error or None,
+            carrier_time=receipt.done_date or None,
+            reference=int.from_bytes(reference) if reference else None,
+        )
+
+    def _on_state(self, _: LinkState) -> None:
+        self._callbacks.on_change()
+
+    def _make_link(self, bind_type: BindType) -> Link:
+        gateway = self._gateway
+        config = SessionConfig(
+            host=gateway.host,
+            port=gateway.port,
+            system_id=gateway.system_id,
+            password=gateway.password.get_secret_value(),
+            system_type=gateway.system_type,
+            bind_type=bind_type,
+            window=gateway.window,
+            response_timeout_seconds=gateway.response_timeout_seconds,
+            enquire_link_seconds=gateway.enquire_link_seconds,
+            tls=tls_context(gateway.tls_ca_file) if gateway.tls else None,
+        )
+        return Link(config, self._on_answers, self._on_deliver, self._on_state)
+
+    def _links(self) -> list[Link]:
+        return [self._link] if self._receiver is None else [self._link, self._receiver]

@@ -1,0 +1,140 @@
+"""From attempts to events. Every field comes from the stored row or from the record, so a repeat is the same event under the same id."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from hashlib import blake2b
+
+from libs.bus.codec import encode
+from libs.bus.port import Outgoing
+from libs.contracts import topics
+from libs.contracts.events import (
+    Leg,
+    MessageEvent,
+    Reason,
+    SmsReturned,
+    SmsStatus,
+    event_id,
+    person_key,
+)
+from libs.contracts.statuses import Status
+from services.dispatcher.attempts import Attempt, LegState, Outcome
+
+SOURCE = "postrider/dispatcher"
+
+STATUSES: dict[Outcome, Status] = {
+    Outcome.ACCEPTED: Status.SUBMITTED,
+    Outcome.FAILED: Status.FAILED,
+    Outcome.CANCELLED: Status.CANCELLED,
+    Outcome.EXPIRED: Status.EXPIRED,
+    Outcome.DOUBT: Status.IN_DOUBT,
+    Outcome.DOUBT_BY_PEER: Status.IN_DOUBT,
+    Outcome.LATE_FAILED: Status.FAILED,
+    Outcome.LATE_RETURNED: Status.REFUSED,
+}
+"""What an outcome is called in the history. The others say nothing: the part is tried again in place."""
+
+OWN_REASONS: dict[Outcome, Reason] = {
+    Outcome.CANCELLED: Reason("cancelled", "cancelled before it was sent"),
+    Outcome.EXPIRED: Reason("expired", "its validity ended before it could be sent"),
+    Outcome.DOUBT_BY_PEER: Reason("owner_gone", "the dispatcher ended between writing and hearing the answer"),
+}
+
+RESENT = Reason("in_doubt_resend", "in doubt, and the gateway's policy is to send once more")
+PROVEN = Reason("late_refusal", "the provider's late answer proves that it was not accepted")
+
+
+def join_reference(leg: LegState) -> int:
+    """The 16-bit number that joins a leg's parts: made from its coordinates, so it is the same after a crash."""
+    return _two_octets(*leg.key)
+
+
+def attempt_reference(leg: LegState, part: int, try_number: int) -> int:
+    """The 16-bit user_message_reference of one attempt (SMPP 3.4 §5.3.2.17)."""
+    return _two_octets(*leg.key, part, try_number)
+
+
+def events_of(leg: LegState, attempt: Attempt, resend: bool, leg_open_after: bool) -> list[Outgoing]:
+    """What is told of an attempt with this outcome; nothing if its part is tried again in place.
+
+    `resend`: the gateway's policy sends a doubtful message of one part once more. `leg_open_after`: the leg after this one is open, so
+    a late refusal is not final.
+    """
+    outcome = attempt.outcome
+    if outcome is None or outcome not in STATUSES:
+        return []
+    status = STATUSES[outcome]
+    if outcome is Outcome.LATE_FAILED and leg_open_after:
+        status = Status.REFUSED
+    events = [_status(leg, attempt, status)]
+    if outcome is Outcome.LATE_RETURNED:
+        events.append(_returned(leg, attempt, PROVEN, refused=True))
+    elif status is Status.IN_DOUBT and resend:
+        events.append(_returned(leg, attempt, RESENT, refused=False))
+    return events
+
+
+def _status(leg: LegState, attempt: Attempt, status: Status) -> Outgoing:
+    event, outcome = leg.event, attempt.outcome
+    data = event.data
+    assert attempt.observed_at is not None and outcome is not None, "an outcome is stored with its time"
+    reason = OWN_REASONS.get(outcome)
+    if reason is None and attempt.reason_code is not None:
+        reason = Reason(attempt.reason_code, attempt.reason_words or "")
+    message_id = event.subject
+    told = MessageEvent(
+        id=event_id(SmsStatus.TYPE, message_id, *leg.key[1:], attempt.part, attempt.try_number, status),
+        type=SmsStatus.TYPE,
+        source=SOURCE,
+        time=attempt.observed_at,
+        subject=message_id,
+        traceparent=event.traceparent,
+        data=SmsStatus(
+            tenant=data.message.tenant,
+            recipient=data.message.recipient,
+            leg=data.leg,
+            part=attempt.part,
+            parts=data.segments,
+            try_number=attempt.try_number,
+            status=status,
+            observed_at=attempt.observed_at,
+            gateway=data.gateway,
+            provider_id=attempt.provider_id if status is Status.SUBMITTED else None,
+            destination=data.phone if status in (Status.SUBMITTED, Status.IN_DOUBT) else None,
+            reference=attempt_reference(leg, attempt.part, attempt.try_number) if status is Status.IN_DOUBT else None,
+            reason=reason,
+        ),
+    )
+    return Outgoing(topics.STATUS.name, str(message_id).encode(), encode(told))
+
+
+def _returned(leg: LegState, attempt: Attempt, reason: Reason, refused: bool) -> Outgoing:
+    event = leg.event
+    data = event.data
+    assert attempt.observed_at is not None, "an outcome is stored with its time"
+    opened = Leg(data.leg.cycle, data.leg.leg + 1, attempt.observed_at)
+    told = MessageEvent(
+        id=event_id(SmsReturned.TYPE, event.subject, opened.cycle, opened.leg),
+        type=SmsReturned.TYPE,
+        source=SOURCE,
+        time=attempt.observed_at,
+        subject=event.subject,
+        traceparent=event.traceparent,
+        data=SmsReturned(
+            message=data.message,
+            leg=opened,
+            reason=reason,
+            refused_part=attempt.part if refused else 0,
+            refused_try=attempt.try_number if refused else 0,
+        ),
+    )
+    return Outgoing(topics.RETURNED.name, person_key(data.message.tenant, data.message.recipient), encode(told))
+
+
+def rows_of(events: Iterable[Outgoing]) -> list[tuple[str, bytes, bytes]]:
+    """Events as they are stored beside a late outcome."""
+    return [(e.topic, e.key or b"", e.value or b"") for e in events]
+
+
+def _two_octets(*parts: object) -> int:
+    return int.from_bytes(blake2b("|".join(map(str, parts)).encode(), digest_size=2).digest())

@@ -1,0 +1,245 @@
+"""One life of a dispatcher's sending part, from its lease to its end. A process that loses its lease starts over as a new instance."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Sequence
+
+import structlog
+
+from libs.bus.dead_letters import Record
+from libs.bus.errors import is_transient
+from libs.bus.port import Publisher
+from libs.contracts.events import Priority
+from libs.service_kit.config_file import SmppGateway
+from libs.service_kit.crash_points import crash_point
+from libs.service_kit.metrics import BOUND, STANDBY
+from libs.storage.database import Pool
+from services.dispatcher.board import Board
+from services.dispatcher.drivers.port import Callbacks, Driver, Report, Result
+from services.dispatcher.intake import Intake, Place
+from services.dispatcher.lease import Lease
+from services.dispatcher.ledger import LeaseOver, Ledger
+from services.dispatcher.reports import publish_reports
+from services.dispatcher.sender import Sender
+from services.dispatcher.settings import DispatcherSettings
+from services.dispatcher.settler import Settler
+
+log = structlog.get_logger()
+
+ORPHANS_SECONDS = 5.0
+POLL_SECONDS = 0.02
+
+MakeDriver = Callable[[SmppGateway, Callbacks], Driver]
+
+
+class Instance:
+    """Takes a lease, a bind slot, the bind, then its share of the topics; gives them back in reverse."""
+
+    def __init__(
+        self,
+        settings: DispatcherSettings,
+        gateway: SmppGateway,
+        pool: Pool,
+        producer: Publisher,
+        make_driver: MakeDriver,
+    ) -> None:
+        self._settings = settings
+        self._gateway = gateway
+        self._producer = producer
+        self._lease = Lease(pool, gateway.id, settings.dispatcher_lease_seconds)
+        self._board = Board()
+        rate = gateway.segments_per_second
+        interval_us = round(1_000_000 / rate) if rate else 0
+        ledger = Ledger(pool, gateway.id, self._lease.instance, interval_us)
+        self._driver = make_driver(
+            gateway, Callbacks(on_results=self._on_results, on_reports=self._on_reports, on_change=self._on_change)
+        )
+        self._settler = Settler(gateway, ledger, self._board, producer, self._done, lambda: self._sender.wake())
+        self._sender = Sender(
+            gateway, self._lease, ledger, self._board, self._driver, self._on_results, self._settler.look
+        )
+        self._standby = True
+        self._stop = asyncio.Event()
+
+    @property
+    def missing(self) -> str | None:
+        """What keeps it from sending, for readiness. Standing by is as it should be."""
+        return None if self._standby else self._driver.missing
+
+    def stop(self) -> None:
+        """End in order; `run` returns when everything is given back."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Live until stopped, or until the lease is over. Raises what can't be waited out."""
+        await self._lease.register()
+        log.info("instance registered", instance=str(self._lease.instance), gateway=self._gateway.id)
+        beats = asyncio.create_task(self._beat())
+        settling = asyncio.create_task(self._settler.run())
+        try:
+            if await self._until_slot(beats):
+                await self._send(beats, settling)
+        finally:
+            settling.cancel()
+            beats.cancel()
+            await asyncio.gather(settling, beats, return_exceptions=True)
+            await self._release()
+
+    async def _until_slot(self, beats: asyncio.Task[None]) -> bool:
+        """Stand by until a bind slot is free; False if it ended before."""
+        STANDBY.labels(self._gateway.id).set(1)
+        try:
+            while not self._stop.is_set() and not beats.done():
+                try:
+                    slot = await self._lease.take_slot(self._gateway.binds_allowed)
+                except Exception as error:
+                    if not is_transient(error):
+                        raise
+                    slot = None
+                if slot is not None:
+                    log.info("bind slot taken", slot=slot, gateway=self._gateway.id)
+                    self._standby = False
+                    return True
+                await self._stopped_within(self._settings.dispatcher_lease_seconds / 5)
+            return False
+        finally:
+            STANDBY.labels(self._gateway.id).set(0)
+
+    async def _send(self, beats: asyncio.Task[None], settling: asyncio.Task[None]) -> None:
+        """Bind, then join the consumer groups and work; at the end drain, commit, leave and unbind."""
+        self._driver.start()
+        tasks: list[asyncio.Task[None]] = [beats, settling]
+        intakes: list[asyncio.Task[None]] = []
+        ended: set[asyncio.Task[None]] = set()
+        stop = asyncio.create_task(self._wait_stop())
+        try:
+            while self._driver.missing and not self._stop.is_set() and not beats.done():
+                await self._stopped_within(POLL_SECONDS)
+            for priority in (Priority.HIGH, Priority.NORMAL):
+                intake = Intake(
+                    self._settings, priority, self._board, self._producer, self._sender.wake, self._drain_for_rebalance
+                )
+                intakes.append(asyncio.create_task(intake.run()))
+            tasks += [*intakes, self._task(self._sender.run()), self._task(self._publish_orphans())]
+            ended, _ = await asyncio.wait([*tasks, stop], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._sender.pause()
+            if self._lease.valid:
+                await self._until_drained(self._settings.dispatcher_drain_seconds)
+            self._sender.withdraw()
+            for task in intakes:
+                task.cancel()
+            await self._driver.stop(0)
+            BOUND.labels(self._gateway.id).set(0)
+            await self._until_drained(self._settings.dispatcher_drain_seconds)
+            for task in [*tasks[2:], stop]:
+                task.cancel()
+            await asyncio.gather(*tasks[2:], stop, return_exceptions=True)
+        for task in ended - {stop}:
+            error = task.exception()
+            if isinstance(error, LeaseOver):
+                log.warning("lease is over", instance=str(self._lease.instance), gateway=self._gateway.id)
+            elif error is not None:
+                raise error
+
+    async def _drain_for_rebalance(self) -> None:
+        """Stop claiming and wait for what is in flight; what takes longer is settled here later, and looked at again there."""
+        self._sender.pause()
+        try:
+            await self._until_drained(self._settings.dispatcher_drain_seconds)
+        finally:
+            self._sender.resume()
+
+    async def _until_drained(self, seconds: float) -> None:
+        deadline = asyncio.get_running_loop().time() + seconds
+        while self._sender.in_flight or not self._settler.idle:
+            if asyncio.get_running_loop().time() >= deadline:
+                log.warning("not drained in time", in_flight=self._sender.in_flight, gateway=self._gateway.id)
+                return
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _beat(self) -> None:
+        """Renew the lease and watch the peers until the lease is over (LeaseOver)."""
+        while True:
+            try:
+                await self._lease.beat()
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                log.warning("lease not renewed", reason=type(error).__name__)
+            if not self._lease.valid:
+                raise LeaseOver
+            await asyncio.sleep(self._settings.dispatcher_lease_seconds / 5)
+
+    async def _publish_orphans(self) -> None:
+        while True:
+            try:
+                await self._settler.publish_orphans()
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                log.warning("late events of dead peers wait", reason=type(error).__name__)
+            await asyncio.sleep(ORPHANS_SECONDS)
+
+    async def _release(self) -> None:
+        """Let peers take over at once; if Postgres is away they wait for the lease's end instead."""
+        try:
+            async with asyncio.timeout(2):
+                await self._lease.release()
+        except Exception as error:
+            log.warning("lease not released", reason=type(error).__name__)
+
+    def _on_results(self, results: Sequence[Result]) -> None:
+        crash_point("dispatcher.write-response")
+        self._sender.account(results)
+        self._settler.take(results)
+
+    async def _on_reports(self, reports: Sequence[Report]) -> None:
+        await publish_reports(self._producer, self._settings.inbound_key.get_secret_value().encode(), reports)
+
+    def _on_change(self) -> None:
+        BOUND.labels(self._gateway.id).set(int(self._driver.missing is None))
+        self._sender.wake()
+
+    async def _done(self, places: Sequence[object]) -> None:
+        by_intake: defaultdict[Intake, list[Record]] = defaultdict(list)
+        for place in places:
+            assert isinstance(place, Place)
+            by_intake[place.intake].append(place.record)
+        for intake, records in by_intake.items():
+            intake.finished(records)
+
+    async def _wait_stop(self) -> None:
+        await self._stop.wait()
+
+    async def _stopped_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    @staticmethod
+    def _task(work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        return asyncio.create_task(work)
+
+
+async def live(make: Callable[[], Instance], stopped: asyncio.Event) -> None:
+    """One instance after the other until stopped; a lapsed lease is never renewed."""
+    while not stopped.is_set():
+        instance = make()
+        stopping = asyncio.create_task(stopped.wait())
+        running = asyncio.create_task(instance.run())
+        await asyncio.wait([stopping, running], return_when=asyncio.FIRST_COMPLETED)
+        instance.stop()
+        stopping.cancel()
+        try:
+            await running
+        except Exception as error:
+            if not isinstance(error, LeaseOver) and not is_transient(error):
+                raise
+            log.warning("instance ended", reason=type(error).__name__)
+            await asyncio.sleep(1)

@@ -1,0 +1,130 @@
+"""From a dispatch topic to the board, and back: offsets are committed up to the lowest unfinished record."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+import structlog
+
+from libs.bus.dead_letters import Record
+from libs.bus.port import Partitions, Publisher
+from libs.bus.stream import RecordStream, count_consumed
+from libs.contracts import topics
+from libs.contracts.events import MessageEvent, Priority, Reason, SmsDispatch
+from libs.sms_text.segments import count_segments
+from services.dispatcher.board import Board
+from services.dispatcher.settings import DispatcherSettings
+
+log = structlog.get_logger()
+
+LARGEST_FETCH = 2000
+FETCH_MILLISECONDS = 200
+COMMIT_SECONDS = 0.25
+FULL_BATCH = 200
+SLOW_PACE_SECONDS = 0.1
+SMALLINT_MAX = 32767
+
+
+class Place(NamedTuple):
+    """Where a leg's record stands."""
+
+    intake: Intake
+    record: Record
+
+
+class Intake:
+    """One topic of a gateway: one for each priority, so that a backlog in one does not hold up the other."""
+
+    def __init__(
+        self,
+        settings: DispatcherSettings,
+        priority: Priority,
+        board: Board,
+        producer: Publisher,
+        wake: Callable[[], None],
+        drain: Callable[[], Awaitable[None]],
+    ) -> None:
+        gateway = settings.dispatcher_gateway
+        topic = topics.dispatch(gateway, priority)
+        self._gateway = gateway
+        self._settings = settings
+        self._paced = priority is not Priority.HIGH
+        self._board = board
+        self._wake = wake
+        self._drain = drain
+        self._stream = RecordStream(
+            settings.kafka_bootstrap_servers,
+            group="dispatcher." + topic.name.removeprefix("sms.dispatch."),
+            topics=[topic],
+            producer=producer,
+            on_revoked=self._revoked,
+        )
+
+    async def run(self) -> None:
+        """Join the group, fetch and commit until cancelled; then give everything back and leave."""
+        await self._stream.start()
+        commits = asyncio.create_task(self._commit_often())
+        try:
+            while True:
+                await self._fetch()
+        finally:
+            commits.cancel()
+            await self._stream.commit()
+            self._board.withdraw(self._mine)
+            await self._stream.stop()
+
+    def finished(self, records: list[Record]) -> None:
+        """The work of these records is durable."""
+        self._stream.finished(records)
+        count_consumed(records)
+
+    async def _fetch(self) -> None:
+        if len(self._board) >= self._settings.dispatcher_most_legs:
+            await asyncio.sleep(self._settings.dispatcher_pace_seconds or 0.01)
+            return
+        records = await self._stream.getmany(timeout_ms=FETCH_MILLISECONDS, max_records=LARGEST_FETCH)
+        for record in records:
+            event: MessageEvent[SmsDispatch] = record.event
+            fault = _fault(event, self._gateway)
+            if fault is not None:
+                await self._stream.dead_letter(record, Reason("invalid", fault))
+            else:
+                self._board.add(event, Place(self, record))
+        if records:
+            self._wake()
+            self._stream.succeeded()
+        if self._paced and len(records) < LARGEST_FETCH:
+            # Fewer, larger claims: waiting a little costs latency that only unhurried messages pay.
+            pace = self._settings.dispatcher_pace_seconds
+            await asyncio.sleep(min(pace * 5, SLOW_PACE_SECONDS) if len(records) >= FULL_BATCH else pace)
+
+    async def _revoked(self, _: Partitions) -> None:
+        await self._drain()
+        self._board.withdraw(self._mine)
+
+    def _mine(self, place: object) -> bool:
+        return isinstance(place, Place) and place.intake is self
+
+    async def _commit_often(self) -> None:
+        while True:
+            await asyncio.sleep(COMMIT_SECONDS)
+            await self._stream.commit()
+
+
+def _fault(event: MessageEvent[SmsDispatch], gateway: str) -> str | None:
+    """Why a record can't be worked on, although it is a dispatch event; None when it can."""
+    data = event.data
+    if data.gateway != gateway:
+        return "data.gateway: the record stands in another gateway's topic"
+    for name, value in (("cycle", data.leg.cycle), ("leg", data.leg.leg)):
+        if not 1 <= value <= SMALLINT_MAX:
+            return f"data.leg.{name}: out of range"
+    try:
+        segments = count_segments(data.message.text)
+    except ValueError as error:
+        return f"data.message.text: {error}"
+    if segments != data.segments:
+        return "data.segments: the text has another number of segments"
+    return None

@@ -1,0 +1,133 @@
+"""Leases and bind slots: who may send, judged by no clock but each instance's own monotonic one."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from uuid import UUID, uuid4
+
+import structlog
+
+from libs.storage.database import Pool
+
+log = structlog.get_logger()
+
+GRACE_SECONDS = 1.0
+"""Peers wait this much longer than the holder, so that it has closed its bind before they take it over."""
+
+
+@dataclass(slots=True)
+class _Seen:
+    beat: int
+    since: float
+
+
+class Lease:
+    """One instance's lease: one start of the sending part of a process. Once over it is never renewed."""
+
+    def __init__(self, pool: Pool, gateway: str, seconds: float) -> None:
+        self.instance: UUID = uuid4()
+        self._pool = pool
+        self._gateway = gateway
+        self._seconds = seconds
+        self._valid_until = 0.0
+        self._over = False
+        self._seen: dict[UUID, _Seen] = {}
+        self._clock = asyncio.get_running_loop().time
+
+    @property
+    def valid(self) -> bool:
+        """Whether this instance may write to the carrier now."""
+        if not self._over and self._clock() >= self._valid_until:
+            self._over = True
+        return not self._over
+
+    def renewed(self, sent_at: float) -> None:
+        """A renewal that was sent at `sent_at` (the loop's clock) was answered; every claim is one."""
+        if self.valid:
+            self._valid_until = max(self._valid_until, sent_at + self._seconds)
+
+    def end(self) -> None:
+        """A peer says that it is over."""
+        self._over = True
+
+    async def register(self) -> None:
+        """Begin the lease. Forgets what died long ago."""
+        sent_at = self._clock()
+        async with self._pool.acquire() as connection, connection.transaction():
+            await connection.execute("DELETE FROM instances WHERE dead AND started_at < now() - interval '1 day'")
+            await connection.execute("INSERT INTO rates (gateway) VALUES ($1) ON CONFLICT DO NOTHING", self._gateway)
+            await connection.execute(
+                "INSERT INTO instances (instance, gateway) VALUES ($1, $2)", self.instance, self._gateway
+            )
+        self._valid_until = sent_at + self._seconds
+
+    async def beat(self) -> None:
+        """Renew the lease, and mark dead the peers whose beat has stood still for a lease's length."""
+        sent_at = self._clock()
+        alive = await self._pool.fetchval(
+            "UPDATE instances SET beat = beat + 1 WHERE instance = $1 AND NOT dead RETURNING true", self.instance
+        )
+        if not alive:
+            self._over = True
+            return
+        self.renewed(sent_at)
+        await self._watch_peers()
+
+    async def take_slot(self, allowed: int) -> int | None:
+        """Take one of the binds that the provider allows, if one is free or its holder is dead."""
+        slot = await self._pool.fetchval(
+            """
+            UPDATE bind_slots b SET instance = $3
+             WHERE (b.gateway, b.slot) = (
+                   SELECT s.gateway, s.slot FROM bind_slots s
+                    WHERE s.gateway = $1 AND s.slot <= $2
+                      AND NOT EXISTS (SELECT FROM instances i WHERE i.instance = s.instance AND NOT i.dead)
+                    ORDER BY s.slot LIMIT 1 FOR UPDATE SKIP LOCKED)
+            RETURNING b.slot
+            """,
+            self._gateway,
+            allowed,
+            self.instance,
+        )
+        if slot is None:
+            slot = await self._pool.fetchval(
+                """
+                INSERT INTO bind_slots (gateway, slot, instance)
+                SELECT $1, n, $3 FROM generate_series(1, $2) AS n
+                 WHERE NOT EXISTS (SELECT FROM bind_slots s WHERE s.gateway = $1 AND s.slot = n)
+                 ORDER BY n LIMIT 1
+                ON CONFLICT DO NOTHING RETURNING slot
+                """,
+                self._gateway,
+                allowed,
+                self.instance,
+            )
+        return slot
+
+    async def release(self) -> None:
+        """End the lease in order: nothing of this instance is under way any more, and its bind is closed."""
+        self._over = True
+        async with self._pool.acquire() as connection, connection.transaction():
+            await connection.execute("UPDATE instances SET dead = true WHERE instance = $1", self.instance)
+            await connection.execute("DELETE FROM bind_slots WHERE instance = $1", self.instance)
+
+    async def _watch_peers(self) -> None:
+        rows = await self._pool.fetch(
+            "SELECT instance, beat FROM instances WHERE gateway = $1 AND NOT dead AND instance <> $2",
+            self._gateway,
+            self.instance,
+        )
+        now = self._clock()
+        seen: dict[UUID, _Seen] = {}
+        for row in rows:
+            peer, beat = row["instance"], row["beat"]
+            before = self._seen.get(peer)
+            seen[peer] = before if before is not None and before.beat == beat else _Seen(beat, now)
+            if now - seen[peer].since >= self._seconds + GRACE_SECONDS:
+                marked = await self._pool.fetchval(
+                    "UPDATE instances SET dead = true WHERE instance = $1 AND beat = $2 RETURNING true", peer, beat
+                )
+                if marked:
+                    log.warning("peer marked dead", peer=str(peer), silent_seconds=round(now - seen[peer].since, 1))
+        self._seen = seen

@@ -1,0 +1,81 @@
+"""The dispatcher: sends one gateway's messages. `python -m services.dispatcher.main`"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from libs.bus.admin import ensure_topics
+from libs.bus.consumer import BatchConsumer
+from libs.bus.producer import Producer
+from libs.contracts import topics
+from libs.contracts.events import Priority
+from libs.service_kit.config_file import ConfigFileError, load_configuration
+from libs.service_kit.lifecycle import Lifecycle, run_service
+from libs.service_kit.settings import load_settings
+from libs.storage.database import open_database
+from libs.storage.partitions import keep_partitions_ahead
+from services.dispatcher.drivers.table import make_driver
+from services.dispatcher.instance import Instance, live
+from services.dispatcher.ledger import PARTITIONED
+from services.dispatcher.marks import mark_messages
+from services.dispatcher.settings import DispatcherSettings
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def main() -> None:
+    settings = load_settings(DispatcherSettings)
+    try:
+        gateway = load_configuration(settings.postrider_config).gateway(settings.dispatcher_gateway)
+    except (ConfigFileError, KeyError) as error:
+        raise SystemExit(f"{error}") from None
+
+    async def start(life: Lifecycle) -> None:
+        await life.serve_ops()
+        pool = await life.part(
+            "postgres",
+            lambda: open_database(
+                str(settings.postgres_dsn), "dispatch", MIGRATIONS, settings.postgres_connections, PARTITIONED
+            ),
+            lambda opened: opened.close(),
+        )
+        life.background("partitions", keep_partitions_ahead(pool, PARTITIONED))
+        servers = settings.kafka_bootstrap_servers
+        used = (
+            *(topics.dispatch(gateway.id, priority) for priority in Priority),
+            topics.STATUS,
+            topics.RETURNED,
+            topics.RECEIPTS,
+            topics.INBOUND,
+            topics.COMMANDS,
+        )
+        await life.part("topics", lambda: ensure_topics(servers, used))
+        producer = Producer(servers, f"dispatcher.{gateway.id}")
+        await life.part("kafka", producer.start, lambda _: producer.stop())
+        marks = BatchConsumer(
+            servers, group="dispatcher.marks", topics=[topics.COMMANDS], handler=mark_messages(pool), producer=producer
+        )
+        await life.part("marks", marks.start, lambda _: marks.stop())
+
+        current: list[Instance] = []
+        stopped = asyncio.Event()
+
+        def make() -> Instance:
+            current[:] = [Instance(settings, gateway, pool, producer, make_driver)]
+            return current[0]
+
+        sending = life.background("sending", live(make, stopped))
+
+        async def stop_sending() -> None:
+            stopped.set()
+            await asyncio.wait([sending])
+
+        life.on_stop("sending, drained", stop_sending)
+        life.ready_when("gateway", lambda: current[0].missing if current else "starting")
+
+    run_service(f"dispatcher.{gateway.id}", settings, start)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""Commands about messages on their way: a mark per message and cycle, read by the claim under its lock."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from libs.bus.consumer import Batch
+from libs.contracts.events import MessageEvent, SmsCommand
+from libs.storage.database import Pool
+
+
+def mark_messages(pool: Pool) -> Callable[[Batch], Awaitable[None]]:
+    """A handler of `sms.commands`: every gateway's dispatchers leave the same marks, also for messages they never see."""
+
+    async def handle(batch: Batch) -> None:
+        commands: list[MessageEvent[SmsCommand]] = [record.event for record in batch]
+        await pool.execute(
+            """
+            INSERT INTO marks (message_id, cycle, kind, asked_at)
+            SELECT * FROM unnest($1::uuid[], $2::smallint[], $3::text[], $4::timestamptz[])
+            ON CONFLICT DO NOTHING
+            """,
+            [c.subject for c in commands],
+            [c.data.cycle for c in commands],
+            [str(c.data.kind) for c in commands],
+            [c.data.asked_at for c in commands],
+        )
+
+    return handle

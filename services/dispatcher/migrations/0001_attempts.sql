@@ -1,0 +1,171 @@
+-- One start of a dispatcher process. Its beat moves with every claim and heartbeat; a peer that sees it stand still
+-- for the lease's length marks it dead. A dead instance never comes back to life: its process starts over as a new one.
+CREATE TABLE instances (
+    instance   uuid PRIMARY KEY,
+    gateway    text COLLATE "C" NOT NULL,
+    beat       bigint NOT NULL DEFAULT 0,
+    dead       boolean NOT NULL DEFAULT false,
+    started_at timestamptz NOT NULL DEFAULT now()
+) WITH (fillfactor = 50);
+CREATE INDEX instances_alive ON instances (gateway) WHERE NOT dead;
+
+-- The binds a provider allows, as far as they are taken.
+CREATE TABLE bind_slots (
+    gateway  text COLLATE "C" NOT NULL,
+    slot     int NOT NULL,
+    instance uuid NOT NULL,
+    PRIMARY KEY (gateway, slot)
+);
+
+-- A gateway's rate clock (GCRA): when the next segment may leave. Its row lock orders all claims of the gateway.
+CREATE TABLE rates (
+    gateway text COLLATE "C" PRIMARY KEY,
+    next_at timestamptz NOT NULL DEFAULT '-infinity'
+) WITH (fillfactor = 50);
+
+-- One row is at most one submit of one part, written before its first byte.
+CREATE TABLE attempts (
+    leg_at       timestamptz NOT NULL,
+    message_id   uuid NOT NULL,
+    cycle        smallint NOT NULL,
+    leg          smallint NOT NULL,
+    part         smallint NOT NULL,
+    try          smallint NOT NULL,
+    owner        uuid NOT NULL,
+    claim        bigint NOT NULL,
+    allowed_at   timestamptz NOT NULL,
+    reference    int,
+    outcome      "char",
+    observed_at  timestamptz,
+    provider_id  text,
+    reason_code  text,
+    reason_words text,
+    PRIMARY KEY (leg_at, message_id, cycle, leg, part, try)
+) PARTITION BY RANGE (leg_at);
+CREATE TABLE attempts_default PARTITION OF attempts DEFAULT;
+COMMENT ON COLUMN attempts.outcome IS
+    'null none yet; A accepted; T refused for now; B refused by a throttled gateway; F refused for good; N not sent; C cancelled; X expired;'
+    ' D in doubt, said by the owner; P in doubt, said by a peer; n, f late proof of non-acceptance: the next leg opens, or the leg has failed';
+
+-- What people ask about a message on its way; it binds while no attempt of the leg may have been accepted.
+CREATE TABLE marks (
+    message_id uuid NOT NULL,
+    cycle      smallint NOT NULL,
+    kind       text NOT NULL,
+    asked_at   timestamptz NOT NULL,
+    PRIMARY KEY (message_id, cycle, kind)
+);
+
+-- Events of answers that came after their attempt was called in doubt: stored with the leg's conclusion, published by the
+-- instance that stored them or by whoever outlives it, then deleted.
+CREATE TABLE late_events (
+    id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    gateway  text COLLATE "C" NOT NULL,
+    owner    uuid NOT NULL,
+    topic    text NOT NULL,
+    key      bytea NOT NULL,
+    value    bytea NOT NULL
+);
+
+-- The claim (architecture: Sending). In one transaction: renew the lease, take the gateway's lock, then look at attempts, marks and
+-- validity (statements that begin before the lock is held would see too old a picture), and insert the attempts.
+-- Times: p_age_us is how long ago the caller first sent this claim; leave_us counts from that moment, so that a repeat says the same.
+-- p_interval_us is the gateway's microseconds per segment, 0 = unlimited. p_known is how many attempts of the leg the caller knows of.
+-- Verdicts: G granted, C cancelled, X expired (both take the attempt's row), K the leg holds something the caller does not know;
+-- an asked part without a verdict was not granted now. A single L: the lease is over.
+CREATE FUNCTION claim(
+    p_instance uuid, p_claim bigint, p_repeat boolean, p_gateway text, p_interval_us bigint, p_age_us bigint,
+    p_leg_at timestamptz[], p_message uuid[], p_cycle smallint[], p_leg smallint[], p_part smallint[], p_try smallint[],
+    p_first boolean[], p_known smallint[], p_valid_until timestamptz[], p_reference int[]
+) RETURNS TABLE (ord int, verdict "char", leave_us bigint)
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_alive   boolean;
+    v_now     timestamptz;
+    v_next    timestamptz;
+    v_step    interval := p_interval_us * interval '1 microsecond';
+    v_horizon interval := greatest(interval '250 milliseconds', v_step);
+    v_room    bigint := cardinality(p_message);
+    v_marks   boolean;
+BEGIN
+    UPDATE instances SET beat = beat + 1 WHERE instance = p_instance AND NOT dead;
+    v_alive := FOUND;
+    SELECT r.next_at INTO STRICT v_next FROM rates r WHERE r.gateway = p_gateway FOR UPDATE;
+    v_now := clock_timestamp();
+
+    IF p_repeat THEN
+        RETURN QUERY
+            SELECT u.ord::int, coalesce(a.outcome, 'G'),
+                   (extract(epoch FROM a.allowed_at - v_now) * 1000000)::bigint + p_age_us
+              FROM unnest(p_leg_at, p_message, p_cycle, p_leg, p_part, p_try)
+                   WITH ORDINALITY AS u (leg_at, message_id, cycle, leg, part, try, ord)
+              JOIN attempts a USING (leg_at, message_id, cycle, leg, part, try)
+             WHERE a.owner = p_instance AND a.claim = p_claim;
+        IF FOUND THEN
+            RETURN;
+        END IF;
+    END IF;
+    IF NOT v_alive THEN
+        RETURN QUERY SELECT 0, 'L'::"char", 0::bigint;
+        RETURN;
+    END IF;
+
+    IF p_interval_us > 0 THEN
+        -- No credit for idle time; and a clock further ahead than one claim can have put it comes from a clock that jumped.
+        IF v_next < v_now OR v_next > v_now + v_horizon + v_step THEN
+            v_next := v_now;
+        END IF;
+        v_room := CASE WHEN v_next > v_now + v_horizon THEN 0
+                       ELSE floor(extract(epoch FROM v_now + v_horizon - v_next) * 1000000 / p_interval_us) + 1 END;
+    ELSE
+        v_next := v_now;
+    END IF;
+    v_marks := EXISTS (SELECT FROM marks);
+
+    RETURN QUERY
+    WITH asked AS (
+        SELECT u.*, e.known AS known_here, e.closed, e.open
+          FROM unnest(p_leg_at, p_message, p_cycle, p_leg, p_part, p_try, p_first, p_known, p_valid_until, p_reference)
+               WITH ORDINALITY AS u (leg_at, message_id, cycle, leg, part, try, first, known, valid_until, reference, ord)
+         CROSS JOIN LATERAL (
+               -- The first try of a single part needs no look: whatever else the leg holds, it holds that row.
+               SELECT count(*) AS known,
+                      coalesce(bool_or(a.outcome IN ('F', 'C', 'X', 'n', 'f')), false) AS closed,
+                      coalesce(bool_or(a.outcome IS NULL OR a.outcome IN ('A', 'D', 'P')), false) AS open
+                 FROM attempts a
+                WHERE NOT u.first AND a.leg_at = u.leg_at AND a.message_id = u.message_id
+                  AND a.cycle = u.cycle AND a.leg = u.leg
+         ) e
+    ), judged AS (
+        SELECT asked.*, CASE
+                   WHEN asked.known_here <> asked.known OR asked.closed THEN 'K'
+                   WHEN v_marks AND NOT asked.open AND EXISTS (
+                        SELECT FROM marks m WHERE m.message_id = asked.message_id AND m.cycle = asked.cycle AND m.kind = 'cancel') THEN 'C'
+                   WHEN asked.valid_until <= v_now THEN 'X'
+                   ELSE 'G' END AS said
+          FROM asked
+    ), numbered AS (
+        SELECT judged.*, row_number() OVER (PARTITION BY judged.said ORDER BY judged.ord) AS place FROM judged
+    ), clock AS (
+        UPDATE rates r
+           SET next_at = v_next + v_step * (SELECT least(count(*), v_room) FROM numbered n WHERE n.said = 'G')
+         WHERE r.gateway = p_gateway AND p_interval_us > 0
+    ), taken AS (
+        INSERT INTO attempts AS a (leg_at, message_id, cycle, leg, part, try, owner, claim, reference, allowed_at, outcome, observed_at)
+        SELECT n.leg_at, n.message_id, n.cycle, n.leg, n.part, n.try, p_instance, p_claim, n.reference,
+               CASE WHEN n.said = 'G' THEN v_next + v_step * (n.place - 1) ELSE v_now END,
+               CASE WHEN n.said = 'G' THEN NULL ELSE n.said::"char" END,
+               CASE WHEN n.said = 'G' THEN NULL ELSE v_now END
+          FROM numbered n
+         WHERE n.said IN ('C', 'X') OR (n.said = 'G' AND n.place <= v_room)
+        ON CONFLICT DO NOTHING
+        RETURNING a.message_id, a.cycle, a.leg, a.part, a.try, a.allowed_at
+    )
+    SELECT n.ord::int,
+           CASE WHEN t.message_id IS NULL THEN 'K' ELSE n.said END::"char",
+           coalesce((extract(epoch FROM t.allowed_at - v_now) * 1000000)::bigint, 0) + p_age_us
+      FROM numbered n
+      LEFT JOIN taken t ON t.message_id = n.message_id AND t.cycle = n.cycle AND t.leg = n.leg AND t.part = n.part AND t.try = n.try
+     WHERE n.said <> 'G' OR n.place <= v_room;
+END
+$$;

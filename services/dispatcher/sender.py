@@ -1,0 +1,244 @@
+"""From a waiting leg to bytes on the wire: claims in batches, each granted part at its moment, never past the lease."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+import structlog
+
+from libs.bus.errors import is_transient
+from libs.service_kit.config_file import SmppGateway
+from libs.service_kit.crash_points import crash_point
+from libs.service_kit.metrics import CLAIMED, IN_FLIGHT, THROTTLES
+from services.dispatcher.attempts import Attempt, LegKey, LegState
+from services.dispatcher.board import Board
+from services.dispatcher.drivers.port import Driver, Result, Submission, Verdict
+from services.dispatcher.events import attempt_reference
+from services.dispatcher.lease import Lease
+from services.dispatcher.ledger import Claim, ClaimVerdict, LeaseOver, Ledger
+from services.dispatcher.throttle import Throttle
+
+log = structlog.get_logger()
+
+LATE_SECONDS = 0.25
+"""A part later than this after its granted moment is not sent: it would break the rate of somebody else's second."""
+LARGEST_CLAIM = 1000
+IDLE_SECONDS = 0.5
+NOTHING_GRANTED_SECONDS = 0.05
+TOGETHER_SECONDS = 0.002
+"""Parts whose moments lie this close leave in one write."""
+
+
+@dataclass(slots=True, eq=False)
+class Sent:
+    """The token of one attempt: from its grant until nothing more can be heard of it."""
+
+    leg: LegState
+    attempt: Attempt
+    reference: int
+    leaves_at: float
+
+
+class Sender:
+    """Claims and submits. `tell` takes the results of attempts that were not sent, `look` the legs whose attempts must be read."""
+
+    def __init__(
+        self,
+        gateway: SmppGateway,
+        lease: Lease,
+        ledger: Ledger,
+        board: Board,
+        driver: Driver,
+        tell: Callable[[Sequence[Result]], None],
+        look: Callable[[Sequence[LegState]], None],
+    ) -> None:
+        self._gateway = gateway
+        self._lease = lease
+        self._ledger = ledger
+        self._board = board
+        self._driver = driver
+        self._tell = tell
+        self._look = look
+        self._loop = asyncio.get_running_loop()
+        self._wake = asyncio.Event()
+        self._claims = count(1)
+        self._claiming = True
+        self._claim_open = False
+        self._not_before = 0.0
+        self._throttle = Throttle()
+        self._scheduled: list[tuple[float, int, Sent]] = []
+        self._order = count()
+        self._timer: asyncio.TimerHandle | None = None
+        self._unanswered: set[Sent] = set()
+
+    @property
+    def in_flight(self) -> int:
+        """Attempts that are granted, or may be, and have no result yet."""
+        return len(self._unanswered) + int(self._claim_open)
+
+    def wake(self) -> None:
+        """Something may be possible that was not."""
+        self._wake.set()
+
+    def pause(self) -> None:
+        """Claim nothing more; what is granted is still sent."""
+        self._claiming = False
+
+    def resume(self) -> None:
+        """Claim again."""
+        self._claiming = True
+        self.wake()
+
+    def withdraw(self) -> None:
+        """Claim and send nothing any more: what was granted and is not written yet is not sent."""
+        self.pause()
+        if self._timer is not None:
+            self._timer.cancel()
+        unsent = [sent for _, _, sent in self._scheduled]
+        self._scheduled.clear()
+        self._not_sent(unsent, "the dispatcher stops")
+
+    async def run(self) -> None:
+        """Claim whenever there is something to claim and room for it, until cancelled. Raises LeaseOver."""
+        while True:
+            self._wake.clear()
+            if not self._lease.valid:
+                raise LeaseOver
+            now = self._loop.time()
+            moment = self._board.next_moment(now)
+            room = self._room(now)
+            asks = self._board.take(room) if room > 0 else []
+            if asks:
+                await self._claim(Claim(next(self._claims), asks, now))
+                continue
+            waits = [IDLE_SECONDS, self._throttle.wait(now) or IDLE_SECONDS]
+            if moment is not None:
+                waits.append(moment - now)
+            if self._not_before > now:
+                waits.append(self._not_before - now)
+            try:
+                async with asyncio.timeout(max(min(waits), 0.001)):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    def account(self, results: Sequence[Result]) -> None:
+        """Results came: their places in the window are free."""
+        now = self._loop.time()
+        for result in results:
+            sent = result.token
+            assert isinstance(sent, Sent)
+            self._unanswered.discard(sent)
+            if result.verdict is Verdict.THROTTLED:
+                self._throttle.refused(now)
+                THROTTLES.labels(self._gateway.id).inc()
+            elif result.verdict is Verdict.ACCEPTED and self._throttle.active:
+                self._throttle.accepted(now)
+        IN_FLIGHT.labels(self._gateway.id).set(len(self._unanswered))
+        self.wake()
+
+    def _room(self, now: float) -> int:
+        """How many parts may be asked for now (segments)."""
+        if not self._claiming or now < self._not_before or self._throttle.wait(now):
+            return 0
+        if self._throttle.active:
+            return int(not self._unanswered and self._driver.free > 0)
+        room = min(self._driver.free - len(self._scheduled), LARGEST_CLAIM)
+        rate = self._gateway.segments_per_second
+        if rate:
+            room = min(room, math.ceil(rate * LATE_SECONDS) + 1 - len(self._scheduled))
+        return room
+
+    async def _claim(self, claim: Claim) -> None:
+        self._claim_open = True
+        try:
+            verdicts = await self._until_answered(claim)
+        finally:
+            self._claim_open = False
+        answered: set[tuple[LegKey, int]] = set()
+        granted: list[Sent] = []
+        unknown: dict[LegKey, LegState] = {}
+        for verdict in verdicts:
+            ask = verdict.ask
+            answered.add((ask.leg.key, ask.part))
+            if verdict.letter == "G":
+                attempt = Attempt(ask.part, ask.try_number, self._lease.instance, ours=True)
+                ask.leg.attempts.append(attempt)
+                granted.append(Sent(ask.leg, attempt, ask.reference, claim.sent_at + verdict.leave_seconds))
+            else:  # the claim wrote a row that ends the leg, or found rows that were not known
+                unknown[ask.leg.key] = ask.leg
+        rest = {ask.leg.key: ask.leg for ask in claim.asks if (ask.leg.key, ask.part) not in answered}
+        if rest:
+            self._board.queue_first(rest.values())
+            self._not_before = self._loop.time() + NOTHING_GRANTED_SECONDS
+        if unknown:
+            self._look(list(unknown.values()))
+        if not granted:
+            return
+        CLAIMED.labels(self._gateway.id).inc(len(granted))
+        self._unanswered.update(granted)
+        for sent in granted:
+            heapq.heappush(self._scheduled, (sent.leaves_at, next(self._order), sent))
+        crash_point("dispatcher.claim-write")
+        self._send_due()
+
+    async def _until_answered(self, claim: Claim) -> list[ClaimVerdict]:
+        """A claim is repeated until it is answered: it may have been granted although the answer was lost."""
+        delay = 0.05
+        while True:
+            sent_at = self._loop.time()
+            try:
+                verdicts = await self._ledger.claim(claim, sent_at - claim.sent_at)
+            except LeaseOver:
+                self._lease.end()
+                raise
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                claim.repeated = True
+                log.warning("claim not answered", gateway=self._gateway.id, reason=type(error).__name__)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 1.0)
+            else:
+                self._lease.renewed(sent_at)
+                return verdicts
+
+    def _send_due(self) -> None:
+        """Write what is due; at most one timer waits for the rest."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        now = self._loop.time()
+        due: list[Sent] = []
+        while self._scheduled and self._scheduled[0][0] <= now + TOGETHER_SECONDS:
+            due.append(heapq.heappop(self._scheduled)[2])
+        if self._scheduled:
+            self._timer = self._loop.call_at(self._scheduled[0][0], self._send_due)
+        if not self._lease.valid:
+            self._not_sent(due, "the lease is over")
+            return
+        self._not_sent([sent for sent in due if now > sent.leaves_at + LATE_SECONDS], "its moment had passed")
+        timely = [sent for sent in due if now <= sent.leaves_at + LATE_SECONDS]
+        if timely:
+            self._driver.submit([_submission(sent) for sent in timely])
+
+    def _not_sent(self, unsent: Sequence[Sent], words: str) -> None:
+        if unsent:
+            log.warning("not sent", gateway=self._gateway.id, segments=len(unsent), reason=words)
+            self._tell([Result(sent, Verdict.NOT_SENT, words=words) for sent in unsent])
+
+
+def _submission(sent: Sent) -> Submission:
+    attempt = sent.attempt
+    return Submission(
+        sent,
+        sent.leg.event.data,
+        attempt.part,
+        sent.reference,
+        attempt_reference(sent.leg, attempt.part, attempt.try_number),
+    )

@@ -1,0 +1,243 @@
+"""From an answer to an event: outcomes are stored, then published, then their records are done. All in batches."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import structlog
+
+from libs.bus.backoff import until_done
+from libs.bus.port import Outgoing, Publisher
+from libs.service_kit.config_file import InDoubt, SmppGateway
+from libs.service_kit.crash_points import crash_point
+from libs.service_kit.metrics import LATE_ANSWERS, SETTLED
+from services.dispatcher.attempts import Attempt, LegState, Outcome, count_of, is_concluded
+from services.dispatcher.board import Board
+from services.dispatcher.drivers.port import Result, Verdict
+from services.dispatcher.events import events_of, rows_of
+from services.dispatcher.ledger import LateEvent, Ledger, Settled
+from services.dispatcher.sender import Sent
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+OUTCOMES: dict[Verdict, Outcome] = {
+    Verdict.ACCEPTED: Outcome.ACCEPTED,
+    Verdict.TEMPORARY: Outcome.TEMPORARY,
+    Verdict.THROTTLED: Outcome.THROTTLED,
+    Verdict.FAILED: Outcome.FAILED,
+    Verdict.NOT_SENT: Outcome.NOT_SENT,
+    Verdict.NO_ANSWER: Outcome.DOUBT,
+}
+
+MOST_LEGS = 10
+"""How often late proof of non-acceptance may bring a message back within a cycle."""
+LOOK_AGAIN_SECONDS = 0.5
+RETRY_FIRST_SECONDS = 1.0
+RETRY_LAST_SECONDS = 60.0
+
+
+class Settler:
+    """Takes results and legs to look at; `done` takes the places of records whose work is durable."""
+
+    def __init__(
+        self,
+        gateway: SmppGateway,
+        ledger: Ledger,
+        board: Board,
+        publisher: Publisher,
+        done: Callable[[Sequence[object]], Awaitable[None]],
+        wake: Callable[[], None],
+    ) -> None:
+        self._gateway = gateway
+        self._ledger = ledger
+        self._board = board
+        self._publisher = publisher
+        self._done = done
+        self._wake_sender = wake
+        self._loop = asyncio.get_running_loop()
+        self._results: list[Settled] = []
+        self._looks: dict[int, LegState] = {}
+        self._later_looks: list[tuple[float, LegState]] = []
+        self._work = asyncio.Event()
+        self._busy = False
+        self._never = asyncio.Event()
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything that was taken is stored, published and done; legs that wait for others' attempts aside."""
+        return not (self._busy or self._results or self._looks)
+
+    def take(self, results: Sequence[Result]) -> None:
+        """Results of attempts of this instance."""
+        observed_at = datetime.now(UTC)
+        for result in results:
+            sent = result.token
+            assert isinstance(sent, Sent)
+            self._results.append(Settled(sent.leg, self._outcome(sent, result, observed_at)))
+        self._work.set()
+
+    def look(self, legs: Sequence[LegState]) -> None:
+        """Legs that hold attempts which this instance does not know."""
+        for leg in legs:
+            self._looks[id(leg)] = leg
+        self._work.set()
+
+    async def run(self) -> None:
+        """Work through what comes, until cancelled."""
+        while True:
+            now = self._loop.time()
+            due = [leg for moment, leg in self._later_looks if moment <= now]
+            self._later_looks = [(moment, leg) for moment, leg in self._later_looks if moment > now]
+            self.look(due)
+            if not self._results and not self._looks:
+                self._work.clear()
+                try:
+                    async with asyncio.timeout(LOOK_AGAIN_SECONDS if self._later_looks else None):
+                        await self._work.wait()
+                except TimeoutError:
+                    continue
+            self._busy = True
+            try:
+                await self._round()
+            finally:
+                self._busy = False
+
+    async def _round(self) -> None:
+        settled, self._results = self._results, []
+        looks, self._looks = list(self._looks.values()), {}
+        events: list[Outgoing] = []
+        late: list[LateEvent] = []
+        if settled:
+            crash_point("dispatcher.response-store")
+            for leftover in await self._until_done(lambda: self._ledger.settle(settled), "store outcomes"):
+                late += await self._late(leftover)
+            for one in settled:
+                self._apply(one)
+                events += self._events(one.leg, one.attempt)
+        touched = {id(one.leg): one.leg for one in settled}
+        for leg in await self._read(looks):
+            touched[id(leg)] = leg
+            if not self._elsewhere(leg):  # told at once, when all of it is known
+                for attempt in leg.attempts:
+                    events += self._events(leg, attempt)
+        crash_point("dispatcher.store-publish")
+        if events or late:
+            outgoing = events + [Outgoing(e.topic, e.key, e.value) for e in late]
+            await self._until_done(lambda: self._publisher.publish_many(outgoing), "publish outcomes")
+        crash_point("dispatcher.publish-commit")
+        if late:
+            await self._until_done(lambda: self._ledger.forget_events(late), "forget late events")
+        places: list[object] = []
+        for leg in touched.values():
+            places += self._next(leg)
+        if places:
+            await self._done(places)
+        self._wake_sender()
+
+    async def publish_orphans(self) -> None:
+        """Publish the late events of instances that are gone."""
+        while events := await self._ledger.orphaned_events(500):
+            await self._publisher.publish_many([Outgoing(e.topic, e.key, e.value) for e in events])
+            await self._ledger.forget_events(events)
+
+    async def _late(self, settled: Settled) -> list[LateEvent]:
+        """The row had an outcome before: take what it says now into the leg, and what follows from it."""
+        leg = settled.leg
+        resend = self._resends(leg)
+        may_open = not resend and leg.event.data.leg.leg < MOST_LEGS
+        row, events = await self._until_done(
+            lambda: self._ledger.settle_late(
+                settled, may_open, lambda a: rows_of(events_of(leg, a, resend, leg_open_after=resend))
+            ),
+            "store a late outcome",
+        )
+        LATE_ANSWERS.labels(self._gateway.id, str(row.outcome)).inc()
+        settled.attempt.outcome = row.outcome
+        settled.attempt.observed_at = row.observed_at
+        settled.attempt.provider_id = row.provider_id
+        settled.attempt.reason_code, settled.attempt.reason_words = row.reason_code, row.reason_words
+        return events
+
+    def _apply(self, settled: Settled) -> None:
+        """What is stored now holds in the leg too; before, nothing that follows from it may be claimed."""
+        known = settled.leg.attempt(settled.attempt.part, settled.attempt.try_number)
+        if known is not None:
+            settled.leg.attempts[settled.leg.attempts.index(known)] = settled.attempt
+        SETTLED.labels(self._gateway.id, str(settled.attempt.outcome)).inc()
+
+    async def _read(self, legs: list[LegState]) -> list[LegState]:
+        """Take the stored attempts into the legs; what dead instances left without an outcome is in doubt from now on."""
+        legs = [leg for leg in legs if self._board.holds(leg)]
+        if not legs:
+            return []
+        found = await self._until_done(lambda: self._ledger.read(legs), "read attempts")
+        orphans = [leg for leg in legs if any(a.outcome is None and a.owner_dead for a in found.get(leg.key, []))]
+        if orphans:
+            await self._until_done(lambda: self._ledger.declare_doubt(orphans), "declare doubt")
+            log.warning("attempts in doubt", gateway=self._gateway.id, legs=len(orphans))
+            found.update(await self._until_done(lambda: self._ledger.read(orphans), "read attempts"))
+        for leg in legs:
+            own = [a for a in leg.attempts if a.ours and a.outcome is None]
+            rows = [
+                a
+                for a in found.get(leg.key, [])
+                if not any(o.part == a.part and o.try_number == a.try_number for o in own)
+            ]
+            leg.attempts = own + rows
+        return legs
+
+    def _next(self, leg: LegState) -> list[object]:
+        """What becomes of a leg now; the places of its records if it is done."""
+        if is_concluded(leg):
+            return self._board.finish(leg)
+        now = self._loop.time()
+        if self._elsewhere(leg):
+            self._later_looks.append((now + LOOK_AGAIN_SECONDS, leg))
+            return []
+        refusals = max((count_of(leg, part, Outcome.TEMPORARY) for part in range(1, leg.parts + 1)), default=0)
+        if refusals:
+            delay = min(RETRY_FIRST_SECONDS * 2 ** (refusals - 1), RETRY_LAST_SECONDS)
+            self._board.queue_at(leg, now + delay * (0.5 + random.random() / 2))  # noqa: S311 - jitter
+        else:
+            self._board.queue(leg)
+        return []
+
+    def _elsewhere(self, leg: LegState) -> bool:
+        """Whether an attempt is in flight whose answer will not come to this leg.
+
+        It is another instance's, or this one's from before a rebalance.
+        """
+        return any(a.outcome is None and not a.ours for a in leg.attempts)
+
+    def _outcome(self, sent: Sent, result: Result, observed_at: datetime) -> Attempt:
+        outcome = OUTCOMES[result.verdict]
+        if outcome is Outcome.TEMPORARY:
+            refusals = count_of(sent.leg, sent.attempt.part, Outcome.TEMPORARY) + 1
+            if refusals >= self._gateway.tries:
+                outcome = Outcome.FAILED
+        return replace(
+            sent.attempt,
+            outcome=outcome,
+            observed_at=observed_at,
+            provider_id=result.provider_id,
+            reason_code=result.code,
+            reason_words=result.words,
+        )
+
+    def _events(self, leg: LegState, attempt: Attempt) -> list[Outgoing]:
+        resend = self._resends(leg)
+        return events_of(leg, attempt, resend, leg_open_after=resend)
+
+    def _resends(self, leg: LegState) -> bool:
+        """Whether doubt about this leg opens the next one: once, and only for a message of one part."""
+        once = self._gateway.in_doubt is InDoubt.RESEND_ONCE
+        return once and leg.parts == 1 and leg.event.data.leg.leg == 1
+
+    async def _until_done(self, action: Callable[[], Awaitable[T]], what: str) -> T:
+        return await until_done(action, what=what, give_up=self._never)
