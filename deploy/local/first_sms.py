@@ -62,7 +62,10 @@ async def _call(
     session: aiohttp.ClientSession, method: str, path: str, body: object = None, key: str | None = None
 ) -> dict[str, Any]:
     headers = {"Idempotency-Key": key} if key else {}
-    async with session.request(method, path, json=body, headers=headers) as response:
-        if not response.ok:
-            raise FirstSmsError(f"{method} {path} answered {response.status}: {await response.text()}")
-        return await response.json(content_type=None)
+    try:
+        async with session.request(method, path, json=body, headers=headers) as response:
+            if not response.ok:
+                raise FirstSmsError(f"{method} {path} answered {response.status}: {await response.text()}")
+            return await response.json(content_type=None)
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise FirstSmsError(f"{method} {path} was not answered: {error or type(error).__name__}") from error

@@ -43,8 +43,8 @@ def stack_from_environment() -> Stack:
 async def live(stack: Stack) -> None:
     """Start, show, and stay until cancelled; stop in any case."""
     started = time.monotonic()
+    await stack.start()
     try:
-        await stack.start()
         say(f"Postrider is up after {time.monotonic() - started:.1f} s.\n")
         _write_environment(stack)
         async with control.serve(stack, control.SOCKET):

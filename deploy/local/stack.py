@@ -121,7 +121,7 @@ class Stack:
             running = len(self.dispatchers(gateway))
             for number in range(running + 1, replicas + 1):
                 spec = topology.dispatcher(self._around, gateway, number)
-                require_free(self.ports.ops(spec.name), f"{spec.name}'s health", variable=Ports.OPS_BASE)
+                require_free(self.ports.ops(spec.name), f"the health of {spec.name}", variable=Ports.OPS_BASE)
                 async with self._step(spec.name):
                     await self._supervisor.start(spec)
             for number in range(running, replicas, -1):
@@ -190,7 +190,7 @@ class Stack:
             require_free(self.ports["KAFKA_CONTROLLER_PORT"], "Kafka's controller", variable="KAFKA_CONTROLLER_PORT")
         if not self._postgres_given:
             require_free(self.ports["POSTGRES_PORT"], "PostgreSQL", variable="POSTGRES_PORT")
-        for port, what, variable in topology.required_ports(self._around, self.configuration):
+        for port, what, variable in topology.required_ports(self.ports, self.configuration):
             require_free(port, what, variable=variable)
 
     async def _start_servers(self, logs: Path) -> None:
@@ -225,10 +225,9 @@ class Stack:
 
 
 def _secrets(file: Path) -> dict[str, str]:
-    """The local stack's own API key and token between services: made on the first run; the environment goes first."""
-    if not file.exists():
-        made = {"POSTRIDER_API_KEY": f"local-{secrets.token_urlsafe(24)}", "INTERNAL_TOKEN": secrets.token_urlsafe(24)}
-        file.touch(mode=0o600)
-        file.write_text(json.dumps(made))
-    kept: dict[str, str] = json.loads(file.read_text())
-    return {name: os.environ.get(name, value) for name, value in kept.items()}
+    """The local stack's own keys: made on the first run and kept; the environment goes first."""
+    kept: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
+    made = {name: f"local-{secrets.token_urlsafe(24)}" for name in topology.SECRETS}
+    file.touch(mode=0o600)
+    file.write_text(json.dumps({**made, **kept}))
+    return {name: os.environ.get(name) or kept.get(name) or made[name] for name in topology.SECRETS}

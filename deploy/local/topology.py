@@ -15,6 +15,7 @@ from deploy.local.supervisor import ProcessSpec
 from libs.service_kit.config_file import Configuration
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+SECRETS = ("POSTRIDER_API_KEY", "INTERNAL_TOKEN", "RECEIPTS_DESTINATION_KEY", "INBOUND_KEY")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,7 @@ class Surroundings:
     config: Path
     directory: Path
     ports: Ports
-    secrets: Mapping[str, str]  # POSTRIDER_API_KEY, INTERNAL_TOKEN
+    secrets: Mapping[str, str]  # by the names in SECRETS
     extra: Mapping[str, Mapping[str, str]]  # further environment by process name, "*" for all; for tests
 
     def common(self) -> dict[str, str]:
@@ -36,7 +37,8 @@ class Surroundings:
             "POSTGRES_DSN": self.postgres_dsn,
             "POSTRIDER_CONFIG": str(self.config.resolve()),
             "OPS_HOST": HOST,
-            **self.secrets,
+            "POSTRIDER_API_KEY": self.secrets["POSTRIDER_API_KEY"],  # the configuration file refers to it
+            "INTERNAL_TOKEN": self.secrets["INTERNAL_TOKEN"],
             **configuration_environment(self.ports),
         }
 
@@ -84,7 +86,8 @@ def projection(around: Surroundings) -> ProcessSpec:
 
 
 def receipts(around: Surroundings) -> ProcessSpec:
-    return _process(around, "receipts", "receipts")
+    key = around.secrets["RECEIPTS_DESTINATION_KEY"]
+    return _process(around, "receipts", "receipts", RECEIPTS_DESTINATION_KEY=key)
 
 
 def dispatcher_name(gateway: str, replica: int) -> str:
@@ -93,7 +96,13 @@ def dispatcher_name(gateway: str, replica: int) -> str:
 
 def dispatcher(around: Surroundings, gateway: str, replica: int) -> ProcessSpec:
     """One of the processes that send through a gateway, numbered from 1; `make scale` changes how many there are."""
-    return _process(around, dispatcher_name(gateway, replica), "dispatcher", DISPATCHER_GATEWAY=gateway)
+    return _process(
+        around,
+        dispatcher_name(gateway, replica),
+        "dispatcher",
+        DISPATCHER_GATEWAY=gateway,
+        INBOUND_KEY=around.secrets["INBOUND_KEY"],
+    )
 
 
 def resolver(around: Surroundings) -> ProcessSpec:
@@ -112,17 +121,15 @@ def api_gateway(around: Surroundings) -> ProcessSpec:
     )
 
 
-def required_ports(around: Surroundings, configuration: Configuration) -> list[tuple[int, str, str]]:
+def required_ports(ports: Ports, configuration: Configuration) -> list[tuple[int, str, str]]:
     """(port, what listens there, the variable that moves it) of the processes that start first."""
-    found: list[tuple[int, str, str]] = [(around.ports["POSTRIDER_PORT"], "the API", "POSTRIDER_PORT")]
-    if uses_simulated_carrier(configuration, around.ports):
-        found += [
-            (around.ports[variable], "the simulated carrier", variable)
-            for variable in ("CARRIER_SMPP_PORT", "CARRIER_HTTP_PORT")
-        ]
-    for spec in processes(around, configuration):
-        if spec.name != "carrier":
-            found.append((around.ports.ops(spec.name), f"{spec.name}'s health", Ports.OPS_BASE))
+    found = [(ports["POSTRIDER_PORT"], "the API", "POSTRIDER_PORT")]
+    if uses_simulated_carrier(configuration, ports):
+        for variable in ("CARRIER_SMPP_PORT", "CARRIER_HTTP_PORT"):
+            found.append((ports[variable], "the simulated carrier", variable))
+    dispatchers = (dispatcher_name(gateway.id, 1) for gateway in configuration.gateways)
+    for name in ("projection", "receipts", *dispatchers, "resolver", "api-gateway"):
+        found.append((ports.ops(name), f"the health of {name}", Ports.OPS_BASE))
     return found
 
 
