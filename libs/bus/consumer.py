@@ -25,7 +25,7 @@ import structlog
 
 from libs.bus.backoff import GivenUp, until_done
 from libs.bus.dead_letters import LIMIT, OnDeadLetter, Record, reason_of
-from libs.bus.errors import TooManyDeadLetters
+from libs.bus.errors import TooManyDeadLetters, fault
 from libs.bus.kafka_source import KafkaSource
 from libs.bus.port import OpenSource, Partitions, Publisher, Topics
 from libs.bus.stream import REBALANCE_TIMEOUT_MS, RecordStream, count_consumed
@@ -209,7 +209,7 @@ class _Lane:
             log.error("consumer.stopped", consumer=self._name, why=str(error))
         except Exception as error:
             self.state = f"stopped: {type(error).__name__}"
-            log.exception("consumer.stopped", consumer=self._name)
+            log.error("consumer.stopped", consumer=self._name, fault=fault(error))
         finally:
             self._idle.set()
             await self._stream.commit()

@@ -8,8 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from pathlib import PurePath
-from traceback import extract_tb
 from typing import Any
 
 import msgspec
@@ -17,7 +15,7 @@ import structlog
 from aiokafka.structs import TopicPartition
 
 from libs.bus.backoff import GivenUp, until_done
-from libs.bus.errors import BadRecord, TooManyDeadLetters, Undecodable
+from libs.bus.errors import BadRecord, TooManyDeadLetters, Undecodable, fault
 from libs.bus.port import Headers, Outgoing, Publisher
 from libs.contracts.events import Reason
 from libs.service_kit.metrics import DEAD_LETTERS
@@ -41,6 +39,8 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     raw: bytes | None
     headers: Headers
     event: Any
+    epoch: int = 0
+    """Of the assignment under which it was delivered; see `RecordStream.epoch`."""
 
     @property
     def topic(self) -> str:
@@ -55,14 +55,12 @@ OnDeadLetter = Callable[[Record, Reason], Awaitable[None]]
 
 
 def reason_of(error: BaseException) -> Reason:
-    """Why a record can't be handled, in words that hold nothing of its content: where an unforeseen exception came from, not its text."""
+    """Why a record can't be handled, in words that hold nothing of its content."""
     if isinstance(error, BadRecord):
         return error.reason
     if isinstance(error, Undecodable):
         return Reason("undecodable", error.reason)
-    ours = [frame for frame in extract_tb(error.__traceback__) if "site-packages" not in frame.filename]
-    place = f" in {PurePath(ours[-1].filename).name}:{ours[-1].lineno}" if ours else ""
-    return Reason("handler-error", f"{type(error).__name__}{place}")
+    return Reason("handler-error", fault(error))
 
 
 class DeadLetters:
@@ -104,7 +102,7 @@ class DeadLetters:
             except GivenUp:
                 raise
             except Exception as error:
-                log.warning("bus.dead_letter_hook_failed", record=_place(record), words=reason_of(error).words)
+                log.warning("bus.dead_letter_hook_failed", record=_place(record), fault=fault(error))
 
     def _headers(self, record: Record, reason: Reason) -> Headers:
         return [

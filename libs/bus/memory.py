@@ -105,7 +105,9 @@ class MemoryProducer:
             raise PublishFailed("the broker is away")
         self.published += 1
         for record in records:
-            self._bus.append(record.topic, record.key, record.value, record.headers or CLOUDEVENTS)
+            self._bus.append(
+                record.topic, record.key, record.value, CLOUDEVENTS if record.headers is None else record.headers
+            )
         await asyncio.sleep(0)
 
 

@@ -30,13 +30,13 @@ from aiokafka.errors import (
 )
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from libs.bus.errors import PublishFailed, RecordTooLarge
-from libs.bus.port import Headers, KeyValue, Outgoing
+from libs.bus.errors import PublishFailed, RecordTooLarge, fault
+from libs.bus.port import KeyValue, Outgoing
 from libs.service_kit.metrics import RECORDS_PUBLISHED
 
 log = structlog.get_logger()
 
-CLOUDEVENTS: Headers = (("content-type", b"application/cloudevents+json"),)
+CLOUDEVENTS = [("content-type", b"application/cloudevents+json")]
 MAX_BATCH_BYTES = 512 * 1024
 MAX_RECORD_BYTES = 2 * 1024 * 1024 - 4096
 """What a topic takes (`max.message.bytes` in the contracts), less what a batch adds."""
@@ -46,7 +46,8 @@ _RECORD_OVERHEAD = 64  # lengths, offsets, the one header: what a record takes b
 _HOPELESS = (MessageSizeTooLargeError, RecordListTooLargeError, TopicAuthorizationFailedError, InvalidTopicError)
 _BACKOFF_SECONDS = (0.1, 0.2, 0.5, 1.0)
 
-_Row = tuple[bytes | None, bytes | None, Headers]
+_Headers = list[tuple[str, bytes]]
+_Row = tuple[bytes | None, bytes | None, _Headers]
 
 
 class _Call:
@@ -147,9 +148,11 @@ class Producer:
 
     async def publish_many(self, records: Sequence[Outgoing]) -> None:
         """The same for records of several topics, or with headers of their own."""
-        await self._publish((r.topic, r.key, r.value, r.headers or CLOUDEVENTS) for r in records)
+        await self._publish(
+            (r.topic, r.key, r.value, CLOUDEVENTS if r.headers is None else list(r.headers)) for r in records
+        )
 
-    async def _publish(self, records: Iterable[tuple[str, bytes | None, bytes | None, Headers]]) -> None:
+    async def _publish(self, records: Iterable[tuple[str, bytes | None, bytes | None, _Headers]]) -> None:
         if self._stopped:
             raise PublishFailed("the producer is stopped")
         call = _Call()
@@ -175,7 +178,7 @@ class Producer:
             ) from None
 
     def _by_topic(
-        self, records: Iterable[tuple[str, bytes | None, bytes | None, Headers]]
+        self, records: Iterable[tuple[str, bytes | None, bytes | None, _Headers]]
     ) -> tuple[dict[str, list[_Row]], int]:
         rows: dict[str, list[_Row]] = {}
         total = 0
@@ -322,7 +325,7 @@ class _Lane:
                 await self._wake.wait()
         except Exception as error:
             # A fault of ours: whoever waits must hear of it, and the next call starts the lane anew.
-            log.exception("producer.lane_failed", topic=self.topic)
+            log.error("producer.lane_failed", topic=self.topic, fault=fault(error))
             self._fail_all(PublishFailed(f"{self.topic}: {type(error).__name__}"))
             self.idle.set()
 

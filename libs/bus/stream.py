@@ -61,6 +61,7 @@ class RecordStream:
     ) -> None:
         self.epoch = 0
         """Changes as soon as partitions are being taken away: what was delivered before is ours no longer than `on_revoked` runs."""
+        self._owned_epoch = 0  # follows `epoch` when the partitions are gone
         self._group = group
         self._topics = topics
         self._decoders: dict[str, Decode] = {}
@@ -125,8 +126,8 @@ class RecordStream:
                 async with asyncio.timeout(timeout_ms / 1000):
                     await self._resumed.wait()
             return []
-        epoch = self.epoch
         found = await self._source.fetch(wanted, timeout_ms=timeout_ms, max_records=max_records)
+        epoch = self.epoch  # not before: a fetch outlives a rebalance and then brings what is ours since
         for partition, raws in found.items():
             self._marks.delivered(partition, [raw.offset for raw in raws])
         records: list[Record] = []
@@ -138,11 +139,11 @@ class RecordStream:
                         raise Undecodable("The record has no value")
                     event = decode(raw.value)
                 except Undecodable as error:
-                    await self._undecodable(_record(partition, raw, None), Reason("undecodable", error.reason))
+                    await self._undecodable(_record(partition, raw, None, epoch), Reason("undecodable", error.reason))
                     if self.epoch != epoch:
                         return []
                 else:
-                    records.append(_record(partition, raw, event))
+                    records.append(_record(partition, raw, event, epoch))
                     self._dead_letters.succeeded()
         return records if self.epoch == epoch else []
 
@@ -165,8 +166,10 @@ class RecordStream:
     def finished(self, records: Sequence[Record]) -> None:
         """The work of these is durable, or of no use any more: they need not come again."""
         mark = self._marks.finished
+        ours = self._owned_epoch
         for record in records:
-            mark(record.source, record.offset)
+            if record.epoch == ours:
+                mark(record.source, record.offset)
 
     async def commit(self) -> bool:
         """Store how far each partition is finished. False if that failed: the next commit covers it, or the records come again."""
@@ -189,6 +192,7 @@ class RecordStream:
         if self._on_revoked is not None and partitions:
             await self._on_revoked(partitions)
         await self.commit()
+        self._owned_epoch = self.epoch
         self._forget(partitions)
 
     async def _assigned(self, partitions: Partitions) -> None:
@@ -229,8 +233,8 @@ class RecordStream:
             CONSUMER_LAG.labels(partition.topic, str(partition.partition)).set(lag)
 
 
-def _record(partition: TopicPartition, raw: ConsumerRecord, event: object) -> Record:
-    return Record(partition, raw.offset, raw.key, raw.timestamp, raw.value, raw.headers, event)
+def _record(partition: TopicPartition, raw: ConsumerRecord, event: object, epoch: int) -> Record:
+    return Record(partition, raw.offset, raw.key, raw.timestamp, raw.value, raw.headers, event, epoch)
 
 
 def count_consumed(records: Iterable[Record]) -> None:

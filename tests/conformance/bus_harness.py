@@ -1,0 +1,170 @@
+"""One way to drive the bus, over a real broker or in memory."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any
+from uuid import uuid4
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.structs import ConsumerRecord, TopicPartition
+
+from libs.bus.admin import ensure_topics
+from libs.bus.codec import encode
+from libs.bus.consumer import Batch, BatchConsumer, Pacing
+from libs.bus.dead_letters import Record
+from libs.bus.kafka_source import KafkaSource
+from libs.bus.memory import MemoryBus
+from libs.bus.port import OpenSource, Publisher, Topics
+from libs.bus.producer import Producer
+from libs.bus.stream import RecordStream
+from libs.contracts.events import ContactChanged, Event, PersonKind, Recipient
+from libs.contracts.topics import Topic
+
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+Handler = Callable[[Batch], Awaitable[None]]
+
+
+def change(name: str, person: str = "17") -> tuple[bytes, bytes]:
+    """A record (key, value) on a contact topic; `name` tells it from the others."""
+    data = ContactChanged(tenant="t", recipient=Recipient(PersonKind.CLIENT, person), changed_at=NOW, name=name)
+    event = Event(id=name, type=data.TYPE, source="test", time=NOW, subject=f"client/{person}", data=data)
+    return f"t/client/{person}".encode(), encode(event)
+
+
+def names(records: Sequence[Record]) -> list[str]:
+    return [record.event.data.name for record in records]
+
+
+async def eventually(condition: Callable[[], object], within: float = 20) -> None:
+    """Wait until the condition holds, and fail if it never does."""
+    deadline = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < deadline, "the condition never held"
+        await asyncio.sleep(0.01)
+
+
+class Handled:
+    """A handler that remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.batches: list[list[str]] = []
+
+    async def __call__(self, batch: Batch) -> None:
+        self.batches.append(names(batch.records))
+        self.names += names(batch.records)
+
+
+@dataclass
+class Harness:
+    bootstrap: str
+    producer: Publisher
+    open_source: OpenSource
+    memory: MemoryBus | None = None
+    running: list[Any] = field(default_factory=list)
+    _numbers: "count[int]" = field(default_factory=count)
+
+    async def topic(self, partitions: int = 1, suffix: str = "") -> Topic:
+        topic = self.undeclared(partitions, suffix)
+        await self.declare(topic)
+        return topic
+
+    def undeclared(self, partitions: int = 1, suffix: str = "") -> Topic:
+        name = f"contacts.{uuid4().hex[:12]}{suffix}"
+        return Topic(
+            name=name, purpose="test", data=ContactChanged, key="person", about_message=False, partitions=partitions
+        )
+
+    async def declare(self, topic: Topic) -> None:
+        if self.memory:
+            self.memory.declare([topic])
+        else:
+            await ensure_topics(self.bootstrap, [topic])
+
+    async def publish(self, topic: Topic, *wanted: str, person: str = "17") -> None:
+        await self.producer.publish(topic.name, [change(name, person) for name in wanted])
+
+    def group(self) -> str:
+        return f"group.{uuid4().hex[:12]}"
+
+    def consumer(self, topics: Topics, handler: Handler, group: str | None = None, **options: Any) -> BatchConsumer:
+        options.setdefault("pacing", Pacing(0, 0))
+        consumer = BatchConsumer(
+            self.bootstrap,
+            group or self.group(),
+            topics,
+            handler,
+            self.producer,
+            open_source=self.open_source,
+            **options,
+        )
+        self.running.append(consumer)
+        return consumer
+
+    def stream(self, topics: Topics, group: str | None = None, **options: Any) -> RecordStream:
+        stream = RecordStream(
+            self.bootstrap,
+            group=group or self.group(),
+            topics=topics,
+            producer=self.producer,
+            open_source=self.open_source,
+            **options,
+        )
+        self.running.append(stream)
+        return stream
+
+    async def committed(self, group: str, topic: Topic) -> list[int | None]:
+        """The committed offset of each partition."""
+        partitions = [TopicPartition(topic.name, number) for number in range(topic.partitions)]
+        if self.memory:
+            return [self.memory.committed.get((group, each)) for each in partitions]
+        async with AIOKafkaConsumer(bootstrap_servers=self.bootstrap, group_id=group) as consumer:
+            consumer.assign(partitions)
+            return [await consumer.committed(each) for each in partitions]
+
+    async def set_back(self, group: str, topic: Topic) -> None:
+        """Set a group without members back to the beginning."""
+        start = {TopicPartition(topic.name, number): 0 for number in range(topic.partitions)}
+        if self.memory:
+            self.memory.committed.update({(group, partition): 0 for partition in start})
+            return
+        async with AIOKafkaConsumer(bootstrap_servers=self.bootstrap, group_id=group) as consumer:
+            consumer.assign(list(start))
+            await consumer.commit(start)
+
+    async def dead_letters(self, topic: Topic) -> list[ConsumerRecord]:
+        return await self.stored(topic.dead_letter)
+
+    async def stored(self, name: str, partition: int = 0) -> list[ConsumerRecord]:
+        """Every record of a partition."""
+        if self.memory:
+            return [record for record in self.memory.records(name) if record.partition == partition]
+        where = TopicPartition(name, partition)
+        async with AIOKafkaConsumer(bootstrap_servers=self.bootstrap) as consumer:
+            consumer.assign([where])
+            end = (await consumer.end_offsets([where]))[where]
+            consumer.seek(where, 0)
+            records: list[ConsumerRecord] = []
+            while len(records) < end:
+                for found in (await consumer.getmany(where, timeout_ms=1000)).values():
+                    records += found
+            return records
+
+    async def close(self) -> None:
+        await asyncio.gather(*(each.stop() for each in self.running))
+        if isinstance(self.producer, Producer):
+            await self.producer.stop()
+
+
+async def open_harness(bootstrap: str | None) -> Harness:
+    """On the broker at `bootstrap`, or in memory."""
+    if bootstrap is None:
+        bus = MemoryBus()
+        return Harness("", bus.producer(), bus.source, bus)
+    producer = Producer(bootstrap, "test")
+    await producer.start()
+    return Harness(bootstrap, producer, KafkaSource)
