@@ -254,6 +254,9 @@ def _voice(a: Attempt) -> tuple[int, int, datetime, str]:
 def _leg_status(leg: LegFold) -> Best | None:
     parts = [a.best for a in _speakers(leg)]
     joined = _join(parts, max(leg.parts, 1)) if parts else None
+    if joined is None and leg.whole is None and parts:  # the first news are of one part of several: it is on its way
+        first = min(parts, key=lambda b: (b.observed_at, b.event_id))
+        return Best(Status.QUEUED, first.observed_at, first.event_id, None)
     if joined is None:
         return leg.whole
     if leg.whole is None or joined.order() > leg.whole.order():

@@ -1,0 +1,215 @@
+"""Messages' lives as events, made from a seed: what the path may publish about one message, in the order in which it does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import NamedTuple
+from uuid import UUID
+
+from libs.contracts.events import (
+    Encoding,
+    Leg,
+    Message,
+    MessageEvent,
+    PersonKind,
+    Priority,
+    Reason,
+    Recipient,
+    SmsDispatch,
+    SmsRequested,
+    SmsReturned,
+    SmsStatus,
+    event_id,
+    person_key,
+    type_name,
+)
+from libs.contracts.fold import AnyMessageEvent
+from libs.contracts.statuses import Status
+from libs.contracts.topics import RETURNED, STATUS, dispatch, requested
+
+TENANT = "bank"
+TEXT = "Your appointment is on Monday at nine"
+PHONE = "+4915112345678"
+NAME = "Ann Example"
+START = datetime(2026, 11, 20, 8, tzinfo=UTC)
+
+
+class Told(NamedTuple):
+    """One event, with the topic and the key under which it is published."""
+
+    topic: str
+    key: bytes
+    event: AnyMessageEvent
+
+
+def message_id(at: datetime, tail: int) -> UUID:
+    """A UUIDv7 of this time, the same for the same tail."""
+    milliseconds = (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+    return UUID(int=milliseconds << 80 | 7 << 76 | 2 << 62 | tail & ((1 << 62) - 1))
+
+
+class Story:
+    """Tells of one message. Every event is a second later than the one before."""
+
+    def __init__(
+        self,
+        number: int,
+        *,
+        tenant: str = TENANT,
+        person: str = "client-1",
+        kind: PersonKind = PersonKind.CLIENT,
+        at: datetime = START,
+        priority: Priority = Priority.NORMAL,
+        tags: tuple[str, ...] = ("reminder",),
+        gateway: str = "demo",
+        phone: str = PHONE,
+    ) -> None:
+        self.id = message_id(at, number)
+        self.now = at
+        self.gateway = gateway
+        self.phone = phone
+        self.leg = Leg(1, 1, at)
+        self.message = Message(
+            tenant=tenant,
+            recipient=Recipient(kind, person),
+            number=number,
+            text=TEXT,
+            accepted_at=at,
+            valid_until=at + timedelta(days=2),
+            priority=priority,
+            tags=tags,
+        )
+
+    def requested(self) -> Told:
+        data = SmsRequested(message=self.message, leg=self.leg, requested_by="core", custom_data={"loan": [1, "a"]})
+        return self._told(requested(self.message.priority).name, data)
+
+    def dispatched(self, segments: int = 1) -> Told:
+        data = SmsDispatch(
+            message=self.message,
+            leg=self.leg,
+            gateway=self.gateway,
+            phone=self.phone,
+            person_name=NAME,
+            source_address=None,
+            encoding=Encoding.GSM7,
+            segments=segments,
+            decided_at=self._later(),
+        )
+        return self._told(dispatch(self.gateway, self.message.priority).name, data)
+
+    def returned(self, refused_part: int = 0, refused_try: int = 0) -> Told:
+        self.leg = Leg(self.leg.cycle, self.leg.leg + 1, self._later())
+        data = SmsReturned(
+            message=self.message,
+            leg=self.leg,
+            reason=Reason("number-changed", "The number changed meanwhile"),
+            refused_part=refused_part,
+            refused_try=refused_try,
+        )
+        return self._told(RETURNED.name, data)
+
+    def status(self, status: Status, part: int = 1, parts: int = 1, try_number: int = 1, reason: str = "") -> Told:
+        taken = status in (Status.SUBMITTED, Status.BUFFERED, Status.DELIVERED, Status.UNKNOWN)
+        data = SmsStatus(
+            tenant=self.message.tenant,
+            recipient=self.message.recipient,
+            leg=self.leg,
+            part=part,
+            parts=parts,
+            try_number=try_number,
+            status=status,
+            observed_at=self._later(),
+            gateway=self.gateway,
+            provider_id=f"{self.message.number:x}-{self.leg.leg}-{part}-{try_number}" if taken and part else None,
+            destination=self.phone,
+            reason=Reason(reason, f"The carrier said {reason}") if reason else None,
+            carrier_time="2611200801" if status is Status.DELIVERED else None,
+        )
+        return self._told(STATUS.name, data)
+
+    def delivered(self) -> list[Told]:
+        """The usual way: four events."""
+        return [self.requested(), self.dispatched(), self.status(Status.SUBMITTED), self.status(Status.DELIVERED)]
+
+    def _later(self) -> datetime:
+        self.now += timedelta(seconds=1)
+        return self.now
+
+    def _told(self, topic: str, data: SmsRequested | SmsReturned | SmsDispatch | SmsStatus) -> Told:
+        by_message = isinstance(data, SmsStatus)
+        parts = (data.part, data.try_number, data.status) if by_message else ()
+        event = MessageEvent(
+            id=event_id(type_name(type(data)), self.id, self.leg.cycle, self.leg.leg, *parts),
+            type=type_name(type(data)),
+            source="postrider/tests",
+            time=self.now,
+            subject=self.id,
+            data=data,
+            traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01" if self.message.number % 2 else None,
+        )
+        key = str(self.id).encode() if by_message else person_key(self.message.tenant, self.message.recipient)
+        return Told(topic, key, event)
+
+
+def tell(random: Random, number: int) -> list[Told]:
+    """One of the ways that a message may go."""
+    story = Story(
+        number,
+        person=f"client-{random.randrange(5)}",
+        at=START + timedelta(milliseconds=number),
+        priority=random.choice(list(Priority)),
+        gateway=random.choice(["demo", "spare"]),
+        tags=tuple(random.sample(["a", "b", "c"], random.randrange(3))),
+    )
+    return list(random.choice(_WAYS)(story))
+
+
+def _usual(story: Story) -> Iterator[Told]:
+    yield from story.delivered()
+
+
+def _three_parts(story: Story) -> Iterator[Told]:
+    yield story.requested()
+    yield story.dispatched(segments=3)
+    for status in (Status.SUBMITTED, Status.DELIVERED):
+        for part in (1, 2, 3):
+            yield story.status(status, part, 3)
+
+
+def _rejected(story: Story) -> Iterator[Told]:
+    yield story.requested()
+    yield story.status(Status.REJECTED, part=0, try_number=0, reason="no-number")
+
+
+def _returned(story: Story) -> Iterator[Told]:
+    yield story.requested()
+    yield story.dispatched()
+    yield story.returned(refused_part=1, refused_try=1)
+    story.phone = "+4915187654321"
+    yield story.dispatched()
+    yield story.status(Status.SUBMITTED)
+    yield story.status(Status.DELIVERED)
+
+
+def _throttled(story: Story) -> Iterator[Told]:
+    yield story.requested()
+    yield story.dispatched()
+    yield story.status(Status.REFUSED, try_number=1, reason="throttled")
+    yield story.status(Status.SUBMITTED, try_number=2)
+    yield story.status(Status.EXPIRED, try_number=2, reason="expired")
+
+
+def _doubted(story: Story) -> Iterator[Told]:
+    yield story.requested()
+    yield story.dispatched()
+    yield story.status(Status.IN_DOUBT, reason="connection-lost")
+    yield story.returned()
+    yield story.dispatched()
+    yield story.status(Status.SUBMITTED)
+    yield story.status(Status.FAILED, reason="absent")
+
+
+_WAYS = (_usual, _three_parts, _rejected, _returned, _throttled, _doubted)
