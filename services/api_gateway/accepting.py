@@ -1,0 +1,163 @@
+"""From a valid request to a durable one: reserve its key if it has one, publish its event, and only then answer (rule 1)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+
+import structlog
+
+from libs.bus.errors import PublishFailed, is_transient
+from libs.bus.port import Outgoing, Publisher
+from libs.contracts.http import Accepted
+from libs.service_kit.crash_points import crash_point
+from libs.service_kit.metrics import MESSAGES_ACCEPTED
+from services.api_gateway.gatherer import Gatherer, Overloaded
+from services.api_gateway.idempotency import InProgress, Ledger, OtherBody, Publish, Published, Reservation, Verdict
+from services.api_gateway.known_keys import KnownKeys, in_progress, other_body
+from services.api_gateway.neighbours import Neighbour
+from services.api_gateway.numbers import Numbers
+from services.api_gateway.problems import ProblemError, unavailable
+from services.api_gateway.requests import Repeatable, Request, accepted, to_event
+
+log = structlog.get_logger()
+
+
+class Accepter:
+    """Accepts requests. Make it in a running loop; `stop` serves what waits.
+
+    Requests with and without a key gather apart, so that those without go on while Postgres is away, as long as there are numbers.
+    """
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        ledger: Ledger,
+        numbers: Numbers,
+        *,
+        gather_seconds: float,
+        timeout_seconds: float,
+        kafka: Neighbour,
+        postgres: Neighbour,
+    ) -> None:
+        self._publisher = publisher
+        self._ledger = ledger
+        self._numbers = numbers
+        self._kafka = kafka
+        self._postgres = postgres
+        self._keys = KnownKeys(ledger)
+        self._plain = Gatherer(self._flush_plain, gather_seconds=gather_seconds, timeout_seconds=timeout_seconds)
+        self._keyed = Gatherer(self._flush_keyed, gather_seconds=gather_seconds, timeout_seconds=timeout_seconds)
+
+    async def accept(self, request: Request) -> Accepted:
+        """Returns once Kafka has the event. Raises the problems 409 and 422 (key in use) and 503."""
+        asked = request.repeatable
+        try:
+            if asked is None:
+                return await self._plain.ask(request)
+            if (answer := self._keys.enter(asked)) is not None:
+                return answer
+            try:
+                return await self._keyed.ask(request)
+            finally:
+                self._keys.leave(asked)
+        except Overloaded:
+            raise unavailable("too many requests wait already; this one was not accepted", retry_after=1) from None
+
+    async def stop(self) -> None:
+        await asyncio.gather(self._plain.stop(), self._keyed.stop())
+        await self._keys.stop()
+
+    async def _flush_plain(self, requests: Sequence[Request], deadline: float) -> list[Accepted | Exception]:
+        numbers = await self._take_numbers(len(requests))
+        new = [to_event(request, number) for request, number in zip(requests, numbers, strict=True)]
+        await self._publish([record for _, record in new], deadline)
+        _count(requests)
+        return [accepted(message_id, number) for (message_id, _), number in zip(new, numbers, strict=True)]
+
+    async def _flush_keyed(self, requests: Sequence[Request], deadline: float) -> list[Accepted | Exception]:
+        verdicts = await self._reserve(requests)
+        crash_point("api_gateway.reserve-publish")
+        claimed = [(r, v) for r, v in zip(requests, verdicts, strict=True) if isinstance(v, Publish)]
+        failure = await self._publish_claimed(claimed, deadline)
+        if claimed and failure is None:
+            crash_point("api_gateway.publish-mark")
+            _count([request for request, _ in claimed])
+            self._keys.published({_key(r): accepted(v.message_id, v.number) for r, v in claimed})
+        return [_answer(verdict, failure) for verdict in verdicts]
+
+    async def _reserve(self, requests: Sequence[Request]) -> list[Verdict]:
+        numbers = await self._take_numbers(len(requests))
+        reservations = list[Reservation]()
+        for request, number in zip(requests, numbers, strict=True):
+            message_id, record = to_event(request, number)
+            asked = _key(request)
+            reservations.append(Reservation(asked.key, asked.body_hash, message_id, number, record))
+        try:
+            verdicts = await self._ledger.reserve(reservations)
+        except Exception as error:
+            raise self._postgres_failed(error, "the Idempotency-Key could not be stored: send it again") from error
+        self._postgres.answered()
+        return verdicts
+
+    async def _publish_claimed(
+        self, claimed: Sequence[tuple[Request, Publish]], deadline: float
+    ) -> ProblemError | None:
+        """Publish, and give the claims back if that fails: then a retry need not wait for them to run out."""
+        if not claimed:
+            return None
+        try:
+            await self._publish([verdict.record for _, verdict in claimed], deadline)
+        except ProblemError as failure:
+            try:
+                await self._ledger.release([_key(request).key for request, _ in claimed])
+            except Exception as error:
+                log.warning("claims not given back", keys=len(claimed), reason=type(error).__name__)
+            return failure
+        return None
+
+    async def _take_numbers(self, count: int) -> list[int]:
+        try:
+            return await self._numbers.take(count)
+        except Exception as error:
+            raise self._postgres_failed(error, "no message numbers are left; nothing was accepted") from error
+
+    async def _publish(self, records: Sequence[Outgoing], deadline: float) -> None:
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._publisher.publish_many(records)
+        except (PublishFailed, TimeoutError) as error:
+            self._kafka.failed()
+            log.warning("events not acknowledged", records=len(records), reason=str(error) or "out of time")
+            raise unavailable("Kafka did not acknowledge the message in time; it may still go out") from None
+        self._kafka.answered()
+
+    def _postgres_failed(self, error: Exception, words: str) -> Exception:
+        if not is_transient(error):
+            return error
+        self._postgres.failed()
+        log.warning("postgres did not answer", reason=type(error).__name__)
+        return unavailable(words)
+
+
+def _key(request: Request) -> Repeatable:
+    assert request.repeatable is not None
+    return request.repeatable
+
+
+def _answer(verdict: Verdict, failure: ProblemError | None) -> Accepted | Exception:
+    match verdict:
+        case Publish():
+            return failure or accepted(verdict.message_id, verdict.number)
+        case Published():
+            return accepted(verdict.message_id, verdict.number)
+        case OtherBody():
+            return other_body()
+        case InProgress():
+            return in_progress(verdict.seconds_left)
+
+
+def _count(requests: Sequence[Request]) -> None:
+    for priority, messages in Counter(request.sms.priority for request in requests).items():
+        MESSAGES_ACCEPTED.labels(priority).inc(messages)

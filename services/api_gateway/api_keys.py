@@ -1,0 +1,94 @@
+"""Who calls: API keys with tenant, scopes and a rate of requests."""
+
+from __future__ import annotations
+
+import hmac
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+from http import HTTPStatus
+
+from libs.service_kit.config_file import ApiKey, Scope
+from services.api_gateway.problems import ProblemError
+
+REALM = 'Bearer realm="postrider"'
+
+
+class TokenBucket:
+    """A rate of requests per second, with a burst of one second's worth (at least one). It is this replica's own."""
+
+    def __init__(self, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_second = per_second
+        self._clock = clock
+        self._size = max(1.0, per_second)
+        self._tokens = self._size
+        self._at = clock()
+
+    def take(self) -> float:
+        """Take one token: 0, or the seconds until there is one."""
+        now = self._clock()
+        self._tokens = min(self._size, self._tokens + (now - self._at) * self._per_second)
+        self._at = now
+        if self._tokens < 1:
+            return (1 - self._tokens) / self._per_second
+        self._tokens -= 1
+        return 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A known API key. `name` is what events and metrics may say of it."""
+
+    name: str
+    tenant: str
+    scopes: frozenset[Scope]
+    digest: bytes
+    bucket: TokenBucket | None
+
+
+NOBODY = Caller("", "", frozenset(), b"", None)
+"""Whoever asks for what is open to all."""
+
+
+class ApiKeys:
+    """The keys of the configuration, by the SHA-256 of each: a key itself is not kept."""
+
+    def __init__(self, keys: Iterable[ApiKey]) -> None:
+        self._callers: dict[bytes, Caller] = {}
+        for key in keys:
+            bucket = TokenBucket(key.requests_per_second) if key.requests_per_second else None
+            self._callers[key.sha256] = Caller(key.name, key.tenant, key.scopes, key.sha256, bucket)
+
+    def authenticate(self, authorization: str | None, scope: Scope) -> Caller:
+        """The caller of `Authorization: Bearer <key>`. Raises the problems 401, 403 (scope missing) and 429 (too fast)."""
+        scheme, _, key = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not key:
+            raise ProblemError(
+                HTTPStatus.UNAUTHORIZED,
+                "Authorization: an API key is needed, as in `Authorization: Bearer <key>`",
+                headers={"WWW-Authenticate": REALM},
+            )
+        digest = sha256(key.strip().encode(errors="surrogateescape")).digest()
+        # What an attacker could learn from the time of this look-up is a digest's hash, from which no key follows.
+        caller = self._callers.get(digest)
+        if caller is None or not hmac.compare_digest(caller.digest, digest):
+            raise ProblemError(
+                HTTPStatus.UNAUTHORIZED,
+                "Authorization: this API key is not known",
+                headers={"WWW-Authenticate": f'{REALM}, error="invalid_token"'},
+            )
+        if caller.bucket is not None and (wait := caller.bucket.take()):
+            raise ProblemError(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                "the rate of requests of this API key is used up",
+                retry_after=math.ceil(wait),
+            )
+        if scope not in caller.scopes:
+            raise ProblemError(
+                HTTPStatus.FORBIDDEN,
+                f"this API key lacks the scope {scope}",
+                headers={"WWW-Authenticate": f'{REALM}, error="insufficient_scope", scope="{scope}"'},
+            )
+        return caller

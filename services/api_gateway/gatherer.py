@@ -1,0 +1,87 @@
+"""Requests gather for a few milliseconds and are then served together: one flush at a time, the larger the more there is to do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+Flush = Callable[[Sequence[T], float], Awaitable[Sequence[R | Exception]]]
+"""Serves the items; answers a result or an exception for each. Is told the loop's time by which it should be done."""
+
+MAX_BATCH = 2_000
+MAX_WAITING = 20_000
+LEAST_SECONDS = 0.5
+"""What a flush is given at least, however long its items have waited for the one before."""
+
+
+class Overloaded(Exception):  # noqa: N818 - a condition of ours, not a fault
+    """Too many items wait already."""
+
+
+class Gatherer(Generic[T, R]):
+    """Collects what is asked and flushes it together. Costs one future per item, no task."""
+
+    def __init__(self, flush: Flush[T, R], *, gather_seconds: float, timeout_seconds: float) -> None:
+        self._flush = flush
+        self._gather_seconds = gather_seconds
+        self._timeout_seconds = timeout_seconds
+        self._items: list[T] = []
+        self._futures: list[asyncio.Future[R]] = []
+        self._first_at = 0.0
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.create_task(self._run())
+
+    async def ask(self, item: T) -> R:
+        """The item's result. Raises what the flush has for it, and `Overloaded`."""
+        if len(self._items) >= MAX_WAITING or self._stopping:
+            raise Overloaded
+        if not self._items:
+            self._first_at = self._loop.time()
+            self._wake.set()
+        future: asyncio.Future[R] = self._loop.create_future()
+        self._items.append(item)
+        self._futures.append(future)
+        return await future
+
+    async def stop(self) -> None:
+        """Serve what waits, and end."""
+        self._stopping = True
+        self._wake.set()
+        with suppress(asyncio.CancelledError):
+            await self._task
+
+    async def _run(self) -> None:
+        while self._items or not self._stopping:
+            await self._wake.wait()
+            if not self._stopping:
+                await asyncio.sleep(self._gather_seconds)
+            items, futures = self._items[:MAX_BATCH], self._futures[:MAX_BATCH]
+            deadline = max(self._first_at + self._timeout_seconds, self._loop.time() + LEAST_SECONDS)
+            del self._items[:MAX_BATCH], self._futures[:MAX_BATCH]
+            self._first_at = self._loop.time()
+            if not self._items and not self._stopping:
+                self._wake.clear()
+            if items:
+                await self._serve(items, futures, deadline)
+
+    async def _serve(self, items: list[T], futures: list[asyncio.Future[R]], deadline: float) -> None:
+        try:
+            results = await self._flush(items, deadline)
+            if len(results) != len(items):
+                raise RuntimeError(f"a flush of {len(items)} items gave {len(results)} results")
+        except Exception as error:
+            results = [error] * len(items)
+        for future, result in zip(futures, results, strict=True):
+            if future.done():  # its caller has gone
+                continue
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)

@@ -1,0 +1,96 @@
+"""The API gateway: the one front door. `python -m services.api_gateway.main`."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+import aiohttp
+
+from libs.bus.admin import ensure_topics
+from libs.bus.producer import Producer
+from libs.contracts.asyncapi import asyncapi
+from libs.contracts.topics import REQUESTED, REQUESTED_HIGH
+from libs.service_kit.config_file import ConfigFileError, Configuration, load_configuration
+from libs.service_kit.lifecycle import Lifecycle, run_service
+from libs.service_kit.settings import load_settings
+from libs.storage.database import Pool, open_database
+from services.api_gateway.accepting import Accepter
+from services.api_gateway.api_keys import ApiKeys
+from services.api_gateway.handlers import Services
+from services.api_gateway.idempotency import Ledger, sweep_always
+from services.api_gateway.neighbours import Neighbour
+from services.api_gateway.numbers import BLOCK, Numbers
+from services.api_gateway.openapi import openapi
+from services.api_gateway.routes import ROUTES
+from services.api_gateway.server import Dispatcher, serve
+from services.api_gateway.settings import Settings
+from services.api_gateway.upstreams import CONNECT_SECONDS, Upstream
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+READY_AGAIN_SECONDS = 5.0
+"""After a failure at Kafka, readiness comes back by itself: only traffic can show whether Kafka is there again."""
+
+
+async def start(life: Lifecycle, settings: Settings, configuration: Configuration) -> None:
+    """Neighbours first, the door last. The stop goes the other way: close the door, answer what is inside, let go."""
+    await life.serve_ops()
+    kafka, postgres = Neighbour("Kafka", forget_after=READY_AGAIN_SECONDS), Neighbour("Postgres")
+    life.ready_when("kafka", kafka.missing)
+    life.ready_when("postgres", postgres.missing)
+
+    async def open_pool() -> Pool:
+        dsn = settings.postgres_dsn.unicode_string()
+        return await open_database(dsn, "api", MIGRATIONS, settings.postgres_connections)
+
+    ledger = Ledger(await life.part("postgres", open_pool, lambda pool: pool.close()))
+    numbers = Numbers(ledger.next_block)
+    await life.part("numbers", lambda: numbers.fetch(BLOCK), lambda _: numbers.stop())
+    life.background("sweep", sweep_always(ledger, postgres))
+    bootstrap = settings.kafka_bootstrap_servers
+    await life.part("topics", lambda: ensure_topics(bootstrap, (REQUESTED, REQUESTED_HIGH)))
+    producer = Producer(bootstrap, "api_gateway", delivery_timeout=settings.accept_timeout_seconds)
+    await life.part("kafka", producer.start, lambda _: producer.stop())
+    accepter = Accepter(
+        producer,
+        ledger,
+        numbers,
+        gather_seconds=settings.gather_seconds,
+        timeout_seconds=settings.accept_timeout_seconds,
+        kafka=kafka,
+        postgres=postgres,
+    )
+    life.on_stop("accepter", accepter.stop)
+    timeout = aiohttp.ClientTimeout(total=settings.forward_timeout_seconds, connect=CONNECT_SECONDS)
+    session = aiohttp.ClientSession(timeout=timeout)
+    life.on_stop("upstreams", session.close)
+    token = settings.internal_token.get_secret_value()
+    services = Services(
+        accepter=accepter,
+        resolver=Upstream("resolver", str(settings.resolver_url), token, session),
+        projection=Upstream("projection", str(settings.projection_url), token, session),
+        default_validity=timedelta(seconds=configuration.validity_seconds),
+        openapi=json.dumps(openapi(ROUTES)).encode(),
+        asyncapi=json.dumps(asyncapi()).encode(),
+    )
+    dispatcher = Dispatcher(ROUTES, ApiKeys(configuration.api_keys), services)
+    await life.part(
+        "api server",
+        lambda: serve(dispatcher, settings.api_host, settings.api_port),
+        lambda runner: runner.cleanup(),
+    )
+
+
+def main() -> None:
+    settings = load_settings(Settings)
+    try:
+        configuration = load_configuration(settings.postrider_config)
+    except ConfigFileError as error:
+        raise SystemExit(f"{error}") from None
+    run_service("api_gateway", settings, partial(start, settings=settings, configuration=configuration))
+
+
+if __name__ == "__main__":
+    main()

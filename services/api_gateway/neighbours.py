@@ -1,0 +1,30 @@
+"""Whether Kafka and Postgres answered when last asked: what readiness says."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+
+class Neighbour:
+    """Remembers a failure until the next success, or for `forget_after` seconds where success needs traffic to show."""
+
+    def __init__(
+        self, name: str, forget_after: float = float("inf"), clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._name = name
+        self._forget_after = forget_after
+        self._clock = clock
+        self._lost_at: float | None = None
+
+    def answered(self) -> None:
+        self._lost_at = None
+
+    def failed(self) -> None:
+        self._lost_at = self._clock()
+
+    def missing(self) -> str | None:
+        """A readiness check."""
+        if self._lost_at is None or self._clock() - self._lost_at > self._forget_after:
+            return None
+        return f"{self._name} did not answer"

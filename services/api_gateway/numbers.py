@@ -1,0 +1,54 @@
+"""Numbers for messages, from a Postgres sequence in blocks: most take nothing from Postgres."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+log = structlog.get_logger()
+
+BLOCK = 10_000
+"""What one value of the sequence stands for; the sequence's increment in the migration."""
+
+
+class Numbers:
+    """A stock of unused numbers. `next_block` answers the first number of a block that nobody else has.
+
+    A block is fetched ahead when less than one is left, so that the stock outlasts a short absence of Postgres.
+    """
+
+    def __init__(self, next_block: Callable[[], Awaitable[int]]) -> None:
+        self._next_block = next_block
+        self._stock: deque[int] = deque()
+        self._fetching = asyncio.Lock()
+        self._ahead: asyncio.Task[None] | None = None
+
+    async def take(self, count: int) -> list[int]:
+        """That many numbers. Raises what `next_block` raises when the stock is used up."""
+        while len(self._stock) < count:
+            await self.fetch(count)
+        taken = [self._stock.popleft() for _ in range(count)]
+        if len(self._stock) < BLOCK and (self._ahead is None or self._ahead.done()):
+            self._ahead = asyncio.create_task(self._fetch_ahead())
+        return taken
+
+    async def fetch(self, least: int) -> None:
+        """Add blocks until there are that many numbers."""
+        async with self._fetching:
+            while len(self._stock) < least:
+                first = await self._next_block()
+                self._stock.extend(range(first, first + BLOCK))
+
+    async def stop(self) -> None:
+        if self._ahead is not None:
+            self._ahead.cancel()
+            await asyncio.gather(self._ahead, return_exceptions=True)
+
+    async def _fetch_ahead(self) -> None:
+        try:
+            await self.fetch(BLOCK)
+        except Exception as error:
+            log.warning("numbers could not be fetched ahead", left=len(self._stock), reason=type(error).__name__)

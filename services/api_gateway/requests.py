@@ -1,0 +1,88 @@
+"""A valid request to send, and the event that it becomes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from libs.bus.codec import encode
+from libs.bus.port import Outgoing
+from libs.contracts.events import Leg, Message, MessageEvent, PersonKind, Recipient, SmsRequested, event_id, person_key
+from libs.contracts.http import Accepted, SendSms
+from libs.contracts.message_ids import new_message_id, time_of
+from libs.contracts.statuses import Status
+from libs.contracts.topics import requested
+from services.api_gateway.api_keys import Caller
+
+SOURCE = "postrider/api_gateway"
+
+
+@dataclass(frozen=True, slots=True)
+class Repeatable:
+    """What makes a request repeatable: its key (tenant/API key/Idempotency-Key) and a hash of its body.
+
+    The hash is over the bytes as they came, not over the parsed request: a retry repeats its bytes, and a hash of the parsed form
+    would change with the model and refuse honest retries across a new version.
+    """
+
+    key: str
+    body_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request that passed every check. `validity`: for how long it may be sent, from its acceptance on."""
+
+    caller: Caller
+    sms: SendSms
+    validity: timedelta
+    traceparent: str
+    repeatable: Repeatable | None = None
+
+
+def accepted(message_id: UUID, number: int) -> Accepted:
+    """The answer to a request that is durable."""
+    return Accepted(id=message_id, number=number, status=Status.ACCEPTED, location=f"/sms/{message_id}")
+
+
+def to_event(request: Request, number: int) -> tuple[UUID, Outgoing]:
+    """A new message id, whose time is the time of acceptance, and the record to publish under it."""
+    sms = request.sms
+    message_id = new_message_id()
+    accepted_at = time_of(message_id)
+    recipient = _recipient(sms)
+    event = MessageEvent(
+        id=event_id(SmsRequested.TYPE, message_id, 1, 1),
+        type=SmsRequested.TYPE,
+        source=SOURCE,
+        time=accepted_at,
+        subject=message_id,
+        data=SmsRequested(
+            message=Message(
+                tenant=request.caller.tenant,
+                recipient=recipient,
+                number=number,
+                text=sms.message,
+                accepted_at=accepted_at,
+                valid_until=accepted_at + request.validity,
+                priority=sms.priority,
+                sender_id=sms.sender_id,
+                tags=sms.tags,
+            ),
+            leg=Leg(1, 1, accepted_at),
+            requested_by=request.caller.name,
+            custom_data=sms.custom_data,
+        ),
+        traceparent=request.traceparent,
+    )
+    return message_id, Outgoing(
+        requested(sms.priority).name, person_key(request.caller.tenant, recipient), encode(event)
+    )
+
+
+def _recipient(sms: SendSms) -> Recipient:
+    if sms.client_id is not None:
+        return Recipient(PersonKind.CLIENT, sms.client_id)
+    assert sms.staff_id is not None  # the model holds exactly one
+    return Recipient(PersonKind.STAFF, sms.staff_id)

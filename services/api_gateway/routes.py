@@ -1,0 +1,182 @@
+"""Every route of the API, once: what serves it, what it takes and answers, who may call it. OpenAPI is made from this table."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
+from urllib.parse import unquote
+
+from aiohttp import web
+
+from libs.contracts.events import PersonKind
+from libs.contracts.http import (
+    PERSON_PATHS,
+    Accepted,
+    ApiModel,
+    Person,
+    PersonIn,
+    SendSms,
+    SmsPage,
+    SmsQuery,
+    SmsWithHistory,
+)
+from libs.service_kit.config_file import Scope
+from services.api_gateway import handlers
+from services.api_gateway.calls import Call
+from services.api_gateway.handlers import IDEMPOTENCY_KEY, Services
+from services.api_gateway.problems import ProblemError
+
+Handler = Callable[[Services, Call], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One operation. `scope` None: open to all. `problems` are the errors beyond those that any route may answer."""
+
+    method: str
+    path: str
+    handler: Handler
+    name: str
+    summary: str
+    answers: Mapping[int, type[ApiModel] | None]
+    scope: Scope | None
+    body: type[ApiModel] | None = None
+    query: type[ApiModel] | None = None
+    headers: Mapping[str, str] | None = None
+    problems: tuple[int, ...] = ()
+
+
+def _person_routes(kind: PersonKind) -> tuple[Route, ...]:
+    path = f"/{PERSON_PATHS[kind]}/{{id}}"
+    title = "Client" if kind is PersonKind.CLIENT else "Staff"
+    return (
+        Route(
+            method="PUT",
+            path=path,
+            handler=partial(handlers.put_person, kind=kind),
+            name=f"put{title}",
+            summary="Say all that is known of this person. A message sent after the answer goes to the new number.",
+            body=PersonIn,
+            answers={200: Person, 201: Person},
+            scope=Scope.CONTACTS,
+            problems=(400, 413, 415),
+        ),
+        Route(
+            method="GET",
+            path=path,
+            handler=partial(handlers.get_person, kind=kind),
+            name=f"get{title}",
+            summary="What is known of this person.",
+            answers={200: Person},
+            scope=Scope.CONTACTS_READ,
+            problems=(400, 404),
+        ),
+        Route(
+            method="DELETE",
+            path=path,
+            handler=partial(handlers.delete_person, kind=kind),
+            name=f"delete{title}",
+            summary="Forget this person: messages to them are rejected from now on.",
+            answers={204: None},
+            scope=Scope.CONTACTS,
+            problems=(400, 404),
+        ),
+    )
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        method="POST",
+        path="/sms",
+        handler=handlers.send_sms,
+        name="sendSms",
+        summary="Send an SMS to a person. 202: it is durable, and what becomes of it is at `location`.",
+        body=SendSms,
+        answers={202: Accepted},
+        scope=Scope.SEND,
+        headers={
+            IDEMPOTENCY_KEY: "1 to 255 printable ASCII characters. A repeat within 24 hours with the same body gets the same "
+            "answer and sends nothing anew."
+        },
+        problems=(400, 409, 413, 415, 422),
+    ),
+    Route(
+        method="GET",
+        path="/sms",
+        handler=handlers.list_sms,
+        name="listSms",
+        summary="Messages, newest first, a page at a time.",
+        query=SmsQuery,
+        answers={200: SmsPage},
+        scope=Scope.READ,
+        problems=(400,),
+    ),
+    Route(
+        method="GET",
+        path="/sms/{id}",
+        handler=handlers.get_sms,
+        name="getSms",
+        summary="A message with its history.",
+        answers={200: SmsWithHistory},
+        scope=Scope.READ,
+        problems=(400, 404),
+    ),
+    *_person_routes(PersonKind.CLIENT),
+    *_person_routes(PersonKind.STAFF),
+    Route(
+        method="GET",
+        path="/openapi.json",
+        handler=handlers.get_openapi,
+        name="openapi",
+        summary="This API, as OpenAPI 3.1.",
+        answers={200: None},
+        scope=None,
+    ),
+    Route(
+        method="GET",
+        path="/asyncapi.json",
+        handler=handlers.get_asyncapi,
+        name="asyncapi",
+        summary="The topics and their events, as AsyncAPI 3.0.",
+        answers={200: None},
+        scope=None,
+    ),
+)
+
+
+class Router:
+    """Finds the route of a request. A path's parameters are whole segments: `/clients/{id}`."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._exact: dict[str, dict[str, Route]] = {}
+        self._templates: dict[tuple[str | None, ...], dict[str, Route]] = {}
+        for route in routes:
+            if "{" not in route.path:
+                methods = self._exact.setdefault(route.path, {})
+            else:
+                steps = tuple(None if step.startswith("{") else step for step in route.path.split("/"))
+                methods = self._templates.setdefault(steps, {})
+            methods[route.method] = route
+
+    def find(self, method: str, raw_path: str) -> tuple[Route, Mapping[str, str]]:
+        """The route and the path's parameters, decoded. Raises the problems 404 and 405."""
+        methods, values = self._exact.get(raw_path), ()
+        if methods is None:
+            methods, values = self._find_template(raw_path)
+        route = methods.get(method)
+        if route is None:
+            allowed = ", ".join(sorted(methods))
+            raise ProblemError(HTTPStatus.METHOD_NOT_ALLOWED, f"this path takes {allowed}", headers={"Allow": allowed})
+        if not values:
+            return route, {}
+        names = (step[1:-1] for step in route.path.split("/") if step.startswith("{"))
+        return route, dict(zip(names, values, strict=True))
+
+    def _find_template(self, raw_path: str) -> tuple[dict[str, Route], tuple[str, ...]]:
+        steps = raw_path.split("/")
+        for template, methods in self._templates.items():
+            if len(template) == len(steps) and all(a in (None, b) for a, b in zip(template, steps, strict=True)):
+                return methods, tuple(unquote(s) for t, s in zip(template, steps, strict=True) if t is None)
+        raise ProblemError(HTTPStatus.NOT_FOUND, "there is nothing at this path")
