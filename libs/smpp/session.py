@@ -106,7 +106,11 @@ class Session(asyncio.Protocol):
             frames.append(frame)
         if frames:
             self._settled.clear()
-            transport.write(b"".join(frames))
+            try:
+                transport.write(b"".join(frames))
+            except Exception:  # some bytes may have left: they count as written, and end with the session
+                _log.exception("smpp_write_failed", count=len(frames))
+                self.end("writing to the connection failed", cut=True)
         if self._next_sequence > _MAX_SEQUENCE - _SPARE_SEQUENCES - self._config.window:
             self._draining = True  # numbers are never reused: a late answer could meet the wrong token
             self._last_unbind = self._loop.create_task(self.unbind(self._config.response_timeout_seconds))

@@ -206,6 +206,7 @@ async def test_responses_to_nothing_are_ignored() -> None:
         connection.send(50, pdus.EnquireLink())
         await until(lambda: 50 in connection.of(pdus.EnquireLinkResp))
         assert owner.answers == [Answer("a", ANSWERED, 0, "x")]
+        assert not connection.of(pdus.GenericNack)
         assert session.bound
 
 
@@ -253,6 +254,18 @@ async def test_a_connection_lost_in_flight_is_told_for_every_open_token() -> Non
         assert session.submit_many(submissions("c")) == [
             Unsent("c", UnsentReason.NOT_BOUND, "the session is not bound")
         ]
+
+
+async def test_a_write_that_fails_counts_as_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_transport: object, _data: bytes) -> None:
+        raise RuntimeError("a bug of the event loop")
+
+    async with scripted_smsc(silent) as smsc, bound(smsc) as (owner, session, _):
+        with monkeypatch.context() as patch:
+            patch.setattr("asyncio.selector_events._SelectorSocketTransport.write", fail)
+            assert session.submit_many(submissions("a")) == []
+        assert await session.wait_closed() == "writing to the connection failed"
+        assert owner.answers == [Answer("a", SESSION_CLOSED)]
 
 
 async def test_answers_that_came_before_the_end_count() -> None:
@@ -382,6 +395,20 @@ async def test_a_deliver_before_the_bind_is_refused() -> None:
 
 
 # Ending.
+
+
+async def test_unbinding_waits_for_open_answers() -> None:
+    async with scripted_smsc(silent) as smsc, bound(smsc) as (owner, session, connection):
+        session.submit_many(submissions("a"))
+        await until(lambda: connection.of(SubmitSm))
+        unbinding = asyncio.create_task(session.unbind(drain_seconds=5.0))
+        await until(lambda: session.free_window == 0)
+        connection.send(50, pdus.EnquireLink())
+        await until(lambda: connection.of(pdus.EnquireLinkResp))
+        assert not connection.of(pdus.Unbind)
+        connection.send(2, pdus.SubmitSmResp(0, "x"))
+        await unbinding
+        assert owner.answers == [Answer("a", ANSWERED, 0, "x")]
 
 
 async def test_unbinding_waits_for_open_answers_and_delivers() -> None:
