@@ -1,0 +1,105 @@
+"""A batch of records in, the statuses they bring out: stored, then published, then (by the consumer) committed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from libs.bus.codec import AnyEvent, encode
+from libs.bus.consumer import Batch
+from libs.bus.errors import BadRecord
+from libs.bus.port import KeyValue, Publisher
+from libs.contracts import topics
+from libs.contracts.events import GatewayReceipt, MessageEvent, Reason, SmsStatus
+from libs.contracts.statuses import Status
+from libs.phone_numbers.privacy import fingerprint
+from libs.service_kit.crash_points import crash_point
+from libs.service_kit.metrics import RECEIPTS_MATCHED
+from libs.storage.database import Pool
+from services.receipts import correlation
+from services.receipts.matching import Attempt, Doubt, Match, Receipt, Registration
+from services.receipts.statuses import statuses
+
+
+async def handle(batch: Batch, pool: Pool, publisher: Publisher, destination_key: bytes) -> None:
+    """Register ids, note doubts, match receipts; publish what that brought to light."""
+    registrations, doubts, receipts = sort_out((r.event for r in batch.records), destination_key)
+    if not (registrations or doubts or receipts):
+        return
+    crash_point("receipts.receive-store")
+    matches: list[Match] = []
+    async with pool.acquire() as connection:
+        if registrations:
+            matches += await correlation.register(connection, registrations)
+        if doubts:
+            matches += await correlation.doubt(connection, doubts)
+        if receipts:
+            matches += await correlation.match(connection, receipts)
+    crash_point("receipts.store-publish")
+    await publisher.publish(topics.STATUS.name, outgoing(matches))
+    crash_point("receipts.publish-commit")
+    for (gateway, state), count in Counter((m.receipt.gateway, m.receipt.state) for m in matches).items():
+        RECEIPTS_MATCHED.labels(gateway, state).inc(count)
+
+
+def sort_out(
+    events: Iterable[AnyEvent], destination_key: bytes
+) -> tuple[list[Registration], list[Doubt], list[Receipt]]:
+    """What of a batch concerns us. Raises BadRecord for a receipt without an id, which nothing could ever match."""
+    registrations: list[Registration] = []
+    doubts: list[Doubt] = []
+    receipts: list[Receipt] = []
+
+    def compared(number: str | None) -> bytes | None:
+        return fingerprint(number, destination_key) if number else None
+
+    for event in events:
+        data = event.data
+        if isinstance(data, SmsStatus):
+            if data.gateway is None or not isinstance(event, MessageEvent):
+                continue
+            if data.status is Status.SUBMITTED and data.provider_id:
+                attempt = _attempt(event, data, compared(data.destination))
+                registrations.append(Registration(data.gateway, data.provider_id, 0, attempt, data.observed_at))
+            elif data.status is Status.IN_DOUBT and data.reference is not None and data.destination:
+                attempt = _attempt(event, data, compared(data.destination))
+                doubts.append(Doubt(data.gateway, data.reference, attempt, data.observed_at))
+        elif isinstance(data, GatewayReceipt):
+            if not data.provider_id:
+                raise BadRecord(Reason("receipt.without-id", "provider_id: is empty"))
+            receipts.append(
+                Receipt(
+                    data.gateway,
+                    data.provider_id,
+                    event.id,
+                    data.state,
+                    data.error,
+                    data.carrier_time,
+                    data.observed_at,
+                    data.reference,
+                    compared(data.destination),
+                    event.traceparent,
+                )
+            )
+    return registrations, doubts, receipts
+
+
+def outgoing(matches: Sequence[Match]) -> list[KeyValue]:
+    """The records that matches bring, keyed by message id."""
+    return [(str(event.subject).encode(), encode(event)) for m in matches for event in statuses(m)]
+
+
+def _attempt(event: MessageEvent[SmsStatus], data: SmsStatus, destination: bytes | None) -> Attempt:
+    return Attempt(
+        event.subject,
+        data.leg.cycle,
+        data.leg.leg,
+        data.leg.leg_at,
+        data.part,
+        data.parts,
+        data.try_number,
+        data.tenant,
+        data.recipient.kind,
+        data.recipient.id,
+        destination,
+    )

@@ -1,0 +1,63 @@
+"""What a receipt says of its attempt, as `sms.status` events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from libs.contracts.events import Leg, MessageEvent, Reason, ReceiptState, Recipient, SmsStatus, event_id
+from libs.contracts.statuses import Status
+from services.receipts.matching import Match
+
+SOURCE = "postrider/receipts"
+
+STATUSES: dict[ReceiptState, Status] = {
+    ReceiptState.ENROUTE: Status.BUFFERED,
+    ReceiptState.ACCEPTED: Status.BUFFERED,
+    ReceiptState.UNKNOWN: Status.UNKNOWN,
+    ReceiptState.DELIVERED: Status.DELIVERED,
+    ReceiptState.EXPIRED: Status.EXPIRED,
+    ReceiptState.UNDELIVERABLE: Status.FAILED,
+    ReceiptState.DELETED: Status.FAILED,
+    ReceiptState.REJECTED: Status.REJECTED,
+}
+
+
+def statuses(match: Match) -> Iterator[MessageEvent[SmsStatus]]:
+    """The status that the receipt brings; before it `submitted`, where the receipt is what proved the attempt accepted."""
+    receipt = match.receipt
+    if match.resolves_doubt:
+        yield _event(match, Status.SUBMITTED, Reason("receipt.doubt-resolved", "a receipt named the attempt in doubt"))
+    yield _event(match, STATUSES[receipt.state], _reason(receipt.state, receipt.error))
+
+
+def _reason(state: ReceiptState, error: str | None) -> Reason | None:
+    """The carrier's word and its error. Delivery needs no reason."""
+    if state is ReceiptState.DELIVERED:
+        return None
+    return Reason(f"receipt.{state}", f"err {error}" if error else f"the carrier says {state}")
+
+
+def _event(match: Match, status: Status, reason: Reason | None) -> MessageEvent[SmsStatus]:
+    receipt, attempt = match.receipt, match.registration.attempt
+    return MessageEvent(
+        id=event_id(SmsStatus.TYPE, *attempt.coordinates, status, receipt.id),
+        type=SmsStatus.TYPE,
+        source=SOURCE,
+        time=receipt.observed_at,
+        subject=attempt.message_id,
+        traceparent=receipt.traceparent,
+        data=SmsStatus(
+            tenant=attempt.tenant,
+            recipient=Recipient(attempt.kind, attempt.person),
+            leg=Leg(attempt.cycle, attempt.leg, attempt.leg_at),
+            part=attempt.part,
+            parts=attempt.parts,
+            try_number=attempt.try_number,
+            status=status,
+            observed_at=receipt.observed_at,
+            gateway=receipt.gateway,
+            provider_id=receipt.provider_id,
+            reason=reason,
+            carrier_time=receipt.carrier_time,
+        ),
+    )

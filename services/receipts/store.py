@@ -1,0 +1,178 @@
+"""Provider ids, parked receipts and doubts in Postgres: one statement per batch, by sorted keys where rows are locked."""
+# ruff: noqa: S608 - the statements are put together from the constants below alone
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from asyncpg import Record
+
+from libs.contracts.events import PersonKind, ReceiptState
+from libs.storage.partitions import Connection
+from services.receipts.matching import Attempt, Doubt, Key, Receipt, Registration
+
+_ATTEMPT = "message_id, cycle, leg, leg_at, part, parts, try_number, tenant, kind, person, destination"
+_ATTEMPT_TYPES = "uuid, int, int, timestamptz, int, int, int, text, text, text, bytea"
+_REGISTRATION = f"gateway, provider_id, reuse, {_ATTEMPT}, registered_at, resolved_by"
+_REGISTRATION_TYPES = f"text, text, int, {_ATTEMPT_TYPES}, timestamptz, text"
+_DOUBT = f"gateway, reference, {_ATTEMPT}, doubted_at"
+_DOUBT_TYPES = f"text, int, {_ATTEMPT_TYPES}, timestamptz"
+_RECEIPT = (
+    "gateway, provider_id, receipt_id, state, error, carrier_time, observed_at, reference, destination, traceparent"
+)
+_RECEIPT_TYPES = "text, text, text, text, text, text, timestamptz, int, bytea, text"
+
+
+def _unnest(types: str) -> str:
+    """`unnest($1::a[], $2::b[], …)`: one array per column."""
+    return "unnest(" + ", ".join(f"${n}::{t}[]" for n, t in enumerate(types.split(", "), 1)) + ")"
+
+
+# Arrays cost no more than a copy to a temporary table up to 200 rows, and half for 50. Whatever registers an attempt also ends the
+# doubt about it.
+_INSERT = f"""
+    WITH offered ({_REGISTRATION}) AS MATERIALIZED (SELECT * FROM {_unnest(_REGISTRATION_TYPES)}), settled AS (
+        UPDATE doubts AS d SET provider_id = o.provider_id FROM offered AS o
+        WHERE (d.message_id, d.cycle, d.leg, d.part, d.try_number)
+            = (o.message_id, o.cycle, o.leg, o.part, o.try_number) AND d.provider_id IS NULL)
+    INSERT INTO provider_ids ({_REGISTRATION}) SELECT {_REGISTRATION} FROM offered"""
+_INSERT_NEW = f"{_INSERT} ON CONFLICT DO NOTHING"
+_WRITE = f"""{_INSERT} ON CONFLICT (gateway, provider_id, reuse)
+    DO UPDATE SET ({_ATTEMPT}, registered_at, resolved_by) =
+    ROW ({", ".join("excluded." + c for c in f"{_ATTEMPT}, registered_at, resolved_by".split(", "))})"""
+
+# A conflicting row is locked also where the condition leaves it as it is.
+_LOCK = """
+    INSERT INTO provider_ids (gateway, provider_id, reuse, parked)
+    SELECT gateway, provider_id, 0, $3 FROM unnest($1::text[], $2::text[]) AS k (gateway, provider_id)
+    ON CONFLICT (gateway, provider_id, reuse) DO UPDATE SET parked = true WHERE $3 AND NOT provider_ids.parked"""
+
+# LATERAL with OFFSET 0: one index probe per key, whatever the planner believes of a table it never analysed.
+_READ = f"""
+    SELECT p.parked, {_REGISTRATION} FROM unnest($1::text[], $2::text[]) AS k (g, i)
+    CROSS JOIN LATERAL (SELECT * FROM provider_ids WHERE gateway = k.g AND provider_id = k.i OFFSET 0) AS p"""
+
+_PARK = f"""
+    INSERT INTO parked ({_RECEIPT}) SELECT * FROM {_unnest(_RECEIPT_TYPES)} ON CONFLICT DO NOTHING RETURNING gateway"""
+_PARKED = f"""
+    SELECT {_RECEIPT} FROM unnest($1::text[], $2::text[]) AS k (g, i)
+    CROSS JOIN LATERAL (SELECT * FROM parked WHERE gateway = k.g AND provider_id = k.i OFFSET 0) AS p
+    ORDER BY observed_at, receipt_id"""
+_PARKED_WITH_REFERENCE = f"""
+    SELECT DISTINCT {_RECEIPT} FROM unnest($1::text[], $2::int[], $3::bytea[]) AS k (g, r, d)
+    CROSS JOIN LATERAL (
+        SELECT * FROM parked WHERE gateway = k.g AND reference = k.r AND destination = k.d OFFSET 0) AS p"""
+_MATCHED = """
+    UPDATE parked AS p SET matched = true
+    FROM unnest($1::text[], $2::text[], $3::text[]) AS k (gateway, provider_id, receipt_id)
+    WHERE (p.gateway, p.provider_id, p.receipt_id) = (k.gateway, k.provider_id, k.receipt_id) AND NOT p.matched"""
+_UNMATCHED = f"""
+    SELECT {_RECEIPT} FROM parked WHERE NOT matched AND ($1::text IS NULL OR gateway = $1)
+    ORDER BY observed_at DESC LIMIT $2"""
+
+_DOUBT_INSERT = f"INSERT INTO doubts ({_DOUBT}) SELECT * FROM {_unnest(_DOUBT_TYPES)} ON CONFLICT DO NOTHING"
+_DOUBTS = f"""
+    SELECT DISTINCT {_DOUBT} FROM unnest($1::text[], $2::int[], $3::bytea[]) AS k (g, r, d)
+    CROSS JOIN LATERAL (
+        SELECT * FROM doubts
+        WHERE gateway = k.g AND reference = k.r AND destination = k.d AND provider_id IS NULL OFFSET 0) AS p"""
+
+
+async def insert_new(connection: Connection, registrations: Sequence[Registration]) -> int:
+    """Register ids, sorted by key, that nobody has named yet: how many they were. Complete in itself: it leaves no lock."""
+    tag = await connection.execute(_INSERT_NEW, *_columns(_flat(r) for r in registrations))
+    return int(tag.rpartition(" ")[2])
+
+
+async def write(connection: Connection, registrations: Sequence[Registration]) -> None:
+    """Store registrations under locked keys."""
+    if registrations:
+        await connection.execute(_WRITE, *_columns(_flat(r) for r in registrations))
+
+
+async def lock(connection: Connection, keys: Sequence[Key], *, parked: bool) -> None:
+    """Lock these ids until the transaction ends; one that is not known is made known, without an attempt. `keys` are sorted."""
+    await connection.execute(_LOCK, *_columns(keys), parked)
+
+
+async def read(connection: Connection, keys: Sequence[Key]) -> tuple[dict[Key, list[Registration]], set[Key]]:
+    """What is registered for these ids, and those for which there may be parked receipts."""
+    known: dict[Key, list[Registration]] = {key: [] for key in keys}
+    parked: set[Key] = set()
+    for row in await connection.fetch(_READ, *_columns(keys)):
+        key = (row[1], row[2])
+        if row[0]:
+            parked.add(key)
+        if row[4] is not None:
+            known[key].append(Registration(row[1], row[2], row[3], _attempt(row[4:15]), row[15], row[16]))
+    return known, parked
+
+
+async def park(connection: Connection, receipts: Sequence[Receipt]) -> list[str]:
+    """Keep receipts that found no attempt: the gateway of each that was not parked before."""
+    if not receipts:
+        return []
+    return [row[0] for row in await connection.fetch(_PARK, *_columns(receipts))]
+
+
+async def parked(connection: Connection, keys: Sequence[Key]) -> list[Receipt]:
+    """The parked receipts of these ids, matched ones too, oldest first."""
+    return [_receipt(row) for row in await connection.fetch(_PARKED, *_columns(keys))]
+
+
+async def parked_with_reference(connection: Connection, doubts: Sequence[Doubt]) -> list[Receipt]:
+    """The parked receipts that repeat the reference and destination of one of these doubts."""
+    keys = [(d.gateway, d.reference, d.attempt.destination) for d in doubts]
+    return [_receipt(row) for row in await connection.fetch(_PARKED_WITH_REFERENCE, *_columns(keys))]
+
+
+async def mark_matched(connection: Connection, receipts: Sequence[Receipt]) -> None:
+    """These parked receipts have found their attempt: they are kept, and no longer shown."""
+    await connection.execute(_MATCHED, *_columns((*r.key, r.id) for r in receipts))
+
+
+async def unmatched(connection: Connection, gateway: str | None, limit: int) -> list[Receipt]:
+    """The parked receipts that have not found their attempt, newest first."""
+    return [_receipt(row) for row in await connection.fetch(_UNMATCHED, gateway, limit)]
+
+
+async def lock_references(connection: Connection, gateways: Iterable[str]) -> None:
+    """Let one transaction at a time look for doubts and parked receipts of these gateways. Taken before any id is locked."""
+    for gateway in sorted(set(gateways)):
+        await connection.execute("SELECT pg_advisory_xact_lock(hashtext('receipts.references'), hashtext($1))", gateway)
+
+
+async def add_doubts(connection: Connection, doubts: Sequence[Doubt]) -> None:
+    await connection.execute(
+        _DOUBT_INSERT,
+        *_columns((d.gateway, d.reference, *d.attempt, d.doubted_at) for d in sorted(doubts, key=_coordinates)),
+    )
+
+
+async def open_doubts(connection: Connection, receipts: Sequence[Receipt]) -> list[Doubt]:
+    """The doubts, not resolved yet, that have the gateway, reference and destination of one of these receipts."""
+    keys = [(r.gateway, r.reference, r.destination) for r in receipts]
+    rows = await connection.fetch(_DOUBTS, *_columns(keys))
+    return [Doubt(row[0], row[1], _attempt(row[2:13]), row[13]) for row in rows]
+
+
+def _columns(rows: Iterable[Sequence[Any]]) -> list[tuple[Any, ...]]:
+    """Rows as one array per column; there is at least one row."""
+    return list(zip(*rows, strict=True))
+
+
+def _flat(r: Registration) -> tuple[Any, ...]:
+    return (r.gateway, r.provider_id, r.reuse, *r.attempt, r.registered_at, r.resolved_by)
+
+
+def _coordinates(doubt: Doubt) -> tuple[Any, ...]:
+    return doubt.attempt.coordinates
+
+
+def _attempt(columns: Sequence[Any]) -> Attempt:
+    return Attempt._make((*columns[:8], PersonKind(columns[8]), *columns[9:]))
+
+
+def _receipt(row: Record) -> Receipt:
+    return Receipt._make((*row[:3], ReceiptState(row[3]), *row[4:]))

@@ -1,0 +1,113 @@
+"""Events as a dispatcher publishes them, and what the service makes of them."""
+
+import itertools
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from libs.bus.codec import decoder_for
+from libs.bus.port import KeyValue
+from libs.contracts.events import (
+    Event,
+    GatewayReceipt,
+    Leg,
+    MessageEvent,
+    PersonKind,
+    ReceiptState,
+    Recipient,
+    SmsStatus,
+    event_id,
+)
+from libs.contracts.statuses import Status
+from services.receipts import correlation
+from services.receipts.handlers import sort_out
+from services.receipts.matching import Match
+
+KEY = b"a key only for tests"
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+GATEWAY = "demo"
+DESTINATION = "+254700000001"
+OTHER_DESTINATION = "+254700000002"
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+_numbers = itertools.count(1)
+read_status = decoder_for(MessageEvent[SmsStatus])
+
+
+def seconds(n: float) -> datetime:
+    """A moment so long after noon."""
+    return NOON + timedelta(seconds=n)
+
+
+def message_id(n: int) -> UUID:
+    return UUID(int=0x0195_0000_0000_7000_8000_0000_0000_0000 + n)
+
+
+def attempt_status(message: int = 1, status: Status = Status.SUBMITTED, **changes: Any) -> MessageEvent[SmsStatus]:
+    """What a dispatcher says of one attempt."""
+    fields: dict[str, Any] = {
+        "tenant": "bank",
+        "recipient": Recipient(PersonKind.CLIENT, "17"),
+        "leg": Leg(1, 1, NOON),
+        "part": 1,
+        "parts": 1,
+        "try_number": 1,
+        "status": status,
+        "observed_at": NOON,
+        "gateway": GATEWAY,
+        "destination": DESTINATION,
+        **changes,
+    }
+    data = SmsStatus(**fields)
+    subject = message_id(message)
+    return MessageEvent(
+        id=event_id(subject, data.leg.cycle, data.leg.leg, data.part, data.try_number, status),
+        type=SmsStatus.TYPE,
+        source="postrider/dispatcher",
+        time=data.observed_at,
+        subject=subject,
+        data=data,
+    )
+
+
+def submitted(provider_id: str, message: int = 1, **changes: Any) -> MessageEvent[SmsStatus]:
+    return attempt_status(message, provider_id=provider_id, **changes)
+
+
+def in_doubt(reference: int, message: int = 1, **changes: Any) -> MessageEvent[SmsStatus]:
+    return attempt_status(message, Status.IN_DOUBT, reference=reference, **changes)
+
+
+def receipt(
+    provider_id: str, state: ReceiptState = ReceiptState.DELIVERED, at: float = 2, **changes: Any
+) -> Event[GatewayReceipt]:
+    """A receipt observed so many seconds after noon, with an event id of its own."""
+    fields: dict[str, Any] = {"gateway": GATEWAY, "destination": DESTINATION.lstrip("+"), **changes}
+    data = GatewayReceipt(provider_id=provider_id, state=state, observed_at=seconds(at), **fields)
+    return Event(
+        id=event_id("a receipt", next(_numbers)),
+        type=GatewayReceipt.TYPE,
+        source="postrider/dispatcher",
+        time=data.observed_at,
+        subject=f"{data.gateway}/{provider_id}",
+        traceparent=TRACE,
+        data=data,
+    )
+
+
+async def take(connection: Any, *events: Any) -> list[Match]:
+    """Have a batch of these events stored; what is to be published."""
+    registrations, doubts, receipts = sort_out(events, KEY)
+    matches: list[Match] = []
+    if registrations:
+        matches += await correlation.register(connection, registrations)
+    if doubts:
+        matches += await correlation.doubt(connection, doubts)
+    if receipts:
+        matches += await correlation.match(connection, receipts)
+    return matches
+
+
+def published(records: Sequence[KeyValue]) -> list[MessageEvent[SmsStatus]]:
+    return [read_status(value or b"") for _, value in records]
