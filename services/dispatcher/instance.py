@@ -64,8 +64,13 @@ class Instance:
         self._stop = asyncio.Event()
 
     @property
+    def standing_by(self) -> bool:
+        """Whether it waits for a bind slot: as many replicas as the provider allows binds are sending."""
+        return self._standby
+
+    @property
     def missing(self) -> str | None:
-        """What keeps it from sending, for readiness. Standing by is as it should be."""
+        """What keeps it from sending, for readiness; standing by is as it should be."""
         return None if self._standby else self._driver.missing
 
     def stop(self) -> None:

@@ -115,11 +115,15 @@ class Settler:
         late: list[LateEvent] = []
         if settled:
             crash_point("dispatcher.response-store")
+            told: set[int] = set()
             for leftover in await self._until_done(lambda: self._ledger.settle(settled), "store outcomes"):
-                late += await self._late(leftover)
+                if stored := await self._late(leftover):
+                    late += stored
+                    told.add(id(leftover))
             for one in settled:
                 self._apply(one)
-                events += self._events(one.leg, one.attempt)
+                if id(one) not in told:
+                    events += self._events(one.leg, one.attempt)
         touched = {id(one.leg): one.leg for one in settled}
         for leg in await self._read(looks):
             touched[id(leg)] = leg

@@ -84,7 +84,7 @@ DECLARE
     v_now     timestamptz;
     v_next    timestamptz;
     v_step    interval := p_interval_us * interval '1 microsecond';
-    v_horizon interval := greatest(interval '250 milliseconds', v_step);
+    v_horizon interval := interval '250 milliseconds';
     v_room    bigint := cardinality(p_message);
     v_marks   boolean;
 BEGIN

@@ -1,0 +1,240 @@
+"""The claim, the outcomes and the doubts, on a real Postgres."""
+
+import asyncio
+from datetime import UTC, datetime
+from itertools import pairwise
+
+import pytest
+
+from libs.storage.database import Pool
+from services.dispatcher.attempts import Attempt, LegState, Outcome, next_tries
+from services.dispatcher.lease import Lease
+from services.dispatcher.ledger import Ask, Claim, ClaimVerdict, LeaseOver, Ledger, Settled
+from tests.services.dispatcher.conftest import GATEWAY, dispatch_event, leg_of
+
+THREE_PARTS = "x" * 400
+
+
+def asks_of(*legs: LegState) -> list[Ask]:
+    return [Ask(leg, part, try_number, 7) for leg in legs for part, try_number in next_tries(leg)]
+
+
+async def claim(ledger: Ledger, *legs: LegState, number: int = 1, repeated: bool = False) -> list[ClaimVerdict]:
+    asked = Claim(number, asks_of(*legs), 0.0, repeated)
+    return await ledger.claim(asked, 0.0)
+
+
+def letters(verdicts: list[ClaimVerdict]) -> str:
+    return "".join(v.letter for v in verdicts)
+
+
+def take(verdicts: list[ClaimVerdict], lease: Lease) -> None:
+    """What the sender does with granted attempts."""
+    for v in verdicts:
+        v.ask.leg.attempts.append(Attempt(v.ask.part, v.ask.try_number, lease.instance, ours=True))
+
+
+def answered(leg: LegState, part: int, outcome: Outcome, try_number: int = 1) -> Settled:
+    known = leg.attempt(part, try_number)
+    assert known is not None
+    return Settled(
+        leg,
+        Attempt(
+            part,
+            try_number,
+            known.owner,
+            outcome,
+            observed_at=datetime.now(UTC),
+            provider_id="42",
+            reason_code="c",
+            reason_words="w",
+        ),
+    )
+
+
+async def another(pool: Pool, interval_us: int = 0) -> tuple[Lease, Ledger]:
+    lease = Lease(pool, GATEWAY, 5)
+    await lease.register()
+    return lease, Ledger(pool, GATEWAY, lease.instance, interval_us)
+
+
+async def test_a_fresh_leg_is_granted_and_its_attempt_is_there_before_anything_is_sent(ledger: Ledger, lease: Lease):
+    leg = leg_of(dispatch_event(THREE_PARTS))
+    assert letters(await claim(ledger, leg)) == "GGG"
+    stored = (await ledger.read([leg]))[leg.key]
+    assert [(a.part, a.outcome, a.owner) for a in stored] == [(p, None, lease.instance) for p in (1, 2, 3)]
+
+
+async def test_a_part_is_granted_once_however_often_and_by_whom_it_is_asked_for(ledger: Ledger, pool: Pool):
+    _, other = await another(pool)
+    event = dispatch_event()
+    verdicts = await asyncio.gather(
+        *(claim(who, leg_of(event), number=n) for n in range(10) for who in (ledger, other))
+    )
+    assert sorted(letters(v) for v in verdicts) == ["G"] + ["K"] * 19
+
+
+async def test_a_repeated_claim_gives_the_same_answer_and_takes_nothing_more(pool: Pool):
+    _, ledger = await another(pool, interval_us=10_000)
+    legs = [leg_of(dispatch_event()) for _ in range(5)]
+    first = await claim(ledger, *legs, number=3)
+    again = await ledger.claim(Claim(3, asks_of(*legs), 0.0, repeated=True), 0.5)
+    assert letters(first) == letters(again) == "GGGGG"
+    for a, b in zip(first, again, strict=True):
+        assert a.ask.leg is b.ask.leg
+        assert b.leave_seconds == pytest.approx(a.leave_seconds + 0.5, abs=0.4), "counts from before it was first sent"
+
+
+async def test_a_repeated_claim_that_never_arrived_is_a_first_one(ledger: Ledger):
+    assert letters(await claim(ledger, leg_of(dispatch_event()), repeated=True)) == "G"
+
+
+async def test_an_expired_message_takes_its_row_and_is_never_granted(ledger: Ledger):
+    leg = leg_of(dispatch_event(valid_seconds=-1))
+    assert letters(await claim(ledger, leg)) == "X"
+    assert (await ledger.read([leg]))[leg.key][0].outcome is Outcome.EXPIRED
+    assert letters(await claim(ledger, leg_of(leg.event))) == "K"
+
+
+async def test_a_mark_cancels_what_is_not_sent_and_binds_no_more_once_a_part_may_be_accepted(
+    ledger: Ledger, lease: Lease, pool: Pool
+):
+    begun, fresh = leg_of(dispatch_event(THREE_PARTS)), leg_of(dispatch_event())
+    first = await ledger.claim(Claim(1, asks_of(begun)[:1], 0.0), 0.0)
+    take(first, lease)
+    for leg in (begun, fresh):
+        await pool.execute("INSERT INTO marks VALUES ($1, 1, 'cancel', now())", leg.event.subject)
+    assert letters(await claim(ledger, fresh, begun, number=2)) == "CGG"
+
+
+async def test_rate_grants_are_spaced_shared_by_replicas_and_bounded_to_a_quarter_second(pool: Pool):
+    _, one = await another(pool, interval_us=20_000)
+    _, two = await another(pool, interval_us=20_000)
+    first = await claim(one, *(leg_of(dispatch_event()) for _ in range(40)))
+    assert 12 <= len(first) <= 14
+    gaps = [b.leave_seconds - a.leave_seconds for a, b in pairwise(first)]
+    assert all(gap == pytest.approx(0.02, abs=0.001) for gap in gaps)
+    assert len(await claim(two, *(leg_of(dispatch_event()) for _ in range(40)))) <= 2, (
+        "the clock is one for all replicas"
+    )
+
+
+async def test_a_rate_slower_than_the_horizon_still_grants_one_segment_at_a_time(pool: Pool):
+    _, ledger = await another(pool, interval_us=2_000_000)
+    legs = [leg_of(dispatch_event()) for _ in range(3)]
+    grants = await claim(ledger, *legs)
+    assert [v.leave_seconds for v in grants] == [pytest.approx(0, abs=0.01)]
+    assert await claim(ledger, leg_of(dispatch_event())) == []
+
+
+async def test_a_rate_clock_that_jumped_ahead_is_set_back(pool: Pool):
+    _, ledger = await another(pool, interval_us=20_000)
+    await pool.execute("UPDATE rates SET next_at = now() + interval '1 hour'")
+    assert letters(await claim(ledger, leg_of(dispatch_event()))) == "G"
+
+
+async def test_a_dead_instance_is_granted_nothing_but_hears_what_it_was_granted_before(
+    ledger: Ledger, lease: Lease, pool: Pool
+):
+    leg = leg_of(dispatch_event())
+    await claim(ledger, leg, number=1)
+    await pool.execute("UPDATE instances SET dead = true WHERE instance = $1", lease.instance)
+    assert letters(await claim(ledger, leg, number=1, repeated=True)) == "G"
+    with pytest.raises(LeaseOver):
+        await claim(ledger, leg_of(dispatch_event()), number=2)
+
+
+async def test_an_outcome_is_stored_once_and_stays(ledger: Ledger, lease: Lease):
+    leg = leg_of(dispatch_event())
+    take(await claim(ledger, leg), lease)
+    assert await ledger.settle([answered(leg, 1, Outcome.ACCEPTED)]) == []
+    second = answered(leg, 1, Outcome.FAILED)
+    assert await ledger.settle([second]) == [second]
+    row, events = await ledger.settle_late(second, True, lambda _: [])
+    assert (row.outcome, events) == (Outcome.ACCEPTED, [])
+
+
+async def test_doubt_is_declared_only_about_the_dead(ledger: Ledger, lease: Lease, pool: Pool):
+    leg = leg_of(dispatch_event())
+    take(await claim(ledger, leg), lease)
+    _, other = await another(pool)
+    await other.declare_doubt([leg])
+    assert (await other.read([leg]))[leg.key][0].outcome is None
+    await lease.release()
+    await other.declare_doubt([leg])
+    row = (await other.read([leg]))[leg.key][0]
+    assert (row.outcome, row.owner_dead) == (Outcome.DOUBT_BY_PEER, True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "becomes", "events"),
+    [
+        (Outcome.ACCEPTED, Outcome.ACCEPTED, 1),
+        (Outcome.TEMPORARY, Outcome.LATE_RETURNED, 1),
+        (Outcome.NOT_SENT, Outcome.LATE_RETURNED, 1),
+        (Outcome.FAILED, Outcome.LATE_FAILED, 1),
+        (Outcome.DOUBT, Outcome.DOUBT_BY_PEER, 0),
+    ],
+)
+async def test_a_late_answer_is_stored_with_its_events_which_whoever_outlives_the_owner_finds(
+    ledger: Ledger, lease: Lease, pool: Pool, answer: Outcome, becomes: Outcome, events: int
+):
+    leg = leg_of(dispatch_event())
+    take(await claim(ledger, leg), lease)
+    await pool.execute("UPDATE attempts SET outcome = 'P'")
+    late = answered(leg, 1, answer)
+    assert await ledger.settle([late]) == [late]
+    row, stored = await ledger.settle_late(late, True, lambda _: [("t", b"k", b"v")])
+    assert (row.outcome, len(stored)) == (becomes, events)
+    _, other = await another(pool)
+    assert await other.orphaned_events(10) == []
+    await lease.release()
+    assert await other.orphaned_events(10) == stored
+    await other.forget_events(stored)
+    assert await other.orphaned_events(10) == []
+
+
+async def test_nothing_is_claimed_in_a_leg_that_late_proof_has_closed(ledger: Ledger, lease: Lease, pool: Pool):
+    leg = leg_of(dispatch_event(THREE_PARTS))
+    take(await ledger.claim(Claim(1, asks_of(leg)[:1], 0.0), 0.0), lease)
+    await pool.execute("UPDATE attempts SET outcome = 'n'")
+    assert letters(await claim(ledger, leg, number=2)) == "KK"
+
+
+async def test_a_leg_that_holds_more_than_the_caller_knows_is_not_claimed(ledger: Ledger, pool: Pool):
+    event = dispatch_event(THREE_PARTS)
+    _, other = await another(pool)
+    await other.claim(Claim(1, asks_of(leg_of(event))[:1], 0.0), 0.0)
+    assert letters(await claim(ledger, leg_of(event))) == "KKK"
+
+
+async def test_one_slot_is_held_by_one_and_passes_on_when_its_holder_is_dead(pool: Pool):
+    (first, _), (second, _) = await another(pool), await another(pool)
+    assert await first.take_slot(1) == 1
+    assert await second.take_slot(1) is None
+    await first.release()
+    assert await second.take_slot(1) == 1
+
+
+async def test_many_instances_take_each_slot_once(pool: Pool):
+    standing_by = [(await another(pool))[0] for _ in range(8)]
+    held: list[int] = []
+    for _ in range(3):  # two that reach for one slot at once: one gets it, the other tries again
+        slots = await asyncio.gather(*(lease.take_slot(3) for lease in standing_by))
+        held += [slot for slot in slots if slot is not None]
+        standing_by = [lease for lease, slot in zip(standing_by, slots, strict=True) if slot is None]
+    assert sorted(held) == [1, 2, 3]
+
+
+async def test_a_peer_whose_beat_stands_still_is_marked_dead_and_one_that_beats_is_not(pool: Pool):
+    watcher, silent, lively = (Lease(pool, GATEWAY, 0.3) for _ in range(3))
+    for lease in (watcher, silent, lively):
+        await lease.register()
+    async with asyncio.timeout(20):
+        while not await pool.fetchval("SELECT dead FROM instances WHERE instance = $1", silent.instance):
+            await lively.beat()
+            await watcher.beat()
+            await asyncio.sleep(0.05)
+    assert not await pool.fetchval("SELECT dead FROM instances WHERE instance = $1", lively.instance)
+    await silent.beat()
+    assert not silent.valid, "a lapsed lease is never renewed"

@@ -1,0 +1,438 @@
+"""A dispatcher's instances with real Kafka, Postgres and a carrier: what is sent, told and done with."""
+
+import asyncio
+import contextlib
+import json
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import aiohttp
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from deploy.local.ports import free_port
+from libs.bus.admin import ensure_topics
+from libs.bus.codec import decoder_for, encode
+from libs.bus.producer import Producer
+from libs.contracts import topics
+from libs.contracts.events import (
+    Event,
+    GatewayReceipt,
+    MessageEvent,
+    Priority,
+    SmsDispatch,
+    SmsInbound,
+    SmsReturned,
+    SmsStatus,
+    person_key,
+)
+from libs.contracts.statuses import Status
+from libs.service_kit.config_file import SmppGateway
+from libs.storage.database import Pool
+from services.dispatcher.drivers.table import make_driver
+from services.dispatcher.instance import Instance
+from services.dispatcher.settings import DispatcherSettings
+from tests.services.dispatcher.conftest import dispatch_event
+
+USED = (topics.STATUS, topics.RETURNED, topics.RECEIPTS, topics.INBOUND, topics.COMMANDS)
+
+
+@dataclass
+class Carrier:
+    """The simulated carrier as a program of its own."""
+
+    smpp_port: int
+    url: str
+    session: aiohttp.ClientSession
+
+    async def behave(self, **behaviour: object) -> None:
+        async with self.session.put(f"{self.url}/behaviour", json=behaviour) as answer:
+            assert answer.status == 200, await answer.text()
+
+    async def act(self, name: str, **fields: object) -> None:
+        async with self.session.post(f"{self.url}/actions/{name}", json=fields) as answer:
+            assert answer.status < 300, await answer.text()
+
+    async def accepted(self) -> list[dict[str, object]]:
+        async with self.session.get(f"{self.url}/ledger") as answer:
+            lines = (await answer.text()).splitlines()
+        return [entry for line in lines if (entry := json.loads(line)) and entry.get("accepted", True)]
+
+
+@pytest.fixture(scope="package")
+async def carrier_program(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Carrier]:
+    smpp, http = free_port(), free_port()
+    directory: Path = tmp_path_factory.mktemp("carrier")
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "CARRIER_SMPP_PORT": str(smpp),
+        "CARRIER_HTTP_PORT": str(http),
+        "CARRIER_LEDGER_DIRECTORY": str(directory),
+    }
+    program = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "services.simulated_carrier.main", env=environment, stderr=asyncio.subprocess.DEVNULL
+    )
+    async with aiohttp.ClientSession() as session:
+        carrier = Carrier(smpp, f"http://127.0.0.1:{http}", session)
+        async with asyncio.timeout(20):
+            while True:
+                with contextlib.suppress(aiohttp.ClientError):
+                    async with session.get(f"{carrier.url}/health/ready") as answer:
+                        if answer.status == 200:
+                            break
+                await asyncio.sleep(0.05)
+        yield carrier
+    program.terminate()
+    await program.wait()
+
+
+@pytest.fixture
+async def carrier(carrier_program: Carrier) -> Carrier:
+    async with carrier_program.session.delete(f"{carrier_program.url}/behaviour"):
+        pass
+    async with carrier_program.session.delete(f"{carrier_program.url}/ledger"):
+        pass
+    return carrier_program
+
+
+@dataclass
+class World:
+    """One gateway of its own, with instances that can be started and stopped, and everything they tell."""
+
+    kafka: str
+    pool: Pool
+    carrier: Carrier
+    gateway: SmppGateway
+    producer: Producer
+    consumer: AIOKafkaConsumer
+    statuses: dict[UUID, list[SmsStatus]] = field(default_factory=dict)
+    returned: dict[UUID, SmsReturned] = field(default_factory=dict)
+    receipts: list[GatewayReceipt] = field(default_factory=list)
+    inbound: list[SmsInbound] = field(default_factory=list)
+    running: list[tuple[Instance, asyncio.Task[None]]] = field(default_factory=list)
+
+    def settings(self) -> DispatcherSettings:
+        return DispatcherSettings.model_validate(
+            {
+                "kafka_bootstrap_servers": self.kafka,
+                "ops_port": 0,
+                "internal_token": "x" * 16,
+                "postgres_dsn": "postgresql://unused",
+                "postrider_config": "unused",
+                "dispatcher_gateway": self.gateway.id,
+                "dispatcher_lease_seconds": 3,
+                "dispatcher_drain_seconds": 5,
+            }
+        )
+
+    def start(self) -> Instance:
+        instance = Instance(self.settings(), self.gateway, self.pool, self.producer, make_driver)
+        self.running.append((instance, asyncio.create_task(instance.run())))
+        return instance
+
+    async def stop(self) -> None:
+        for instance, task in self.running:
+            instance.stop()
+            await task
+        self.running.clear()
+
+    async def send(self, *events: MessageEvent[SmsDispatch]) -> None:
+        for event in events:
+            topic = topics.dispatch(self.gateway.id, event.data.message.priority)
+            key = person_key(event.data.message.tenant, event.data.message.recipient)
+            await self.producer.publish(topic.name, [(key, encode(event))])
+
+    def event(self, text: str = "hello", **more: object) -> MessageEvent[SmsDispatch]:
+        return dispatch_event(text, gateway=self.gateway.id, **more)  # type: ignore[arg-type]
+
+    def words(self, message_id: UUID) -> list[str]:
+        return [str(s.status) for s in self.statuses.get(message_id, [])]
+
+    async def until(self, condition: Callable[[], bool], seconds: float = 40) -> None:
+        async with asyncio.timeout(seconds):
+            while not condition():
+                for partition, records in (await self.consumer.getmany(timeout_ms=50)).items():
+                    for record in records:
+                        self._take(partition.topic, record.value)
+                for _, task in self.running:
+                    if task.done():
+                        task.result()
+
+    def _take(self, topic: str, value: bytes) -> None:
+        if topic == topics.STATUS.name:
+            status = decoder_for(MessageEvent[SmsStatus])(value)
+            self.statuses.setdefault(status.subject, []).append(status.data)
+        elif topic == topics.RETURNED.name:
+            returned = decoder_for(MessageEvent[SmsReturned])(value)
+            self.returned[returned.subject] = returned.data
+        elif topic == topics.RECEIPTS.name:
+            receipt = decoder_for(Event[GatewayReceipt])(value).data
+            if receipt.gateway == self.gateway.id:
+                self.receipts.append(receipt)
+        else:
+            inbound = decoder_for(Event[SmsInbound])(value).data
+            if inbound.gateway == self.gateway.id:
+                self.inbound.append(inbound)
+
+
+MakeWorld = Callable[..., "contextlib.AbstractAsyncContextManager[World]"]
+
+
+@pytest.fixture
+def world(kafka: str, pool: Pool, carrier: Carrier) -> MakeWorld:
+    @contextlib.asynccontextmanager
+    async def make(**gateway: object) -> AsyncIterator[World]:
+        given = {
+            "id": f"g-{uuid4().hex[:12]}",
+            "type": "smpp",
+            "host": "127.0.0.1",
+            "port": carrier.smpp_port,
+            "system_id": uuid4().hex[:8],
+            "binds_allowed": 4,
+            "response_timeout_seconds": 1,
+        } | gateway
+        configured = SmppGateway.model_validate(given)
+        dispatching = [topics.dispatch(configured.id, priority) for priority in Priority]
+        await ensure_topics(kafka, [*USED, *dispatching])
+        producer = Producer(kafka, "test")
+        await producer.start()
+        consumer = AIOKafkaConsumer(bootstrap_servers=kafka, auto_offset_reset="latest")
+        await consumer.start()
+        consumer.assign([TopicPartition(t.name, p) for t in USED for p in range(t.partitions)])
+        await consumer.seek_to_end()
+        made = World(kafka, pool, carrier, configured, producer, consumer)
+        try:
+            yield made
+        finally:
+            await made.stop()
+            await consumer.stop()
+            await producer.stop()
+
+    return make
+
+
+def all_told(world: World, events: Sequence[MessageEvent[SmsDispatch]], status: Status) -> Callable[[], bool]:
+    return lambda: all(str(status) in world.words(e.subject) for e in events)
+
+
+async def test_messages_of_one_and_three_parts_are_submitted_once_and_their_receipts_reach_kafka(world: MakeWorld):
+    async with world() as w:
+        events = [w.event(f"hello {n}") for n in range(200)] + [w.event("é" * 400 + str(n)) for n in range(5)]
+        parts = sum(e.data.segments for e in events)
+        assert parts > 210
+        w.start()
+        await w.send(*events)
+        await w.until(lambda: len(w.receipts) >= parts and sum(len(v) for v in w.statuses.values()) >= parts)
+        for event in events:
+            told = w.statuses[event.subject]
+            assert sorted((s.part, s.status) for s in told) == [
+                (p, Status.SUBMITTED) for p in range(1, event.data.segments + 1)
+            ]
+        assert len(await w.carrier.accepted()) == parts
+        ids = {s.provider_id for told in w.statuses.values() for s in told}
+        assert ids == {r.provider_id for r in w.receipts}
+
+
+async def test_what_is_read_again_is_told_again_and_not_sent_again(world: MakeWorld):
+    async with world() as w:
+        events = [w.event(f"once {n}") for n in range(20)] + [w.event("x" * 400)]
+        w.start()
+        await w.send(*events)
+        await w.until(all_told(w, events, Status.SUBMITTED))
+        before = {m: sorted(map(repr, told)) for m, told in w.statuses.items()}
+        w.statuses.clear()
+        await w.send(*events)
+        await w.until(all_told(w, events, Status.SUBMITTED))
+        await w.until(lambda: sum(len(v) for v in w.statuses.values()) >= 23)
+        assert {m: sorted(map(repr, told)) for m, told in w.statuses.items()} == before
+        assert len(await w.carrier.accepted()) == 23
+
+
+async def test_a_permanent_refusal_fails_with_code_and_words(world: MakeWorld):
+    async with world() as w:
+        await w.carrier.behave(refusals={"next": 1, "command_status": 0x0B})
+        w.start()
+        event = w.event()
+        await w.send(event)
+        await w.until(all_told(w, [event], Status.FAILED))
+        reason = w.statuses[event.subject][0].reason
+        assert reason is not None and reason.code == "smpp.ESME_RINVDSTADR" and "invalid" in reason.words
+
+
+async def test_a_throttled_message_waits_and_is_sent_in_place(world: MakeWorld):
+    async with world() as w:
+        await w.carrier.behave(refusals={"next": 3, "command_status": 0x58})
+        w.start()
+        events = [w.event(f"{n}") for n in range(10)]
+        await w.send(*events)
+        await w.until(all_told(w, events, Status.SUBMITTED))
+        assert len(await w.carrier.accepted()) == 10
+
+
+async def test_a_temporary_refusal_is_tried_again_and_fails_after_its_tries(world: MakeWorld):
+    async with world(tries=2) as w:
+        await w.carrier.behave(refusals={"next": 1, "command_status": 0x45})
+        w.start()
+        first = w.event("first")
+        await w.send(first)
+        await w.until(all_told(w, [first], Status.SUBMITTED))
+        assert w.statuses[first.subject][0].try_number == 2
+        await w.carrier.behave(refusals={"next": 2, "command_status": 0x45})
+        second = w.event("second")
+        await w.send(second)
+        await w.until(all_told(w, [second], Status.FAILED))
+        assert w.statuses[second.subject][0].try_number == 2
+
+
+async def test_silence_is_doubt_and_doubt_is_not_sent_again(world: MakeWorld):
+    async with world() as w:
+        await w.carrier.behave(silence={"next": 1})
+        w.start()
+        event = w.event()
+        await w.send(event)
+        await w.until(all_told(w, [event], Status.IN_DOUBT))
+        await w.send(event)
+        await w.until(lambda: w.words(event.subject).count("in_doubt") >= 2)
+        assert len(await w.carrier.accepted()) == 1
+
+
+async def test_a_late_answer_resolves_the_doubt(world: MakeWorld):
+    async with world() as w:
+        await w.carrier.behave(responses={"delay_ms": 2500})
+        w.start()
+        event = w.event()
+        await w.send(event)
+        await w.until(all_told(w, [event], Status.SUBMITTED))
+        assert w.words(event.subject) == ["in_doubt", "submitted"]
+        assert await w.pool.fetchval("SELECT count(*) FROM late_events") == 0
+
+
+async def test_late_proof_of_non_acceptance_opens_the_next_leg(world: MakeWorld):
+    async with world() as w:
+        await w.carrier.behave(responses={"delay_ms": 2500}, refusals={"next": 1, "command_status": 0x45})
+        w.start()
+        event = w.event()
+        await w.send(event)
+        await w.until(lambda: event.subject in w.returned)
+        back = w.returned[event.subject]
+        assert (back.leg.leg, back.refused_part, back.refused_try) == (2, 1, 1)
+        assert back.message == event.data.message
+
+
+async def test_resend_once_opens_one_more_leg_and_only_one(world: MakeWorld):
+    async with world(in_doubt="resend_once") as w:
+        await w.carrier.behave(silence={"next": 2})
+        w.start()
+        event = w.event()
+        await w.send(event)
+        await w.until(lambda: event.subject in w.returned and "in_doubt" in w.words(event.subject))
+        assert w.returned[event.subject].leg.leg == 2
+        w.returned.clear()
+        w.statuses.clear()
+        second = w.event(message_id=event.subject, leg=2)
+        await w.send(second)
+        await w.until(all_told(w, [second], Status.IN_DOUBT))
+        assert event.subject not in w.returned
+
+
+async def test_a_dropped_connection_leaves_doubt_and_the_link_comes_back(world: MakeWorld):
+    async with world() as w:
+        await w.carrier.behave(silence={"next": 1})
+        w.start()
+        doubtful, next_one = w.event("doubtful"), w.event("next")
+        await w.send(doubtful)
+        async with asyncio.timeout(20):
+            while not await w.carrier.accepted():
+                await asyncio.sleep(0.05)
+        await w.carrier.act("drop-sessions")
+        await w.send(next_one)
+        await w.until(lambda: "in_doubt" in w.words(doubtful.subject) and "submitted" in w.words(next_one.subject))
+        assert len(await w.carrier.accepted()) == 2
+
+
+async def test_high_priority_overtakes_a_backlog(world: MakeWorld):
+    async with world(segments_per_second=50) as w:
+        backlog = [w.event(f"{n}") for n in range(200)]
+        await w.send(*backlog)
+        w.start()
+        await w.until(lambda: len(w.statuses) >= 20)
+        urgent = w.event("urgent", priority=Priority.HIGH)
+        await w.send(urgent)
+        await w.until(all_told(w, [urgent], Status.SUBMITTED))
+        assert sum("submitted" in w.words(e.subject) for e in backlog) < 190
+
+
+async def test_an_expired_message_is_not_sent(world: MakeWorld):
+    async with world() as w:
+        w.start()
+        event = w.event(valid_seconds=-5)
+        await w.send(event)
+        await w.until(all_told(w, [event], Status.EXPIRED))
+        assert await w.carrier.accepted() == []
+
+
+async def test_a_record_that_no_attempt_could_be_made_of_goes_to_the_dead_letters(world: MakeWorld):
+    async with world() as w:
+        topic = topics.dispatch(w.gateway.id)
+        w.start()
+        poison, good = w.event("other gateway"), w.event("good")
+        object.__setattr__(poison.data, "segments", 9)
+        await w.send(poison)
+        await w.producer.publish(topic.name, [(b"k", b"\x00not json")])
+        await w.send(good)
+        await w.until(all_told(w, [good], Status.SUBMITTED))
+        consumer = AIOKafkaConsumer(topic.dead_letter, bootstrap_servers=w.kafka, auto_offset_reset="earliest")
+        await consumer.start()
+        try:
+            async with asyncio.timeout(20):
+                dead = [await consumer.getone(), await consumer.getone()]
+        finally:
+            await consumer.stop()
+        assert {d.value for d in dead} == {encode(poison), b"\x00not json"}
+
+
+async def test_a_message_from_a_person_reaches_kafka_as_it_came(world: MakeWorld):
+    async with world() as w:
+        instance = w.start()
+        await w.until(lambda: instance.missing is None and not instance.standing_by)
+        await w.carrier.act(
+            "mobile-originated", system_id=w.gateway.system_id, source="254711000001", destination="20414", text="STOP"
+        )
+        await w.until(lambda: len(w.inbound) == 1)
+        assert bytes.fromhex(w.inbound[0].content_hex) == b"STOP"
+        assert (w.inbound[0].source, w.inbound[0].destination) == ("254711000001", "20414")
+
+
+async def test_replicas_share_the_work_and_one_that_leaves_hands_its_share_over(world: MakeWorld):
+    async with world() as w:
+        w.start()
+        w.start()
+        first = [w.event(f"a{n}") for n in range(100)]
+        await w.send(*first)
+        await w.until(all_told(w, first, Status.SUBMITTED))
+        leaver, task = w.running.pop(0)
+        leaver.stop()
+        second = [w.event(f"b{n}") for n in range(100)]
+        await w.send(*second)
+        await task
+        await w.until(all_told(w, second, Status.SUBMITTED))
+        assert len(await w.carrier.accepted()) == 200
+
+
+async def test_with_one_bind_allowed_a_second_replica_stands_by_and_takes_over(world: MakeWorld):
+    async with world(binds_allowed=1) as w:
+        first = w.start()
+        await w.until(lambda: not first.standing_by)
+        second = w.start()
+        one = w.event("one")
+        await w.send(one)
+        await w.until(all_told(w, [one], Status.SUBMITTED))
+        assert second.standing_by and second.missing is None
+        w.running[0][0].stop()
+        await w.running.pop(0)[1]
+        two = w.event("two")
+        await w.send(two)
+        await w.until(all_told(w, [two], Status.SUBMITTED))
