@@ -10,10 +10,10 @@ from typing import Any
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka.errors import ConsumerStoppedError, KafkaError
-from aiokafka.structs import ConsumerRecord, TopicPartition
+from aiokafka.structs import TopicPartition
 
 from libs.bus.backoff import delays
-from libs.bus.port import OnRebalance, Partitions, Topics, pattern_of
+from libs.bus.port import OnRebalance, Partitions, RawRecord, Topics, pattern_of
 from libs.contracts.topics import Topic
 
 log = structlog.get_logger()
@@ -98,7 +98,7 @@ class KafkaSource(ConsumerRebalanceListener):
 
     async def fetch(
         self, partitions: Partitions, *, timeout_ms: int, max_records: int
-    ) -> Mapping[TopicPartition, Sequence[ConsumerRecord]]:
+    ) -> Mapping[TopicPartition, Sequence[RawRecord]]:
         consumer = self._started()
         try:
             found = await consumer.getmany(*partitions, timeout_ms=timeout_ms, max_records=max_records)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
@@ -14,6 +14,7 @@ from libs.contracts.topics import Topic
 Headers = Sequence[tuple[str, bytes]]
 Partitions = frozenset[TopicPartition]
 OnRebalance = Callable[[Partitions], Awaitable[None]]
+RawRecord: TypeAlias = ConsumerRecord[bytes, bytes]
 KeyValue = tuple[bytes | None, bytes | None]
 
 
@@ -68,7 +69,7 @@ class Source(Protocol):
 
     async def fetch(
         self, partitions: Partitions, *, timeout_ms: int, max_records: int
-    ) -> Mapping[TopicPartition, Sequence[ConsumerRecord]]:
+    ) -> Mapping[TopicPartition, Sequence[RawRecord]]:
         """Records of these assigned partitions (of all if none is named), each in order; empty after `timeout_ms`.
 
         Waits while a rebalance is under way; the broker's absence is waited out.

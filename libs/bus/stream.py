@@ -23,7 +23,7 @@ from contextlib import suppress
 
 import structlog
 from aiokafka.errors import KafkaError
-from aiokafka.structs import ConsumerRecord, TopicPartition
+from aiokafka.structs import TopicPartition
 
 from libs.bus.backoff import GivenUp
 from libs.bus.codec import Decode, decoder
@@ -31,7 +31,7 @@ from libs.bus.dead_letters import LIMIT, DeadLetters, OnDeadLetter, Record
 from libs.bus.errors import Undecodable
 from libs.bus.kafka_source import KafkaSource
 from libs.bus.partitions import Watermarks
-from libs.bus.port import OnRebalance, OpenSource, Partitions, Publisher, Topics
+from libs.bus.port import OnRebalance, OpenSource, Partitions, Publisher, RawRecord, Topics
 from libs.contracts.events import Reason
 from libs.contracts.topics import Topic
 from libs.service_kit.metrics import CONSUMER_LAG, RECORDS_CONSUMED
@@ -189,11 +189,13 @@ class RecordStream:
     async def _revoked(self, partitions: Partitions) -> None:
         self.epoch += 1
         self._give_up.set()
-        if self._on_revoked is not None and partitions:
-            await self._on_revoked(partitions)
-        await self.commit()
-        self._owned_epoch = self.epoch
-        self._forget(partitions)
+        try:
+            if self._on_revoked is not None and partitions:
+                await self._on_revoked(partitions)
+            await self.commit()
+        finally:
+            self._owned_epoch = self.epoch
+            self._forget(partitions)
 
     async def _assigned(self, partitions: Partitions) -> None:
         self._give_up.clear()
@@ -233,7 +235,7 @@ class RecordStream:
             CONSUMER_LAG.labels(partition.topic, str(partition.partition)).set(lag)
 
 
-def _record(partition: TopicPartition, raw: ConsumerRecord, event: object, epoch: int) -> Record:
+def _record(partition: TopicPartition, raw: RawRecord, event: object, epoch: int) -> Record:
     return Record(partition, raw.offset, raw.key, raw.timestamp, raw.value, raw.headers, event, epoch)
 
 

@@ -1,6 +1,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
+
+KT = TypeVar("KT")
+VT = TypeVar("VT")
 
 class TopicPartition(NamedTuple):
     topic: str
@@ -15,14 +18,14 @@ class RecordMetadata(NamedTuple):
     timestamp_type: int
 
 @dataclass(frozen=True)
-class ConsumerRecord:
+class ConsumerRecord(Generic[KT, VT]):
     topic: str
     partition: int
     offset: int
     timestamp: int
     timestamp_type: int
-    key: bytes | None
-    value: bytes | None
+    key: KT | None
+    value: VT | None
     checksum: int | None
     serialized_key_size: int
     serialized_value_size: int

@@ -1,0 +1,223 @@
+"""A handler per event, on FastStream: for what is rare and reads best so (contact changes). The hot path is `consumer.py`.
+
+    app = FastStreamApp(bootstrap_servers, "resolver", producer)
+    app.subscribe(CONTACT_CHANGED, group="resolver.contacts", handler=on_contact_changed)
+    await app.start()              # returns at once; it waits for Kafka in the background
+    app.ready, app.state
+    await app.stop()
+
+What FastStream 0.7.8 would do by itself is turned off here; the tests pin each point to the real broker:
+- by default a record is committed before it is handled: NACK_ON_ERROR commits after success;
+- that policy seeks back on an error, at once and for ever, also for a body that can't be decoded: here no error reaches it.
+  Decoding happens inside the handler, bad data goes to the dead letters, a neighbour's absence is waited out in place;
+- a run of dead letters stops the subscriber, and nothing is committed past;
+- its commit takes the consumed position of all partitions, which is right only as long as one record is handled at a time;
+- Context and dependencies cost a thread hop per message: no injection (`apply_types=False`);
+- it logs every message, and errors with their text: no logger;
+- it creates missing topics with one partition: not allowed to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import structlog
+from aiokafka import ConsumerRebalanceListener
+from aiokafka.errors import KafkaError
+from aiokafka.structs import TopicPartition
+from faststream import AckPolicy
+from faststream.exceptions import NackMessage
+from faststream.kafka import KafkaBroker, KafkaMessage
+
+from libs.bus.backoff import GivenUp, delays, until_done
+from libs.bus.codec import decoder
+from libs.bus.dead_letters import LIMIT, DeadLetters, OnDeadLetter, Record, reason_of
+from libs.bus.errors import TooManyDeadLetters, Undecodable
+from libs.bus.kafka_source import HEARTBEAT_INTERVAL_MS, MAX_PARTITION_FETCH_BYTES, SESSION_TIMEOUT_MS
+from libs.bus.port import Publisher, RawRecord
+from libs.contracts.events import Reason
+from libs.contracts.topics import Topic
+from libs.service_kit.metrics import CONSUMER_RETRIES, RECORDS_CONSUMED
+
+log = structlog.get_logger()
+
+DRAIN_SECONDS = 10.0
+REBALANCE_TIMEOUT_MS = 20_000
+RUNNING = "running"
+_A_DAY_MS = 24 * 3600 * 1000
+
+EventHandler = Callable[[Any], Awaitable[None]]
+"""Takes one event, as in `async def on_contact_changed(event: Event[ContactChanged]) -> None`. It may see any event again."""
+
+
+class FastStreamApp:
+    """See the top of this file. The producer is for dead letters."""
+
+    def __init__(self, bootstrap_servers: str, client_id: str, producer: Publisher) -> None:
+        self._client_id = client_id
+        self._producer = producer
+        self._subscriptions: list[_Subscription] = []
+        self._starting: asyncio.Task[None] | None = None
+        self._state = "starting"
+        self.broker = KafkaBroker(
+            bootstrap_servers,
+            client_id=client_id,
+            request_timeout_ms=REBALANCE_TIMEOUT_MS + 10_000,
+            consumer_only=True,
+            allow_auto_create_topics=False,
+            apply_types=False,
+            graceful_timeout=DRAIN_SECONDS,
+            logger=None,
+        )
+
+    def subscribe(
+        self,
+        topic: Topic,
+        group: str,
+        handler: EventHandler,
+        *,
+        on_dead_letter: OnDeadLetter | None = None,
+        dead_letter_limit: int = LIMIT,
+    ) -> None:
+        """Call the handler for each event of the topic, one at a time. Before `start`."""
+        letters = DeadLetters(self._producer, group, limit=dead_letter_limit, on_dead_letter=on_dead_letter)
+        subscription = _Subscription(topic, group, handler, letters)
+        subscriber = self.broker.subscriber(
+            topic.name,
+            group_id=group,
+            ack_policy=AckPolicy.NACK_ON_ERROR,
+            auto_offset_reset="earliest",
+            session_timeout_ms=SESSION_TIMEOUT_MS,
+            heartbeat_interval_ms=HEARTBEAT_INTERVAL_MS,
+            rebalance_timeout_ms=REBALANCE_TIMEOUT_MS,
+            max_poll_interval_ms=_A_DAY_MS,
+            max_partition_fetch_bytes=MAX_PARTITION_FETCH_BYTES,
+            listener=subscription,
+            decoder=_as_record,
+            no_reply=True,
+            title=f"{group}:{topic.name}",
+        )
+        subscriber(subscription.consume)
+        subscription.stop_subscriber = subscriber.stop
+        self._subscriptions.append(subscription)
+
+    @property
+    def ready(self) -> bool:
+        return self.state == RUNNING
+
+    @property
+    def state(self) -> str:
+        """`running`, or what keeps it from it: `starting`, `stopped`, `stopped: too many dead letters`."""
+        stopped = next((each.stopped for each in self._subscriptions if each.stopped), "")
+        return stopped if self._state == RUNNING and stopped else self._state
+
+    async def start(self) -> None:
+        self._starting = asyncio.create_task(self._start(), name=f"start {self._client_id}")
+
+    async def stop(self) -> None:
+        """Finish the events in hand, within `DRAIN_SECONDS`, commit, leave the groups."""
+        if self._starting is not None:
+            self._starting.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._starting
+        for subscription in self._subscriptions:
+            subscription.give_up.set()
+        await self.broker.stop()
+        for subscription in self._subscriptions:
+            await subscription.closed()
+        self._state = "stopped"
+
+    async def _start(self) -> None:
+        for delay in delays():
+            try:
+                await self.broker.start()
+                self._state = RUNNING
+                return
+            except (KafkaError, OSError) as error:
+                log.warning("kafka.consumer_waits", group=self._client_id, error=type(error).__name__)
+                await self.broker.stop()
+            await asyncio.sleep(delay)
+
+
+class _Subscription(ConsumerRebalanceListener):
+    """One topic's handler with the rules around it, and what a rebalance must wait for."""
+
+    def __init__(self, topic: Topic, group: str, handler: EventHandler, letters: DeadLetters) -> None:
+        self.give_up = asyncio.Event()
+        self.stopped = ""
+        self.stop_subscriber: Callable[[], Awaitable[None]]
+        self._closing: asyncio.Task[None] | None = None
+        self._handler = handler
+        self._decode = decoder(topic)
+        self._letters = letters
+        self._group = group
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._consumed = RECORDS_CONSUMED.labels(topic.name)
+        self._retries = CONSUMER_RETRIES.labels(group)
+
+    async def consume(self, record: Record) -> None:
+        """Returning commits the record. `NackMessage` leaves it uncommitted: it comes again, to whoever owns the partition then."""
+        if self.stopped:
+            raise NackMessage
+        self._idle.clear()
+        try:
+            await self._handle(record)
+        except GivenUp:
+            raise NackMessage from None
+        except TooManyDeadLetters as error:
+            self.stopped = "stopped: too many dead letters"
+            log.error("consumer.stopped", consumer=self._group, why=str(error))
+            self._closing = asyncio.create_task(self._close())
+            raise NackMessage from None
+        finally:
+            self._idle.set()
+
+    async def _handle(self, record: Record) -> None:
+        try:
+            if record.raw is None:
+                raise Undecodable("The record has no value")
+            event = self._decode(record.raw)
+        except Undecodable as error:
+            await self._letters.send(record, Reason("undecodable", error.reason), give_up=self.give_up)
+            return
+        try:
+            await until_done(
+                lambda: self._handler(event), what=self._group, give_up=self.give_up, on_retry=self._retries.inc
+            )
+        except GivenUp:
+            raise
+        except Exception as error:
+            await self._letters.send(record, reason_of(error), give_up=self.give_up)
+            return
+        self._letters.succeeded()
+        self._consumed.inc()
+
+    async def _close(self) -> None:
+        await self.stop_subscriber()
+
+    async def closed(self) -> None:
+        """Wait until a subscriber that stopped itself has left its group."""
+        if self._closing is not None:
+            await self._closing
+
+    async def on_partitions_revoked(self, revoked: frozenset[TopicPartition]) -> None:
+        self.give_up.set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await self._idle.wait()
+
+    async def on_partitions_assigned(self, assigned: frozenset[TopicPartition]) -> None:
+        self.give_up.clear()
+
+
+async def _as_record(message: KafkaMessage) -> Record:
+    raw = message.raw_message
+    if isinstance(raw, tuple):
+        raise TypeError("batches are read by libs.bus.consumer")
+    row: RawRecord = raw
+    where = TopicPartition(row.topic, row.partition)
+    return Record(where, row.offset, row.key, row.timestamp, row.value, row.headers, None)

@@ -1,0 +1,202 @@
+"""FastStream's traps, each shown to be closed on a real broker."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+
+from libs.bus.dead_letters import Record
+from libs.bus.errors import BadRecord
+from libs.bus.faststream_app import EventHandler, FastStreamApp
+from libs.contracts.events import ContactChanged, Event, Reason
+from libs.contracts.topics import Topic
+from tests.conformance.bus_harness import Harness, change, eventually, open_harness
+
+
+@pytest.fixture
+async def bus(kafka: str) -> AsyncIterator[Harness]:
+    harness = await open_harness(kafka)
+    yield harness
+    await harness.close()
+
+
+class Seen:
+    def __init__(self) -> None:
+        self.names: list[str | None] = []
+
+    async def __call__(self, event: Event[ContactChanged]) -> None:
+        self.names.append(event.data.name)
+
+
+async def started(bus: Harness, topic: Topic, group: str, handler: EventHandler, limit: int = 20) -> FastStreamApp:
+    app = FastStreamApp(bus.bootstrap, "test", bus.producer)
+    app.subscribe(topic, group, handler, dead_letter_limit=limit)
+    bus.running.append(app)
+    await app.start()
+    return app
+
+
+async def test_each_event_is_handled_in_order_and_committed(bus: Harness) -> None:
+    topic, group, seen = await bus.topic(), bus.group(), Seen()
+    await bus.publish(topic, "1", "2", "3")
+    app = await started(bus, topic, group, seen)
+    await eventually(lambda: len(seen.names) == 3)
+    assert app.ready
+    await app.stop()
+    assert seen.names == ["1", "2", "3"]
+    assert await bus.committed(group, topic) == [3]
+    assert app.state == "stopped"
+
+
+async def test_nothing_is_committed_before_the_handler_has_returned(bus: Harness) -> None:
+    topic, group = await bus.topic(), bus.group()
+    entered, let_go = asyncio.Event(), asyncio.Event()
+
+    async def handle(event: Event[ContactChanged]) -> None:
+        entered.set()
+        await let_go.wait()
+
+    await bus.publish(topic, "1")
+    app = await started(bus, topic, group, handle)
+    await entered.wait()
+    assert await bus.committed(group, topic) == [None]
+    stopping = asyncio.create_task(app.stop())
+    let_go.set()
+    await stopping
+    assert await bus.committed(group, topic) == [1]
+
+
+async def test_a_body_that_is_no_event_goes_to_the_dead_letters_once_and_is_committed(bus: Harness) -> None:
+    topic, group, seen = await bus.topic(), bus.group(), Seen()
+    await bus.producer.publish(topic.name, [(b"k", b"{not json"), (b"k", None), change("good")])
+    app = await started(bus, topic, group, seen)
+    await eventually(lambda: seen.names == ["good"])
+    await app.stop()
+    assert await bus.committed(group, topic) == [3]
+    letters = await bus.dead_letters(topic)
+    assert [letter.value for letter in letters] == [b"{not json", None]
+    headers = dict(letters[0].headers)
+    assert headers["content-type"] == b"application/cloudevents+json"
+    assert (headers["dead-letter-reason"], headers["dead-letter-group"]) == (b"undecodable", group.encode())
+
+
+async def test_an_event_that_can_not_be_handled_goes_to_the_dead_letters_and_the_service_hears_of_it(
+    bus: Harness,
+) -> None:
+    topic, group = await bus.topic(), bus.group()
+    heard: list[tuple[int, Reason]] = []
+
+    async def handle(event: Event[ContactChanged]) -> None:
+        if event.data.name == "bad":
+            raise BadRecord(Reason("no-such-person", "The person is unknown"))
+        if event.data.name == "broken":
+            raise KeyError("+4915112345678")
+
+    async def on_dead_letter(record: Record, reason: Reason) -> None:
+        heard.append((record.offset, reason))
+
+    await bus.publish(topic, "1", "bad", "2", "broken")
+    app = FastStreamApp(bus.bootstrap, "test", bus.producer)
+    app.subscribe(topic, group, handle, on_dead_letter=on_dead_letter)
+    bus.running.append(app)
+    await app.start()
+    await eventually(lambda: len(heard) == 2)
+    assert heard[0] == (1, Reason("no-such-person", "The person is unknown"))
+    assert heard[1][0] == 3
+    assert heard[1][1].code == "handler-error"
+    assert heard[1][1].words.startswith("KeyError in test_faststream_app.py:")
+    assert len(await bus.dead_letters(topic)) == 2
+
+
+async def test_while_a_neighbour_is_away_the_event_is_tried_again_in_place(bus: Harness) -> None:
+    topic, group, seen = await bus.topic(), bus.group(), Seen()
+    failures = iter([ConnectionRefusedError(), TimeoutError()])
+    tried: list[str | None] = []
+
+    async def handle(event: Event[ContactChanged]) -> None:
+        tried.append(event.data.name)
+        for failure in failures:
+            raise failure
+        await seen(event)
+
+    await bus.publish(topic, "1", "2")
+    app = await started(bus, topic, group, handle)
+    await eventually(lambda: len(seen.names) == 2)
+    await app.stop()
+    assert tried == ["1", "1", "1", "2"]
+    assert await bus.dead_letters(topic) == []
+    assert await bus.committed(group, topic) == [2]
+
+
+async def test_an_event_given_up_while_a_neighbour_is_away_comes_again(bus: Harness) -> None:
+    topic, group, seen = await bus.topic(), bus.group(), Seen()
+    tried: list[str | None] = []
+
+    async def fail(event: Event[ContactChanged]) -> None:
+        tried.append(event.data.name)
+        raise ConnectionRefusedError
+
+    await bus.publish(topic, "1")
+    first = await started(bus, topic, group, fail)
+    await eventually(lambda: tried)
+    await first.stop()
+    assert await bus.committed(group, topic) == [None]
+    await started(bus, topic, group, seen)
+    await eventually(lambda: seen.names == ["1"])
+
+
+async def test_a_run_of_failures_stops_the_subscriber_and_leaves_the_rest_uncommitted(bus: Harness) -> None:
+    topic, group = await bus.topic(), bus.group()
+    tried: list[str | None] = []
+
+    async def handle(event: Event[ContactChanged]) -> None:
+        tried.append(event.data.name)
+        if event.data.name != "good":
+            raise KeyError
+
+    await bus.publish(topic, "good", *(f"bad {n}" for n in range(10)))
+    app = await started(bus, topic, group, handle, limit=3)
+    await eventually(lambda: app.state == "stopped: too many dead letters")
+    assert not app.ready
+    await app.stop()
+    assert len(await bus.dead_letters(topic)) == 3
+    assert await bus.committed(group, topic) == [4]
+    assert tried == ["good", "bad 0", "bad 1", "bad 2", "bad 3"]
+
+
+async def test_a_missing_topic_is_waited_for_and_not_created(bus: Harness) -> None:
+    topic, group, seen = bus.undeclared(partitions=2), bus.group(), Seen()
+    app = await started(bus, topic, group, seen)
+    admin = AIOKafkaAdminClient(bootstrap_servers=bus.bootstrap)
+    await admin.start()
+    await asyncio.sleep(0.5)
+    assert topic.name not in await admin.list_topics()
+    await admin.close()
+    assert app.state == "starting"
+    await bus.declare(topic)
+    await bus.publish(topic, "1")
+    await eventually(lambda: seen.names == ["1"])
+
+
+async def test_a_rebalance_waits_for_the_event_in_hand(bus: Harness) -> None:
+    topic, group = await bus.topic(), bus.group()
+    entered, let_go = asyncio.Event(), asyncio.Event()
+    handled: list[str | None] = []
+
+    async def handle(event: Event[ContactChanged]) -> None:
+        entered.set()
+        await let_go.wait()
+        handled.append(event.data.name)
+
+    await bus.publish(topic, "1")
+    await started(bus, topic, group, handle)
+    await entered.wait()
+    newcomer = await started(bus, topic, group, handle)
+    await asyncio.sleep(0.3)
+    assert handled == []
+    let_go.set()
+    await eventually(lambda: newcomer.ready)
+    await bus.publish(topic, "2")
+    await eventually(lambda: "2" in handled)
+    assert handled == ["1", "2"]
