@@ -40,7 +40,7 @@ class UnknownMessageError(LookupError):
 
 
 def find_message(ledger: Path, message_id: str) -> LedgerEntry | None:
-    """The accepted submit with that provider id. Reads the whole ledger: 1 s for a million entries, so not on the loop."""
+    """The accepted submit with that provider id. Reads the whole ledger: 2 s for a million entries, so not on the loop."""
     wanted = b'"provider_id":' + msgspec.json.encode(message_id)
     for line in read_lines(ledger):
         if wanted in line:

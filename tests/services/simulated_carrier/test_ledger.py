@@ -74,6 +74,7 @@ def test_a_line_that_a_kill_cut_off_is_neither_read_nor_kept(tmp_path: Path) -> 
     assert [e.sequence for e in read_ledger(tmp_path)] == [1]
     ledger = Ledger(tmp_path)
     assert ledger.next_sequence == 2
+    assert ledger.path.read_bytes().endswith(b"}\n")
     ledger.append([entry(2)])
     assert [e.sequence for e in read_ledger(tmp_path)] == [1, 2]
     ledger.close()
