@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from libs.contracts.http import ApiModel
 from services.api_gateway.api_keys import Caller
-from services.api_gateway.problems import ProblemError, bad_field, invalid_body, invalid_query
+from services.api_gateway.problems import ProblemError, bad_field, invalid_body, invalid_query, reason
 
 MAX_BODY_BYTES = 64 * 1024
 BODY_SECONDS = 10.0
@@ -36,12 +36,12 @@ class Call:
         try:
             return kind.validate_python(self.parameters[name])
         except ValidationError as error:
-            raise bad_field(name, error.errors(include_input=False)[0]["msg"]) from None
+            raise bad_field(name, reason(error.errors(include_input=False)[0])) from None
 
     def query(self, model: type[M]) -> M:
         """The query parameters; one given twice is an error, like one that is not known."""
         given = self.request.query
-        twice = [name for name, times in Counter(given).items() if times > 1]
+        twice = [name for name, times in Counter(name for name, _ in given.items()).items() if times > 1]
         if twice:
             raise bad_field(twice[0][:100], "is given more than once")
         try:

@@ -9,6 +9,7 @@ from typing import Any
 
 from aiohttp import web
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from libs.contracts.http import FieldProblem, Problem
 
@@ -42,9 +43,9 @@ class ProblemError(Exception):
         )
 
 
-def bad_field(field: str, reason: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> ProblemError:
+def bad_field(field: str, why: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> ProblemError:
     """One wrong field."""
-    return ProblemError(status, f"{field}: {reason}", errors=[FieldProblem(field=field, reason=reason)])
+    return ProblemError(status, f"{field}: {why}", errors=[FieldProblem(field=field, reason=why)])
 
 
 def unavailable(detail: str, retry_after: int = 2) -> ProblemError:
@@ -63,8 +64,8 @@ def invalid_body(error: ValidationError, body: bytes) -> ProblemError:
         return _invalid("body", _fields("body", error))
     surrogates = _lone_surrogates(body)
     if surrogates:
-        reason = "holds half of a surrogate pair, which is no character"
-        return _invalid("body", [FieldProblem(field=field, reason=reason) for field in surrogates])
+        words = "holds half of a surrogate pair, which is no character"
+        return _invalid("body", [FieldProblem(field=field, reason=words) for field in surrogates])
     return ProblemError(
         HTTPStatus.BAD_REQUEST, error.errors(include_input=False)[0]["msg"]
     )  # says line and column, and quotes nothing
@@ -75,7 +76,13 @@ _WORDS = {
     "extra_forbidden": "is not known here",
     "string_pattern_mismatch": "has characters or a form that are not allowed",
     "model_type": "must be a JSON object",
+    "uuid_parsing": "must be a UUID",
 }
+
+
+def reason(error: ErrorDetails) -> str:
+    """Why a value was refused, without the value."""
+    return _WORDS.get(error["type"]) or error["msg"].removeprefix("Value error, ")
 
 
 def _invalid(what: str, errors: Sequence[FieldProblem]) -> ProblemError:
@@ -90,7 +97,7 @@ def _fields(whole: str, error: ValidationError) -> list[FieldProblem]:
     return [
         FieldProblem(
             field=(".".join(map(str, e["loc"])) or whole)[:MAX_FIELD_NAME],
-            reason=_WORDS.get(e["type"]) or e["msg"].removeprefix("Value error, "),
+            reason=reason(e),
         )
         for e in error.errors(include_input=False, include_url=False)[:MAX_FIELDS]
     ]

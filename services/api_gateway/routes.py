@@ -177,6 +177,10 @@ class Router:
     def _find_template(self, raw_path: str) -> tuple[dict[str, Route], tuple[str, ...]]:
         steps = raw_path.split("/")
         for template, methods in self._templates.items():
-            if len(template) == len(steps) and all(a in (None, b) for a, b in zip(template, steps, strict=True)):
+            if len(template) == len(steps) and all(_fits(*pair) for pair in zip(template, steps, strict=True)):
                 return methods, tuple(unquote(s) for t, s in zip(template, steps, strict=True) if t is None)
         raise ProblemError(HTTPStatus.NOT_FOUND, "there is nothing at this path")
+
+
+def _fits(expected: str | None, step: str) -> bool:
+    return step != "" if expected is None else step == expected

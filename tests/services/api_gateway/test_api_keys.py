@@ -1,0 +1,53 @@
+import pytest
+
+from libs.service_kit.config_file import Scope
+from services.api_gateway.api_keys import ApiKeys, TokenBucket
+from services.api_gateway.problems import ProblemError
+from tests.services.api_gateway.fakes import API_KEYS, SEND_KEY
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_bucket_grants_its_burst_and_then_its_rate() -> None:
+    clock = Clock()
+    bucket = TokenBucket(5, clock)
+    assert [bucket.take() for _ in range(5)] == [0] * 5
+    assert bucket.take() == pytest.approx(0.2)
+    clock.now += 0.2
+    assert bucket.take() == 0
+    assert bucket.take() > 0
+
+
+def test_a_bucket_never_holds_more_than_its_burst() -> None:
+    clock = Clock()
+    bucket = TokenBucket(2, clock)
+    clock.now += 3600
+    assert [bucket.take() > 0 for _ in range(3)] == [False, False, True]
+
+
+def test_a_rate_below_one_per_second_still_grants_one() -> None:
+    clock = Clock()
+    bucket = TokenBucket(0.1, clock)
+    assert bucket.take() == 0
+    assert bucket.take() == pytest.approx(10)
+
+
+@pytest.mark.parametrize("authorization", [f"Bearer {SEND_KEY}", f"bearer {SEND_KEY}", f"BEARER  {SEND_KEY} "])
+def test_a_key_is_known_by_its_hash(authorization: str) -> None:
+    caller = ApiKeys(API_KEYS).authenticate(authorization, Scope.SEND)
+    assert (caller.name, caller.tenant) == ("sender", "demo")
+    assert SEND_KEY not in repr(caller)
+
+
+@pytest.mark.parametrize(
+    "authorization", [None, "", "Bearer", "Bearer ", SEND_KEY, f"Token {SEND_KEY}", "Bearer \udcff"]
+)
+def test_anything_else_is_401(authorization: str | None) -> None:
+    with pytest.raises(ProblemError) as raised:
+        ApiKeys(API_KEYS).authenticate(authorization, Scope.SEND)
+    assert raised.value.problem.status == 401

@@ -1,0 +1,330 @@
+"""Whatever comes in, the answer is problem+json that names the field and why, and never repeats a value."""
+
+import asyncio
+import json
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.services.api_gateway.fakes import SEND_KEY, SLOW_KEY, Answer, Gateway
+
+SECRET = "Zq-secret-Zq"
+
+
+def _names(answer: Answer) -> set[str]:
+    return {error["field"] for error in answer.body["errors"]}
+
+
+def _assert_problem(answer: Answer, status: int) -> None:
+    assert answer.status == status, answer.body
+    assert answer.headers["Content-Type"].startswith("application/problem+json")
+    assert answer.body["status"] == status
+    assert answer.body["title"]
+    assert SECRET not in json.dumps(answer.body)
+
+
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [
+        ({"message": "Hello"}, {"body"}),
+        ({"message": "Hello", "clientId": "1", "staffId": "2"}, {"body"}),
+        ({"message": "", "clientId": "1"}, {"message"}),
+        ({"clientId": "1"}, {"message"}),
+        ({"message": "x" * 1521, "clientId": "1"}, {"message"}),
+        ({"message": "я" * 661, "clientId": "1"}, {"message"}),
+        ({"message": "€" * 761, "clientId": "1"}, {"message"}),
+        ({"message": 5, "clientId": "1"}, {"message"}),
+        ({"message": None, "clientId": "1"}, {"message"}),
+        ({"message": f"{SECRET}\0", "clientId": "1"}, {"message"}),
+        ({"message": "Hello", "clientId": ""}, {"clientId"}),
+        ({"message": "Hello", "clientId": "x" * 65}, {"clientId"}),
+        ({"message": "Hello", "clientId": f"{SECRET}\n"}, {"clientId"}),
+        ({"message": "Hello", "clientId": 1.5}, {"clientId"}),
+        ({"message": "Hello", "staffId": True}, {"staffId"}),
+        ({"message": "Hello", "clientId": ["1"]}, {"clientId"}),
+        ({"message": "Hello", "client_id": "1"}, {"client_id"}),
+        ({"message": "Hello", "clientId": "1", "mesage": SECRET}, {"mesage"}),
+        ({"message": "Hello", "clientId": "1", "priority": SECRET}, {"priority"}),
+        ({"message": "Hello", "clientId": "1", "senderId": f"<{SECRET}>"}, {"senderId"}),
+        ({"message": "Hello", "clientId": "1", "validitySeconds": 59}, {"validitySeconds"}),
+        ({"message": "Hello", "clientId": "1", "validitySeconds": 7 * 86400 + 1}, {"validitySeconds"}),
+        ({"message": "Hello", "clientId": "1", "validitySeconds": "600"}, {"validitySeconds"}),
+        ({"message": "Hello", "clientId": "1", "tags": ["ok", ""]}, {"tags.1"}),
+        ({"message": "Hello", "clientId": "1", "tags": ["t"] * 21}, {"tags"}),
+        ({"message": "Hello", "clientId": "1", "customData": [1]}, {"customData"}),
+        ({"message": "Hello", "clientId": "1", "customData": {"a": {"b": [f"{SECRET}\0"]}}}, {"customData"}),
+        ({"message": 1, "clientId": 1.5, "validitySeconds": "x"}, {"message", "clientId", "validitySeconds"}),
+        ([{"message": "Hello", "clientId": "1"}], {"body"}),
+        ("Hello", {"body"}),
+        (None, {"body"}),
+    ],
+)
+async def test_a_wrong_body_is_refused_by_the_name_of_its_fields(gateway: Gateway, body: Any, fields: set[str]) -> None:
+    headers = {"Content-Type": "application/json"}
+    answer = await gateway.ask("POST", "/sms", data=json.dumps(body), headers=headers)
+    _assert_problem(answer, 400)
+    assert _names(answer) == fields
+    assert all(error["reason"] for error in answer.body["errors"])
+    assert gateway.publisher.records == []
+
+
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [
+        (b'{"message": "half \\ud83d", "clientId": "1"}', {"message"}),
+        (b'{"message": "\\ude00 half", "clientId": "1"}', {"message"}),
+        (b'{"message": "ok", "clientId": "1", "customData": {"a": ["\\ud800"]}}', {"customData"}),
+        (b'{"message": "ok", "clientId": "1", "customData": {"a": NaN}}', {"customData"}),
+        (b'{"message": "ok", "clientId": "1", "customData": {"a": 1e999}}', {"customData"}),
+    ],
+)
+async def test_what_is_no_unicode_or_no_number_is_refused_by_name(
+    gateway: Gateway, body: bytes, fields: set[str]
+) -> None:
+    answer = await gateway.ask("POST", "/sms", data=body, headers={"Content-Type": "application/json"})
+    _assert_problem(answer, 400)
+    assert _names(answer) == fields
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b'{"message": "Hello", "clientId": "1"',
+        b'{"message": "Zq-secret-Zq", }',
+        b'{"message": "Hello\n", "clientId": "1"}',
+        b"\xff\xfe{",
+        b'{"message": "\xff", "clientId": "1"}',
+        b"<html>",
+        b'{"message": "Hello", "clientId": "1", "customData": ' + b"[" * 5000 + b"]" * 5000 + b"}",
+        b'{"message": "Hello", "clientId": "1", "customData": {"a": ' + b"9" * 5000 + b"}}",
+    ],
+)
+async def test_broken_json_is_refused(gateway: Gateway, body: bytes) -> None:
+    answer = await gateway.ask("POST", "/sms", data=body, headers={"Content-Type": "application/json"})
+    _assert_problem(answer, 400)
+    assert gateway.publisher.records == []
+
+
+async def test_many_wrong_fields_do_not_make_a_long_answer(gateway: Gateway) -> None:
+    answer = await gateway.send({f"field{n}" + "x" * 200: n for n in range(200)})
+    _assert_problem(answer, 400)
+    assert len(answer.body["errors"]) == 20
+    assert all(len(error["field"]) <= 100 for error in answer.body["errors"])
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_huge_body_is_refused_with_the_limit(gateway: Gateway, chunked: bool) -> None:
+    body = json.dumps({"message": "x" * 70_000, "clientId": "1"}).encode()
+
+    async def chunks() -> Any:
+        for start in range(0, len(body), 1000):
+            yield body[start : start + 1000]
+
+    headers = {"Content-Type": "application/json"}
+    answer = await gateway.ask("POST", "/sms", data=chunks() if chunked else body, headers=headers)
+    _assert_problem(answer, 413)
+    assert "65536" in answer.body["detail"]
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "application/xml"])
+async def test_another_content_type_is_refused(gateway: Gateway, content_type: str) -> None:
+    body = json.dumps({"message": "Hello", "clientId": "1"})
+    answer = await gateway.ask("POST", "/sms", data=body, headers={"Content-Type": content_type})
+    _assert_problem(answer, 415)
+
+
+async def test_json_with_a_charset_is_taken(gateway: Gateway) -> None:
+    body = json.dumps({"message": "Hello", "clientId": "1"})
+    answer = await gateway.ask("POST", "/sms", data=body, headers={"Content-Type": "application/json; charset=utf-8"})
+    assert answer.status == 202
+
+
+@pytest.mark.parametrize("path", ["/", "/sms/", "/nothing", "/sms/a/b", "/clients", "/internal/clients/1", "//sms"])
+async def test_an_unknown_path_is_404(gateway: Gateway, path: str) -> None:
+    _assert_problem(await gateway.ask("GET", path), 404)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("DELETE", "/sms", "GET, POST"),
+        ("POST", "/clients/1", "DELETE, GET, PUT"),
+        ("POST", "/openapi.json", "GET"),
+        ("PATCH", "/sms", "GET, POST"),
+    ],
+)
+async def test_a_wrong_method_is_405_and_says_what_is_allowed(
+    gateway: Gateway, method: str, path: str, allowed: str
+) -> None:
+    answer = await gateway.ask(method, path)
+    _assert_problem(answer, 405)
+    assert answer.headers["Allow"] == allowed
+
+
+@pytest.mark.parametrize("key", [None, "", "wrong-key-0123456789", "ключ"])
+async def test_without_a_known_key_nothing_is_done(gateway: Gateway, key: str | None) -> None:
+    answer = await gateway.send(key=key)
+    _assert_problem(answer, 401)
+    assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+    assert gateway.publisher.records == []
+
+
+async def test_another_scheme_is_no_key(gateway: Gateway) -> None:
+    answer = await gateway.send(key=None)
+    basic = await gateway.ask("POST", "/sms", key=None, headers={"Authorization": f"Basic {SEND_KEY}"}, json={})
+    _assert_problem(basic, 401)
+    _assert_problem(answer, 401)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/sms"), ("GET", "/sms/019b30cb-7a50-7a55-9d3e-2b1f0c8e7a41"), ("PUT", "/clients/1"), ("GET", "/staff/1")],
+)
+async def test_a_missing_scope_is_403_and_named(gateway: Gateway, method: str, path: str) -> None:
+    answer = await gateway.ask(method, path, key=SEND_KEY)
+    _assert_problem(answer, 403)
+    assert "scope" in answer.body["detail"]
+    assert gateway.resolver.asked == gateway.projection.asked == []
+
+
+async def test_a_key_beyond_its_rate_is_429_and_told_when_to_come_back(gateway: Gateway) -> None:
+    assert (await gateway.send(key=SLOW_KEY)).status == 202
+    answer = await gateway.send(key=SLOW_KEY)
+    _assert_problem(answer, 429)
+    assert 1 <= int(answer.headers["Retry-After"]) <= 10
+    assert (await gateway.send(key=SEND_KEY)).status == 202
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "tab\tbed", "schlüssel"])
+async def test_a_wrong_idempotency_key_is_refused(gateway: Gateway, key: str) -> None:
+    answer = await gateway.send(idempotency_key=key)
+    _assert_problem(answer, 400)
+    assert _names(answer) == {"Idempotency-Key"}
+
+
+async def test_two_idempotency_keys_are_refused(gateway: Gateway) -> None:
+    reply = await _raw(
+        gateway,
+        b"POST /sms HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + SEND_KEY.encode() + b"\r\nIdempotency-Key: a\r\n"
+        b"Idempotency-Key: b\r\nContent-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}",
+    )
+    assert reply.startswith(b"HTTP/1.1 400 ")
+    assert b"more than once" in reply
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("status=sent", "status"),
+        ("limit=0", "limit"),
+        ("limit=501", "limit"),
+        ("limit=ten", "limit"),
+        ("clientid=1", "clientid"),
+        ("from=yesterday", "from"),
+        ("from=2026-01-31T08:00:00", "query"),
+        ("clientId=1&staffId=2", "query"),
+        ("clientId=1&clientId=2", "clientId"),
+        ("gateway=No%20Such", "gateway"),
+        ("tag=", "tag"),
+    ],
+)
+async def test_a_wrong_query_is_refused_by_name(gateway: Gateway, query: str, field: str) -> None:
+    answer = await gateway.ask("GET", f"/sms?{query}")
+    _assert_problem(answer, 400)
+    assert _names(answer) == {field}
+    assert gateway.projection.asked == []
+
+
+async def test_an_id_that_is_no_uuid_is_refused_by_name(gateway: Gateway) -> None:
+    answer = await gateway.ask("GET", f"/sms/{SECRET}")
+    _assert_problem(answer, 400)
+    assert _names(answer) == {"id"}
+
+
+@pytest.mark.parametrize("person", ["x" * 65, "%00", "a%0Ab"])
+async def test_a_wrong_person_id_is_refused_by_name(gateway: Gateway, person: str) -> None:
+    answer = await gateway.ask("PUT", f"/clients/{person}", json={"phone": "+254700000001"})
+    _assert_problem(answer, 400)
+    assert _names(answer) == {"id"}
+    assert gateway.resolver.asked == []
+
+
+async def test_a_wrong_person_is_refused_before_it_goes_on(gateway: Gateway) -> None:
+    answer = await gateway.ask("PUT", "/staff/1", json={"phone": 1, "fax": "2"})
+    _assert_problem(answer, 400)
+    assert _names(answer) == {"phone", "fax"}
+    assert gateway.resolver.asked == []
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"Zq-secret-Zq\r\n\r\n",
+        b"GET /sms HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 20_000 + b"\r\n\r\n",
+        b"POST /sms HTTP/1.1\r\nHost: x\r\nContent-Length: Zq-secret-Zq\r\n\r\n",
+        b"GET /sms HTTP/1.1\r\nHost: x\r\nZq-secret-Zq\r\n\r\n",
+    ],
+)
+async def test_what_is_no_http_is_a_problem_too(
+    gateway: Gateway, sent: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reply = await _raw(gateway, sent)
+    assert reply.split()[1] == b"400"
+    assert b"application/problem+json" in reply
+    assert SECRET.encode() not in reply
+    assert SECRET not in "".join(capsys.readouterr())
+    assert (await gateway.send()).status == 202
+
+
+async def test_a_body_that_ends_early_is_not_accepted(gateway: Gateway) -> None:
+    await _raw(gateway, _post(b'{"message": "Hel', length=1000), half_close=True)
+    assert gateway.publisher.records == []
+    assert (await gateway.send()).status == 202
+
+
+async def test_a_client_that_waits_for_continue_is_told_to(gateway: Gateway) -> None:
+    body = b'{"message": "Hello", "clientId": "1"}'
+    reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(gateway.url).port)
+    head, _, _ = _post(b"", length=len(body)).partition(b"\r\n\r\n")
+    writer.write(head + b"\r\nExpect: 100-continue\r\n\r\n")
+    assert (await asyncio.wait_for(reader.readline(), 5)).startswith(b"HTTP/1.1 100")
+    writer.write(body)
+    assert b"HTTP/1.1 202" in await asyncio.wait_for(reader.read(), 5)
+    writer.close()
+
+
+async def test_an_unknown_expectation_is_a_problem(gateway: Gateway) -> None:
+    head, _, _ = _post(b"", length=2).partition(b"\r\n\r\n")
+    reply = await _raw(gateway, head + b"\r\nExpect: Zq-secret-Zq\r\n\r\n{}")
+    assert reply.startswith(b"HTTP/1.1 417 ")
+    assert b"application/problem+json" in reply
+    assert SECRET.encode() not in reply
+
+
+async def test_a_fault_of_ours_is_a_problem_without_details(
+    gateway: Gateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway.publisher.error = RuntimeError(SECRET)
+    _assert_problem(await gateway.send(), 500)
+    assert SECRET not in "".join(capsys.readouterr())
+
+
+def _post(body: bytes, length: int) -> bytes:
+    return (
+        b"POST /sms HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + SEND_KEY.encode() + b"\r\n"
+        b"Content-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (length, body)
+    )
+
+
+async def _raw(gateway: Gateway, sent: bytes, half_close: bool = False) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(gateway.url).port)
+    writer.write(sent)
+    if half_close:
+        writer.write_eof()
+    try:
+        return await asyncio.wait_for(reader.read(), 5)
+    finally:
+        writer.close()

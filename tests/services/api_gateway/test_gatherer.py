@@ -1,0 +1,143 @@
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from services.api_gateway import gatherer
+from services.api_gateway.gatherer import Gatherer, Overloaded
+
+
+class Flushes:
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.deadlines: list[float] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.error: Exception | None = None
+
+    async def __call__(self, items: Sequence[int], deadline: float) -> list[str | Exception]:
+        self.batches.append(list(items))
+        self.deadlines.append(deadline)
+        await self.gate.wait()
+        if self.error is not None:
+            raise self.error
+        return [ValueError(str(i)) if i < 0 else str(i) for i in items]
+
+
+def make(flushes: Flushes) -> Gatherer[int, str]:
+    return Gatherer(flushes, gather_seconds=0.001, timeout_seconds=4)
+
+
+async def test_what_is_asked_together_is_flushed_together() -> None:
+    flushes = Flushes()
+    gathered = make(flushes)
+    assert await asyncio.gather(*(gathered.ask(n) for n in range(100))) == [str(n) for n in range(100)]
+    assert flushes.batches == [list(range(100))]
+    await gathered.stop()
+
+
+async def test_each_item_gets_its_own_result_or_error() -> None:
+    gathered = make(Flushes())
+    results = await asyncio.gather(gathered.ask(1), gathered.ask(-2), gathered.ask(3), return_exceptions=True)
+    assert [str(r) for r in results] == ["1", "-2", "3"]
+    assert isinstance(results[1], ValueError)
+    await gathered.stop()
+
+
+async def test_what_comes_during_a_flush_waits_for_the_next_one() -> None:
+    flushes = Flushes()
+    gathered = make(flushes)
+    flushes.gate.clear()
+    first = asyncio.create_task(gathered.ask(1))
+    await _until(lambda: bool(flushes.batches))
+    later = [asyncio.create_task(gathered.ask(n)) for n in range(2, 12)]
+    await asyncio.sleep(0.01)
+    assert flushes.batches == [[1]]
+    flushes.gate.set()
+    await asyncio.gather(first, *later)
+    assert flushes.batches == [[1], list(range(2, 12))]
+    await gathered.stop()
+
+
+async def test_a_failed_flush_fails_its_items_and_no_others() -> None:
+    flushes = Flushes()
+    gathered = make(flushes)
+    flushes.error = RuntimeError("no")
+    with pytest.raises(RuntimeError):
+        await gathered.ask(1)
+    flushes.error = None
+    assert await gathered.ask(2) == "2"
+    await gathered.stop()
+
+
+async def test_a_flush_that_forgets_an_item_fails_loudly() -> None:
+    async def forgetful(items: Sequence[int], deadline: float) -> list[str | Exception]:
+        return [str(i) for i in items[1:]]
+
+    gathered: Gatherer[int, str] = Gatherer(forgetful, gather_seconds=0.001, timeout_seconds=4)
+    with pytest.raises(RuntimeError, match="results"):
+        await gathered.ask(1)
+    await gathered.stop()
+
+
+async def test_an_item_whose_caller_has_gone_disturbs_nobody() -> None:
+    gathered = make(Flushes())
+    gone = asyncio.create_task(gathered.ask(1))
+    stays = asyncio.create_task(gathered.ask(2))
+    await asyncio.sleep(0)
+    gone.cancel()
+    assert await stays == "2"
+    await gathered.stop()
+
+
+async def test_too_many_waiting_items_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gatherer, "MAX_WAITING", 3)
+    gathered = make(Flushes())
+    waiting = [asyncio.create_task(gathered.ask(n)) for n in range(3)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await gathered.ask(4)
+    await asyncio.gather(*waiting)
+    await gathered.stop()
+
+
+async def test_a_stop_serves_what_waits_and_takes_no_more() -> None:
+    flushes = Flushes()
+    gathered = make(flushes)
+    flushes.gate.clear()
+    first = asyncio.create_task(gathered.ask(1))
+    await _until(lambda: bool(flushes.batches))
+    second = asyncio.create_task(gathered.ask(2))
+    await asyncio.sleep(0)
+    stop = asyncio.create_task(gathered.stop())
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await gathered.ask(3)
+    flushes.gate.set()
+    await stop
+    assert await asyncio.gather(first, second) == ["1", "2"]
+
+
+async def test_an_idle_gatherer_stops() -> None:
+    await asyncio.wait_for(make(Flushes()).stop(), 1)
+
+
+async def test_an_item_has_until_its_own_deadline_however_long_the_flush_before_took() -> None:
+    flushes = Flushes()
+    gathered = make(flushes)
+    flushes.gate.clear()
+    first = asyncio.create_task(gathered.ask(1))
+    await _until(lambda: bool(flushes.batches))
+    asked_at = asyncio.get_running_loop().time()
+    second = asyncio.create_task(gathered.ask(2))
+    await asyncio.sleep(0.2)
+    flushes.gate.set()
+    await asyncio.gather(first, second)
+    assert flushes.deadlines[1] == pytest.approx(asked_at + 4, abs=0.15)
+    await gathered.stop()
+
+
+async def _until(condition) -> None:  # type: ignore[no-untyped-def]
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.001)
