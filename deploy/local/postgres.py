@@ -199,12 +199,14 @@ def _programs(user: pwd.struct_passwd | None) -> Path:
         raise StartError("no PostgreSQL server was found: run `make setup`")
     if user is None or _reachable(found):
         return found
+    package = found.parents[1]  # a wheel's, with the shared libraries that it brings in a directory beside it
     copied = ROOT_HOME / f"server-{postgres_binaries.major_version(found)}"
     if not copied.exists():
         partial = copied.with_suffix(".partial")
-        shutil.copytree(found.parent, partial, symlinks=True, dirs_exist_ok=True)
+        for part in (package, package.with_name(f"{package.name}.libs")):
+            shutil.copytree(part, partial / part.name, symlinks=True, dirs_exist_ok=True)
         partial.rename(copied)
-    return copied / found.name
+    return copied / package.name / found.relative_to(package)
 
 
 def _data_directory(directory: Path, user: pwd.struct_passwd | None) -> Path:
