@@ -7,6 +7,8 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
+import msgspec
+
 from libs.contracts.events import Encoding, Reason
 from libs.contracts.statuses import Status
 from libs.storage.database import Pool
@@ -25,11 +27,14 @@ class Coordinates(NamedTuple):
     leg: int
 
 
+_to_json = msgspec.json.Encoder().encode
+
+
 async def settle(pool: Pool, made: Mapping[Coordinates, Decision]) -> Mapping[Coordinates, Decision]:
     """Store decisions, committed on return, and answer for each coordinates the decision that counts: the stored one."""
     # In key order, so that two instances with the same messages, in a rebalance, wait for each other and don't deadlock.
     rows = [_row(at, made[at]) for at in sorted(made)]
-    done = await pool.execute(_STORE, *zip(*rows, strict=True))
+    done = await pool.execute(_STORE, _to_json(rows).decode())
     if done == f"INSERT 0 {len(rows)}":
         return made
     return await _stored(pool, made.keys())
@@ -40,12 +45,27 @@ async def _stored(pool: Pool, coordinates: Collection[Coordinates]) -> Mapping[C
     return {Coordinates(*row[:4]): _decision(*row[4:]) for row in rows}
 
 
-def _row(at: Coordinates, decision: Decision) -> tuple[object, ...]:
-    """In the order of `_COLUMNS`."""
+def _row(at: Coordinates, decision: Decision) -> dict[str, object]:
+    """The columns that aren't null."""
+    row: dict[str, object] = {
+        "leg_at": at.leg_at,
+        "message_id": at.message_id,
+        "cycle": at.cycle,
+        "leg": at.leg,
+        "decided_at": decision.decided_at,
+    }
     if isinstance(decision, Dispatch):
-        return (*at, *decision, None, None, None)
-    reason = decision.reason
-    return (*at, decision.decided_at, None, None, None, None, None, None, decision.status, reason.code, reason.words)
+        row["gateway"] = decision.gateway
+        row["phone"] = decision.phone
+        row["person_name"] = decision.person_name
+        row["source_address"] = decision.source_address
+        row["encoding"] = decision.encoding
+        row["segments"] = decision.segments
+    else:
+        row["status"] = decision.status
+        row["reason_code"] = decision.reason.code
+        row["reason_words"] = decision.reason.words
+    return row
 
 
 def _decision(
@@ -70,11 +90,10 @@ _COLUMNS = (
     " status, reason_code, reason_words"
 )
 
+# One JSON text costs the client a third of what fourteen arrays do, and all together less than a COPY up to some 1,000 rows.
 _STORE = f"""
     INSERT INTO decisions ({_COLUMNS})
-    SELECT * FROM unnest(
-        $1::timestamptz[], $2::uuid[], $3::integer[], $4::integer[], $5::timestamptz[], $6::text[], $7::text[],
-        $8::text[], $9::text[], $10::text[], $11::integer[], $12::text[], $13::text[], $14::text[])
+    SELECT {_COLUMNS} FROM json_populate_recordset(NULL::decisions, $1::json)
     ON CONFLICT DO NOTHING
 """  # noqa: S608 - our own column names
 

@@ -1,0 +1,83 @@
+"""Resolver: decides for each message which number and gateway it goes to, and keeps the contacts. `python -m services.resolver.main`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from libs.bus.admin import ensure_topics
+from libs.bus.consumer import BatchConsumer
+from libs.bus.faststream_app import FastStreamApp
+from libs.bus.producer import Producer
+from libs.contracts import topics
+from libs.contracts.events import ContactChanged, Event, Priority
+from libs.service_kit.config_file import ConfigFileError, Configuration, load_configuration
+from libs.service_kit.lifecycle import Lifecycle, run_service
+from libs.service_kit.settings import load_settings
+from libs.storage.database import Pool, open_database
+from libs.storage.partitions import keep_partitions_ahead
+from services.resolver import contacts
+from services.resolver.decisions import PARTITIONED
+from services.resolver.handlers import resolve
+from services.resolver.people_api import PeopleApi
+from services.resolver.poison import tell_history
+from services.resolver.routing import default_route
+from services.resolver.settings import ResolverSettings
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+MESSAGES = (topics.REQUESTED_HIGH, topics.REQUESTED, topics.RETURNED)
+
+
+async def start(life: Lifecycle, settings: ResolverSettings, configuration: Configuration) -> None:
+    """Internal HTTP first, so that waiting can be seen; the consumers last. The stop goes the other way."""
+    kafka = settings.kafka_bootstrap_servers
+    api = PeopleApi(configuration.default_region, _now)
+    await life.serve_ops(api.routes())
+
+    async def open_pool() -> Pool:
+        dsn = settings.postgres_dsn.unicode_string()
+        return await open_database(dsn, "resolver", MIGRATIONS, settings.postgres_connections, PARTITIONED)
+
+    pool = api.pool = await life.part("postgres", open_pool, lambda pool: pool.close())
+    life.background("partitions", keep_partitions_ahead(pool, PARTITIONED))
+    await life.part("topics", lambda: ensure_topics(kafka, _topics(configuration)))
+    producer = Producer(kafka, client_id="resolver")
+    await life.part("kafka", producer.start, lambda _: producer.stop())
+
+    handler = partial(resolve, pool=pool, producer=producer, route=default_route(configuration), now=_now)
+    on_dead_letter = partial(tell_history, pool=pool, producer=producer, now=_now)
+    messages = BatchConsumer(kafka, "resolver", MESSAGES, handler, producer, on_dead_letter=on_dead_letter)
+    life.ready_when("messages", lambda: None if messages.ready else messages.state)
+    await life.part("messages", messages.start, lambda _: messages.stop(settings.drain_budget_seconds))
+
+    async def on_contact_changed(event: Event[ContactChanged]) -> None:
+        await contacts.apply_change(pool, event.data, configuration.default_region)
+
+    changes = FastStreamApp(kafka, "resolver", producer)
+    changes.subscribe(topics.CONTACT_CHANGED, group="resolver.contacts", handler=on_contact_changed)
+    life.ready_when("contact changes", lambda: None if changes.ready else changes.state)
+    await life.part("contact changes", changes.start, lambda _: changes.stop())
+
+
+def _topics(configuration: Configuration) -> list[topics.Topic]:
+    """All that it reads and writes."""
+    dispatch = [topics.dispatch(gateway.id, priority) for gateway in configuration.gateways for priority in Priority]
+    return [*MESSAGES, topics.CONTACT_CHANGED, topics.STATUS, *dispatch]
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def main() -> None:
+    settings = load_settings(ResolverSettings)
+    try:
+        configuration = load_configuration(settings.postrider_config)
+    except ConfigFileError as error:
+        raise SystemExit(f"{error}") from None
+    run_service("resolver", settings, partial(start, settings=settings, configuration=configuration))
+
+
+if __name__ == "__main__":
+    main()
