@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -29,6 +29,8 @@ from services.dispatcher.settler import Settler
 log = structlog.get_logger()
 
 ORPHANS_SECONDS = 5.0
+LAST_ANSWERS_SECONDS = 3.0
+"""At the end, for storing what the closing of the session said of attempts that were still open."""
 POLL_SECONDS = 0.02
 
 MakeDriver = Callable[[SmppGateway, Callbacks], Driver]
@@ -61,6 +63,8 @@ class Instance:
             gateway, self._lease, ledger, self._board, self._driver, self._on_results, self._settler.look
         )
         self._standby = True
+        self._ending = False
+        self._rebalances = 0
         self._stop = asyncio.Event()
 
     @property
@@ -115,8 +119,8 @@ class Instance:
     async def _send(self, beats: asyncio.Task[None], settling: asyncio.Task[None]) -> None:
         """Bind, then join the consumer groups and work; at the end drain, commit, leave and unbind."""
         self._driver.start()
-        tasks: list[asyncio.Task[None]] = [beats, settling]
         intakes: list[asyncio.Task[None]] = []
+        beside: list[asyncio.Task[None]] = []
         ended: set[asyncio.Task[None]] = set()
         stop = asyncio.create_task(self._wait_stop())
         try:
@@ -127,21 +131,25 @@ class Instance:
                     self._settings, priority, self._board, self._producer, self._sender.wake, self._drain_for_rebalance
                 )
                 intakes.append(asyncio.create_task(intake.run()))
-            tasks += [*intakes, self._task(self._sender.run()), self._task(self._publish_orphans())]
-            ended, _ = await asyncio.wait([*tasks, stop], return_when=asyncio.FIRST_COMPLETED)
+            beside += [asyncio.create_task(self._sender.run()), asyncio.create_task(self._publish_orphans())]
+            ended, _ = await asyncio.wait(
+                [beats, settling, *intakes, *beside, stop], return_when=asyncio.FIRST_COMPLETED
+            )
         finally:
+            self._ending = True
             self._sender.pause()
             if self._lease.valid:
                 await self._until_drained(self._settings.dispatcher_drain_seconds)
             self._sender.withdraw()
-            for task in intakes:
-                task.cancel()
             await self._driver.stop(0)
             BOUND.labels(self._gateway.id).set(0)
-            await self._until_drained(self._settings.dispatcher_drain_seconds)
-            for task in [*tasks[2:], stop]:
+            await self._until_drained(LAST_ANSWERS_SECONDS)
+            for task in intakes:
                 task.cancel()
-            await asyncio.gather(*tasks[2:], stop, return_exceptions=True)
+            await asyncio.gather(*intakes, return_exceptions=True)  # they commit and leave their groups
+            for task in [*beside, stop]:
+                task.cancel()
+            await asyncio.gather(*beside, stop, return_exceptions=True)
         for task in ended - {stop}:
             error = task.exception()
             if isinstance(error, LeaseOver):
@@ -152,10 +160,13 @@ class Instance:
     async def _drain_for_rebalance(self) -> None:
         """Stop claiming and wait for what is in flight; what takes longer is settled here later, and looked at again there."""
         self._sender.pause()
+        self._rebalances += 1
         try:
             await self._until_drained(self._settings.dispatcher_drain_seconds)
         finally:
-            self._sender.resume()
+            self._rebalances -= 1
+            if not self._rebalances and not self._ending:
+                self._sender.resume()
 
     async def _until_drained(self, seconds: float) -> None:
         deadline = asyncio.get_running_loop().time() + seconds
@@ -226,10 +237,6 @@ class Instance:
         except TimeoutError:
             return False
         return True
-
-    @staticmethod
-    def _task(work: Coroutine[object, object, None]) -> asyncio.Task[None]:
-        return asyncio.create_task(work)
 
 
 async def live(make: Callable[[], Instance], stopped: asyncio.Event) -> None:

@@ -1,0 +1,74 @@
+"""The rules of a leg, case by case, as the model of the sending protocol has them."""
+
+from uuid import uuid4
+
+import pytest
+
+from services.dispatcher.attempts import Attempt, LegState, Outcome, is_concluded, late_outcome, next_tries
+from tests.services.dispatcher.conftest import dispatch_event, leg_of
+
+ONE, TWO = "hello", "x" * 200
+ME = uuid4()
+
+O = Outcome  # noqa: E741 - the table below is read by its letters
+
+
+def leg(text: str, *attempts: tuple[int, int, Outcome | None]) -> LegState:
+    made = leg_of(dispatch_event(text))
+    made.attempts = [Attempt(part, try_number, ME, outcome) for part, try_number, outcome in attempts]
+    return made
+
+
+@pytest.mark.parametrize(
+    ("state", "tries", "concluded"),
+    [
+        (leg(ONE), [(1, 1)], False),
+        (leg(ONE, (1, 1, None)), [], False),
+        (leg(ONE, (1, 1, O.ACCEPTED)), [], True),
+        (leg(ONE, (1, 1, O.DOUBT)), [], True),
+        (leg(ONE, (1, 1, O.DOUBT_BY_PEER)), [], True),
+        (leg(ONE, (1, 1, O.TEMPORARY)), [(1, 2)], False),
+        (leg(ONE, (1, 1, O.THROTTLED), (1, 2, O.NOT_SENT)), [(1, 3)], False),
+        (leg(ONE, (1, 1, O.FAILED)), [], True),
+        (leg(ONE, (1, 1, O.CANCELLED)), [], True),
+        (leg(ONE, (1, 1, O.EXPIRED)), [], True),
+        (leg(ONE, (1, 1, O.LATE_RETURNED)), [], True),
+        (leg(TWO), [(1, 1), (2, 1)], False),
+        (leg(TWO, (1, 1, O.ACCEPTED)), [(2, 1)], False),
+        (leg(TWO, (1, 1, O.DOUBT)), [(2, 1)], False),
+        (leg(TWO, (1, 1, O.ACCEPTED), (2, 1, O.TEMPORARY)), [(2, 2)], False),
+        (leg(TWO, (1, 1, O.FAILED), (2, 1, None)), [], False),
+        (leg(TWO, (1, 1, O.FAILED)), [], True),
+        (leg(TWO, (1, 1, O.LATE_FAILED), (2, 1, O.TEMPORARY)), [], True),
+        (leg(TWO, (1, 1, O.ACCEPTED), (2, 1, O.DOUBT)), [], True),
+    ],
+)
+def test_a_part_is_tried_again_only_after_proof_and_a_leg_ends_when_nothing_is_open(
+    state: LegState, tries: list[tuple[int, int]], concluded: bool
+):
+    assert next_tries(state) == tries
+    assert is_concluded(state) is concluded
+
+
+@pytest.mark.parametrize(
+    ("others", "answer", "may_open", "expected"),
+    [
+        ([], O.ACCEPTED, True, O.ACCEPTED),
+        ([], O.TEMPORARY, True, O.LATE_RETURNED),
+        ([], O.NOT_SENT, True, O.LATE_RETURNED),
+        ([], O.FAILED, True, O.LATE_FAILED),
+        ([], O.TEMPORARY, False, O.LATE_FAILED),
+        ([O.ACCEPTED], O.TEMPORARY, True, O.LATE_FAILED),
+        ([O.DOUBT], O.TEMPORARY, True, O.LATE_FAILED),
+        ([None], O.TEMPORARY, True, O.LATE_FAILED),
+        ([O.FAILED], O.TEMPORARY, True, O.LATE_FAILED),
+        ([O.LATE_RETURNED], O.TEMPORARY, True, O.LATE_FAILED),
+        ([O.TEMPORARY], O.TEMPORARY, True, O.LATE_RETURNED),
+    ],
+)
+def test_late_proof_opens_a_leg_only_if_nothing_else_may_have_been_accepted(
+    others: list[Outcome | None], answer: Outcome, may_open: bool, expected: Outcome
+):
+    late = Attempt(1, 1, ME, O.DOUBT)
+    attempts = [late, *(Attempt(part, 1, ME, outcome) for part, outcome in enumerate(others, start=2))]
+    assert late_outcome(attempts, late, answer, may_open) is expected
