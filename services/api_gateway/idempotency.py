@@ -85,7 +85,7 @@ _RELEASE = "UPDATE idempotency_keys SET claimed_at = '-infinity' WHERE key = ANY
 _SWEEP = f"""
 DELETE FROM idempotency_keys WHERE key IN (
   SELECT key FROM idempotency_keys WHERE reserved_at < now() - interval '{KEEP}'
-  ORDER BY reserved_at LIMIT {SWEEP_ROWS} FOR UPDATE SKIP LOCKED)
+  ORDER BY reserved_at LIMIT $1 FOR UPDATE SKIP LOCKED)
 """  # noqa: S608 - constants
 
 
@@ -132,7 +132,7 @@ class Ledger:
 
     async def sweep(self) -> bool:
         """Delete some of what is older than 24 hours; true when there may be more."""
-        return await self._execute(_SWEEP) == f"DELETE {SWEEP_ROWS}"
+        return await self._execute(_SWEEP, SWEEP_ROWS) == f"DELETE {SWEEP_ROWS}"
 
     async def next_block(self) -> int:
         """The first number of a block that nobody else has."""
