@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from itertools import count
@@ -111,7 +111,7 @@ class Producer:
         self._buffered = 0
         self._room = asyncio.Event()
         self._admission = asyncio.Lock()
-        self._lookups: dict[str, asyncio.Lock] = {}
+        self._lookups: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._kafka: AIOKafkaProducer | None = None
         self._connecting = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
@@ -162,8 +162,7 @@ class Producer:
         try:
             async with asyncio.timeout(self._delivery_timeout):
                 for topic in rows:
-                    if topic not in self._partitions:
-                        await self._look_up(topic)
+                    await self._look_up(topic)
                 await self._admit(size)
                 try:
                     self._enqueue(call, rows)
@@ -194,8 +193,8 @@ class Producer:
         return rows, total
 
     async def _look_up(self, topic: str) -> None:
-        """Learn how many partitions a topic has; that is fixed for life."""
-        async with self._lookups.setdefault(topic, asyncio.Lock()):
+        """Learn how many partitions a topic has; that is fixed for life. The lock, like the next one, keeps calls in their order."""
+        async with self._lookups[topic]:
             while topic not in self._partitions:
                 kafka = await self.connection()
                 try:
@@ -206,13 +205,12 @@ class Producer:
                     log.warning("kafka.topic_unknown", topic=topic, error=type(error).__name__)
 
     async def _admit(self, size: int) -> None:
-        """Wait, first come first served, until there is room."""
-        if self._buffered >= self._max_buffered_bytes or self._admission.locked():
-            async with self._admission:
-                while self._buffered >= self._max_buffered_bytes:
-                    self._room.clear()
-                    await self._room.wait()
-        self._buffered += size
+        """Wait until there is room."""
+        async with self._admission:
+            while self._buffered >= self._max_buffered_bytes:
+                self._room.clear()
+                await self._room.wait()
+            self._buffered += size
 
     def _release(self, size: int) -> None:
         self._buffered -= size

@@ -220,13 +220,20 @@ class RecordStream:
         raise ValueError(f"{self._group}: no events are declared for the topic {name}")
 
     async def _watch_lag(self) -> None:
+        """Show the lag, and say once when Kafka goes away and when it is back: the fetches wait that out without a word."""
+        away = False
         while True:
             await asyncio.sleep(LAG_EVERY_SECONDS)
             try:
-                bounds = await self._source.lag_bounds()
-            except (KafkaError, TimeoutError, RuntimeError):
-                continue  # Kafka's absence is logged where records are fetched
-            self._show_lag(bounds)
+                self._show_lag(await self._source.lag_bounds())
+            except Exception as error:  # whatever it is, a gauge must not stop the work
+                if not away:
+                    log.warning("kafka.away", group=self._group, error=type(error).__name__)
+                away = True
+                continue
+            if away:
+                log.info("kafka.back", group=self._group)
+            away = False
 
     def _show_lag(self, bounds: Mapping[TopicPartition, tuple[int, int]]) -> None:
         for partition, (position, end) in bounds.items():

@@ -122,7 +122,9 @@ class Harness:
         partitions = [TopicPartition(topic.name, number) for number in range(topic.partitions)]
         if self.memory:
             return [self.memory.committed.get((group, each)) for each in partitions]
-        async with AIOKafkaConsumer(bootstrap_servers=self.bootstrap, group_id=group) as consumer:
+        async with AIOKafkaConsumer(
+            bootstrap_servers=self.bootstrap, group_id=group, enable_auto_commit=False
+        ) as consumer:
             consumer.assign(partitions)
             return [await consumer.committed(each) for each in partitions]
 
@@ -132,7 +134,9 @@ class Harness:
         if self.memory:
             self.memory.committed.update({(group, partition): 0 for partition in start})
             return
-        async with AIOKafkaConsumer(bootstrap_servers=self.bootstrap, group_id=group) as consumer:
+        async with AIOKafkaConsumer(
+            bootstrap_servers=self.bootstrap, group_id=group, enable_auto_commit=False
+        ) as consumer:
             consumer.assign(list(start))
             await consumer.commit(start)
 

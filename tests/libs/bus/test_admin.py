@@ -1,0 +1,60 @@
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+from libs.bus.admin import TopicMismatch, ensure_topics
+from tests.conformance.bus_harness import Harness, open_harness
+
+
+@pytest.fixture
+async def bus(kafka: str) -> AsyncIterator[Harness]:
+    harness = await open_harness(kafka)
+    yield harness
+    await harness.close()
+
+
+async def partitions(bus: Harness, name: str) -> int:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bus.bootstrap)
+    await admin.start()
+    (topic,) = await admin.describe_topics([name])
+    await admin.close()
+    return len(topic["partitions"])
+
+
+async def config(bus: Harness, name: str) -> dict[str, str]:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bus.bootstrap)
+    await admin.start()
+    (response,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])
+    await admin.close()
+    return {entry[0]: entry[1] for entry in response.resources[0][4]}
+
+
+async def test_topics_and_their_dead_letters_are_created_as_declared_and_usable_at_once(bus: Harness) -> None:
+    one, two = bus.undeclared(partitions=3), replace(bus.undeclared(), compacted=True, retention_ms=1000)
+    await ensure_topics(bus.bootstrap, [one, two])
+    await bus.publish(one, "1")
+    await bus.producer.publish(two.dead_letter, [(b"k", b"x")])
+    assert [await partitions(bus, name) for name in (one.name, one.dead_letter, two.name)] == [3, 1, 1]
+    of_one, of_two, of_letters = [await config(bus, name) for name in (one.name, two.name, two.dead_letter)]
+    assert (of_one["cleanup.policy"], of_one["retention.ms"]) == ("delete", str(14 * 24 * 3600 * 1000))
+    assert (of_two["cleanup.policy"], of_two["retention.ms"]) == ("compact", "1000")
+    assert (of_letters["cleanup.policy"], of_letters["retention.ms"]) == ("delete", str(14 * 24 * 3600 * 1000))
+    assert int(of_letters["max.message.bytes"]) > int(of_one["max.message.bytes"]) == 2 * 1024 * 1024
+
+
+async def test_several_may_ask_for_the_same_topics_at_once_and_again(bus: Harness) -> None:
+    topics = [bus.undeclared(), bus.undeclared()]
+    await asyncio.gather(*(ensure_topics(bus.bootstrap, topics) for _ in range(4)))
+    await ensure_topics(bus.bootstrap, topics)
+    await bus.publish(topics[0], "1")
+
+
+async def test_another_number_of_partitions_than_declared_is_refused(bus: Harness) -> None:
+    topic = await bus.topic(partitions=2)
+    other = bus.undeclared()
+    with pytest.raises(TopicMismatch, match=rf"^{topic.name} has 2 partitions, and 4 are declared$"):
+        await ensure_topics(bus.bootstrap, [other, replace(topic, partitions=4)])

@@ -1,0 +1,70 @@
+import asyncpg
+import pytest
+from aiokafka.errors import KafkaConnectionError, NotLeaderForPartitionError
+
+from libs.bus.dead_letters import reason_of
+from libs.bus.errors import BadRecord, PublishFailed, RecordTooLarge, Undecodable, fault, is_transient
+from libs.contracts.events import Reason
+
+TRANSIENT = [
+    PublishFailed(),
+    KafkaConnectionError(),
+    NotLeaderForPartitionError(),
+    ConnectionRefusedError(),
+    ConnectionResetError(),
+    TimeoutError(),
+    OSError(),
+    asyncpg.ConnectionDoesNotExistError(),
+    asyncpg.CannotConnectNowError(),
+    asyncpg.ConnectionFailureError(),
+    asyncpg.TooManyConnectionsError(),
+    asyncpg.DiskFullError(),
+    asyncpg.SerializationError(),
+    asyncpg.DeadlockDetectedError(),
+    asyncpg.LockNotAvailableError(),
+    asyncpg.QueryCanceledError(),
+    asyncpg.AdminShutdownError(),
+    asyncpg.CrashShutdownError(),
+    asyncpg.ReadOnlySQLTransactionError(),
+    asyncpg.InterfaceError("connection is closed"),
+    asyncpg.InterfaceError("pool is closing"),
+    ExceptionGroup("both", [TimeoutError(), ExceptionGroup("inner", [PublishFailed()])]),
+]
+OURS_OR_THE_DATAS = [
+    KeyError("x"),
+    ValueError(),
+    Undecodable("x"),
+    RecordTooLarge(),
+    BadRecord(Reason("a", "b")),
+    asyncpg.UniqueViolationError(),
+    asyncpg.NotNullViolationError(),
+    asyncpg.UndefinedTableError(),
+    asyncpg.exceptions.DataError("invalid input for query argument $1"),
+    asyncpg.InterfaceError("the server expects 2 arguments for this query, 1 was passed"),
+    ExceptionGroup("one", [TimeoutError(), KeyError()]),
+]
+
+
+@pytest.mark.parametrize("error", TRANSIENT, ids=repr)
+def test_the_absence_of_a_neighbour_is_transient(error: Exception) -> None:
+    assert is_transient(error)
+
+
+@pytest.mark.parametrize("error", OURS_OR_THE_DATAS, ids=repr)
+def test_anything_else_is_not(error: Exception) -> None:
+    assert not is_transient(error)
+
+
+def test_a_fault_tells_class_and_place_and_not_the_text() -> None:
+    try:
+        raise KeyError("+4915112345678")
+    except KeyError as error:
+        assert fault(error).startswith("KeyError in test_errors.py:")
+        assert "+49" not in fault(error)
+    assert fault(KeyError("x")) == "KeyError"
+
+
+def test_a_reason_is_the_handlers_own_if_it_gave_one() -> None:
+    assert reason_of(BadRecord(Reason("code", "words"))) == Reason("code", "words")
+    assert reason_of(Undecodable("JSON is malformed")) == Reason("undecodable", "JSON is malformed")
+    assert reason_of(KeyError("x")) == Reason("handler-error", "KeyError")

@@ -1,0 +1,127 @@
+import asyncio
+from collections.abc import AsyncIterator
+from zlib import crc32
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from libs.bus.errors import PublishFailed, RecordTooLarge
+from libs.bus.producer import MAX_RECORD_BYTES, Producer
+from tests.conformance.bus_harness import Harness, open_harness
+
+
+@pytest.fixture
+async def bus(kafka: str) -> AsyncIterator[Harness]:
+    harness = await open_harness(kafka)
+    yield harness
+    await harness.close()
+
+
+async def test_a_key_goes_to_the_partition_of_its_crc32(bus: Harness) -> None:
+    topic = await bus.topic(partitions=4)
+    keys = [f"t/client/{n}".encode() for n in range(20)]
+    await bus.producer.publish(topic.name, [(key, b"x") for key in keys])
+    for partition in range(4):
+        stored = [record.key for record in await bus.stored(topic.name, partition)]
+        assert stored == [key for key in keys if crc32(key) % 4 == partition]
+
+
+async def test_a_call_larger_than_a_batch_is_sent_in_several_and_keeps_its_order(bus: Harness) -> None:
+    topic = await bus.topic()
+    values = [str(n).encode() * 100 for n in range(10_000)]
+    await bus.producer.publish(topic.name, [(b"k", value) for value in values])
+    assert [record.value for record in await bus.stored(topic.name)] == values
+
+
+async def test_a_record_larger_than_a_batch_is_sent_by_itself(bus: Harness) -> None:
+    topic = await bus.topic()
+    values = [b"a", b"b" * (1024 * 1024), b"c" * (MAX_RECORD_BYTES - 200), b"d"]
+    await bus.producer.publish(topic.name, [(b"k", value) for value in values])
+    assert [record.value for record in await bus.stored(topic.name)] == values
+
+
+async def test_a_record_larger_than_its_topic_takes_is_refused_by_name_and_nothing_is_sent(bus: Harness) -> None:
+    topic = await bus.topic()
+    with pytest.raises(RecordTooLarge, match=rf"^{topic.name}: a record of \d+ bytes; at most {MAX_RECORD_BYTES} "):
+        await bus.producer.publish(topic.name, [(b"k", b"fine"), (b"k", b"x" * MAX_RECORD_BYTES)])
+    assert await bus.stored(topic.name) == []
+
+
+async def test_the_largest_record_still_fits_among_the_dead_letters(bus: Harness) -> None:
+    topic = await bus.topic()
+    bad = b"x" * (MAX_RECORD_BYTES - 200)
+    await bus.producer.publish(topic.name, [(b"k", bad), (b"k", bad)])
+    stream = bus.stream([topic])
+    await stream.start()
+    while len(letters := await bus.dead_letters(topic)) < 2:
+        await stream.getmany(timeout_ms=1000, max_records=10)
+    assert [letter.value for letter in letters] == [bad, bad]
+
+
+async def test_what_the_broker_refuses_for_its_size_fails_and_the_next_call_succeeds(bus: Harness) -> None:
+    name = bus.undeclared().name
+    admin = AIOKafkaAdminClient(bootstrap_servers=bus.bootstrap)
+    await admin.start()
+    await admin.create_topics([NewTopic(name, 1, 1, topic_configs={"max.message.bytes": "1000"})])
+    await admin.close()
+    with pytest.raises(RecordTooLarge, match=f"^{name}: MessageSizeTooLargeError$"):
+        await bus.producer.publish(name, [(b"k", b"x" * 2000)])
+    for n in range(3):
+        await bus.producer.publish(name, [(b"k", str(n).encode())])
+    assert [record.value for record in await bus.stored(name)] == [b"0", b"1", b"2"]
+
+
+async def test_a_missing_topic_fails_in_time_by_name_and_holds_up_no_other(bus: Harness) -> None:
+    topic, missing = await bus.topic(), bus.undeclared()
+    producer = Producer(bus.bootstrap, "test", delivery_timeout=1.5)
+    await producer.start()
+    waiting = asyncio.create_task(producer.publish(missing.name, [(b"k", b"x")]))
+    await asyncio.sleep(0)
+    await producer.publish(topic.name, [(b"k", b"x")])
+    assert not waiting.done()
+    with pytest.raises(PublishFailed, match=f"^{missing.name}: not acknowledged within 1.5 s"):
+        await waiting
+    await producer.stop()
+
+
+async def test_calls_wait_for_room_and_are_served_in_their_order(bus: Harness) -> None:
+    topic = await bus.topic()
+    producer = Producer(bus.bootstrap, "test", max_buffered_bytes=1000)
+    await producer.start()
+    values = [str(n).encode().zfill(400) for n in range(50)]
+    await asyncio.gather(*(producer.publish(topic.name, [(b"k", value)]) for value in values))
+    assert [record.value for record in await bus.stored(topic.name)] == values
+    await producer.stop()
+
+
+async def test_a_call_may_be_larger_than_the_room(bus: Harness) -> None:
+    topic = await bus.topic()
+    producer = Producer(bus.bootstrap, "test", max_buffered_bytes=10)
+    await asyncio.gather(*(producer.publish(topic.name, [(b"k", b"x" * 100)]) for _ in range(3)))
+    assert len(await bus.stored(topic.name)) == 3
+    await producer.stop()
+
+
+async def test_stop_sends_what_is_queued_and_then_nothing_is_taken(bus: Harness) -> None:
+    topic = await bus.topic()
+    producer = Producer(bus.bootstrap, "test")
+    await producer.start()
+    calls = [asyncio.create_task(producer.publish(topic.name, [(b"k", b"x" * 1000)] * 500)) for _ in range(5)]
+    await producer.publish(topic.name, [(b"k", b"first")])
+    await producer.stop()
+    await asyncio.gather(*calls)
+    assert len(await bus.stored(topic.name)) == 2501
+    with pytest.raises(PublishFailed, match="stopped"):
+        await producer.publish(topic.name, [(b"k", b"x")])
+
+
+async def test_a_cancelled_call_leaves_the_others_alone(bus: Harness) -> None:
+    topic = await bus.topic()
+    calls = [asyncio.create_task(bus.producer.publish(topic.name, [(b"k", str(n).encode())])) for n in range(20)]
+    await asyncio.sleep(0)
+    for call in calls[::2]:
+        call.cancel()
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(result) for result in results[1::2]] == [type(None)] * 10
+    stored = [record.value for record in await bus.stored(topic.name)]
+    assert [value for value in stored if int(value or 0) % 2] == [str(n).encode() for n in range(1, 20, 2)]
