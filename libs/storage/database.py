@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -23,11 +24,17 @@ class MigrationError(Exception):
 
 
 async def open_database(
-    dsn: str, schema: str, migrations: Path, connections: int, partitioned: tuple[Partitioned, ...] = ()
+    dsn: str,
+    schema: str,
+    migrations: Path,
+    connections: int,
+    partitioned: tuple[Partitioned, ...] = (),
+    parameters: Mapping[str, str] | None = None,
 ) -> Pool:
     """Bring the schema up to date, make its partitions of now, and open a pool whose search path is that schema.
 
-    Several instances may start at once: the migrations run under a lock. Raises MigrationError, and asyncpg's
+    `parameters` are run-time parameters of PostgreSQL for all its connections. Several instances may start at once: the migrations
+    run under a lock. Raises MigrationError, and asyncpg's
     or the system's errors while the server is away.
     """
     connection = await asyncpg.connect(dsn, timeout=5)
@@ -49,6 +56,7 @@ async def open_database(
             "application_name": schema,
             "jit": "off",
             "timezone": "UTC",
+            **(parameters or {}),
         },
     )
 
