@@ -1,0 +1,82 @@
+"""The projection: journals and folds every event about a message into the outbox, and answers what is asked of it.
+
+`python -m services.projection.main`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+from libs.bus.admin import ensure_topics
+from libs.bus.consumer import BatchConsumer
+from libs.bus.port import TopicFamily, Topics
+from libs.bus.producer import Producer
+from libs.contracts import topics
+from libs.contracts.events import Priority
+from libs.service_kit.config_file import ConfigFileError, load_configuration
+from libs.service_kit.lifecycle import Lifecycle, run_service
+from libs.service_kit.settings import load_settings
+from libs.storage.database import Pool, open_database
+from libs.storage.partitions import keep_partitions_ahead
+from services.projection import queries
+from services.projection.arrivals import Arrivals
+from services.projection.handlers import handle
+from services.projection.read_api import Outbox, ReadApi
+from services.projection.recent import RecentFolds
+from services.projection.settings import ProjectionSettings
+from services.projection.source import source_on
+from services.projection.store import MIGRATIONS, PARTITIONED, SCHEMA
+
+# Families: gateways configured later are found too, and high priority shares the paced group of all, since nothing waits for it here.
+CONSUMED: Topics = (
+    TopicFamily(r"^sms\.requested(\.high)?$", like=topics.REQUESTED),
+    TopicFamily(topics.DISPATCH_PATTERN, like=topics.dispatch("any")),
+    topics.RETURNED,
+    topics.STATUS,
+)
+
+
+async def start(life: Lifecycle, settings: ProjectionSettings, gateways: tuple[str, ...]) -> None:
+    """Internal HTTP first, so that waiting can be seen; the consumer last. The stop goes the other way."""
+    kafka = settings.kafka_bootstrap_servers
+    api = ReadApi()
+    await life.serve_ops(api.routes())
+
+    async def open_pool(connections: int, parameters: Mapping[str, str]) -> Pool:
+        dsn = str(settings.postgres_dsn)
+        return await open_database(dsn, SCHEMA, MIGRATIONS, connections, PARTITIONED, parameters)
+
+    # Two, so that slow reads never hold up the fold.
+    reading = max(1, settings.postgres_connections - 1)
+    writer = await life.part("postgres", lambda: open_pool(1, {}), lambda pool: pool.close())
+    readers = await life.part(
+        "postgres for reads", lambda: open_pool(reading, queries.PARAMETERS), lambda pool: pool.close()
+    )
+    life.background("partitions", keep_partitions_ahead(writer, PARTITIONED))
+    dispatch = (topics.dispatch(gateway, priority) for gateway in gateways for priority in Priority)
+    used = (topics.REQUESTED, topics.REQUESTED_HIGH, topics.RETURNED, topics.STATUS, *dispatch)
+    await life.part("topics", lambda: ensure_topics(kafka, used))
+    arrivals = Arrivals(kafka, readers)
+    await life.part("kafka for reads", arrivals.start, lambda _: arrivals.stop())
+    api.outbox = Outbox(readers, arrivals, settings.projection_wait_seconds, settings.projection_read_seconds)
+    producer = Producer(kafka, client_id="projection")
+    await life.part("kafka", producer.start, lambda _: producer.stop())
+    handler = partial(handle, pool=writer, recent=RecentFolds(settings.projection_recent_folds))
+    consumer = BatchConsumer(kafka, "projection", CONSUMED, handler, producer, open_source=source_on(writer))
+    life.ready_when("consumer", lambda: None if consumer.ready else consumer.state)
+    await life.part("consumer", consumer.start, lambda _: consumer.stop(settings.drain_budget_seconds))
+
+
+def main() -> None:
+    settings = load_settings(ProjectionSettings)
+    try:
+        configuration = load_configuration(settings.postrider_config)
+    except ConfigFileError as error:
+        raise SystemExit(f"{error}") from None
+    gateways = tuple(gateway.id for gateway in configuration.gateways)
+    run_service("projection", settings, partial(start, settings=settings, gateways=gateways))
+
+
+if __name__ == "__main__":
+    main()

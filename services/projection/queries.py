@@ -1,0 +1,137 @@
+"""Reads of the outbox: one message with its history, and pages of messages, newest first, by key.
+
+Ids sort by the time of acceptance, so a page begins where the last ended and costs the same wherever that is; `from` and `to` are
+bounds of ids. Filters on what no index has (status, gateway, tag) are checked along that way: what they cost depends on how rare they are.
+"""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from libs.contracts.events import PersonKind
+from libs.contracts.http import SmsPage, SmsQuery, SmsWithHistory
+from libs.storage.database import Pool
+from services.projection import answers
+from services.projection.journal import Line
+from services.projection.rows import PersonalRow, decode_fold
+from services.projection.store import Connection
+
+PARAMETERS = {
+    f"enable_{way}": "off" for way in ("sort", "seqscan", "bitmapscan", "hashjoin", "mergejoin", "incremental_sort")
+}
+"""For the connections that read: every read walks an index in its order and stops when it has enough. Without statistics of a
+young partition, the planner would rather read and sort all of a tenant's messages."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_ONE = "SELECT fold FROM messages WHERE tenant = $1 AND message_id = $2"
+_JOURNAL = "SELECT message_id, event_id, type, topic, body FROM events WHERE message_id = $1"
+_PERSONAL = "SELECT message_id, cycle, leg, phone, person_name, text FROM personal WHERE message_id = ANY($1)"
+# Each id found in the index on numbers is looked up by itself, newest first, so that the first ones that fit end the query.
+_SENT_TO = """
+(SELECT DISTINCT message_id AS sent_id FROM personal WHERE {conditions} ORDER BY sent_id DESC) AS sent
+CROSS JOIN LATERAL (SELECT * FROM messages WHERE tenant = $1 AND message_id = sent_id LIMIT 1) AS found"""
+
+
+class BadCursor(ValueError):  # noqa: N818 - it says what came
+    """The cursor is none that a page gave."""
+
+
+async def find(pool: Pool, tenant: str, message_id: UUID, seconds: float) -> SmsWithHistory | None:
+    """The tenant's message, as of one moment. Raises TimeoutError after `seconds`."""
+    async with (
+        pool.acquire(timeout=seconds) as connection,
+        connection.transaction(isolation="repeatable_read", readonly=True),
+    ):
+        fold: bytes | None = await connection.fetchval(_ONE, tenant, message_id, timeout=seconds)
+        if fold is None:
+            return None
+        personal = await _personal(connection, [message_id], seconds)
+        journal = await connection.fetch(_JOURNAL, message_id, timeout=seconds)
+    lines = (Line(r["message_id"], r["event_id"].hex, r["type"], r["topic"], r["body"]) for r in journal)
+    return answers.with_history(answers.sms(message_id, decode_fold(fold), personal[message_id]), lines)
+
+
+async def page(pool: Pool, tenant: str, query: SmsQuery, seconds: float) -> SmsPage:
+    """The next `query.limit` messages that fit. Raises BadCursor, and TimeoutError after `seconds`."""
+    sql, arguments = page_query(tenant, query)
+    async with pool.acquire(timeout=seconds) as connection:
+        rows = await connection.fetch(sql, *arguments, timeout=seconds)
+        more = len(rows) > query.limit
+        rows = rows[: query.limit]
+        personal = await _personal(connection, [row["message_id"] for row in rows], seconds)
+    items = tuple(answers.sms(row["message_id"], decode_fold(row["fold"]), personal[row["message_id"]]) for row in rows)
+    return SmsPage(items=items, next_cursor=cursor_after(items[-1].id) if more else None)
+
+
+def page_query(tenant: str, query: SmsQuery) -> tuple[str, list[object]]:
+    """The statement of a page, and its arguments. It asks for one row more than the page has, to know whether there is a next one."""
+    arguments: list[object] = [tenant]
+
+    def argument(value: object) -> str:
+        arguments.append(value)
+        return f"${len(arguments)}"
+
+    bounds: list[str] = []
+    before = [first_id(query.to)] if query.to is not None else []
+    if query.cursor is not None:
+        before.append(_position(query.cursor))
+    if before:
+        bounds.append(f"message_id < {argument(min(before))}")
+    if query.from_ is not None:
+        bounds.append(f"message_id >= {argument(first_id(query.from_))}")
+    source, order = "messages", "message_id"
+    if query.number is not None:
+        number = "+" + query.number.lstrip("+ ")  # an unescaped + arrives as a space
+        source, order = _SENT_TO.format(conditions=" AND ".join([f"phone = {argument(number)}", *bounds])), "sent_id"
+    conditions = ["tenant = $1", *bounds]
+    for kind, person in ((PersonKind.CLIENT, query.client_id), (PersonKind.STAFF, query.staff_id)):
+        if person is not None:
+            conditions.append(f"kind = {argument(kind)} AND person = {argument(person)}")
+    if query.status is not None:
+        conditions.append(f"status = {argument(query.status)}")
+    if query.gateway is not None:
+        conditions.append(f"gateway = {argument(query.gateway)}")
+    if query.tag is not None:
+        conditions.append(f"{argument(query.tag)} = ANY(tags)")
+    # The limit is written out: a plan for any limit would be one for a tenth of the table.
+    return (
+        f"SELECT message_id, fold FROM {source} WHERE {' AND '.join(conditions)}"  # noqa: S608 - arguments are bound
+        f" ORDER BY {order} DESC LIMIT {query.limit + 1}",
+        arguments,
+    )
+
+
+async def _personal(
+    connection: Connection, message_ids: Sequence[UUID], seconds: float
+) -> dict[UUID, list[PersonalRow]]:
+    found: dict[UUID, list[PersonalRow]] = defaultdict(list)
+    for row in await connection.fetch(_PERSONAL, message_ids, timeout=seconds):
+        found[row["message_id"]].append(PersonalRow(*row))
+    for rows in found.values():
+        rows.sort(key=lambda row: (row.cycle, row.leg))
+    return found
+
+
+def first_id(at: datetime) -> UUID:
+    """The least id of the messages accepted at or after a moment; ids know whole milliseconds, from 1970 on."""
+    milliseconds = -((_EPOCH - at) // timedelta(milliseconds=1))  # rounded up
+    return UUID(int=max(0, milliseconds) << 80)
+
+
+def cursor_after(last: UUID) -> str:
+    return urlsafe_b64encode(last.bytes).rstrip(b"=").decode()
+
+
+def _position(cursor: str) -> UUID:
+    try:
+        position = UUID(bytes=urlsafe_b64decode(cursor + "=="))
+    except ValueError:
+        raise BadCursor from None
+    if cursor_after(position) != cursor:
+        raise BadCursor
+    return position

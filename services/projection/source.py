@@ -1,0 +1,114 @@
+"""A member of the consumer group whose positions are those stored in Postgres, whatever Kafka has as committed.
+
+The transaction that folds a batch stores them; Kafka is told afterwards, for tools that show the lag.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+import structlog
+from aiokafka.structs import TopicPartition
+
+from libs.bus.errors import is_transient
+from libs.bus.kafka_source import KafkaSource
+from libs.bus.port import OnRebalance, OpenSource, Partitions, RawRecord, Topics
+from libs.storage.database import Pool
+from services.projection import store
+
+log = structlog.get_logger()
+
+
+class StoredOffsetsSource(KafkaSource):
+    """See the top of this file. A partition that nothing is stored of is read from its beginning."""
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        *,
+        pool: Pool,
+        group: str,
+        topics: Topics,
+        on_revoked: OnRebalance,
+        on_assigned: OnRebalance,
+        rebalance_timeout_ms: int,
+    ) -> None:
+        super().__init__(
+            bootstrap_servers,
+            group=group,
+            topics=topics,
+            on_revoked=on_revoked,
+            on_assigned=on_assigned,
+            rebalance_timeout_ms=rebalance_timeout_ms,
+        )
+        self._pool = pool
+        self._unsought: Partitions = frozenset()
+
+    async def on_partitions_assigned(self, assigned: frozenset[TopicPartition]) -> None:
+        self._unsought = frozenset(assigned)
+        await super().on_partitions_assigned(assigned)
+
+    async def fetch(
+        self, partitions: Partitions, *, timeout_ms: int, max_records: int
+    ) -> Mapping[TopicPartition, Sequence[RawRecord]]:
+        if self._unsought and not await self._seek(self._unsought):
+            return {}
+        found = await super().fetch(partitions, timeout_ms=timeout_ms, max_records=max_records)
+        # Assigned anew while it waited: these may come from where Kafka believes us to be, and we have yet to go to where we are.
+        return {} if self._unsought else found
+
+    async def _seek(self, partitions: Partitions) -> bool:
+        """Go to the stored positions. False if they can't be read now, or the assignment has changed meanwhile."""
+        try:
+            async with self._pool.acquire() as connection:
+                stored = await store.read_offsets(connection, {partition.topic for partition in partitions})
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            log.warning("stored offsets can't be read", reason=type(error).__name__)
+            await asyncio.sleep(1)
+            return False
+        if self._unsought is not partitions:
+            return False
+        consumer = self._started()
+        for partition in partitions:
+            consumer.seek(partition, stored.get(partition, 0))
+        self._unsought = frozenset()
+        return True
+
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Also stores offsets that no transaction has: a partition may end in records that went to the dead letters."""
+        try:
+            async with self._pool.acquire() as connection:
+                await store.write_offsets(connection, offsets)
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            raise TimeoutError("Postgres is away") from error
+        await super().commit(offsets)
+
+
+def source_on(pool: Pool) -> OpenSource:
+    """Opens sources that keep their positions in this database."""
+
+    def open_source(
+        bootstrap_servers: str,
+        *,
+        group: str,
+        topics: Topics,
+        on_revoked: OnRebalance,
+        on_assigned: OnRebalance,
+        rebalance_timeout_ms: int,
+    ) -> StoredOffsetsSource:
+        return StoredOffsetsSource(
+            bootstrap_servers,
+            pool=pool,
+            group=group,
+            topics=topics,
+            on_revoked=on_revoked,
+            on_assigned=on_assigned,
+            rebalance_timeout_ms=rebalance_timeout_ms,
+        )
+
+    return open_source

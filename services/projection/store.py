@@ -1,0 +1,129 @@
+"""The outbox's tables: what a batch writes, statement by statement, and what it must know before. No statement per message.
+
+The writers expect a transaction and take their locks in the order journal, personal, messages, offsets, each by key: two
+replicas that apply the same messages for a moment wait for each other and never deadlock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+from uuid import UUID
+
+import asyncpg
+from aiokafka.structs import TopicPartition
+
+from libs.storage.partitions import Partitioned
+from services.projection.journal import Line
+from services.projection.rows import MessageRow, PersonalRow
+
+Connection = asyncpg.pool.PoolConnectionProxy | asyncpg.Connection
+Key = tuple[str, UUID]
+"""Tenant and message id: the primary key of `messages`."""
+
+SCHEMA = "outbox"
+MIGRATIONS = Path(__file__).parent / "migrations"
+PARTITIONED = (
+    Partitioned("events", by_uuid=True),
+    # A row is written again within seconds of its insertion: room in its page keeps that from touching the indexes.
+    Partitioned("messages", by_uuid=True, fillfactor=60),
+    Partitioned("personal", by_uuid=True),
+)
+
+_BATCH_TABLES = """
+CREATE TEMP TABLE IF NOT EXISTS batch_events
+    (message_id uuid, event_id uuid, type text, topic text, body text) ON COMMIT DELETE ROWS;
+CREATE TEMP TABLE IF NOT EXISTS batch_messages
+    (tenant text COLLATE "C", message_id uuid, kind text, person text, status text, gateway text, tags text[],
+     fold bytea, version integer) ON COMMIT DELETE ROWS;
+CREATE TEMP TABLE IF NOT EXISTS batch_personal
+    (message_id uuid, cycle integer, leg integer, phone text, person_name text, text text) ON COMMIT DELETE ROWS;
+"""
+_WRITE_EVENTS = "INSERT INTO events SELECT * FROM batch_events ORDER BY message_id, event_id ON CONFLICT DO NOTHING"
+_WRITE_PERSONAL = """
+INSERT INTO personal SELECT * FROM batch_personal ORDER BY message_id, cycle, leg ON CONFLICT DO NOTHING
+"""
+_WRITE_MESSAGES = """
+INSERT INTO messages SELECT * FROM batch_messages ORDER BY tenant, message_id
+ON CONFLICT (tenant, message_id) DO UPDATE SET status = EXCLUDED.status, gateway = EXCLUDED.gateway,
+    tags = EXCLUDED.tags, fold = EXCLUDED.fold, version = EXCLUDED.version
+WHERE messages.version = EXCLUDED.version - 1
+"""
+# LATERAL with LIMIT: one index look-up per key, whatever the planner believes of a table that grows all the time.
+_READ_FOLDS = """
+SELECT m.tenant, m.message_id, m.fold, m.version FROM unnest($1::text[], $2::uuid[]) AS k(tenant, message_id)
+CROSS JOIN LATERAL (
+    SELECT * FROM messages WHERE messages.tenant = k.tenant AND messages.message_id = k.message_id LIMIT 1
+) AS m
+"""
+_WRITE_OFFSETS = """
+INSERT INTO offsets
+SELECT * FROM unnest($1::text[], $2::integer[], $3::bigint[]) AS new(topic, partition, next_offset)
+WHERE NOT EXISTS (
+    SELECT FROM offsets AS o
+    WHERE o.topic = new.topic AND o.partition = new.partition AND o.next_offset >= new.next_offset
+) ORDER BY topic, partition
+ON CONFLICT (topic, partition) DO UPDATE SET next_offset = EXCLUDED.next_offset
+WHERE offsets.next_offset < EXCLUDED.next_offset
+"""
+_READ_OFFSETS = "SELECT topic, partition, next_offset FROM offsets WHERE topic = ANY($1)"
+
+
+class StoredFold(NamedTuple):
+    """A message's fold as its row has it, and the version of the row."""
+
+    fold: bytes
+    version: int
+
+
+async def prepare(connection: Connection) -> None:
+    """Make this connection's temporary tables, if they are not there yet."""
+    await connection.execute(_BATCH_TABLES)
+
+
+async def write_journal(connection: Connection, lines: Sequence[Line]) -> None:
+    """Add the lines that the journal does not have yet."""
+    await connection.copy_records_to_table("batch_events", records=lines)
+    await connection.execute(_WRITE_EVENTS)
+
+
+async def write_personal(connection: Connection, rows: Sequence[PersonalRow]) -> None:
+    """Add what is not known yet; what was stored first stays."""
+    await connection.copy_records_to_table("batch_personal", records=rows)
+    await connection.execute(_WRITE_PERSONAL)
+
+
+async def write_messages(connection: Connection, rows: Sequence[MessageRow]) -> int:
+    """Insert the rows of version 1; update the others where the row has the version just before. The number of rows written.
+
+    Every row is locked until the end of the transaction, also those that another replica was quicker to write.
+    """
+    await connection.copy_records_to_table("batch_messages", records=rows)
+    done = await connection.execute(_WRITE_MESSAGES)
+    await connection.execute("DELETE FROM batch_messages")
+    return int(done.rpartition(" ")[2])
+
+
+async def read_folds(connection: Connection, keys: Iterable[Key]) -> dict[Key, StoredFold]:
+    """The folds of those messages that have a row."""
+    tenants, message_ids = zip(*keys, strict=True)
+    rows = await connection.fetch(_READ_FOLDS, tenants, message_ids)
+    return {(row["tenant"], row["message_id"]): StoredFold(row["fold"], row["version"]) for row in rows}
+
+
+async def write_offsets(connection: Connection, offsets: Mapping[TopicPartition, int]) -> None:
+    """Store the offsets of the next records to apply; one that is behind what is stored changes nothing."""
+    ordered = list(offsets.items())
+    await connection.execute(
+        _WRITE_OFFSETS,
+        [partition.topic for partition, _ in ordered],
+        [partition.partition for partition, _ in ordered],
+        [offset for _, offset in ordered],
+    )
+
+
+async def read_offsets(connection: Connection, topics: Iterable[str]) -> dict[TopicPartition, int]:
+    """How far each partition of these topics is applied, by any replica."""
+    rows = await connection.fetch(_READ_OFFSETS, list(topics))
+    return {TopicPartition(row["topic"], row["partition"]): row["next_offset"] for row in rows}

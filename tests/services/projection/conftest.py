@@ -1,0 +1,79 @@
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+from aiokafka.structs import TopicPartition
+
+from libs.bus.dead_letters import Record
+from libs.storage.database import Pool, open_database
+from services.projection.handlers import apply_batch
+from services.projection.queries import PARAMETERS
+from services.projection.recent import RecentFolds
+from services.projection.store import MIGRATIONS, PARTITIONED, SCHEMA
+from tests.conftest import DatabaseFactory
+from tests.services.projection.stories import Told
+
+OpenPool = Callable[[], Awaitable[Pool]]
+
+
+@asynccontextmanager
+async def opening(postgres: DatabaseFactory) -> AsyncIterator[OpenPool]:
+    async with AsyncExitStack() as stack:
+
+        async def opened() -> Pool:
+            # As for reads; the fold needs no more than look-ups by key.
+            pool = await open_database(await postgres(), SCHEMA, MIGRATIONS, 3, PARTITIONED, PARAMETERS)
+            stack.push_async_callback(pool.close)
+            return pool
+
+        yield opened
+
+
+@pytest.fixture
+async def open_pool(postgres: DatabaseFactory) -> AsyncIterator[OpenPool]:
+    """`await open_pool()` opens an outbox of its own. All are closed after the test."""
+    async with opening(postgres) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def pool(open_pool: OpenPool) -> Pool:
+    return await open_pool()
+
+
+@pytest.fixture(scope="module")
+async def lasting_pool(postgres: DatabaseFactory) -> AsyncIterator[Pool]:
+    """One outbox for a module's tests."""
+    async with opening(postgres) as opened:
+        yield await opened()
+
+
+def records(told: Iterable[Told], first_offset: int = 0) -> list[Record]:
+    """As a consumer would have them, all from partition 0 of their topics."""
+    return [
+        Record(TopicPartition(topic, 0), offset, key, 0, b"", (), event)
+        for offset, (topic, key, event) in enumerate(told, start=first_offset)
+    ]
+
+
+async def fold_in(pool: Pool, told: Sequence[Told], batch: int = 1000, recent: RecentFolds | None = None) -> None:
+    """Apply all, in batches of this size."""
+    recent = recent if recent is not None else RecentFolds(1000)
+    every = records(told)
+    for start in range(0, len(every), batch):
+        part = every[start : start + batch]
+        await apply_batch(pool, recent, part, {record.source: record.offset + 1 for record in part})
+
+
+async def dump(pool: Pool, *, versions: bool = True) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row of the outbox but the offsets; without `versions`, less the count of writes of each message."""
+    left_out = "" if versions else " - 'version'"
+    keys = {"events": "message_id, event_id", "messages": "tenant, message_id", "personal": "message_id, cycle, leg"}
+    return {
+        table: [
+            row["row"]
+            for row in await pool.fetch(f"SELECT (to_jsonb(t){left_out})::text AS row FROM {table} AS t ORDER BY {key}")
+        ]
+        for table, key in keys.items()
+    }

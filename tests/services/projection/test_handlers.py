@@ -1,0 +1,155 @@
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from random import Random
+from uuid import uuid4
+
+import pytest
+from aiokafka.structs import TopicPartition
+
+from libs.bus.errors import BadRecord
+from libs.contracts.events import PersonKind
+from libs.contracts.fold import apply, new_fold
+from libs.contracts.statuses import Status
+from libs.storage.database import Pool
+from services.projection import store
+from services.projection.handlers import apply_batch
+from services.projection.recent import RecentFolds
+from services.projection.rows import decode_fold
+from tests.services.projection.conftest import OpenPool, dump, fold_in, records
+from tests.services.projection.stories import TENANT, Story, Told, tell
+
+
+def stories(seed: int, messages: int) -> list[Told]:
+    random = Random(seed)
+    return [told for number in range(messages) for told in tell(random, number)]
+
+
+async def test_the_row_of_a_message_is_its_fold_and_what_is_filtered_by(pool: Pool) -> None:
+    story = Story(7, kind=PersonKind.STAFF, person="s-1", tags=("a", "b"))
+    told = story.delivered()
+    await fold_in(pool, told)
+    row = await pool.fetchrow("SELECT * FROM messages")
+    fold = new_fold(told[0].event)
+    for _, _, event in told:
+        apply(fold, event)
+    assert decode_fold(row["fold"]) == fold
+    assert (row["tenant"], row["message_id"], row["kind"], row["person"]) == (TENANT, story.id, "staff", "s-1")
+    assert (row["status"], row["gateway"], row["tags"]) == ("delivered", "demo", ["a", "b"])
+
+
+@pytest.mark.parametrize("batch", [1, 3, 500])
+async def test_order_repetition_and_batches_do_not_change_a_byte(open_pool: OpenPool, batch: int) -> None:
+    told = stories(seed=batch, messages=10 if batch == 1 else 30)
+    straight, shuffled = await open_pool(), await open_pool()
+    await fold_in(straight, told, batch=1000)
+    random = Random(batch)
+    mixed = told + random.choices(told, k=len(told) // 2)
+    random.shuffle(mixed)
+    # A memory this small forgets most messages between two of their events.
+    await fold_in(shuffled, mixed, batch=batch, recent=RecentFolds(3))
+    assert await dump(shuffled, versions=False) == await dump(straight, versions=False)
+
+
+async def test_everything_applied_anew_changes_no_row_not_even_its_version(pool: Pool) -> None:
+    told = stories(seed=1, messages=30)
+    await fold_in(pool, told, batch=7)
+    before = await dump(pool)
+    await fold_in(pool, told, batch=20, recent=RecentFolds(1000))
+    assert await dump(pool) == before
+
+
+async def test_replicas_that_apply_the_same_messages_at_once_lose_nothing(open_pool: OpenPool) -> None:
+    told = stories(seed=3, messages=40)
+    alone, shared = await open_pool(), await open_pool()
+    await fold_in(alone, told)
+    random = Random(3)
+    # Each replica has some of the events for itself, and some together with others; all touch the same messages.
+    shares = [random.sample(told, len(told) * 2 // 3) for _ in range(3)]
+    shares[0] += [each for each in told if not any(each in share for share in shares)]
+    await asyncio.gather(*(fold_in(shared, share, batch=random.randrange(5, 40)) for share in shares))
+    assert await dump(shared, versions=False) == await dump(alone, versions=False)
+
+
+async def test_a_fold_that_another_replica_moved_on_is_folded_onto_what_it_wrote(pool: Pool) -> None:
+    told = Story(1).delivered()
+    slow, quick = RecentFolds(10), RecentFolds(10)
+    await fold_in(pool, told[:1], recent=slow)
+    await fold_in(pool, told[1:3], recent=quick)
+    await fold_in(pool, told[3:], recent=slow)
+    row = await pool.fetchrow("SELECT status, version FROM messages")
+    assert (row["status"], row["version"]) == ("delivered", 3)
+    whole = new_fold(told[0].event)
+    for _, _, event in told:
+        apply(whole, event)
+    assert decode_fold(await pool.fetchval("SELECT fold FROM messages")) == whole
+
+
+async def test_a_message_of_another_tenant_under_the_same_id_is_another_message(pool: Pool) -> None:
+    await fold_in(pool, [Story(1).requested(), Story(1, tenant="clinic").requested()])
+    assert [row["tenant"] for row in await pool.fetch("SELECT tenant FROM messages ORDER BY 1")] == ["bank", "clinic"]
+
+
+async def test_personal_data_is_in_its_own_table_only(pool: Pool) -> None:
+    story = Story(1)
+    told = [story.requested(), story.dispatched(), story.returned()]
+    story.phone = "+4915187654321"
+    await fold_in(pool, [*told, story.dispatched()])
+    rows = await pool.fetch("SELECT cycle, leg, phone, person_name, text FROM personal ORDER BY cycle, leg")
+    assert [tuple(row) for row in rows] == [
+        (0, 0, None, None, story.message.text),
+        (1, 1, "+4915112345678", "Ann Example", None),
+        (1, 2, "+4915187654321", "Ann Example", None),
+    ]
+    everything = await dump(pool)
+    for table in ("events", "messages"):
+        assert not any(word in str(everything[table]) for word in ("49151", "Ann", story.message.text))
+
+
+async def test_texts_that_postgres_can_not_keep_are_kept_as_far_as_it_can(pool: Pool) -> None:
+    story = Story(1, tags=("a\0b",))
+    story.message = replace(story.message, text="one\0two")
+    await fold_in(pool, [story.requested()])
+    assert await pool.fetchval("SELECT text FROM personal") == "one\ufffdtwo"
+    assert await pool.fetchval("SELECT tags FROM messages") == ["a\ufffdb"]
+
+
+async def test_an_id_without_a_time_is_refused_and_nothing_is_written(pool: Pool) -> None:
+    story = Story(1)
+    story.id = uuid4()
+    with pytest.raises(BadRecord, match="UUIDv7"):
+        await fold_in(pool, [Story(2).requested(), story.requested()])
+    assert not any((await dump(pool)).values())
+    assert await pool.fetchval("SELECT count(*) FROM offsets") == 0
+
+
+async def test_offsets_are_stored_with_the_batch_and_never_go_back(pool: Pool) -> None:
+    async def stored() -> dict[TopicPartition, int]:
+        async with pool.acquire() as connection:
+            return await store.read_offsets(connection, ["sms.requested", "sms.status"])
+
+    requests, statuses = TopicPartition("sms.requested", 2), TopicPartition("sms.status", 0)
+
+    async def applied(told: Sequence[Told], offsets: dict[TopicPartition, int]) -> None:
+        await apply_batch(pool, RecentFolds(10), records(told), offsets)
+
+    await applied([Story(1).requested()], {requests: 10, statuses: 4})
+    assert await stored() == {requests: 10, statuses: 4}
+    await applied([Story(2).requested()], {requests: 8, statuses: 5})
+    assert await stored() == {requests: 10, statuses: 5}
+
+
+async def test_a_row_written_again_stays_in_its_page(pool: Pool) -> None:
+    """Otherwise each status would write to both indexes."""
+    every = [Story(number).delivered() for number in range(600)]
+    recent = RecentFolds(1000)
+    for step in range(4):
+        await fold_in(pool, [told[step] for told in every], recent=recent)
+    await pool.execute("SELECT pg_stat_force_next_flush()")
+    row = await pool.fetchrow(
+        "SELECT sum(n_tup_upd)::int AS updates, sum(n_tup_hot_upd)::int AS in_page FROM pg_stat_user_tables"
+        " WHERE relname LIKE 'messages\\_%'"
+    )
+    assert row["updates"] == 1800
+    assert row["in_page"] > 0.9 * row["updates"]
+    assert await pool.fetchval("SELECT count(*) FROM messages WHERE status = $1", Status.DELIVERED) == 600

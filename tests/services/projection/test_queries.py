@@ -1,0 +1,271 @@
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from libs.contracts.events import PersonKind
+from libs.contracts.http import Sms, SmsQuery
+from libs.contracts.statuses import Status
+from libs.storage.database import Pool
+from services.projection.queries import BadCursor, cursor_after, find, first_id, page, page_query
+from tests.services.projection.conftest import fold_in
+from tests.services.projection.stories import NAME, START, TENANT, TEXT, Story
+
+SECONDS = 30.0
+
+
+def at(seconds: float) -> datetime:
+    return START + timedelta(seconds=seconds)
+
+
+@pytest.fixture(scope="module")
+async def filled(lasting_pool: Pool) -> Pool:
+    """40 messages, a second apart: clients and staff members in turn, every fourth elsewhere and not yet delivered."""
+    told = []
+    for number in range(40):
+        story = Story(
+            number,
+            at=at(number),
+            kind=PersonKind.STAFF if number % 2 else PersonKind.CLIENT,
+            person=f"p-{number % 6}",
+            tags=("loan", f"t{number % 3}"),
+            gateway="spare" if number % 4 == 0 else "demo",
+            phone=f"+49151000000{number % 5}",
+        )
+        told += story.delivered()[: 2 if number % 4 == 0 else 4]
+    told += [step for number in (1, 2) for step in Story(100 + number, tenant="clinic", at=at(number)).delivered()]
+    await fold_in(lasting_pool, told)
+    return lasting_pool
+
+
+async def numbers(pool: Pool, **query: Any) -> list[int | None]:
+    answer = await page(pool, TENANT, SmsQuery.model_validate(query), SECONDS)
+    return [item.number for item in answer.items]
+
+
+async def test_pages_go_from_the_newest_to_the_oldest_and_meet_everything_once(filled: Pool) -> None:
+    seen: list[Sms] = []
+    cursor = None
+    while True:
+        answer = await page(filled, TENANT, SmsQuery(limit=7, cursor=cursor), SECONDS)
+        seen += answer.items
+        cursor = answer.next_cursor
+        if cursor is None:
+            break
+        assert len(answer.items) == 7
+    assert [item.number for item in seen] == list(range(39, -1, -1))
+
+
+async def test_what_comes_in_meanwhile_does_not_shift_the_next_page(pool: Pool) -> None:
+    for number in range(4):
+        await fold_in(pool, [Story(number, at=at(number)).requested()])
+    first = await page(pool, TENANT, SmsQuery(limit=2), SECONDS)
+    await fold_in(pool, [Story(4, at=at(4)).requested()])
+    assert await numbers(pool, limit=2, cursor=first.next_cursor) == [1, 0]
+
+
+async def test_a_last_page_that_is_just_full_has_no_next_one(filled: Pool) -> None:
+    assert (await page(filled, TENANT, SmsQuery(limit=40), SECONDS)).next_cursor is None
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({"clientId": "p-2"}, [n for n in range(40) if n % 6 == 2]),
+        ({"staffId": "p-1"}, [n for n in range(40) if n % 6 == 1]),
+        ({"clientId": "p-1"}, []),
+        ({"status": "queued"}, [n for n in range(40) if n % 4 == 0]),
+        ({"status": Status.FAILED}, []),
+        ({"gateway": "demo"}, [n for n in range(40) if n % 4]),
+        ({"tag": "t1"}, [n for n in range(40) if n % 3 == 1]),
+        ({"tag": "loan", "gateway": "spare"}, [n for n in range(40) if n % 4 == 0]),
+        ({"number": "+491510000003"}, [n for n in range(40) if n % 5 == 3]),
+        ({"number": " 491510000003", "from": at(20)}, [n for n in range(20, 40) if n % 5 == 3]),
+        ({"number": "+491510000009"}, []),
+        ({"from": at(30)}, list(range(30, 40))),
+        ({"to": at(3)}, [0, 1, 2]),
+        ({"from": at(3), "to": at(5)}, [3, 4]),
+        ({"from": at(3.0000001), "to": at(5.0000001)}, [3, 4]),
+        ({"from": at(3.000001), "to": at(5.000001)}, [4, 5]),
+        ({"from": at(5), "to": at(3)}, []),
+        ({"from": datetime.min.replace(tzinfo=UTC), "to": datetime.max.replace(tzinfo=UTC)}, list(range(40))),
+        ({"clientId": "p-4", "status": "delivered", "tag": "t1", "from": at(10)}, [10, 22, 34]),
+    ],
+)
+async def test_every_filter_must_hold(filled: Pool, query: dict[str, Any], expected: list[int]) -> None:
+    assert await numbers(filled, limit=100, **query) == expected[::-1]
+
+
+async def test_a_number_is_found_page_by_page(filled: Pool) -> None:
+    first = await page(filled, TENANT, SmsQuery(number="+491510000003", limit=3), SECONDS)
+    assert [item.number for item in first.items] == [38, 33, 28]
+    assert await numbers(filled, number="+491510000003", limit=3, cursor=first.next_cursor) == [23, 18, 13]
+
+
+async def test_a_message_that_went_to_one_number_in_two_legs_is_listed_once(pool: Pool) -> None:
+    story = Story(1)
+    await fold_in(pool, [story.requested(), story.dispatched(), story.returned(), story.dispatched()])
+    assert await numbers(pool, number=story.phone) == [1]
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "AAAA", "A" * 21, "A" * 23, "é" * 22, "=" * 22, "A" * 21 + "/"])
+def test_a_cursor_that_no_page_gave_is_refused(cursor: str) -> None:
+    with pytest.raises(BadCursor):
+        page_query(TENANT, SmsQuery(cursor=cursor))
+
+
+def test_the_first_id_of_a_moment_is_of_the_next_whole_millisecond() -> None:
+    assert first_id(START).int == first_id(START - timedelta(microseconds=999)).int
+    assert (first_id(START + timedelta(microseconds=1)).int - first_id(START).int) >> 80 == 1
+    assert first_id(datetime.min.replace(tzinfo=UTC)) == UUID(int=0)
+
+
+async def test_one_message_has_its_whole_history_oldest_first(pool: Pool) -> None:
+    story = Story(5)
+    told = [
+        story.requested(),
+        story.dispatched(),
+        story.status(Status.REFUSED, reason="throttled"),
+        story.returned(1, 1),
+    ]
+    story.phone = "+4915187654321"
+    told += [story.dispatched(), story.status(Status.SUBMITTED), story.status(Status.DELIVERED)]
+    await fold_in(pool, told[::-1], batch=2)
+    found = await find(pool, TENANT, story.id, SECONDS)
+    assert found is not None
+    assert [(t.status, t.topic, t.leg, t.part, t.try_number) for t in found.history] == [
+        ("accepted", "sms.requested", 1, 0, 0),
+        ("queued", "sms.dispatch.demo", 1, 0, 0),
+        ("refused", "sms.status", 1, 1, 1),
+        ("accepted", "sms.returned", 2, 0, 0),
+        ("queued", "sms.dispatch.demo", 2, 0, 0),
+        ("submitted", "sms.status", 2, 1, 1),
+        ("delivered", "sms.status", 2, 1, 1),
+    ]
+    assert [t.at for t in found.history] == [at(n) for n in range(7)]
+    reasons = [t.reason.code for t in found.history if t.reason is not None]
+    assert reasons == ["throttled", "number-changed"]
+    assert (found.history[5].gateway, found.history[5].provider_id) == ("demo", "5-2-1-1")
+    assert found.history[6].carrier_time == "2611200801"
+
+
+async def test_one_message_is_answered_field_by_field(pool: Pool) -> None:
+    story = Story(5, person="17")
+    await fold_in(pool, story.delivered())
+    found = await find(pool, TENANT, story.id, SECONDS)
+    assert found is not None
+    assert found.model_dump(mode="json", by_alias=True, exclude={"history"}) == {
+        "id": str(story.id),
+        "number": 5,
+        "clientId": "17",
+        "staffId": None,
+        "message": TEXT,
+        "phone": story.phone,
+        "personName": NAME,
+        "status": "delivered",
+        "statusAt": "2026-11-20T08:00:03Z",
+        "reason": None,
+        "priority": "normal",
+        "senderId": None,
+        "tags": ["reminder"],
+        "customData": {"loan": [1, "a"]},
+        "gateway": "demo",
+        "encoding": "gsm7",
+        "segments": 1,
+        "acceptedAt": "2026-11-20T08:00:00Z",
+        "validUntil": "2026-11-22T08:00:00Z",
+        "submittedAt": "2026-11-20T08:00:02Z",
+        "deliveredAt": "2026-11-20T08:00:03Z",
+        "cycle": 1,
+        "leg": 1,
+        "possibleDouble": False,
+        "requestedBy": "core",
+        "parts": [{"part": 1, "status": "delivered", "providerId": "5-1-1-1", "tryNumber": 1}],
+    }
+
+
+async def test_the_number_shown_is_that_of_the_leg_shown(pool: Pool) -> None:
+    story = Story(5)
+    told = [story.requested(), story.dispatched(), story.status(Status.IN_DOUBT), story.returned()]
+    await fold_in(pool, told)
+    waiting = await find(pool, TENANT, story.id, SECONDS)
+    assert waiting is not None and (waiting.leg, waiting.phone) == (2, "+4915112345678")
+    story.phone = "+4915187654321"
+    await fold_in(pool, [story.dispatched()])
+    second = await find(pool, TENANT, story.id, SECONDS)
+    assert second is not None and (second.leg, second.phone) == (2, "+4915187654321")
+
+
+async def test_a_message_known_by_its_status_only_can_be_read(pool: Pool) -> None:
+    story = Story(5)
+    await fold_in(pool, [story.status(Status.SUBMITTED, part=2, parts=3)])
+    found = await find(pool, TENANT, story.id, SECONDS)
+    assert found is not None
+    assert (found.status, found.message, found.phone, found.number, found.accepted_at) == (
+        Status.QUEUED,
+        None,
+        None,
+        None,
+        START,
+    )
+
+
+async def test_another_tenants_message_is_not_found(filled: Pool) -> None:
+    foreign = Story(101, tenant="clinic", at=at(1))
+    assert await find(filled, TENANT, foreign.id, SECONDS) is None
+    assert await find(filled, "clinic", foreign.id, SECONDS) is not None
+    assert [s.number for s in (await page(filled, "clinic", SmsQuery(), SECONDS)).items] == [102, 101]
+
+
+GENERATED = 30_000
+GENERATE = f"""
+WITH made AS (
+    SELECT n, encode(substring(int8send((1000 * extract(epoch FROM now()))::int8 - 60000::int8 * n) FROM 3), 'hex')
+        || '7000' || '8000' || lpad(to_hex(n), 12, '0') AS id
+    FROM generate_series(1, {GENERATED}) AS n
+), messages AS (
+    INSERT INTO messages SELECT 'bank', id::uuid, 'client', 'p-' || n % 300,
+        CASE n % 10000 WHEN 0 THEN 'failed' ELSE 'delivered' END, 'demo', ARRAY['t' || n % 30], '', 1 FROM made
+)
+INSERT INTO personal SELECT id::uuid, 1, 1, '+4915' || n % 300, NULL, NULL FROM made
+"""
+"""A message a minute for three weeks; there is no fold, since it is plans that are looked at."""
+
+
+def nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    return [plan, *(node for child in plan.get("Plans", []) for node in nodes(child))]
+
+
+async def test_every_page_walks_an_index_and_a_late_one_costs_what_the_first_does(pool: Pool) -> None:
+    await pool.execute(GENERATE)
+    late = await pool.fetchval("SELECT message_id FROM messages ORDER BY message_id OFFSET 10000 LIMIT 1")
+    whole = GENERATED / 20  # in blocks: what a read of everything would cost, and more
+    for analyzed in (False, True):  # a young partition has no statistics
+        if analyzed:
+            await pool.execute("ANALYZE messages, personal")
+        for query in (
+            SmsQuery(),
+            SmsQuery(client_id="p-7"),
+            SmsQuery(number="+49157"),
+            SmsQuery(tag="t7"),
+            SmsQuery(status=Status.DELIVERED),
+            SmsQuery(gateway="demo"),
+            SmsQuery(client_id="p-7", number="+49157", tag="t7"),
+            SmsQuery(from_=datetime.now(UTC) - timedelta(days=5)),
+            SmsQuery(status=Status.FAILED),
+        ):
+            rare = query.status is Status.FAILED
+            for cursor in (None, cursor_after(late)):
+                sql, arguments = page_query("bank", query.model_copy(update={"cursor": cursor, "limit": 5}))
+                found = await pool.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", *arguments)
+                plan = json.loads(found)[0]["Plan"]
+                ways = {node["Node Type"] for node in nodes(plan) if node["Actual Loops"]}
+                assert not any("Sort" in way or "Seq" in way or "Bitmap" in way for way in ways - {"Sort"}), (
+                    query,
+                    ways,
+                )
+                sorted_rows = [node["Actual Rows"] for node in nodes(plan) if node["Node Type"] == "Sort"]
+                assert sum(sorted_rows) == 0, (query, ways)  # the planner puts one above what it knows to be empty
+                assert rare or plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < whole / 4, (query, plan)

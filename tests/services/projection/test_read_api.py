@@ -1,0 +1,189 @@
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from uuid import uuid4
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from aiokafka.errors import KafkaConnectionError
+from aiokafka.structs import TopicPartition
+
+from libs.contracts.http import Problem, SmsPage, SmsWithHistory
+from libs.service_kit.internal import TENANT_HEADER
+from libs.storage.database import Pool
+from services.projection.read_api import Outbox, ReadApi
+from tests.services.projection.conftest import fold_in
+from tests.services.projection.stories import TENANT, Story
+
+TENANTS = {TENANT_HEADER: TENANT}
+
+
+class Arrivals:
+    """How far Kafka and the outbox are, as the test says."""
+
+    def __init__(self) -> None:
+        self.end = 0
+        self.applied = 0
+        self.away = False
+        self.asked = asyncio.Event()
+
+    async def ends(self) -> Mapping[TopicPartition, int]:
+        if self.away:
+            raise KafkaConnectionError
+        return {TopicPartition("sms.requested", 0): self.end}
+
+    async def passed(self, ends: Mapping[TopicPartition, int]) -> bool:
+        self.asked.set()
+        return all(self.applied >= end for end in ends.values())
+
+
+@pytest.fixture
+def arrivals() -> Arrivals:
+    return Arrivals()
+
+
+@pytest.fixture
+async def client(lasting_pool: Pool, arrivals: Arrivals) -> AsyncIterator[TestClient]:
+    api = ReadApi()
+    api.outbox = Outbox(lasting_pool, arrivals, wait_seconds=0.3, read_seconds=10)
+    app = web.Application()
+    app.router.add_routes(api.routes())
+    async with TestClient(TestServer(app)) as made:
+        yield made
+
+
+async def problem(client: TestClient, path: str, headers: Mapping[str, str] = TENANTS) -> Problem:
+    async with client.get(path, headers=headers) as response:
+        assert response.content_type == "application/problem+json"
+        answer = Problem.model_validate_json(await response.read())
+        assert answer.status == response.status
+        assert ("Retry-After" in response.headers) == (response.status == 503)
+        return answer
+
+
+async def test_a_message_is_answered_with_its_history(client: TestClient, lasting_pool: Pool) -> None:
+    story = Story(1)
+    await fold_in(lasting_pool, story.delivered())
+    async with client.get(f"/internal/sms/{story.id}", headers=TENANTS) as response:
+        assert (response.status, response.content_type) == (200, "application/json")
+        answer = SmsWithHistory.model_validate_json(await response.read())
+    assert answer.id == story.id
+    assert [t.status for t in answer.history] == ["accepted", "queued", "submitted", "delivered"]
+
+
+async def test_pages_are_answered_and_cursors_taken_back(client: TestClient, lasting_pool: Pool) -> None:
+    for number in range(3):
+        await fold_in(lasting_pool, Story(number, tenant="paged").delivered())
+
+    async def page(query: str) -> SmsPage:
+        async with client.get(f"/internal/sms?{query}", headers={TENANT_HEADER: "paged"}) as response:
+            assert response.status == 200
+            return SmsPage.model_validate_json(await response.read())
+
+    first = await page("limit=2&status=delivered&clientId=client-1&from=2026-11-20T08:00:00Z")
+    assert [item.number for item in first.items] == [2, 1]
+    second = await page(f"limit=2&cursor={first.next_cursor}")
+    assert ([item.number for item in second.items], second.next_cursor) == ([0], None)
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("cursor=nonsense", "cursor"),
+        ("limit=0", "limit"),
+        ("limit=501", "limit"),
+        ("limit=1&limit=2", "limit"),
+        ("status=lost", "status"),
+        ("from=yesterday", "from"),
+        ("to=2026-01-01T00:00:00", "query"),
+        ("clientId=", "clientId"),
+        ("clientId=1&staffId=2", "query"),
+        ("gateway=NOT%20A%20SLUG", "gateway"),
+        ("number=%00", "number"),
+        ("client=1", "client"),
+    ],
+)
+async def test_a_wrong_query_is_told_by_field(client: TestClient, query: str, field: str) -> None:
+    answer = await problem(client, f"/internal/sms?{query}")
+    assert answer.status == 400
+    assert [error.field for error in answer.errors] == [field]
+
+
+async def test_a_request_without_tenant_is_refused(client: TestClient) -> None:
+    answer = await problem(client, "/internal/sms", headers={})
+    assert (answer.status, answer.errors[0].field) == (400, TENANT_HEADER)
+
+
+async def test_an_unknown_message_is_404_at_once_when_the_outbox_has_passed_kafka(client: TestClient) -> None:
+    assert (await problem(client, f"/internal/sms/{uuid4()}")).status == 404
+
+
+async def test_an_id_that_is_none_is_404(client: TestClient) -> None:
+    assert (await problem(client, "/internal/sms/7")).status == 404
+
+
+async def test_another_tenants_message_is_404(client: TestClient, lasting_pool: Pool) -> None:
+    story = Story(2, tenant="clinic")
+    await fold_in(lasting_pool, story.delivered())
+    assert (await problem(client, f"/internal/sms/{story.id}")).status == 404
+
+
+async def test_a_message_on_its_way_is_waited_for(client: TestClient, lasting_pool: Pool, arrivals: Arrivals) -> None:
+    arrivals.end = 1
+    story = Story(3)
+
+    async def arrive() -> None:
+        await arrivals.asked.wait()
+        await fold_in(lasting_pool, [story.requested()])
+
+    arrival = asyncio.create_task(arrive())
+    async with client.get(f"/internal/sms/{story.id}", headers=TENANTS) as response:
+        assert response.status == 200
+    await arrival
+
+
+async def test_an_unknown_message_is_404_only_when_the_outbox_has_passed_kafka(
+    client: TestClient, arrivals: Arrivals
+) -> None:
+    arrivals.end = 1
+    asked = asyncio.create_task(problem(client, f"/internal/sms/{uuid4()}"))
+    await arrivals.asked.wait()
+    arrivals.applied = 1
+    assert (await asked).status == 404
+
+
+async def test_while_the_outbox_is_behind_nothing_is_said_to_be_unknown(client: TestClient, arrivals: Arrivals) -> None:
+    arrivals.end = 1
+    assert (await problem(client, f"/internal/sms/{uuid4()}")).status == 503
+
+
+async def test_while_kafka_is_away_known_messages_are_answered_and_others_can_not_be(
+    client: TestClient, lasting_pool: Pool, arrivals: Arrivals
+) -> None:
+    arrivals.away = True
+    story = Story(4)
+    await fold_in(lasting_pool, [story.requested()])
+    async with client.get(f"/internal/sms/{story.id}", headers=TENANTS) as response:
+        assert response.status == 200
+    assert (await problem(client, f"/internal/sms/{uuid4()}")).status == 503
+
+
+async def test_a_search_that_takes_too_long_is_called_off(
+    client: TestClient, lasting_pool: Pool, arrivals: Arrivals
+) -> None:
+    api = ReadApi()
+    api.outbox = Outbox(lasting_pool, arrivals, wait_seconds=0, read_seconds=0.2)
+    app = web.Application()
+    app.router.add_routes(api.routes())
+    async with TestClient(TestServer(app)) as impatient, lasting_pool.acquire() as other, other.transaction():
+        await other.execute("LOCK TABLE messages")
+        answer = await problem(impatient, "/internal/sms?tag=rare")
+    assert answer.status == 503
+    assert "narrow" in (answer.detail or "")
+
+
+async def test_before_the_outbox_is_open_reads_are_told_to_come_back() -> None:
+    app = web.Application()
+    app.router.add_routes(ReadApi().routes())
+    async with TestClient(TestServer(app)) as early:
+        assert (await problem(early, "/internal/sms")).status == 503
