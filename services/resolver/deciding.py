@@ -40,8 +40,6 @@ PERSON_DELETED = Reason("person_deleted", "the client or staff member was delete
 NO_NUMBER = Reason("no_number", "no phone number is known for this person")
 NUMBER_NOT_ALLOWED = Reason("number_not_allowed", "the sender may not send to a bare number")
 
-_ENCODINGS = {sms_text.Encoding.GSM: Encoding.GSM7, sms_text.Encoding.UCS2: Encoding.UCS2}
-
 
 def decide(message: Message, contact: Contact | None, now: datetime, route: Route) -> Decision:
     """What becomes of a message to a person of whom this is known (None: nothing) at this time."""
@@ -59,10 +57,11 @@ def decide(message: Message, contact: Contact | None, now: datetime, route: Rout
     if not message.text:
         return Ended(now, Status.REJECTED, Reason("unsendable_text", "the text is empty"))
     try:
-        encoding = _ENCODINGS[sms_text.encoding_of(message.text)]
+        gsm = sms_text.encoding_of(message.text) is sms_text.Encoding.GSM
         segments = sms_text.count_segments(message.text)
     except ValueError as error:  # its words never quote the text
         return Ended(now, Status.REJECTED, Reason("unsendable_text", str(error)))
+    encoding = Encoding.GSM7 if gsm else Encoding.UCS2
     gateway = route(message, contact)
     source = message.sender_id or gateway.source_address
     return Dispatch(now, gateway.id, contact.phone, contact.name, source, encoding, segments)
