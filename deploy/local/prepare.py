@@ -40,6 +40,8 @@ def main() -> None:
             step("PostgreSQL", lambda: install_locked(lock), needed=not stamped(VENV, lock))
     except SetupError as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
 
 
 def step(name: str, work: Callable[[], None], *, needed: bool) -> None:

@@ -15,7 +15,7 @@ from deploy.local import topology
 from deploy.local.kafka import Kafka
 from deploy.local.ports import HOST, Ports, require_free
 from deploy.local.postgres import Postgres
-from deploy.local.supervisor import Say, SupervisedProcess, Supervisor, keep_server_running
+from deploy.local.supervisor import ProcessSpec, Say, SupervisedProcess, Supervisor, keep_server_running
 from libs.service_kit.config_file import Configuration, load_configuration
 
 DATABASE = "postrider"
@@ -55,7 +55,7 @@ class Stack:
         self._scaling = asyncio.Lock()
 
     async def start(self, *, once: Mapping[str, Mapping[str, str]] | None = None) -> None:
-        """Start everything, each part ready before the next. Stops what it started if one part fails.
+        """Start the servers, then all processes together, and return when all are ready; stop them all if one fails.
 
         `once` is environment by process name for the first start only: a process that dies is started again without it.
         Raises `StartError` (a taken port, a part that does not come up) or `ConfigFileError`.
@@ -69,9 +69,7 @@ class Stack:
         try:
             self._require_free_ports()
             await self._start_servers(logs)
-            for spec in topology.processes(self._around, self.configuration):
-                async with self._step(spec.name):
-                    await self._supervisor.start(spec, once=(once or {}).get(spec.name))
+            await self._start_processes(once or {})
         except BaseException:
             await self.stop()
             raise
@@ -122,8 +120,7 @@ class Stack:
             for number in range(running + 1, replicas + 1):
                 spec = topology.dispatcher(self._around, gateway, number)
                 require_free(self.ports.ops(spec.name), f"the health of {spec.name}", variable=Ports.OPS_BASE)
-                async with self._step(spec.name):
-                    await self._supervisor.start(spec)
+                await self._start_process(spec)
             for number in range(running, replicas, -1):
                 name = topology.dispatcher_name(gateway, number)
                 async with self._step(f"{name} stopped"):
@@ -213,6 +210,21 @@ class Stack:
             async with self._step("Kafka"):
                 await self.broker.start()
             self._keep("Kafka", self.broker)
+
+    async def _start_processes(self, once: Mapping[str, Mapping[str, str]]) -> None:
+        specs = topology.processes(self._around, self.configuration)
+        starts = [asyncio.create_task(self._start_process(spec, once.get(spec.name))) for spec in specs]
+        try:
+            await asyncio.gather(*starts)
+        except BaseException:  # the first failure ends the other starts
+            for start in starts:
+                start.cancel()
+            await asyncio.gather(*starts, return_exceptions=True)
+            raise
+
+    async def _start_process(self, spec: ProcessSpec, once: Mapping[str, str] | None = None) -> None:
+        async with self._step(spec.name):
+            await self._supervisor.start(spec, once=once)
 
     def _keep(self, name: str, server: Kafka | Postgres) -> None:
         self._keepers.append(asyncio.create_task(keep_server_running(name, server, self._say), name=f"keep {name}"))

@@ -1,4 +1,4 @@
-"""Keeps processes running: starts them in order, each ready before the next, again when they die, and stops them in reverse."""
+"""Keeps processes running: starts them and waits until they are ready, again when they die, and stops them in reverse order."""
 
 import asyncio
 import signal
@@ -62,6 +62,13 @@ class SupervisedProcess:
         except BaseException:
             await child.kill()
             raise
+        self._keeper = asyncio.create_task(self._keep_running(child), name=f"keep {self.spec.name} running")
+
+    async def restart(self, *, once: Mapping[str, str] | None = None) -> None:
+        """Stop it in order and start it again, without waiting until it is ready. `once` is as for `start`."""
+        await self.stop()
+        self._stopping.clear()
+        child = await self._spawn(once or {})
         self._keeper = asyncio.create_task(self._keep_running(child), name=f"keep {self.spec.name} running")
 
     async def stop(self, *, budget: float = STOP_SECONDS) -> None:
@@ -185,10 +192,14 @@ class Supervisor:
         return self._processes[name]
 
     async def start(self, spec: ProcessSpec, *, once: Mapping[str, str] | None = None) -> SupervisedProcess:
-        """Start one more process and wait until it is ready."""
+        """Start one more process and wait until it is ready; several such calls may run at once."""
         process = SupervisedProcess(spec, self._logs, self._say)
-        await process.start(once=once)
         self._processes[spec.name] = process
+        try:
+            await process.start(once=once)
+        except BaseException:
+            del self._processes[spec.name]
+            raise
         return process
 
     async def stop(self, name: str, *, budget: float = STOP_SECONDS) -> None:

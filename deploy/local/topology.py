@@ -1,7 +1,7 @@
-"""The whole stack at a glance: which processes there are, in which order they start, and what each is told.
+"""The whole stack at a glance: which processes there are, and what each is told by its environment.
 
-Services are configured by their environment alone, and start in any order: this one is for a quiet log. They stop in reverse,
-so that what takes messages in stops first, and what carries them on can finish.
+They start together, and each waits for what it needs. They stop in the reverse of the order here: what takes messages in stops
+first, so that what carries them on can finish.
 """
 
 import os
@@ -57,7 +57,7 @@ def uses_simulated_carrier(configuration: Configuration, ports: Ports) -> bool:
 
 
 def processes(around: Surroundings, configuration: Configuration) -> list[ProcessSpec]:
-    """Everything but Kafka and PostgreSQL, in the order of starting."""
+    """Everything but Kafka and PostgreSQL, what stops last first."""
     return [
         *([carrier(around)] if uses_simulated_carrier(configuration, around.ports) else []),
         projection(around),
