@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from libs.service_kit.metrics import RECEIPTS_PARKED
 from libs.storage.partitions import Connection
 from services.receipts import store
-from services.receipts.matching import Doubt, Key, Match, Receipt, Registration, pair, place, resolve
+from services.receipts.matching import Doubt, Key, Match, Receipt, Registration, next_reuse, pair, place, resolve
 
 Known = dict[Key, list[Registration]]
 
@@ -91,7 +91,7 @@ async def _resolve(connection: Connection, receipts: Iterable[Receipt], known: K
             continue  # the one before it has registered their id
         found = resolve(r, doubts, {a.attempt for a in added})
         if found is not None:
-            named = Registration(r.gateway, r.provider_id, len(known[r.key]), found.attempt, r.observed_at, r.id)
+            named = Registration(r.gateway, r.provider_id, next_reuse(known[r.key]), found.attempt, r.observed_at, r.id)
             known[r.key].append(named)
             added.append(named)
     await store.write(connection, added)

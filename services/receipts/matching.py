@@ -119,7 +119,11 @@ def place(offered: Registration, known: Sequence[Registration]) -> Registration 
     """The registration under the next free reuse count of its id, or None when the attempt is registered there already."""
     if any(r.attempt.coordinates == offered.attempt.coordinates for r in known):
         return None
-    return offered._replace(reuse=len(known))
+    return offered._replace(reuse=next_reuse(known))
+
+
+def next_reuse(known: Iterable[Registration]) -> int:
+    return max((r.reuse for r in known), default=-1) + 1
 
 
 def resolve(receipt: Receipt, doubts: Iterable[Doubt], settled: Collection[Attempt]) -> Doubt | None:

@@ -1,6 +1,6 @@
 -- Which attempt a carrier means by an id. A row without message_id stands for an id that only a receipt has named so far.
 -- `reuse` counts how often the carrier has given the id anew; the row of reuse 0 is the lock of its id. Not partitioned: the
--- id must be unique by itself (docs/decisions/receipts-are-matched-under-one-row.md).
+-- id must be unique by itself (docs/decisions/0009).
 CREATE TABLE provider_ids (
     gateway       text        COLLATE "C" NOT NULL,
     provider_id   text        COLLATE "C" NOT NULL,
