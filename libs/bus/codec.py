@@ -7,12 +7,12 @@ contracts, pydantic's `Field` constraints, is read from the annotations once and
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from operator import attrgetter
 from types import UnionType
-from typing import Annotated, Any, NamedTuple, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
 from uuid import UUID
 
 import msgspec
@@ -46,7 +46,10 @@ def decoder_for(event: type[E]) -> Callable[[bytes], E]:
     expected: str = getattr(data, "TYPE")  # noqa: B009 - every data class has it; `type` does not say so
     read = msgspec.json.Decoder(event).decode
     type_of = attrgetter("type")
-    rules = tuple(_rules(data, "data."))
+    times, texts = ["time"], dict[str, str]()
+    _collect(data, "data.", times, texts)
+    all_times, all_texts = _all_of(times), _all_of(texts)
+    matches = [re.compile(pattern, re.DOTALL).fullmatch for pattern in texts.values()]
 
     def decode(value: bytes) -> E:
         try:
@@ -59,10 +62,14 @@ def decoder_for(event: type[E]) -> Callable[[bytes], E]:
             raise Undecodable("JSON is nested too deeply") from None
         if type_of(result) != expected:
             raise Undecodable(f"Expected the event type `{expected}` - at `$.type`")
-        for rule in rules:
-            found = rule.of(result)
-            if found is not None and not rule.holds(found):
-                raise Undecodable(f"{rule.words} - at `$.{rule.path}`")
+        for found in all_times(result):
+            if found is not None and found.tzinfo is None:
+                where = next(path for path in times if getattr(attrgetter(path)(result), "tzinfo", UTC) is None)
+                raise Undecodable(f"Expected a time with its zone - at `$.{where}`")
+        for found, match in zip(all_texts(result), matches, strict=True):
+            if found is not None and match(found) is None:
+                where = next(path for path, each in zip(texts, matches, strict=True) if each is match)
+                raise Undecodable(f"Expected `str` matching {texts[where]} - at `$.{where}`")
         return result
 
     return decode
@@ -91,59 +98,42 @@ def _without_content(words: str) -> str:
     return words
 
 
-class _Rule(NamedTuple):
-    path: str
-    of: Callable[[object], Any]
-    holds: Callable[[Any], bool]
-    words: str
+def _all_of(paths: Iterable[str]) -> Callable[[object], tuple[Any, ...]]:
+    """Reads several attributes at once, the fast way."""
+    names = tuple(paths)
+    if len(names) > 1:
+        return attrgetter(*names)
+    return lambda holder: tuple(attrgetter(name)(holder) for name in names)
 
 
-def _rules(cls: type, prefix: str) -> Iterator[_Rule]:
-    """The constraints on a data class's fields, those of nested ones included."""
+def _collect(cls: type, prefix: str, times: list[str], texts: dict[str, str]) -> None:
+    """Find what must be checked in a data class and those nested in it: paths of times, and of texts with their patterns."""
     hints = get_type_hints(cls, include_extras=True)
     for field in fields(cls):
         path = prefix + field.name
-        for kind in _alternatives(hints[field.name]):
-            for holds, words in _tests(kind):
-                yield _Rule(path, attrgetter(path), holds, words)
-            if is_dataclass(kind) and isinstance(kind, type):
-                inner = tuple(_rules(kind, f"{path}."))
-                if inner and kind is not hints[field.name]:
+        hint = hints[field.name]
+        for kind in get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,):
+            if kind is datetime:
+                times.append(path)
+            if pattern := _pattern(kind):
+                texts[path] = pattern
+            if isinstance(kind, type) and is_dataclass(kind):
+                before = len(times) + len(texts)
+                _collect(kind, f"{path}.", times, texts)
+                if kind is not hint and len(times) + len(texts) > before:
                     raise TypeError(f"{cls.__name__}.{field.name}: constraints within an optional object are not read")
-                yield from inner
 
 
-def _alternatives(hint: object) -> tuple[object, ...]:
-    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-
-
-def _tests(kind: object) -> Iterator[tuple[Callable[[Any], bool], str]]:
-    if kind is datetime:
-        yield _has_zone, "Expected a time with its zone"
+def _pattern(kind: object) -> str | None:
+    """What a text must match, by the `Field` it is annotated with: its pattern, or its bounds of length as one."""
     if get_origin(kind) is not Annotated:
-        return
-    for annotation in get_args(kind)[1:]:
-        for rule in annotation.metadata if isinstance(annotation, FieldInfo) else ():
-            if pattern := getattr(rule, "pattern", None):
-                yield _matches(pattern), f"Expected `str` matching {pattern}"
-            if (least := getattr(rule, "min_length", None)) is not None:
-                yield _at_least(least), f"Expected `str` of length >= {least}"
-            if (most := getattr(rule, "max_length", None)) is not None:
-                yield _at_most(most), f"Expected `str` of length <= {most}"
-
-
-def _has_zone(time: datetime) -> bool:
-    return time.tzinfo is not None
-
-
-def _matches(pattern: str) -> Callable[[str], bool]:
-    match = re.compile(pattern).fullmatch
-    return lambda value: match(value) is not None
-
-
-def _at_least(length: int) -> Callable[[str], bool]:
-    return lambda value: len(value) >= length
-
-
-def _at_most(length: int) -> Callable[[str], bool]:
-    return lambda value: len(value) <= length
+        return None
+    bounds = {"min_length": "0", "max_length": ""}
+    for rule in (rule for each in get_args(kind)[1:] if isinstance(each, FieldInfo) for rule in each.metadata):
+        if pattern := getattr(rule, "pattern", None):
+            return pattern
+        known = [name for name in bounds if hasattr(rule, name)]
+        if not known:
+            raise TypeError(f"{rule!r}: this kind of constraint is not read")
+        bounds.update({name: str(getattr(rule, name)) for name in known})
+    return f"^.{{{bounds['min_length']},{bounds['max_length']}}}$"

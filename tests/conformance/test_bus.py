@@ -184,6 +184,27 @@ async def test_a_rebalance_waits_for_the_batch_in_hand_and_its_records_do_not_co
     assert sorted(handled.names + others.names) == [str(person) for person in range(6)]
 
 
+async def test_a_batch_that_outlasts_the_drain_holds_up_no_rebalance_and_comes_again(bus: Harness) -> None:
+    topic, group = await bus.topic(), bus.group()
+    entered, let_go = asyncio.Event(), asyncio.Event()
+    handled = Handled()
+
+    async def handle(batch: Batch) -> None:
+        entered.set()
+        await let_go.wait()
+        await handled(batch)
+
+    await bus.publish(topic, "1")
+    await bus.consumer([topic], handle, group, drain_seconds=0.2).start()
+    await entered.wait()
+    newcomer = bus.consumer([topic], handle, group)
+    await newcomer.start()
+    await eventually(lambda: newcomer.ready)
+    assert await bus.committed(group, topic) == [None]
+    let_go.set()
+    await eventually(lambda: handled.names == ["1", "1"])
+
+
 async def test_two_members_share_the_partitions(bus: Harness) -> None:
     topic, group = await bus.topic(partitions=2), bus.group()
     one, two = Handled(), Handled()

@@ -1,0 +1,217 @@
+"""The loop's own rules, over the bus in memory. What it shares with Kafka is in tests/conformance."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import pytest
+from aiokafka.structs import TopicPartition
+from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
+
+from libs.bus import stream as stream_module
+from libs.bus.consumer import Batch, Pacing
+from libs.bus.memory import MemorySource
+from tests.conformance.bus_harness import Handled, Harness, change, eventually, open_harness
+
+NUMBER = "+4915112345678"
+A_MINUTE = Pacing(floor=60, ceiling=60)
+
+
+@pytest.fixture
+async def bus() -> AsyncIterator[Harness]:
+    harness = await open_harness(None)
+    yield harness
+    await harness.close()
+
+
+def sample(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+def test_the_pause_grows_with_the_batch_from_20_to_100_ms() -> None:
+    pauses = [round(Pacing().seconds(records), 3) for records in (0, 1, 100, 200, 1999)]
+    assert pauses == [0.020, 0.020, 0.060, 0.100, 0.100]
+
+
+async def test_a_full_batch_is_never_followed_by_a_pause(bus: Harness) -> None:
+    topic, handled = await bus.topic(), Handled()
+    await bus.publish(topic, *"12345")
+    await bus.consumer([topic], handled, pacing=A_MINUTE, max_records=2).start()
+    await eventually(lambda: len(handled.names) == 5)
+    assert handled.batches == [["1", "2"], ["3", "4"], ["5"]]
+
+
+async def test_a_small_batch_is_followed_by_a_pause_that_stop_cuts_short(bus: Harness) -> None:
+    topic, group, handled = await bus.topic(), bus.group(), Handled()
+    await bus.publish(topic, "1")
+    consumer = bus.consumer([topic], handled, group, pacing=A_MINUTE)
+    await consumer.start()
+    await eventually(lambda: handled.names == ["1"])
+    await bus.publish(topic, "2")
+    await asyncio.sleep(0.1)
+    assert handled.names == ["1"]
+    await consumer.stop()
+    assert await bus.committed(group, topic) == [1]
+
+
+async def test_high_priority_is_never_paced(bus: Harness) -> None:
+    topic, normal, handled = await bus.topic(suffix=".high"), await bus.topic(), Handled()
+    await bus.consumer([normal, topic], handled, pacing=A_MINUTE).start()
+    for name in "123":
+        await bus.publish(topic, name)
+        await eventually(lambda name=name: handled.names[-1:] == [name])
+
+
+async def test_a_drain_longer_than_the_rebalance_is_refused(bus: Harness) -> None:
+    topic = await bus.topic()
+    with pytest.raises(ValueError, match="drain_seconds"):
+        bus.consumer([topic], Handled(), drain_seconds=40, rebalance_timeout_ms=40_000)
+
+
+async def test_a_commit_that_fails_is_made_up_for_by_the_next(bus: Harness) -> None:
+    topic, group = await bus.topic(), bus.group()
+    assert bus.memory
+    memory = bus.memory
+    handled = Handled()
+
+    async def handle(batch: Batch) -> None:
+        await handled(batch)
+        memory.available = "1" not in handled.names[-1:]  # away for the commit of the first
+
+    await bus.publish(topic, "1")
+    consumer = bus.consumer([topic], handle, group)
+    with capture_logs() as logs:
+        await consumer.start()
+        await eventually(lambda: any(entry["event"] == "bus.commit_failed" for entry in logs))
+    memory.available = True
+    await bus.publish(topic, "2")
+    await eventually(lambda: memory.committed.get((group, TopicPartition(topic.name, 0))) == 2)
+    assert handled.names == ["1", "2"]
+    assert consumer.ready
+
+
+async def test_a_fault_of_the_loop_itself_is_named_and_ends_readiness(bus: Harness) -> None:
+    topic = await bus.topic()
+    assert bus.memory
+    memory = bus.memory
+
+    class Broken(MemorySource):
+        async def fetch(self, *args: Any, **options: Any) -> Mapping[TopicPartition, Any]:
+            raise KeyError(NUMBER)
+
+    def open_broken(bootstrap: str, **options: Any) -> Broken:
+        seconds = options.pop("rebalance_timeout_ms") / 1000
+        return Broken(memory, rebalance_timeout=seconds, **options)
+
+    bus.open_source = open_broken
+    consumer = bus.consumer([topic], Handled())
+    with capture_logs() as logs:
+        await consumer.start()
+        await eventually(lambda: consumer.state == "stopped: KeyError")
+    assert not consumer.ready
+    assert NUMBER not in str(logs)
+
+
+async def test_no_log_line_holds_what_a_record_or_an_exception_says(bus: Harness) -> None:
+    topic = await bus.topic()
+    failures = iter([ConnectionResetError(NUMBER)])
+    heard = asyncio.Event()
+
+    async def handle(batch: Batch) -> None:
+        for failure in failures:
+            raise failure
+        raise ValueError(NUMBER)
+
+    async def hook(*_: object) -> None:
+        heard.set()
+        raise KeyError(NUMBER)
+
+    await bus.producer.publish(topic.name, [(NUMBER.encode(), NUMBER.encode()), change(NUMBER)])
+    with capture_logs() as logs:
+        consumer = bus.consumer([topic], handle, on_dead_letter=hook)
+        await consumer.start()
+        await eventually(lambda: bus.memory and len(bus.memory.records(topic.dead_letter)) == 2)
+        await eventually(heard.is_set)
+        await consumer.stop()
+    events = [entry["event"] for entry in logs]
+    assert {"bus.retry", "bus.dead_letter", "bus.dead_letter_hook_failed"} <= set(events)
+    assert NUMBER not in str(logs)
+    assert bus.memory
+    letters = bus.memory.records(topic.dead_letter)
+    assert all(NUMBER.encode() not in value for letter in letters for _, value in letter.headers)
+
+
+async def test_work_is_counted_by_topic(bus: Harness) -> None:
+    topic, handled = await bus.topic(), Handled()
+    await bus.producer.publish(topic.name, [(b"k", b"{"), *(change(name) for name in "123")])
+    await bus.consumer([topic], handled).start()
+    await eventually(lambda: len(handled.names) == 3)
+    assert sample("postrider_records_consumed_total", topic=topic.name) == 3
+    assert sample("postrider_dead_letters_total", topic=topic.name, reason="undecodable") == 1
+
+
+async def test_the_lag_counts_what_is_not_finished_and_is_gone_with_the_partition(
+    bus: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_module, "LAG_EVERY_SECONDS", 0.01)
+    topic = await bus.topic()
+    stream = bus.stream([topic])
+
+    def lag() -> float | None:
+        return REGISTRY.get_sample_value("postrider_consumer_lag_records", {"topic": topic.name, "partition": "0"})
+
+    await bus.publish(topic, *"12345")
+    await stream.start()
+    await eventually(lambda: lag() == 5)
+    records = await stream.getmany(timeout_ms=1000, max_records=3)
+    stream.finished(records[:1])
+    await eventually(lambda: lag() == 4)
+    stream.finished(records[1:])
+    await eventually(lambda: lag() == 2)
+    await stream.stop()
+    assert lag() is None
+
+
+async def test_what_was_delivered_before_a_rebalance_does_not_count_after_it(bus: Harness) -> None:
+    topic, group = await bus.topic(), bus.group()
+    await bus.publish(topic, "1", "2")
+    stream = bus.stream([topic], group)
+    await stream.start()
+    old = await stream.getmany(timeout_ms=1000, max_records=10)
+    other = bus.stream([await bus.topic()], group)
+    await other.start()
+    new = await stream.getmany(timeout_ms=1000, max_records=10)
+    stream.finished(old)
+    await stream.commit()
+    assert await bus.committed(group, topic) == [None]
+    stream.finished(new)
+    await stream.commit()
+    assert await bus.committed(group, topic) == [2]
+
+
+async def test_a_rebalance_while_a_dead_letter_waits_for_the_broker_delivers_the_record_again(bus: Harness) -> None:
+    topic, group = await bus.topic(), bus.group()
+    assert bus.memory
+    await bus.producer.publish(topic.name, [(b"k", b"{"), change("good")])
+    stream = bus.stream([topic], group)
+    await stream.start()
+    fetched = asyncio.Event()
+
+    class Away:
+        async def publish(self, *_: object) -> None: ...
+
+        async def publish_many(self, *_: object) -> None:
+            fetched.set()
+            raise ConnectionRefusedError
+
+    here = stream._dead_letters._producer
+    stream._dead_letters._producer = Away()
+    getting = asyncio.create_task(stream.getmany(timeout_ms=1000, max_records=10))
+    await fetched.wait()
+    await bus.stream([await bus.topic()], group).start()
+    assert await getting == []
+    stream._dead_letters._producer = here
+    (record,) = await stream.getmany(timeout_ms=1000, max_records=10)
+    assert record.event.data.name == "good"
+    assert len(bus.memory.records(topic.dead_letter)) == 1
