@@ -14,6 +14,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 import uvloop
@@ -47,8 +48,12 @@ class Load:
 
 @dataclass(slots=True)
 class Result:
-    """What came back. Latencies in seconds, of accepted messages only; `ids` in the order of the answers."""
+    """What came back. Latencies in seconds, of accepted messages only; `ids` in the order of the answers.
 
+    `began` is the time of the first request, in seconds since the epoch; with a rate, message n (from 0) was due n / rate later.
+    """
+
+    began: float = 0.0
     seconds: float = 0.0
     statuses: Counter[int] = field(default_factory=Counter[int])
     latencies: list[float] = field(default_factory=list[float])
@@ -115,6 +120,7 @@ class _Source:
 
     def start(self, connections: list[_Connection]) -> None:
         self._open = len(connections)
+        self.result.began = time.time()
         self.started = time.perf_counter()
         for _ in range(self._load.pipeline):
             for connection in connections:
@@ -189,8 +195,7 @@ class _Connection(asyncio.Protocol):
         self._buffer = b""
         self._transport: asyncio.Transport | None = None
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+    def connection_made(self, transport: Any) -> None:  # uvloop's is no asyncio.Transport by name
         self._transport = transport
 
     def connection_lost(self, exc: Exception | None) -> None:
