@@ -1,0 +1,177 @@
+"""What the provider allows holds whoever comes, goes, is killed or stands still: its rate, its binds, and each message once."""
+
+import asyncio
+import time
+from bisect import bisect_left
+from collections.abc import Sequence
+
+import asyncpg
+
+from deploy.local.stack import Stack
+from deploy.local.supervisor import SupervisedProcess
+from services.simulated_carrier.ledger import LedgerEntry
+from tests.end_to_end.client import Api, Carrier, bound, metric, until
+from tests.end_to_end.conftest import Reconfigure
+from tests.end_to_end.feeder import feeding
+from tests.end_to_end.kafka_groups import groups_of
+
+CLIENTS = {f"rate-{n}": f"+2547333{n:05}" for n in range(30)}
+ALL = list(CLIENTS)
+ONE = ALL[:1]
+"""All traffic to one person lies in one partition: one replica has all of it, the others nothing."""
+
+RATE = 50
+SECOND = 1_000_000
+STEADY_SECONDS = 4
+GROUPS = ("dispatcher.demo", "dispatcher.demo.high")
+
+
+async def test_the_rate_holds_while_replicas_join_and_leave(
+    stack: Stack, api: Api, carrier: Carrier, reconfigure: Reconfigure
+) -> None:
+    await api.put_clients(CLIENTS)
+    await reconfigure(1, segmentsPerSecond=RATE, bindsAllowed=3)
+    async with feeding(api, carrier, ONE, tag="rate", backlog=150) as feeder:
+        for replicas, clients in ((1, ONE), (2, ONE), (3, ALL), (1, ALL)):
+            feeder.clients = clients
+            await stack.scale("demo", replicas)
+            await _settled(stack, replicas)
+            steady = await _steady_arrivals(carrier)
+            assert steady >= 0.9 * RATE * STEADY_SECONDS, f"{replicas} replicas"
+    seen = carrier.entries(feeder.began)
+    await reconfigure(1)  # the rest leaves without a limit
+    assert _most_in_a_second(seen) <= 1.25 * RATE + 1
+    messages = await feeder.check_all_ended_and_nothing_doubled()
+    assert {sms["status"] for sms in messages.values()} == {"delivered"}
+
+
+async def test_one_bind_is_never_two_and_is_taken_over_when_its_holder_is_killed(
+    stack: Stack, api: Api, carrier: Carrier, reconfigure: Reconfigure
+) -> None:
+    await api.put_clients(CLIENTS)
+    await reconfigure(0)
+    await carrier.calm()
+    await carrier.steer(binds={"max_per_system_id": 1})
+    await reconfigure(3, segmentsPerSecond=RATE, bindsAllowed=1)
+    dispatchers = stack.dispatchers("demo")
+    async with feeding(api, carrier, ALL, tag="binds", backlog=150) as feeder:
+        await _arrivals(carrier, feeder.began, RATE)
+        [holder] = await bound(dispatchers)
+        session = carrier.entries(feeder.began)[-1].session
+        killed = time.time()
+        await holder.kill()
+        taken_over = await _arrival_from_another_session(carrier, feeder.began, session)
+        assert taken_over.received_at / SECOND - killed < 15
+        await holder.wait_until_ready()
+        await _arrivals(carrier, taken_over.sequence, RATE)
+        assert len(await bound(dispatchers)) == 1
+    assert (await carrier.sessions("postrider"))["most_bound_at_once"] == 1
+    assert (await carrier.statistics())["binds_refused"] == {}, "nobody even tried"
+    await feeder.check_all_ended_and_nothing_doubled()
+
+
+async def test_a_dispatcher_that_stood_still_beyond_its_lease_doubles_nothing_and_works_again(
+    stack: Stack, api: Api, carrier: Carrier, reconfigure: Reconfigure
+) -> None:
+    await api.put_clients(CLIENTS)
+    await carrier.steer(responses={"delay_ms": 100})  # so that there always are attempts without an answer
+    await reconfigure(2, segmentsPerSecond=RATE, bindsAllowed=2)
+    first, second = stack.dispatchers("demo")
+    async with feeding(api, carrier, ALL, tag="stood-still", backlog=150) as feeder:
+        await asyncio.gather(*(_claims_more(process) for process in (first, second)))
+        alive = await _instances(stack, dead=False)
+        assert len(alive) == 2
+        second.suspend()
+        try:
+            [lost] = await _declared_dead(stack, alive)
+            await _arrivals(carrier, carrier.last(), RATE)
+        finally:
+            second.resume()
+        # A peer declared it dead; it finds that out and comes back under another name, within the same process.
+        await _came_back(stack, alive - {lost})
+        await _settled(stack, 2)
+        await _claims_more(second)
+        assert second.deaths == []
+    await feeder.check_all_ended_and_nothing_doubled()
+
+
+async def _settled(stack: Stack, replicas: int) -> None:
+    """All replicas are bound and have joined both groups."""
+
+    async def settled() -> bool:
+        if len(await bound(stack.dispatchers("demo"))) != replicas:
+            return False
+        return all([await groups.members(group) == replicas for group in GROUPS])
+
+    async with groups_of(stack.kafka) as groups:
+        await until(settled, f"{replicas} replicas in the groups", within=45)
+
+
+async def _steady_arrivals(carrier: Carrier) -> int:
+    """Arrivals in so many seconds from the first one from now on."""
+    [first] = await _arrivals(carrier, carrier.last(), 1)
+
+    async def passed() -> list[LedgerEntry] | None:
+        found = carrier.entries(first.sequence - 1)
+        return found if time.time() > first.received_at / SECOND + STEADY_SECONDS + 0.5 else None
+
+    entries = await until(passed, "a steady phase", within=STEADY_SECONDS + 5)
+    return bisect_left(_times(entries), first.received_at + STEADY_SECONDS * SECOND)
+
+
+async def _arrivals(carrier: Carrier, after: int, number: int) -> list[LedgerEntry]:
+    """The first entries after this sequence, as soon as there are so many."""
+
+    async def there() -> list[LedgerEntry] | None:
+        found = carrier.entries(after)
+        return found[:number] if len(found) >= number else None
+
+    return await until(there, f"{number} submits", within=30)
+
+
+async def _arrival_from_another_session(carrier: Carrier, after: int, session: int) -> LedgerEntry:
+    async def there() -> LedgerEntry | None:
+        return next((entry for entry in carrier.entries(after) if entry.session > session), None)
+
+    return await until(there, "a submit in another session", within=30)
+
+
+async def _claims_more(process: SupervisedProcess) -> None:
+    before = await metric(process, "postrider_attempts_claimed_total")
+
+    async def more() -> bool:
+        return await metric(process, "postrider_attempts_claimed_total") > before
+
+    await until(more, f"{process.spec.name} claims", within=30)
+
+
+async def _declared_dead(stack: Stack, instances: set[str]) -> set[str]:
+    async def declared() -> set[str]:
+        return instances & await _instances(stack, dead=True)
+
+    return await until(declared, "an instance that is declared dead", within=20)
+
+
+async def _came_back(stack: Stack, others: set[str]) -> set[str]:
+    async def back() -> set[str]:
+        return await _instances(stack, dead=False) - others
+
+    return await until(back, "a new instance", within=30)
+
+
+async def _instances(stack: Stack, *, dead: bool) -> set[str]:
+    connection = await asyncpg.connect(stack.postgres_dsn, server_settings={"search_path": "dispatch"})
+    try:
+        return {str(row[0]) for row in await connection.fetch("SELECT instance FROM instances WHERE dead = $1", dead)}
+    finally:
+        await connection.close()
+
+
+def _times(entries: Sequence[LedgerEntry]) -> list[int]:
+    return sorted(entry.received_at for entry in entries)
+
+
+def _most_in_a_second(entries: Sequence[LedgerEntry]) -> int:
+    """In any second, wherever it begins."""
+    times = _times(entries)
+    return max(bisect_left(times, moment + SECOND) - index for index, moment in enumerate(times))
