@@ -11,6 +11,8 @@ import asyncpg
 import pytest
 
 from deploy.local.kafka import SHORT_RUN, Kafka
+from deploy.local.postgres import Postgres
+from libs.bus.codec import encode
 from tests.services.api_gateway.process import API_KEY, GatewayProcess, gateway_process, new_tenant, published
 
 DatabaseFactory = Callable[[], Awaitable[str]]
@@ -98,8 +100,6 @@ async def test_a_reserved_event_whose_publisher_died_is_published_by_a_retry(
     ((_, event),) = [p for p in await published(kafka, TENANT) if p[1].data.message.recipient.id == "orphan"]
     connection = await asyncpg.connect(dsn)
     try:  # as it stands after a crash between reserve and publish
-        from libs.bus.codec import encode
-
         await connection.execute(
             "UPDATE api.idempotency_keys SET event = $2, record_key = $3, claimed_at = now() WHERE key = $1",
             key,
@@ -217,6 +217,35 @@ async def test_it_says_503_while_kafka_is_away_and_recovers(dsn: str, tmp_path: 
             assert repeated.body == before.body
             ids = {str(e.subject) for _, e in await published(broker.bootstrap_servers, tenant)}
             assert {before.body["id"], again.body["id"]} <= ids
+
+
+async def test_without_postgres_requests_without_a_key_are_accepted_and_those_with_one_once_it_is_back(
+    kafka: str, server_directory: Path, tmp_path: Path
+) -> None:
+    tenant = new_tenant()
+    async with Postgres(server_directory / "gateway-postgres") as server:
+        dsn = await server.create_database("api")
+        async with gateway_process(tmp_path, kafka, dsn, tenant) as process:
+            await process.ready()
+            before = await process.send(key="before")
+            assert before.status == 202
+            await server.stop()
+            refused = await process.send(key="during")
+            plain = await process.send()
+            assert (refused.status, plain.status) == (503, 202)
+            assert int(refused.headers["Retry-After"]) >= 1
+            status, health = await process.health()
+            assert status == 503
+            assert "postgres" in health["missing"]
+            await server.start()
+            async with asyncio.timeout(30):
+                while (again := await process.send(key="during")).status != 202:
+                    assert again.status in (409, 503)
+                    await asyncio.sleep(0.1)
+            assert (await process.send(key="before")).body == before.body
+            await process.ready()
+    ids = [str(e.subject) for _, e in await published(kafka, tenant)]
+    assert sorted(ids) == sorted([before.body["id"], plain.body["id"], again.body["id"]])
 
 
 async def test_it_waits_for_neighbours_that_are_not_there_yet(dsn: str, tmp_path: Path) -> None:
