@@ -34,8 +34,7 @@ async def open_database(
     """Bring the schema up to date, make its partitions of now, and open a pool whose search path is that schema.
 
     `parameters` are run-time parameters of PostgreSQL for all its connections. Several instances may start at once: the migrations
-    run under a lock. Raises MigrationError, and asyncpg's
-    or the system's errors while the server is away.
+    run under a lock. Raises MigrationError, and asyncpg's or the system's errors while the server is away.
     """
     connection = await asyncpg.connect(dsn, timeout=5)
     try:
@@ -51,6 +50,7 @@ async def open_database(
         max_size=connections,
         command_timeout=STATEMENT_TIMEOUT_SECONDS,
         timeout=5,
+        reset=_keep_session,
         server_settings={
             "search_path": f"{schema},public",
             "application_name": schema,
@@ -59,6 +59,13 @@ async def open_database(
             **(parameters or {}),
         },
     )
+
+
+async def _keep_session(_: object) -> None:
+    """Nothing here changes a session's state, so there is nothing to reset when a connection goes back to the pool.
+
+    That saves a round trip each time; a transaction left open is rolled back all the same.
+    """
 
 
 async def migrate(connection: asyncpg.Connection, schema: str, migrations: Path) -> None:
