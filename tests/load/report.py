@@ -105,7 +105,7 @@ def _conditions(plan: Plan, measured: Measured, conditions: Conditions) -> str:
         f"Linux {platform.release()}, Python {platform.python_version()}, Kafka {KAFKA_VERSION}, "
         f"PostgreSQL {conditions.postgres}",
         f"{plan.runs} runs of {plan.messages:,} messages, {warm_up} (Kafka's JVM warms up over some 300,000 messages)",
-        "texts of 60 characters, GSM 7-bit, one segment; 1,000 clients in turn; a receipt for each, sent at once",
+        "texts of 60 characters, GSM 7-bit, one segment; 1,000 clients in turn; a receipt for each, 500 ms after it was accepted",
         f"Kafka: one node, `acks=all`, idempotent; PostgreSQL: `synchronous_commit` {conditions.synchronous_commit}, "
         f"`fsync` {conditions.fsync}; no Idempotency-Keys",
         f"one process per service, {conditions.dispatchers} dispatcher(s), window {conditions.window}, no rate limit; "
