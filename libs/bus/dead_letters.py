@@ -8,47 +8,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any
 
-import msgspec
 import structlog
-from aiokafka.structs import TopicPartition
 
 from libs.bus.backoff import GivenUp, until_done
 from libs.bus.errors import BadRecord, TooManyDeadLetters, Undecodable, fault
 from libs.bus.port import Headers, Outgoing, Publisher
+from libs.bus.record import Record
 from libs.contracts.events import Reason
 from libs.service_kit.metrics import DEAD_LETTERS
 
 log = structlog.get_logger()
 
 LIMIT = 20
-
-
-class Record(msgspec.Struct, frozen=True, gc=False):
-    """One record as handlers see it. `event` is the envelope of the topic's declared type; None if it can't be decoded.
-
-    It is untyped because a batch may hold records of several topics: annotate it where it is taken, as in
-    `event: MessageEvent[SmsStatus] = record.event`.
-    """
-
-    source: TopicPartition
-    offset: int
-    key: bytes | None
-    timestamp_ms: int
-    raw: bytes | None
-    headers: Headers
-    event: Any
-    epoch: int = 0
-    """Of the assignment under which it was delivered; see `RecordStream.epoch`."""
-
-    @property
-    def topic(self) -> str:
-        return self.source.topic
-
-    @property
-    def partition(self) -> int:
-        return self.source.partition
 
 
 OnDeadLetter = Callable[[Record, Reason], Awaitable[None]]

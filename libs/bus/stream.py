@@ -27,11 +27,12 @@ from aiokafka.structs import TopicPartition
 
 from libs.bus.backoff import GivenUp
 from libs.bus.codec import Decode, decoder
-from libs.bus.dead_letters import LIMIT, DeadLetters, OnDeadLetter, Record
+from libs.bus.dead_letters import LIMIT, DeadLetters, OnDeadLetter
 from libs.bus.errors import Undecodable
 from libs.bus.kafka_source import KafkaSource
 from libs.bus.partitions import Watermarks
 from libs.bus.port import OnRebalance, OpenSource, Partitions, Publisher, RawRecord, Topics
+from libs.bus.record import Record
 from libs.contracts.events import Reason
 from libs.contracts.topics import Topic
 from libs.service_kit.metrics import CONSUMER_LAG, RECORDS_CONSUMED

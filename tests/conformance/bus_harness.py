@@ -15,11 +15,11 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 from libs.bus.admin import ensure_topics
 from libs.bus.codec import encode
 from libs.bus.consumer import Batch, BatchConsumer, Pacing
-from libs.bus.dead_letters import Record
 from libs.bus.kafka_source import KafkaSource
 from libs.bus.memory import MemoryBus
 from libs.bus.port import OpenSource, Publisher, Topics
 from libs.bus.producer import Producer
+from libs.bus.record import Record
 from libs.bus.stream import RecordStream
 from libs.contracts.events import ContactChanged, Event, PersonKind, Recipient
 from libs.contracts.topics import Topic

@@ -7,9 +7,9 @@ import pytest
 from pytest import FixtureRequest
 
 from libs.bus.consumer import Batch
-from libs.bus.dead_letters import Record
 from libs.bus.errors import BadRecord, PublishFailed, TooManyDeadLetters
 from libs.bus.port import Outgoing, Partitions, TopicFamily
+from libs.bus.record import Record
 from libs.contracts.events import Reason
 from tests.conformance.bus_harness import Handled, Harness, change, eventually, names, open_harness
 

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
-from libs.bus.dead_letters import Record
 from libs.bus.errors import BadRecord
 from libs.bus.faststream_app import EventHandler, FastStreamApp
+from libs.bus.record import Record
 from libs.contracts.events import ContactChanged, Event, Reason
 from libs.contracts.topics import Topic
 from tests.conformance.bus_harness import Harness, change, eventually, open_harness

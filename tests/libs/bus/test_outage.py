@@ -10,6 +10,7 @@ import pytest
 
 from deploy.local.kafka import SHORT_RUN, Kafka
 from libs.bus.errors import PublishFailed
+from libs.bus.faststream_app import EventHandler, FastStreamApp
 from libs.bus.kafka_source import KafkaSource
 from libs.bus.producer import Producer
 from tests.conformance.bus_harness import Handled, Harness, change, eventually, open_harness
@@ -34,13 +35,20 @@ async def test_everything_starts_before_kafka_and_survives_its_death(broker: Kaf
     consumer = harness.consumer([topic], handled, group)
     await consumer.start()
     declaring = asyncio.create_task(harness.declare(topic))
+    app, seen = FastStreamApp(broker.bootstrap_servers, "early", early), asyncio.Event()
+    app.subscribe(topic, harness.group(), handler=_tell(seen))
+    await app.start()
     await asyncio.sleep(0.5)
+    assert app.state == "starting"
     assert (starting.done(), declaring.done(), consumer.state) == (False, False, "starting")
 
     await broker.start()
     await asyncio.gather(starting, declaring)
     await harness.publish(topic, "before")
     await eventually(lambda: handled.names == ["before"])
+
+    await seen.wait()
+    await app.stop()
 
     await broker.kill()
     impatient = Producer(broker.bootstrap_servers, "impatient", delivery_timeout=1)
@@ -91,3 +99,10 @@ async def test_a_call_given_up_during_an_outage_is_published_by_its_repeat_and_m
     assert len(values) <= 4
     await producer.stop()
     await harness.close()
+
+
+def _tell(seen: asyncio.Event) -> EventHandler:
+    async def handle(event: object) -> None:
+        seen.set()
+
+    return handle

@@ -68,7 +68,9 @@ async def test_what_the_broker_refuses_for_its_size_fails_and_the_next_call_succ
         await bus.producer.publish(name, [(b"k", b"x" * 2000)])
     for n in range(3):
         await bus.producer.publish(name, [(b"k", str(n).encode())])
-    assert [record.value for record in await bus.stored(name)] == [b"0", b"1", b"2"]
+    many = [str(n).encode() * 300 for n in range(9)]
+    await bus.producer.publish(name, [(b"k", value) for value in many])
+    assert [record.value for record in await bus.stored(name)] == [b"0", b"1", b"2", *many]
 
 
 async def test_a_missing_topic_fails_in_time_by_name_and_holds_up_no_other(bus: Harness) -> None:

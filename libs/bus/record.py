@@ -1,0 +1,36 @@
+"""One record as handlers see it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from aiokafka.structs import TopicPartition
+
+from libs.bus.port import Headers
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """`event` is the envelope of the topic's declared type; None if it can't be decoded.
+
+    It is untyped because a batch may hold records of several topics: annotate it where it is taken, as in
+    `event: MessageEvent[SmsStatus] = record.event`.
+    """
+
+    source: TopicPartition
+    offset: int
+    key: bytes | None
+    timestamp_ms: int
+    raw: bytes | None
+    headers: Headers
+    event: Any
+    epoch: int = 0
+    """Of the assignment under which it was delivered; see `RecordStream.epoch`."""
+
+    @property
+    def topic(self) -> str:
+        return self.source.topic
+
+    @property
+    def partition(self) -> int:
+        return self.source.partition
