@@ -36,6 +36,11 @@ class Best:
     def order(self) -> tuple[int, datetime, str]:
         return (RANK[self.status], self.observed_at, self.event_id)
 
+    @property
+    def shown_status(self) -> Status:
+        """A refused try is followed by another: meanwhile the message waits."""
+        return Status.QUEUED if self.status is Status.REFUSED else self.status
+
 
 @dataclass(slots=True)
 class Attempt:
@@ -212,16 +217,23 @@ def _attempt(leg: LegFold, part: int, try_number: int, best: Best) -> Attempt:
     return new
 
 
+def shown(fold: MessageFold) -> tuple[LegFold, Best]:
+    """The leg that is shown, and the event that speaks for it. Raises ValueError for a fold without events."""
+    known = [(leg, best) for leg in fold.legs if (best := _leg_status(leg)) is not None]
+    if not known:
+        raise ValueError("nothing is folded yet")
+    leg, best = next(((g, b) for g, b in known if b.status is Status.DELIVERED), known[-1])
+    if best.status in NEGATIVE_FINALS and len(known) > 1:
+        leg, best = next(((g, b) for g, b in reversed(known) if b.status in UNSETTLED), (leg, best))
+    return leg, best
+
+
 def view(fold: MessageFold) -> MessageView:
     """What is shown of a message: the rules of "Coordinates and order" over everything folded so far."""
-    shown = [(leg, _leg_status(leg)) for leg in fold.legs]
-    known = [(leg, best) for leg, best in shown if best is not None]
-    leg, best = next(((g, b) for g, b in known if b.status is Status.DELIVERED), known[-1])
-    if best.status in NEGATIVE_FINALS:
-        leg, best = next(((g, b) for g, b in reversed(known) if b.status in UNSETTLED), (leg, best))
+    leg, best = shown(fold)
     submitted = [a.submitted_at for g in fold.legs for a in g.attempts if a.submitted_at is not None]
     return MessageView(
-        status=Status.QUEUED if best.status is Status.REFUSED else best.status,
+        status=best.shown_status,
         observed_at=best.observed_at,
         cycle=leg.cycle,
         leg=leg.leg,
@@ -238,6 +250,8 @@ def view(fold: MessageFold) -> MessageView:
 
 def _speakers(leg: LegFold) -> list[Attempt]:
     """The try that speaks for each part: an accepted one (the one that got furthest), else one in doubt, else the newest."""
+    if len(leg.attempts) < 2:
+        return leg.attempts
     chosen: dict[int, Attempt] = {}
     for a in leg.attempts:
         if a.part not in chosen or _voice(a) > _voice(chosen[a.part]):
@@ -266,6 +280,8 @@ def _leg_status(leg: LegFold) -> Best | None:
 
 def _join(parts: list[Best], count: int) -> Best | None:
     """One status from those of the parts: a bad end at once, doubt as long as one is in doubt, else the part that lags most."""
+    if len(parts) == count == 1:
+        return parts[0]
     ended = [b for b in parts if b.status in NEGATIVE_FINALS]
     if ended:
         return max(ended, key=Best.order)

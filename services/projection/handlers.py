@@ -48,7 +48,7 @@ async def apply_batch(
         lines.append(line_of(event, record.topic))
         if (row := personal_row(event)) is not None:
             personal.append(row)
-        events.setdefault((_tenant(event), event.subject), []).append(event)
+        events.setdefault((_tenant(event), event.subject.bytes), []).append(event)
     async with pool.acquire() as connection:
         known = recent.get(events)
         if missing := events.keys() - known.keys():
@@ -76,10 +76,10 @@ def folded(events: Events, known: Mapping[Key, StoredFold]) -> list[MessageRow]:
             apply(fold, event)
         after = encode_fold(fold)
         if before is None:
-            _check_id(key[1])
-            rows.append(message_row(key[1], fold, after, 1))
+            _check_id(of_message[0].subject)
+            rows.append(message_row(of_message[0].subject, fold, after, 1))
         elif after != before.fold:
-            rows.append(message_row(key[1], fold, after, before.version + 1))
+            rows.append(message_row(of_message[0].subject, fold, after, before.version + 1))
     return rows
 
 
@@ -99,7 +99,7 @@ async def _write_messages(connection: Connection, rows: Sequence[MessageRow], ev
 
 
 def _stored(rows: Iterable[MessageRow]) -> dict[Key, StoredFold]:
-    return {(row.tenant, row.message_id): StoredFold(row.fold, row.version) for row in rows}
+    return {(row.tenant, row.message_id.bytes): StoredFold(row.fold, row.version) for row in rows}
 
 
 def _tenant(event: AnyMessageEvent) -> str:

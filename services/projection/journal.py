@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -17,8 +18,8 @@ _FOLDED: dict[str, type[AnyMessageEvent]] = {
     type_name(SmsDispatch): MessageEvent[SmsDispatch],
     type_name(SmsStatus): MessageEvent[SmsStatus],
 }
-_IN_COLUMNS = ("id", "type", "subject")
-_CONSTANT = ("specversion", "datacontenttype")
+_PERSONAL = frozenset({"phone", "person_name", "destination"})
+"""Fields of an event's data that are left out; the text of `message` is too."""
 _BLANK: dict[str, Any] = {"phone": "", "person_name": None, "source_address": None}
 """What `SmsDispatch` can't do without and a line may lack: personal data, and nulls, which are not written."""
 
@@ -37,19 +38,14 @@ class Line(NamedTuple):
 
 
 def line_of(event: AnyMessageEvent, topic: str) -> Line:
-    """What the journal keeps of an event. `message.text`, `phone`, `person_name` and `destination` are left out."""
-    body: dict[str, Any] = msgspec.to_builtins(event)
-    for name in _IN_COLUMNS + _CONSTANT:
-        del body[name]
-    data = {name: value for name, value in body["data"].items() if value is not None}
-    data.pop("phone", None)
-    data.pop("person_name", None)
-    data.pop("destination", None)
+    """What the journal keeps of an event: not its personal data, no nulls, and of the envelope only what varies."""
+    data: dict[str, Any] = msgspec.to_builtins(event.data, builtin_types=(datetime,))
     if "message" in data:
         del data["message"]["text"]
-    body["data"] = data
-    if event.traceparent is None:
-        del body["traceparent"]
+    body: dict[str, Any] = {"source": event.source, "time": event.time}
+    if event.traceparent is not None:
+        body["traceparent"] = event.traceparent
+    body["data"] = {name: value for name, value in data.items() if value is not None and name not in _PERSONAL}
     return Line(event.subject, event.id, event.type, topic, _encode(body).decode())
 
 

@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 
 from libs.contracts.events import SmsDispatch, SmsRequested
-from libs.contracts.fold import AnyMessageEvent, MessageFold, view
+from libs.contracts.fold import AnyMessageEvent, MessageFold, shown
 
 encode_fold = msgspec.msgpack.Encoder().encode
 decode_fold = msgspec.msgpack.Decoder(MessageFold).decode
@@ -44,15 +44,15 @@ class PersonalRow(NamedTuple):
 
 def message_row(message_id: UUID, fold: MessageFold, encoded: bytes, version: int) -> MessageRow:
     """The row of a message; `encoded` is its fold as bytes."""
-    shown = view(fold)
+    leg, best = shown(fold)
     tags = fold.request.tags if fold.request is not None else ()
     return MessageRow(
         fold.tenant,
         message_id,
         fold.kind,
         fold.person,
-        shown.status,
-        shown.gateway,
+        best.shown_status,
+        leg.gateway,
         tuple(map(storable, tags)),
         encoded,
         version,

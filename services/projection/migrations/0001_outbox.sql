@@ -25,7 +25,7 @@ CREATE TABLE messages (
     PRIMARY KEY (tenant, message_id)
 ) PARTITION BY RANGE (message_id);
 CREATE INDEX messages_person ON messages (tenant, kind, person, message_id);
-CREATE TABLE messages_default PARTITION OF messages DEFAULT WITH (fillfactor = 60);
+CREATE TABLE messages_default PARTITION OF messages DEFAULT WITH (fillfactor = 50);
 
 -- All personal data of the outbox: a person is erased by a deletion here. Rows are only ever inserted: the text under cycle 0 and leg 0,
 -- number and name under the leg in which they were looked up.

@@ -1,0 +1,152 @@
+"""The projection as the process that it is, fed on Kafka and read over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+from aiokafka import AIOKafkaConsumer
+from aiokafka.structs import TopicPartition
+
+from deploy.local.ports import free_port
+from deploy.local.processes import Child
+from libs.bus.codec import encode
+from libs.bus.port import Outgoing
+from libs.bus.producer import Producer
+from libs.contracts import topics
+from libs.contracts.events import Priority
+from libs.service_kit.internal import HEADER, TENANT_HEADER
+from tests.services.projection.stories import TENANT, Told
+
+ROOT = Path(__file__).parents[3]
+TOKEN = "a token of the services"
+CONFIGURATION = """
+gateways:
+  - {id: demo, type: smpp, host: 127.0.0.1, port: 2775, systemId: demo, sourceAddress: BANK}
+  - {id: spare, type: smpp, host: 127.0.0.1, port: 2776, systemId: spare, sourceAddress: BANK}
+defaultGateway: demo
+"""
+READ = (
+    topics.REQUESTED,
+    topics.REQUESTED_HIGH,
+    topics.RETURNED,
+    topics.STATUS,
+    *(topics.dispatch(gateway, priority) for gateway in ("demo", "spare") for priority in Priority),
+)
+WITHIN_SECONDS = 60.0
+
+
+async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
+    """Wait for a condition, bounded."""
+    try:
+        async with asyncio.timeout(WITHIN_SECONDS):
+            while not await condition():
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        raise AssertionError(f"{what}: not within {WITHIN_SECONDS:g} s") from None
+
+
+@dataclass
+class Program:
+    """One replica; starts the service again and again, on the same ground."""
+
+    directory: Path
+    kafka: str
+    dsn: str
+    port: int = field(default_factory=free_port)
+    child: Child | None = None
+
+    async def start(self, crash_at: str = "", ready: bool = True) -> Child:
+        self.directory.mkdir(exist_ok=True)
+        configuration = self.directory / "postrider.yaml"
+        configuration.write_text(CONFIGURATION)
+        environment = os.environ | {
+            "KAFKA_BOOTSTRAP_SERVERS": self.kafka,
+            "POSTGRES_DSN": self.dsn,
+            "POSTRIDER_CONFIG": str(configuration),
+            "OPS_PORT": str(self.port),
+            "INTERNAL_TOKEN": TOKEN,
+            "CRASH_AT": crash_at,
+        }
+        command = (sys.executable, "-m", "services.projection.main")
+        log = self.directory / "projection.log"
+        self.child = await Child.spawn(command, log=log, environment=environment, directory=ROOT)
+        if ready:
+            await until(self._ready, "readiness")
+        return self.child
+
+    async def _ready(self) -> bool:
+        assert self.child is not None and self.child.running, "the service ended"
+        try:
+            return (await self.get("/health/ready"))[0] == 200
+        except aiohttp.ClientError:
+            return False
+
+    async def stop(self) -> int | None:
+        """SIGTERM; answers the exit code."""
+        if self.child is None:
+            return None
+        await self.child.stop(budget=30)
+        return self.child.exit_code
+
+    async def get(self, path: str, tenant: str = TENANT, token: str = TOKEN) -> tuple[int, bytes]:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(
+                f"http://127.0.0.1:{self.port}{path}", headers={HEADER: token, TENANT_HEADER: tenant}
+            ) as response,
+        ):
+            return response.status, await response.read()
+
+
+class Traffic:
+    """Publishes what the service reads, and knows how much of it there is."""
+
+    def __init__(self, kafka: str) -> None:
+        self._kafka = kafka
+        self._producer = Producer(kafka, client_id="test")
+        self._consumer = AIOKafkaConsumer(bootstrap_servers=kafka)
+
+    async def start(self) -> None:
+        await self._producer.start()
+        await self._consumer.start()
+
+    async def stop(self) -> None:
+        await self._consumer.stop()
+        await self._producer.stop()
+
+    async def publish(self, told: Sequence[Told]) -> None:
+        await self._producer.publish_many([Outgoing(topic, key, encode(event)) for topic, key, event in told])
+
+    async def raw(self, topic: str, *values: bytes) -> None:
+        await self._producer.publish(topic, [(b"poison", value) for value in values])
+
+    async def ends(self) -> dict[TopicPartition, int]:
+        """The end of every partition that has records."""
+        partitions = [TopicPartition(t.name, p) for t in READ for p in range(t.partitions)]
+        found = await self._consumer.end_offsets(partitions)
+        return {partition: end for partition, end in found.items() if end}
+
+    async def count(self, topic: str) -> int:
+        partition = TopicPartition(topic, 0)
+        return (await self._consumer.end_offsets([partition]))[partition]
+
+    async def commit(self, offsets: dict[TopicPartition, int]) -> None:
+        """Say to Kafka that the service, which has no members now, is there."""
+        consumer = AIOKafkaConsumer(bootstrap_servers=self._kafka, group_id="projection", enable_auto_commit=False)
+        await consumer.start()
+        consumer.assign(list(offsets))
+        await consumer.commit(offsets)
+        await consumer.stop()
+
+    async def committed(self) -> dict[TopicPartition, int]:
+        consumer = AIOKafkaConsumer(bootstrap_servers=self._kafka, group_id="projection", enable_auto_commit=False)
+        await consumer.start()
+        found = {partition: await consumer.committed(partition) for partition in await self.ends()}
+        await consumer.stop()
+        return {partition: offset for partition, offset in found.items() if offset is not None}
