@@ -18,7 +18,7 @@ from libs.service_kit.metrics import RECEIPTS_MATCHED
 from libs.storage.database import Pool
 from services.receipts import correlation
 from services.receipts.matching import Attempt, Doubt, Match, Receipt, Registration
-from services.receipts.statuses import statuses
+from services.receipts.statuses import SOURCE, statuses
 
 
 async def handle(batch: Batch, pool: Pool, publisher: Publisher, destination_key: bytes) -> None:
@@ -45,7 +45,10 @@ async def handle(batch: Batch, pool: Pool, publisher: Publisher, destination_key
 def sort_out(
     events: Iterable[AnyEvent], destination_key: bytes
 ) -> tuple[list[Registration], list[Doubt], list[Receipt]]:
-    """What of a batch concerns us. Raises BadRecord for a receipt without an id, which nothing could ever match."""
+    """What of a batch concerns us. Raises BadRecord for a receipt without an id, which nothing could ever match.
+
+    What this service has said itself does not: it was stored before it was said, and answering it would say it again, without end.
+    """
     registrations: list[Registration] = []
     doubts: list[Doubt] = []
     receipts: list[Receipt] = []
@@ -55,6 +58,8 @@ def sort_out(
 
     for event in events:
         data = event.data
+        if event.source == SOURCE:
+            continue
         if isinstance(data, SmsStatus):
             if data.gateway is None or not isinstance(event, MessageEvent):
                 continue

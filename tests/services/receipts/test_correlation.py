@@ -146,6 +146,12 @@ class TestDoubts:
         assert ids(await take_in(pool, early)) == ids(found)
         assert await parked(pool) == []
 
+    async def test_what_the_service_has_said_itself_brings_nothing_more(self, pool: Pool) -> None:
+        await take_in(pool, receipt("a", at=-3, reference=7))
+        said = published(outgoing(await take_in(pool, in_doubt(7))))
+        assert [event.data.status for event in said] == ["submitted", "delivered"]
+        assert await take_in(pool, *said) == []
+
     async def test_the_id_is_known_from_then_on(self, pool: Pool) -> None:
         await take_in(pool, in_doubt(7))
         await take_in(pool, receipt("a", ReceiptState.ENROUTE, reference=7))
