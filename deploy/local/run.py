@@ -20,6 +20,7 @@ from deploy.local.topology import REPOSITORY
 from libs.service_kit.config_file import ConfigFileError
 
 RUN = REPOSITORY / ".run"
+CARRIER_BEHAVIOUR = '{"receipts": {"delay_ms": 300, "jitter_ms": 200}}'  # milliseconds: as if there were a phone
 DEFAULT_CONFIG = Path(__file__).with_name("postrider.yaml")
 
 
@@ -37,7 +38,9 @@ def stack_from_environment() -> Stack:
     if postgres_dsn and urlsplit(postgres_dsn).netloc.endswith(f"@{HOST}:{ports['POSTGRES_PORT']}"):
         postgres_dsn = None
     config = Path(os.environ.get("CONFIG") or DEFAULT_CONFIG)
-    return Stack(config, RUN, ports=ports, kafka=kafka, postgres_dsn=postgres_dsn, say=say)
+    carrier = {"CARRIER_BEHAVIOUR": os.environ.get("CARRIER_BEHAVIOUR", CARRIER_BEHAVIOUR)}
+    extra = {"carrier": carrier}
+    return Stack(config, RUN, ports=ports, kafka=kafka, postgres_dsn=postgres_dsn, extra=extra, say=say)
 
 
 async def live(stack: Stack) -> None:

@@ -228,9 +228,10 @@ async def keep_server_running(name: str, server: Server, say: Say) -> None:
     while True:
         started = time.monotonic()
         code = await server.wait()
-        delay = FIRST_DELAY if time.monotonic() - started > LIVED_LONG_ENOUGH else min(delay * 2, LONGEST_DELAY)
+        delay = FIRST_DELAY if time.monotonic() - started > LIVED_LONG_ENOUGH else delay
         say(f"{name} died ({describe_exit(code)}); starting it again in {delay:g} s")
         await asyncio.sleep(delay)
+        delay = min(delay * 2, LONGEST_DELAY)
         try:
             await server.start()
             say(f"{name} is ready again")

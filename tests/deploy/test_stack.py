@@ -2,12 +2,14 @@
 
 import asyncio
 import os
+import signal
 import socket
 import stat
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from deploy.local import control, topology
@@ -24,17 +26,15 @@ IN_ORDER = ["carrier", "projection", "receipts", "dispatcher-demo-1", "resolver"
 
 
 def make_stack(directory: Path, said: list[str], **options) -> Stack:
-    """A stack that believes there is a Kafka and a PostgreSQL."""
+    """A stack that believes there is a Kafka and, unless told otherwise, a PostgreSQL."""
     names = {name: {"NAME": name} for name in (*IN_ORDER, "dispatcher-demo-2", "dispatcher-demo-3")}
-    return Stack(
-        options.pop("config", DEFAULT_CONFIG),
-        directory,
-        kafka="kafka.invalid:9092",
-        postgres_dsn="postgresql://postgres.invalid/postrider",
-        extra={"*": {"STOP_ORDER": str(directory / "order")}, **names},
-        say=said.append,
-        **options,
-    )
+    defaults = {
+        "config": DEFAULT_CONFIG,
+        "kafka": "kafka.invalid:9092",
+        "postgres_dsn": "postgresql://postgres.invalid/postrider",
+        "extra": {"*": {"STOP_ORDER": str(directory / "order")}, **names},
+    }
+    return Stack(directory=directory, say=said.append, **{**defaults, **options})
 
 
 @pytest.fixture
@@ -130,6 +130,21 @@ async def test_no_simulated_carrier_without_a_gateway_that_points_at_it(fake_ser
     async with make_stack(tmp_path, [], config=config) as stack:
         assert [process.spec.name for process in stack.processes] == IN_ORDER[1:]
         assert "CARRIER_URL" not in stack.environment()
+
+
+async def test_a_server_that_dies_is_started_again_and_that_is_said(
+    fake_services: None, server_directory: Path
+) -> None:
+    said: list[str] = []
+    async with make_stack(server_directory / "stack", said, postgres_dsn=None) as stack:
+        os.kill(stack.database.pid, signal.SIGKILL)
+        async with asyncio.timeout(60):
+            while "PostgreSQL is ready again" not in said:
+                await asyncio.sleep(0.05)
+        connection = await asyncpg.connect(stack.postgres_dsn)
+        await connection.close()
+    assert "PostgreSQL died (signal 9); starting it again in 0.5 s" in said
+    assert stack.database.pid is None
 
 
 def test_a_port_that_is_no_number_is_named() -> None:
