@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import timedelta
 from functools import partial
@@ -32,6 +33,8 @@ from services.api_gateway.upstreams import CONNECT_SECONDS, Upstream
 MIGRATIONS = Path(__file__).parent / "migrations"
 READY_AGAIN_SECONDS = 5.0
 """After a failure at Kafka, readiness comes back by itself: only traffic can show whether Kafka is there again."""
+TRY_SECONDS = 5.0
+"""Waiting for Kafka goes in tries of this length: between them a stop is heard, and readiness says what is waited for."""
 
 
 async def start(life: Lifecycle, settings: Settings, configuration: Configuration) -> None:
@@ -50,9 +53,10 @@ async def start(life: Lifecycle, settings: Settings, configuration: Configuratio
     await life.part("numbers", lambda: numbers.fetch(BLOCK), lambda _: numbers.stop())
     life.background("sweep", sweep_always(ledger, postgres))
     bootstrap = settings.kafka_bootstrap_servers
-    await life.part("topics", lambda: ensure_topics(bootstrap, (REQUESTED, REQUESTED_HIGH)))
+    topics = (REQUESTED, REQUESTED_HIGH)
+    await life.part("topics", lambda: asyncio.wait_for(ensure_topics(bootstrap, topics), TRY_SECONDS))
     producer = Producer(bootstrap, "api_gateway", delivery_timeout=settings.accept_timeout_seconds)
-    await life.part("kafka", producer.start, lambda _: producer.stop())
+    await life.part("kafka", lambda: asyncio.wait_for(producer.start(), TRY_SECONDS), lambda _: producer.stop())
     accepter = Accepter(
         producer,
         ledger,

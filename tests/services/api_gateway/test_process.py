@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 
 from deploy.local.kafka import SHORT_RUN, Kafka
+from deploy.local.ports import free_port
 from deploy.local.postgres import Postgres
 from libs.bus.codec import encode
 from tests.services.api_gateway.process import API_KEY, GatewayProcess, gateway_process, new_tenant, published
@@ -258,6 +259,16 @@ async def test_it_waits_for_neighbours_that_are_not_there_yet(dsn: str, tmp_path
         async with broker:
             await process.ready()
             assert (await process.send()).status == 202
+
+
+async def test_it_can_be_stopped_while_it_waits_for_kafka(dsn: str, tmp_path: Path) -> None:
+    nobody = f"127.0.0.1:{free_port()}"
+    async with gateway_process(tmp_path, nobody, dsn, new_tenant()) as process:
+        async with asyncio.timeout(30):
+            while "topics" not in str((await process.health())[1]):
+                await asyncio.sleep(0.05)
+        process.child.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(process.child.wait(), 20) == 0
 
 
 async def _until_marked(dsn: str, key: str) -> None:
