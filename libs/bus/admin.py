@@ -25,7 +25,7 @@ _REQUEST_TIMEOUT_MS = 10_000
 _POLL_SECONDS = 0.05
 
 
-class TopicMismatch(Exception):  # noqa: N818 - it says what was found
+class TopicMismatch(Exception):
     """A topic exists with another number of partitions than declared; keys would go elsewhere, so nothing may be published."""
 
 

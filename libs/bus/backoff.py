@@ -27,7 +27,7 @@ def delays(first: float = FIRST_SECONDS, last: float = LAST_SECONDS) -> Iterator
         delay = min(delay * 2, last)
 
 
-class GivenUp(Exception):  # noqa: N818 - it is an answer, not a fault
+class GivenUp(Exception):
     """The retries were called off."""
 
 

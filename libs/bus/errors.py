@@ -1,5 +1,4 @@
 """What can go wrong on the bus, and which faults are a neighbour's absence rather than the data's."""
-# ruff: noqa: N818 - they say what happened, as `KeyError`'s elders `StopIteration` and `KeyboardInterrupt` do
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ FIRST_RETRY_SECONDS = 0.2
 LAST_RETRY_SECONDS = 5.0
 
 
-class Stopping(Exception):  # noqa: N818 - not an error
+class Stopping(Exception):
     """SIGTERM came while the service was still starting."""
 
 

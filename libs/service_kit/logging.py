@@ -28,3 +28,5 @@ def configure_logging(service: str, level: str) -> None:
         level=logging.WARNING,
         format='{"level": "%(levelname)s", "logger": "%(name)s", "event": "%(message)s"}',
     )
+    # During an outage aiokafka says so dozens of times a second; libs.bus says it once, and when it is over.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)

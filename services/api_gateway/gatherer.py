@@ -19,7 +19,7 @@ LEAST_SECONDS = 0.5
 """What a flush is given at least, however long its items have waited for the one before."""
 
 
-class Overloaded(Exception):  # noqa: N818 - a condition of ours, not a fault
+class Overloaded(Exception):
     """Too many items wait already."""
 
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from libs.bus.dead_letters import Record
 from libs.bus.errors import is_transient
 from libs.bus.port import Publisher
+from libs.bus.record import Record
 from libs.contracts.events import Priority
 from libs.service_kit.config_file import SmppGateway
 from libs.service_kit.crash_points import crash_point

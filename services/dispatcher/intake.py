@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import structlog
 
-from libs.bus.dead_letters import Record
 from libs.bus.port import Partitions, Publisher
+from libs.bus.record import Record
 from libs.bus.stream import RecordStream, count_consumed
 from libs.contracts import topics
 from libs.contracts.events import MessageEvent, Priority, Reason, SmsDispatch

@@ -63,7 +63,7 @@ class LateEvent:
     value: bytes
 
 
-class LeaseOver(Exception):  # noqa: N818 - a fact that ends an instance, not a fault
+class LeaseOver(Exception):
     """A peer has marked this instance dead, or its own clock says that the lease is over."""
 
 

@@ -8,8 +8,8 @@ from uuid import UUID
 from aiokafka.structs import TopicPartition
 
 from libs.bus.consumer import Batch
-from libs.bus.dead_letters import Record
 from libs.bus.errors import BadRecord
+from libs.bus.record import Record
 from libs.contracts.events import Reason, SmsStatus
 from libs.contracts.fold import AnyMessageEvent, apply, new_fold
 from libs.contracts.message_ids import time_of

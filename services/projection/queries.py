@@ -37,7 +37,7 @@ _SENT_TO = """
 CROSS JOIN LATERAL (SELECT * FROM messages WHERE tenant = $1 AND message_id = sent_id LIMIT 1) AS found"""
 
 
-class BadCursor(ValueError):  # noqa: N818 - it says what came
+class BadCursor(ValueError):
     """The cursor is none that a page gave."""
 
 

@@ -9,9 +9,9 @@ from uuid import UUID
 import msgspec
 
 from libs.bus.codec import decoder
-from libs.bus.dead_letters import Record
 from libs.bus.errors import Undecodable
 from libs.bus.port import Outgoing, Publisher
+from libs.bus.record import Record
 from libs.contracts import topics
 from libs.contracts.events import Leg, Reason, Recipient
 from libs.contracts.statuses import Status

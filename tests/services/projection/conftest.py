@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from aiokafka.structs import TopicPartition
 
-from libs.bus.dead_letters import Record
+from libs.bus.record import Record
 from libs.storage.database import Pool, open_database
 from services.projection.handlers import apply_batch
 from services.projection.queries import PARAMETERS

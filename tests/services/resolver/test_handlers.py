@@ -7,9 +7,9 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from libs.bus.codec import decoder_for, encode
 from libs.bus.consumer import Batch
-from libs.bus.dead_letters import Record
 from libs.bus.errors import PublishFailed
 from libs.bus.memory import MemoryBus
+from libs.bus.record import Record
 from libs.contracts.events import Leg, MessageEvent, PersonKind, Priority, Recipient, SmsDispatch, SmsStatus
 from libs.contracts.statuses import Status
 from libs.storage.database import Pool
