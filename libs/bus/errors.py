@@ -67,6 +67,9 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, asyncpg.InterfaceError):
         # asyncpg has one class for wrong arguments and for a connection that closed meanwhile.
         return any(words in str(error) for words in _CLOSED)
+    if isinstance(error, asyncpg.InternalClientError):
+        # A pooled connection whose server has said that it ends, used before its socket is seen to close (asyncpg issue 1069).
+        return "cannot switch to state" in str(error)
     # TimeoutError and ConnectionError are kinds of OSError.
     return isinstance(error, (PublishFailed, KafkaError, OSError, *_POSTGRES))
 

@@ -28,6 +28,7 @@ TRANSIENT = [
     asyncpg.ReadOnlySQLTransactionError(),
     asyncpg.InterfaceError("connection is closed"),
     asyncpg.InterfaceError("pool is closing"),
+    asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress"),
     ExceptionGroup("both", [TimeoutError(), ExceptionGroup("inner", [PublishFailed()])]),
 ]
 OURS_OR_THE_DATAS = [
@@ -40,6 +41,7 @@ OURS_OR_THE_DATAS = [
     asyncpg.NotNullViolationError(),
     asyncpg.UndefinedTableError(),
     asyncpg.exceptions.DataError("invalid input for query argument $1"),
+    asyncpg.InternalClientError("got result for unknown protocol state 0"),
     asyncpg.InterfaceError("the server expects 2 arguments for this query, 1 was passed"),
     ExceptionGroup("one", [TimeoutError(), KeyError()]),
 ]
