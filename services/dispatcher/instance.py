@@ -56,7 +56,7 @@ class Instance:
         interval_us = round(1_000_000 / rate) if rate else 0
         ledger = Ledger(pool, gateway.id, self._lease.instance, interval_us)
         self._driver = make_driver(
-            gateway, Callbacks(on_results=self._on_results, on_reports=self._on_reports, on_change=self._on_change)
+            gateway, Callbacks(on_results=self._on_answers, on_reports=self._on_reports, on_change=self._on_change)
         )
         self._settler = Settler(gateway, ledger, self._board, producer, self._done, lambda: self._sender.wake())
         self._sender = Sender(
@@ -207,8 +207,11 @@ class Instance:
         except Exception as error:
             log.warning("lease not released", reason=type(error).__name__)
 
-    def _on_results(self, results: Sequence[Result]) -> None:
+    def _on_answers(self, results: Sequence[Result]) -> None:
         crash_point("dispatcher.write-response")
+        self._on_results(results)
+
+    def _on_results(self, results: Sequence[Result]) -> None:
         self._sender.account(results)
         self._settler.take(results)
 
