@@ -9,7 +9,6 @@ import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from unittest.mock import patch
 
 from deploy.local import topology
 from deploy.local.kafka import Kafka
@@ -178,8 +177,8 @@ class Stack:
         )
 
     def _load_configuration(self) -> Configuration:
-        with patch.dict(os.environ, {**self.secrets, **topology.configuration_environment(self.ports)}):
-            return load_configuration(self.config)
+        own = {**self.secrets, **topology.configuration_environment(self.ports)}
+        return load_configuration(self.config, {**os.environ, **own})
 
     def _require_free_ports(self) -> None:
         if not self._kafka_given:

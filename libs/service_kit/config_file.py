@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from datetime import timedelta
 from enum import StrEnum
 from hashlib import sha256
@@ -138,8 +139,8 @@ def _missing(gateway_id: str) -> SmppGateway:
     raise KeyError(f"there is no gateway {gateway_id!r} in the configuration")
 
 
-def load_configuration(path: Path) -> Configuration:
-    """Read and check the file. Raises ConfigFileError with every mistake, its line and why."""
+def load_configuration(path: Path, environment: Mapping[str, str] = os.environ) -> Configuration:
+    """Read and check the file; `${NAME}` is taken from `environment`. Raises ConfigFileError with every mistake, its line and why."""
     try:
         text = path.read_text()
     except OSError as error:
@@ -152,7 +153,7 @@ def load_configuration(path: Path) -> Configuration:
         line = mark.line + 1 if mark else 1
         raise ConfigFileError(f"{path}:{line}: {getattr(error, 'problem', None) or 'not YAML'}") from None
     missing: list[tuple[_Loc, str]] = []
-    raw = _fill(raw, (), missing)
+    raw = _fill(raw, (), environment, missing)
     problems = [_at(path, node, loc, words) for loc, words in missing]
     try:
         configuration = Configuration.model_validate(raw)
@@ -173,17 +174,17 @@ _REFERENCE = re.compile(r"^\$\{([A-Z][A-Z0-9_]*)\}$")
 _Loc = tuple[str | int, ...]
 
 
-def _fill(value: Any, loc: _Loc, missing: list[tuple[_Loc, str]]) -> Any:
+def _fill(value: Any, loc: _Loc, environment: Mapping[str, str], missing: list[tuple[_Loc, str]]) -> Any:
     """Put in the environment's values for `${NAME}`; what it lacks is added to `missing`."""
     if isinstance(value, dict):
-        return {k: _fill(v, (*loc, str(k)), missing) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        return {k: _fill(v, (*loc, str(k)), environment, missing) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     if isinstance(value, list):
-        return [_fill(v, (*loc, i), missing) for i, v in enumerate(value)]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        return [_fill(v, (*loc, i), environment, missing) for i, v in enumerate(value)]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     if isinstance(value, str) and (found := _REFERENCE.match(value)):
-        if found[1] not in os.environ:
+        if found[1] not in environment:
             missing.append((loc, f"the environment has no {found[1]}"))
             return value
-        return os.environ[found[1]]
+        return environment[found[1]]
     return value  # pyright: ignore[reportUnknownVariableType]
 
 
