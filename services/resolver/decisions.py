@@ -7,8 +7,6 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-import msgspec
-
 from libs.contracts.events import Encoding, Reason
 from libs.contracts.statuses import Status
 from libs.storage.database import Pool
@@ -27,14 +25,11 @@ class Coordinates(NamedTuple):
     leg: int
 
 
-_to_json = msgspec.json.Encoder().encode
-
-
 async def settle(pool: Pool, made: Mapping[Coordinates, Decision]) -> Mapping[Coordinates, Decision]:
     """Store decisions, committed on return, and answer for each coordinates the decision that counts: the stored one."""
     # In key order, so that two instances with the same messages, in a rebalance, wait for each other and don't deadlock.
     rows = [_row(at, made[at]) for at in sorted(made)]
-    done = await pool.execute(_STORE, _to_json(rows).decode())
+    done = await pool.execute(_STORE, rows)
     if done == f"INSERT 0 {len(rows)}":
         return made
     return await _stored(pool, made.keys())
@@ -45,27 +40,12 @@ async def _stored(pool: Pool, coordinates: Collection[Coordinates]) -> Mapping[C
     return {Coordinates(*row[:4]): _decision(*row[4:]) for row in rows}
 
 
-def _row(at: Coordinates, decision: Decision) -> dict[str, object]:
-    """The columns that aren't null."""
-    row: dict[str, object] = {
-        "leg_at": at.leg_at,
-        "message_id": at.message_id,
-        "cycle": at.cycle,
-        "leg": at.leg,
-        "decided_at": decision.decided_at,
-    }
+def _row(at: Coordinates, decision: Decision) -> tuple[object, ...]:
+    """All columns, in their order."""
     if isinstance(decision, Dispatch):
-        row["gateway"] = decision.gateway
-        row["phone"] = decision.phone
-        row["person_name"] = decision.person_name
-        row["source_address"] = decision.source_address
-        row["encoding"] = decision.encoding
-        row["segments"] = decision.segments
-    else:
-        row["status"] = decision.status
-        row["reason_code"] = decision.reason.code
-        row["reason_words"] = decision.reason.words
-    return row
+        return (*at, *decision, None, None, None)
+    reason = decision.reason
+    return (*at, decision.decided_at, *_NO_DISPATCH, decision.status, reason.code, reason.words)
 
 
 def _decision(
@@ -85,16 +65,16 @@ def _decision(
     return Dispatch(decided_at, gateway, phone, person_name, source_address, Encoding(encoding), segments)
 
 
+_NO_DISPATCH = (None,) * (len(Dispatch._fields) - 1)
+"""What an ended leg has in the place of a dispatch, less `decided_at`."""
+
 _COLUMNS = (
     "leg_at, message_id, cycle, leg, decided_at, gateway, phone, person_name, source_address, encoding, segments,"
     " status, reason_code, reason_words"
 )
 
-# One JSON text costs the client a third of what fourteen arrays do; a COPY costs less in all only from some 500 rows up.
 _STORE = f"""
-    INSERT INTO decisions ({_COLUMNS})
-    SELECT {_COLUMNS} FROM json_populate_recordset(NULL::decisions, $1::json)
-    ON CONFLICT DO NOTHING
+    INSERT INTO decisions ({_COLUMNS}) SELECT {_COLUMNS} FROM unnest($1::decision[]) ON CONFLICT DO NOTHING
 """  # noqa: S608 - our own column names
 
 _READ = f"""
