@@ -1,0 +1,45 @@
+"""The product's central promise, under kills: nothing accepted is lost, nothing is sent twice, and every doubt has a name."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+
+import pytest
+
+from deploy.local.stack import Stack
+from tests.faults.auditor import audit, doubts, explain
+from tests.faults.conftest import REPLICAS
+from tests.faults.killing import POINTS, carry_out, schedule, witness
+from tests.faults.load import Load
+from tests.faults.records import Reader
+
+SEED = int(os.environ.get("FAULTS_SEED", "20"))
+"""Orders the kills and the load. `FAULTS_SEED=$RANDOM make test` tries others."""
+REST_SECONDS = 90.0
+
+
+@pytest.mark.timeout(480)
+async def test_every_service_may_be_killed_anywhere(stack: Stack, records: Reader) -> None:
+    chance = random.Random(SEED)
+    kills = schedule(REPLICAS, chance)
+    assert {kill.point for kill in kills if kill.point} == {point for points in POINTS.values() for point in points}
+    print(f"FAULTS_SEED={SEED}")
+    after, started = await records.ledger_end(), time.monotonic()
+    async with witness(stack.postgres_dsn) as seen:
+        async with Load(stack.url, stack.api_key, "kill", rate=200, clients=50, seed=chance.randrange(2**32)) as load:
+            for kill in kills:
+                print(f"{time.monotonic() - started:5.1f} s  {kill}")
+                await carry_out(kill, stack, seen)
+        print(f"{time.monotonic() - started:5.1f} s  {len(load.promises)} messages; repeated after {dict(load.again)}")
+        await records.until_at_rest(load.name, load.promises, within=REST_SECONDS)
+        run = await records.of_run(load.name, load.promises, after, seen.left_behind)
+    accepted, surplus = doubts(run)
+    print(
+        f"{time.monotonic() - started:5.1f} s  in doubt: {len(accepted)} that the carrier accepted, {len(surplus)} not"
+    )
+    complaints = audit(run)
+    assert not complaints, explain(run, complaints) + await records.histories(complaints)
+    assert accepted, "no kill fell between the carrier's acceptance and its record"
+    assert surplus, "no kill fell between an attempt and its first byte"
