@@ -49,9 +49,10 @@ class Lifecycle:
         Raises `Stopping` if the service is asked to stop meanwhile.
         """
         delay = FIRST_RETRY_SECONDS
+        self.health.starting = f"starting {name}"
         while True:
             try:
-                value = await start()
+                value = await self._unless_stopped(start())
                 break
             except (OSError, TimeoutError, ConnectionError) as error:
                 words = f"waiting for {name}: {type(error).__name__}: {error}"
@@ -66,7 +67,6 @@ class Lifecycle:
             delay = min(delay * 2, LAST_RETRY_SECONDS)
         if stop is not None:
             self._stops.append((name, lambda: _void(stop(value))))
-        self.health.starting = f"starting after {name}"
         return value
 
     def on_stop(self, name: str, stop: Callable[[], Awaitable[object]]) -> None:
@@ -124,6 +124,20 @@ class Lifecycle:
             except Exception as error:
                 log.error("part did not stop cleanly", part=name, reason=f"{type(error).__name__}: {error}")
         self._stops.clear()
+
+    async def _unless_stopped(self, start: Awaitable[T]) -> T:
+        """The result of a start, which may wait for a neighbour without end. Raises `Stopping` if the stop comes first."""
+        starting = asyncio.ensure_future(start)
+        stopping = asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                return starting.result()
+            starting.cancel()
+            await asyncio.wait([starting])
+            raise Stopping
+        finally:
+            stopping.cancel()
 
     async def _stop_within(self, seconds: float) -> bool:
         try:

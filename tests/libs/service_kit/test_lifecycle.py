@@ -1,0 +1,196 @@
+"""How a service starts, waits, fails and stops: seen from its own process's inside, and over HTTP."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from deploy.local.ports import free_port
+from libs.service_kit import metrics
+from libs.service_kit.lifecycle import Lifecycle, Stopping
+from libs.service_kit.ops_server import Health, start_ops_server
+from libs.service_kit.settings import DatabaseSettings, ServiceSettings, load_settings
+
+TOKEN = "x" * 16
+
+
+def settings() -> ServiceSettings:
+    return ServiceSettings.model_validate({"ops_port": 0, "internal_token": TOKEN})
+
+
+async def test_a_part_is_waited_for_and_readiness_says_so():
+    life = Lifecycle("test", settings())
+    tries: list[str] = []
+
+    async def start() -> str:
+        tries.append(life.health.missing()["start"])
+        if len(tries) < 3:
+            raise ConnectionRefusedError("nobody there")
+        return "open"
+
+    assert await life.part("postgres", start) == "open"
+    assert "waiting for postgres" in tries[2]
+
+
+async def test_a_stop_is_heard_while_a_neighbour_is_waited_for_without_end():
+    life = Lifecycle("test", settings())
+
+    async def start() -> None:
+        life.request_stop()
+        await asyncio.Event().wait()
+
+    with pytest.raises(Stopping):
+        async with asyncio.timeout(5):
+            await life.part("kafka", start)
+
+
+async def test_a_fault_that_is_nobodys_absence_ends_the_start():
+    life = Lifecycle("test", settings())
+
+    async def start() -> None:
+        raise ValueError("a mistake of ours")
+
+    with pytest.raises(ValueError, match="a mistake"):
+        await life.part("thing", start)
+
+
+async def test_parts_stop_in_reverse_and_one_that_fails_keeps_no_other_from_stopping():
+    life = Lifecycle("test", settings())
+    stopped: list[str] = []
+
+    def part(name: str) -> Callable[[], "asyncio.Future[str]"]:
+        def start() -> "asyncio.Future[str]":
+            future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+            future.set_result(name)
+            return future
+
+        return start
+
+    async def stop(name: str) -> None:
+        if name == "second":
+            raise RuntimeError("will not")
+        stopped.append(name)
+
+    for name in ("first", "second", "third"):
+        await life.part(name, part(name), stop)
+    await life.stop_all()
+    assert stopped == ["third", "first"]
+
+
+async def test_background_work_that_fails_ends_the_service():
+    life = Lifecycle("test", settings())
+
+    async def work() -> None:
+        raise RuntimeError("gone")
+
+    life.background("work", work())
+    async with asyncio.timeout(5):
+        await life.wait_for_stop()
+    assert life.failed
+
+
+async def test_health_says_what_is_missing_and_the_internal_api_wants_its_token():
+    health, port = Health(), free_port()
+    health.starting = None
+    health.add("kafka", lambda: "not there")
+
+    async def inside(_: aiohttp.web.Request) -> aiohttp.web.Response:
+        return aiohttp.web.Response(text="in")
+
+    runner = await start_ops_server("127.0.0.1", port, TOKEN, health, [aiohttp.web.get("/internal/x", inside)])
+    base = f"http://127.0.0.1:{port}"
+    try:
+        async with aiohttp.ClientSession() as session:
+            async with session.get(f"{base}/health/ready") as answer:
+                assert answer.status == 503
+                assert (await answer.json())["missing"] == {"kafka": "not there"}
+            async with session.get(f"{base}/health/live") as answer:
+                assert answer.status == 200
+            async with session.get(f"{base}/metrics") as answer:
+                assert metrics.BOUND.describe()[0].name in await answer.text()
+            async with session.get(f"{base}/internal/x") as answer:
+                assert answer.status == 401
+            async with session.get(f"{base}/internal/x", headers={"X-Postrider-Internal": TOKEN}) as answer:
+                assert await answer.text() == "in"
+    finally:
+        await runner.cleanup()
+
+
+def test_every_problem_of_the_environment_is_listed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    for name, value in (("OPS_PORT", "99999"), ("INTERNAL_TOKEN", "short"), ("POSTGRES_DSN", "mysql://x")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as ended:
+        load_settings(DatabaseSettings)
+    told = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert all(name in told for name in ("OPS_PORT", "INTERNAL_TOKEN", "POSTGRES_DSN"))
+
+
+SERVICE = """
+import sys
+from libs.service_kit.crash_points import crash_point
+from libs.service_kit import metrics
+from libs.service_kit.lifecycle import run_service
+from libs.service_kit.settings import ServiceSettings
+
+async def start(life):
+    await life.serve_ops()
+    async def hang():
+        import asyncio
+        print("stopping", flush=True)
+        if "hang" in sys.argv:
+            await asyncio.sleep(1000)
+    life.on_stop("hang", hang)
+    for _ in range(3):
+        crash_point("test.point")
+    print("up", flush=True)
+
+run_service("test", ServiceSettings(), start)
+"""
+
+
+async def service(*arguments: str, **environment: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        SERVICE,
+        *arguments,
+        cwd=Path(__file__).parents[3],
+        env={"PATH": "/usr/bin:/bin", "OPS_PORT": "0", "INTERNAL_TOKEN": TOKEN, **environment},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+
+
+async def test_sigterm_stops_a_service_in_order():
+    process = await service()
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"up\n"
+    process.send_signal(signal.SIGTERM)
+    assert await process.stdout.readline() == b"stopping\n"
+    assert await process.wait() == 0
+
+
+async def test_a_stop_that_hangs_ends_hard_after_its_budget():
+    process = await service("hang", DRAIN_BUDGET_SECONDS="0.1")
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"up\n"
+    process.send_signal(signal.SIGTERM)
+    async with asyncio.timeout(60):
+        assert await process.wait() == 70
+
+
+async def test_a_crash_point_kills_at_the_passing_that_is_asked_for():
+    process = await service(CRASH_AT="test.point:3")
+    assert await process.wait() == -signal.SIGKILL
+    process = await service(CRASH_AT="test.point:4")
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"up\n"
+    process.terminate()
+    await process.wait()
