@@ -19,6 +19,9 @@ from services.projection import store
 
 log = structlog.get_logger()
 
+POOL_SECONDS = 5.0
+"""How long a rebalance may wait for a connection that a batch still holds."""
+
 
 class StoredOffsetsSource(KafkaSource):
     """See the top of this file. A partition that nothing is stored of is read from its beginning."""
@@ -61,7 +64,7 @@ class StoredOffsetsSource(KafkaSource):
     async def _seek(self, partitions: Partitions) -> bool:
         """Go to the stored positions. False if they can't be read now, or the assignment has changed meanwhile."""
         try:
-            async with self._pool.acquire() as connection:
+            async with self._pool.acquire(timeout=POOL_SECONDS) as connection:
                 stored = await store.read_offsets(connection, {partition.topic for partition in partitions})
         except Exception as error:
             if not is_transient(error):
@@ -80,7 +83,7 @@ class StoredOffsetsSource(KafkaSource):
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Also stores offsets that no transaction has: a partition may end in records that went to the dead letters."""
         try:
-            async with self._pool.acquire() as connection:
+            async with self._pool.acquire(timeout=POOL_SECONDS) as connection:
                 await store.write_offsets(connection, offsets)
         except Exception as error:
             if not is_transient(error):

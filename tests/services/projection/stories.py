@@ -70,7 +70,7 @@ class Story:
         self.now = at
         self.gateway = gateway
         self.phone = phone
-        self.leg = Leg(1, 1, at)
+        self.leg = self.first_leg = Leg(1, 1, at)
         self.message = Message(
             tenant=tenant,
             recipient=Recipient(kind, person),

@@ -196,6 +196,10 @@ async def test_the_number_shown_is_that_of_the_leg_shown(pool: Pool) -> None:
     await fold_in(pool, [story.dispatched()])
     second = await find(pool, TENANT, story.id, SECONDS)
     assert second is not None and (second.leg, second.phone) == (2, "+4915187654321")
+    story.leg = story.first_leg
+    await fold_in(pool, [story.status(Status.DELIVERED)])
+    delivered = await find(pool, TENANT, story.id, SECONDS)
+    assert delivered is not None and (delivered.leg, delivered.phone) == (1, "+4915112345678")
 
 
 async def test_a_message_known_by_its_status_only_can_be_read(pool: Pool) -> None:
