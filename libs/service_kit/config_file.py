@@ -114,7 +114,7 @@ class ApiKey(_Model):
 class Configuration(_Model):
     """The whole file."""
 
-    gateways: tuple[SmppGateway, ...] = Field(min_length=1)
+    gateways: tuple[SmppGateway, ...]
     default_gateway: GatewayId
     api_keys: tuple[ApiKey, ...] = ()
     default_region: str | None = Field(None, pattern=r"^[A-Z]{2}$", description="for numbers without a country code")
