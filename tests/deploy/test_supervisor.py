@@ -69,6 +69,28 @@ async def test_each_death_is_counted_until_the_process_is_stopped(setting: Setti
     assert process.pid is None
 
 
+async def test_a_restart_is_in_order_and_no_death_and_what_is_set_once_holds_until_one(setting: Setting) -> None:
+    process = await setting.supervisor.start(setting.spec("second"))
+    first = process.pid
+    await process.restart(once={"NAME": "first-again"})
+    await process.wait_until_ready(within=20)
+    assert process.pid not in (None, first)
+    assert process.deaths == []
+    await process.kill()
+    await process.wait_until_ready(within=20)
+    await process.stop()
+    assert setting.stop_order() == ["second", "second"]
+    assert process.deaths == [-9]
+
+
+async def test_a_restarted_process_that_dies_before_it_is_ready_is_started_again(setting: Setting) -> None:
+    process = await setting.supervisor.start(setting.spec("mortal"))
+    await process.restart(once={"SLOW_START": "60"})
+    await process.kill()
+    await process.wait_until_ready(within=20)
+    assert process.deaths == [-9]
+
+
 async def test_what_is_set_once_is_gone_after_a_death(setting: Setting) -> None:
     spec = setting.spec("changed")
     process = await setting.supervisor.start(spec, once={"NAME": "first-life"})
