@@ -116,8 +116,9 @@ def read_lines(path: Path, after: int = 0) -> Iterator[bytes]:
     with path.open("rb") as file:
         file.seek(_offset_after(file, after))
         for line in file:
-            if line.endswith(b"\n"):
-                yield line
+            if not line.endswith(b"\n"):
+                return  # and not on with its rest, should that be there by now
+            yield line
 
 
 class _Position(msgspec.Struct):
@@ -130,10 +131,10 @@ def _offset_after(file: BinaryIO, after: int) -> int:
     while low < high:  # what begins before `low`, itself the start of a line, is `after` or less; from `high` on, more
         middle = (low + high) // 2
         file.seek(middle - 1 if middle else 0)
-        if middle:
-            file.readline()  # the rest of the line before the first that begins at `middle` or later
+        # the rest of the line before the first that begins at `middle` or later
+        skipped = file.readline() if middle else b"\n"
         start = file.tell()
-        line = file.readline()
+        line = file.readline() if skipped.endswith(b"\n") else b""
         if line.endswith(b"\n") and msgspec.json.decode(line, type=_Position).sequence <= after:
             low = start + len(line)
         else:

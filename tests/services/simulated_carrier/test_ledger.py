@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from services.simulated_carrier.ledger import Ledger, LedgerEntry, current_file, read_ledger, read_lines
@@ -78,6 +80,25 @@ def test_a_line_that_a_kill_cut_off_is_neither_read_nor_kept(tmp_path: Path) -> 
     ledger.append([entry(2)])
     assert [e.sequence for e in read_ledger(tmp_path)] == [1, 2]
     ledger.close()
+
+
+def test_reading_beside_the_writer_gives_whole_lines(tmp_path: Path) -> None:
+    lines = msgspec.json.Encoder().encode_lines([entry(sequence) for sequence in range(1, 2_001)])
+
+    def write_in_pieces() -> None:
+        with (tmp_path / "ledger-000000000000001.jsonl").open("ab", buffering=0) as file:
+            for start in range(0, len(lines), 50):
+                file.write(lines[start : start + 50])
+
+    writer = threading.Thread(target=write_in_pieces)
+    writer.start()
+    found: list[int] = []
+    while len(found) < 2_000:
+        alive = writer.is_alive()
+        found += [e.sequence for e in read_ledger(tmp_path, after=len(found))]
+        assert found == list(range(1, len(found) + 1))
+        assert alive or len(found) == 2_000
+    writer.join()
 
 
 def test_a_new_ledger_is_empty_and_its_sequences_go_on_also_over_a_restart(tmp_path: Path) -> None:
