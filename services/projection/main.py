@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from libs.bus.admin import ensure_topics
-from libs.bus.consumer import BatchConsumer
+from libs.bus.consumer import BatchConsumer, Pacing
 from libs.bus.port import TopicFamily, Topics
 from libs.bus.producer import Producer
 from libs.contracts import topics
@@ -35,6 +35,10 @@ CONSUMED: Topics = (
     topics.RETURNED,
     topics.STATUS,
 )
+
+# Larger and slower batches than elsewhere: under load most of a message's events then fall into one, and its row is written once.
+MAX_RECORDS = 4000
+PACING = Pacing(floor=0.020, ceiling=0.250, full_at=1000)
 
 
 async def start(life: Lifecycle, settings: ProjectionSettings, gateways: tuple[str, ...]) -> None:
@@ -63,7 +67,16 @@ async def start(life: Lifecycle, settings: ProjectionSettings, gateways: tuple[s
     producer = Producer(kafka, client_id="projection")
     await life.part("kafka", producer.start, lambda _: producer.stop())
     handler = partial(handle, pool=writer, recent=RecentFolds(settings.projection_recent_folds))
-    consumer = BatchConsumer(kafka, "projection", CONSUMED, handler, producer, open_source=source_on(writer))
+    consumer = BatchConsumer(
+        kafka,
+        "projection",
+        CONSUMED,
+        handler,
+        producer,
+        max_records=MAX_RECORDS,
+        pacing=PACING,
+        open_source=source_on(writer),
+    )
     life.ready_when("consumer", lambda: None if consumer.ready else consumer.state)
     await life.part("consumer", consumer.start, lambda _: consumer.stop(settings.drain_budget_seconds))
 
