@@ -50,6 +50,8 @@ class Groups:
     async def rewind(self, group: str) -> None:
         """Set a group that has no members back to the beginning."""
         offsets = await self.committed(group)
+        if not offsets:
+            return  # it never got anywhere
         consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap_servers, group_id=group, enable_auto_commit=False)
         await consumer.start()
         try:

@@ -45,7 +45,8 @@ async def test_a_thousand_messages_are_delivered_once_and_everyone_says_the_same
     histories = await api.read_all(sent)
     for n, (client, text, sms) in enumerate(zip(clients, texts, histories, strict=True)):
         provider_ids = received[CLIENTS[client], text][0].provider_ids
-        assert {**sms, **_as_sent(client, text, n, provider_ids)} == sms
+        expected_fields = _as_sent(client, text, n, provider_ids)
+        assert {field: sms[field] for field in expected_fields} == expected_fields
         _assert_history(sms, provider_ids)
         assert {name: sms[name] for name in listed[sms["id"]]} == listed[sms["id"]], "the list says the same"
     assert [sms["id"] for sms in await api.list(tag="thousand")] == sorted(sent, reverse=True), "newest first"
