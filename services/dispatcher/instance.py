@@ -138,12 +138,13 @@ class Instance:
         finally:
             self._ending = True
             self._sender.pause()
-            if self._lease.valid:
+            if self._lease.valid and not settling.done():
                 await self._until_drained(self._settings.dispatcher_drain_seconds)
             self._sender.withdraw()
             await self._driver.stop(0)
             BOUND.labels(self._gateway.id).set(0)
-            await self._until_drained(LAST_ANSWERS_SECONDS)
+            if not settling.done():
+                await self._until_drained(LAST_ANSWERS_SECONDS)
             for task in intakes:
                 task.cancel()
             await asyncio.gather(*intakes, return_exceptions=True)  # they commit and leave their groups
