@@ -23,21 +23,15 @@ from deploy.local.stack import Stack
 from deploy.local.topology import REPOSITORY
 from tests.end_to_end.client import Api, Carrier
 from tests.load import report
-from tests.load.figures import FixedRate, FullSpeed, Measured, Plan
+from tests.load.figures import CLIENTS, CONNECTIONS, PIPELINE, RECEIPT_DELAY_MS, FixedRate, FullSpeed, Measured, Plan
 from tests.load.post_load import Load, MakeBody, Result, run
 from tests.load.processes import busy_seconds, pids_of, usage
 
-CLIENTS = 1_000
-CONNECTIONS = 64
-PIPELINE = 4
-"""Requests under way per connection."""
 FIXED_RATE_SECONDS = 20
 SAMPLE = 100
 """Messages read back over the API after each run."""
 STATUSES_PER_MESSAGE = 2
 """`submitted` and `delivered`."""
-RECEIPT_DELAY_MS = 500
-"""From the carrier's acceptance to its receipt. On a network this takes seconds."""
 POLL_SECONDS = 0.05
 STALLED_SECONDS = 30.0
 

@@ -5,6 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+CLIENTS = 1_000
+CONNECTIONS = 256
+PIPELINE = 4
+"""Requests under way per connection."""
+RECEIPT_DELAY_MS = 500
+"""From the carrier's acceptance to its receipt. On a network this takes seconds."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:

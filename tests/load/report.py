@@ -14,7 +14,17 @@ import asyncpg
 
 from deploy.local.kafka import KAFKA_VERSION
 from deploy.local.stack import Stack
-from tests.load.figures import FixedRate, FullSpeed, Measured, Plan, percentile
+from tests.load.figures import (
+    CLIENTS,
+    CONNECTIONS,
+    PIPELINE,
+    RECEIPT_DELAY_MS,
+    FixedRate,
+    FullSpeed,
+    Measured,
+    Plan,
+    percentile,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,11 +115,12 @@ def _conditions(plan: Plan, measured: Measured, conditions: Conditions) -> str:
         f"Linux {platform.release()}, Python {platform.python_version()}, Kafka {KAFKA_VERSION}, "
         f"PostgreSQL {conditions.postgres}",
         f"{plan.runs} runs of {plan.messages:,} messages, {warm_up} (Kafka's JVM warms up over some 300,000 messages)",
-        "texts of 60 characters, GSM 7-bit, one segment; 1,000 clients in turn; a receipt for each, 500 ms after it was accepted",
+        f"texts of 60 characters, GSM 7-bit, one segment; {CLIENTS:,} clients in turn; a receipt for each, {RECEIPT_DELAY_MS} ms after "
+        "it was accepted",
         f"Kafka: one node, `acks=all`, idempotent; PostgreSQL: `synchronous_commit` {conditions.synchronous_commit}, "
         f"`fsync` {conditions.fsync}; no Idempotency-Keys",
         f"one process per service, {conditions.dispatchers} dispatcher(s), window {conditions.window}, no rate limit; "
-        "the load generator on raw sockets, 64 connections with 4 requests under way each",
+        f"the load generator on raw sockets, {CONNECTIONS} connections with {PIPELINE} requests under way each",
     )
     return "\n".join(("## Conditions\n", *(f"- {fact}" for fact in facts)))
 
