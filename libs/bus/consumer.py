@@ -6,8 +6,8 @@
     await consumer.stop(budget_seconds=25)
 
 Topics whose name ends in `.high` have a lane of their own, with the group `<group>.high`, which is never paced and never waits for a
-normal batch: the handler may run once per lane at the same time. In a normal lane small batches are spaced, 20 ms apart growing to 100 ms
-from 200 records up, because a batch's cost hardly depends on its size; a full batch is never followed by a pause.
+normal batch: the handler may run once per lane at the same time. In a normal lane small batches are spaced, 20 ms apart growing to 120 ms
+from 60 records up, because a batch's cost hardly depends on its size; a full batch is never followed by a pause.
 
 What a handler raises decides: a neighbour's absence (`errors.is_transient`) → the same batch again, with backoff, the partitions kept;
 anything else → the batch is halved, in order, until the record is found, and that goes to the dead letters.
@@ -66,8 +66,8 @@ class Pacing:
     """The least time from one batch's fetch to the next, by the size of the first: seconds, growing evenly up to `full_at` records."""
 
     floor: float = 0.020
-    ceiling: float = 0.100
-    full_at: int = 200
+    ceiling: float = 0.120
+    full_at: int = 60
 
     def seconds(self, records: int) -> float:
         return self.floor + (self.ceiling - self.floor) * min(1.0, records / self.full_at)

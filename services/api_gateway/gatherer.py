@@ -15,6 +15,9 @@ Flush = Callable[[Sequence[T], float], Awaitable[Sequence[R | Exception]]]
 
 MAX_BATCH = 2_000
 MAX_WAITING = 20_000
+SLOWER_EVERY = 10
+MOST_TIMES = 5
+"""The more the last flush had, the longer the next gathers: a flush costs much the same whatever its size."""
 LEAST_SECONDS = 0.5
 """What a flush is given at least, however long its items have waited for the one before."""
 
@@ -58,16 +61,18 @@ class Gatherer(Generic[T, R]):
             await self._task
 
     async def _run(self) -> None:
+        served = 0
         while self._items or not self._stopping:
             await self._wake.wait()
             if not self._stopping:
-                await asyncio.sleep(self._gather_seconds)
+                await asyncio.sleep(self._gather_seconds * min(MOST_TIMES, 1 + served / SLOWER_EVERY))
             items, futures = self._items[:MAX_BATCH], self._futures[:MAX_BATCH]
             deadline = max(self._first_at + self._timeout_seconds, self._loop.time() + LEAST_SECONDS)
             del self._items[:MAX_BATCH], self._futures[:MAX_BATCH]
             self._first_at = self._loop.time()
             if not self._items and not self._stopping:
                 self._wake.clear()
+            served = len(items)
             if items:
                 await self._serve(items, futures, deadline)
 

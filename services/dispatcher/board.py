@@ -32,6 +32,11 @@ class Board:
         """How many legs wait for a claim."""
         return len(self._high) + len(self._normal)
 
+    @property
+    def urgent(self) -> bool:
+        """Whether a leg of high priority waits for a claim."""
+        return bool(self._high)
+
     def add(self, event: MessageEvent[SmsDispatch], place: object) -> None:
         """Take a record. The record of a leg that is here already only adds a place."""
         leg = LegState(event, [place])

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import structlog
 
+from libs.bus.consumer import Pacing
 from libs.bus.port import Partitions, Publisher
 from libs.bus.record import Record
 from libs.bus.stream import RecordStream, count_consumed
@@ -22,8 +23,8 @@ log = structlog.get_logger()
 LARGEST_FETCH = 2000
 FETCH_MILLISECONDS = 200
 COMMIT_SECONDS = 0.25
-FULL_BATCH = 200
-SLOW_PACE_SECONDS = 0.1
+PACING = Pacing()
+"""Fewer, larger claims: waiting a little costs latency that only unhurried messages pay."""
 SMALLINT_MAX = 32767
 
 
@@ -82,7 +83,7 @@ class Intake:
 
     async def _fetch(self) -> None:
         if len(self._board) >= self._settings.dispatcher_most_legs:
-            await asyncio.sleep(self._settings.dispatcher_pace_seconds or 0.01)
+            await asyncio.sleep(PACING.floor)
             return
         records = await self._stream.getmany(timeout_ms=FETCH_MILLISECONDS, max_records=LARGEST_FETCH)
         for record in records:
@@ -96,9 +97,7 @@ class Intake:
             self._wake()
             self._stream.succeeded()
         if self._paced and len(records) < LARGEST_FETCH:
-            # Fewer, larger claims: waiting a little costs latency that only unhurried messages pay.
-            pace = self._settings.dispatcher_pace_seconds
-            await asyncio.sleep(min(pace * 5, SLOW_PACE_SECONDS) if len(records) >= FULL_BATCH else pace)
+            await asyncio.sleep(PACING.seconds(len(records)))
 
     async def _revoked(self, _: Partitions) -> None:
         await self._drain()

@@ -151,7 +151,9 @@ class Sender:
         room = min(self._driver.free - len(self._scheduled), LARGEST_CLAIM)
         rate = self._gateway.segments_per_second
         if rate:
-            room = min(room, math.ceil(rate * LATE_SECONDS) + 1 - len(self._scheduled))
+            return min(room, math.ceil(rate * LATE_SECONDS) + 1 - len(self._scheduled))
+        if room < min(self._gateway.window // 2, self._board.waiting) and not self._board.urgent:
+            return 0  # a claim costs much the same whatever it asks for: the next answers make room for more
         return room
 
     async def _claim(self, claim: Claim) -> None:

@@ -20,9 +20,6 @@ class DispatcherSettings(DatabaseSettings, ConfiguredSettings):
         description="how long answers are waited for at a stop or in a rebalance; below 40, the rebalance timeout",
     )
     dispatcher_most_legs: int = Field(4000, ge=100, le=100_000, description="records in hand before fetching pauses")
-    dispatcher_pace_seconds: float = Field(
-        0.02, ge=0, le=1, description="shortest time between two fetches of normal priority; fewer, larger claims"
-    )
     inbound_key: SecretStr = Field(
         SecretStr("postrider-inbound"), description="makes the Kafka key of an inbound message from its sender's number"
     )

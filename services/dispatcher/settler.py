@@ -12,6 +12,7 @@ from typing import TypeVar
 import structlog
 
 from libs.bus.backoff import until_done
+from libs.bus.consumer import Pacing
 from libs.bus.port import Outgoing, Publisher
 from libs.service_kit.config_file import InDoubt, SmppGateway
 from libs.service_kit.crash_points import crash_point
@@ -38,6 +39,8 @@ OUTCOMES: dict[Verdict, Outcome] = {
 MOST_LEGS = 10
 """How often late proof of non-acceptance may bring a message back within a cycle."""
 LOOK_AGAIN_SECONDS = 0.5
+PACING = Pacing(floor=0.01, ceiling=0.06, full_at=100)
+"""Shortest time between two rounds: fewer, larger ones. The window is free as soon as the answer is here, so this slows no sending."""
 RETRY_FIRST_SECONDS = 1.0
 RETRY_LAST_SECONDS = 60.0
 
@@ -102,11 +105,13 @@ class Settler:
                         await self._work.wait()
                 except TimeoutError:
                     continue
+            pace = PACING.seconds(len(self._results))
             self._busy = True
             try:
                 await self._round()
             finally:
                 self._busy = False
+            await asyncio.sleep(pace - (self._loop.time() - now))
 
     async def _round(self) -> None:
         settled, self._results = self._results, []
