@@ -1,74 +1,17 @@
-"""A ledger on a fresh database, and dispatch events to claim."""
+"""A ledger on a fresh database, a carrier, and the ground of the sending tests."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import UTC, datetime, timedelta
-from uuid import UUID, uuid4
 
 import pytest
 
-from libs.contracts.events import (
-    Encoding,
-    Leg,
-    Message,
-    MessageEvent,
-    PersonKind,
-    Priority,
-    Recipient,
-    SmsDispatch,
-    event_id,
-)
-from libs.sms_text.segments import count_segments
 from libs.storage.database import Pool, open_database
-from services.dispatcher.attempts import LegState
 from services.dispatcher.lease import Lease
 from services.dispatcher.ledger import PARTITIONED, Ledger
 from services.dispatcher.main import MIGRATIONS
+from tests.services.dispatcher.builders import GATEWAY
+from tests.services.dispatcher.world import carrier, carrier_program, world
 
-GATEWAY = "demo"
-
-
-def dispatch_event(
-    text: str = "hello",
-    *,
-    message_id: UUID | None = None,
-    valid_seconds: float = 3600,
-    priority: Priority = Priority.NORMAL,
-    phone: str = "+254711000001",
-    leg: int = 1,
-    gateway: str = GATEWAY,
-) -> MessageEvent[SmsDispatch]:
-    now = datetime.now(UTC)
-    subject = message_id or uuid4()
-    return MessageEvent(
-        id=event_id(SmsDispatch.TYPE, subject, 1, leg),
-        type=SmsDispatch.TYPE,
-        source="test",
-        time=now,
-        subject=subject,
-        data=SmsDispatch(
-            message=Message(
-                tenant="bank",
-                recipient=Recipient(PersonKind.CLIENT, "1"),
-                number=1,
-                text=text,
-                accepted_at=now,
-                valid_until=now + timedelta(seconds=valid_seconds),
-                priority=priority,
-            ),
-            leg=Leg(1, leg, now),
-            gateway=gateway,
-            phone=phone,
-            person_name=None,
-            source_address="BANK",
-            encoding=Encoding.GSM7,
-            segments=count_segments(text),
-            decided_at=now,
-        ),
-    )
-
-
-def leg_of(event: MessageEvent[SmsDispatch]) -> LegState:
-    return LegState(event, [])
+__all__ = ["carrier", "carrier_program", "world"]
 
 
 @pytest.fixture(scope="package")

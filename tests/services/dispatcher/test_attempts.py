@@ -5,7 +5,7 @@ from uuid import uuid4
 import pytest
 
 from services.dispatcher.attempts import Attempt, LegState, Outcome, is_concluded, late_outcome, next_tries
-from tests.services.dispatcher.conftest import dispatch_event, leg_of
+from tests.services.dispatcher.builders import dispatch_event, leg_of
 
 ONE, TWO = "hello", "x" * 200
 ME = uuid4()

@@ -3,7 +3,7 @@
 from libs.contracts.events import Priority
 from services.dispatcher.attempts import Attempt, LegState, Outcome
 from services.dispatcher.board import Board
-from tests.services.dispatcher.conftest import dispatch_event
+from tests.services.dispatcher.builders import dispatch_event
 
 
 def taken(board: Board, room: int) -> list[tuple[str, int]]:

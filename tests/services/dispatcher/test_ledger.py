@@ -10,7 +10,7 @@ from libs.storage.database import Pool
 from services.dispatcher.attempts import Attempt, LegState, Outcome, next_tries
 from services.dispatcher.lease import Lease
 from services.dispatcher.ledger import Ask, Claim, ClaimVerdict, LeaseOver, Ledger, Settled
-from tests.services.dispatcher.conftest import GATEWAY, dispatch_event, leg_of
+from tests.services.dispatcher.builders import GATEWAY, dispatch_event, leg_of
 
 THREE_PARTS = "x" * 400
 

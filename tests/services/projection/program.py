@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import aiohttp
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
-from deploy.local.ports import free_port
-from deploy.local.processes import Child
 from libs.bus.codec import encode
 from libs.bus.port import Outgoing
 from libs.bus.producer import Producer
 from libs.contracts import topics
 from libs.contracts.events import Priority
 from libs.service_kit.internal import HEADER, TENANT_HEADER
+from tests.services.program import TOKEN, WITHIN_SECONDS, ServiceProgram
 from tests.services.projection.stories import TENANT, Told
 
-ROOT = Path(__file__).parents[3]
-TOKEN = "a token of the services"
 CONFIGURATION = """
 gateways:
   - {id: demo, type: smpp, host: 127.0.0.1, port: 2775, systemId: demo, sourceAddress: BANK}
@@ -38,7 +31,6 @@ READ = (
     topics.STATUS,
     *(topics.dispatch(gateway, priority) for gateway in ("demo", "spare") for priority in Priority),
 )
-WITHIN_SECONDS = 60.0
 
 
 async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
@@ -51,48 +43,11 @@ async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
         raise AssertionError(f"{what}: not within {WITHIN_SECONDS:g} s") from None
 
 
-@dataclass
-class Program:
-    """One replica; starts the service again and again, on the same ground."""
+class Program(ServiceProgram):
+    """One replica of the projection."""
 
-    directory: Path
-    kafka: str
-    dsn: str
-    port: int = field(default_factory=free_port)
-    child: Child | None = None
-
-    async def start(self, crash_at: str = "", ready: bool = True) -> Child:
-        self.directory.mkdir(exist_ok=True)
-        configuration = self.directory / "postrider.yaml"
-        configuration.write_text(CONFIGURATION)
-        environment = os.environ | {
-            "KAFKA_BOOTSTRAP_SERVERS": self.kafka,
-            "POSTGRES_DSN": self.dsn,
-            "POSTRIDER_CONFIG": str(configuration),
-            "OPS_PORT": str(self.port),
-            "INTERNAL_TOKEN": TOKEN,
-            "CRASH_AT": crash_at,
-        }
-        command = (sys.executable, "-m", "services.projection.main")
-        log = self.directory / "projection.log"
-        self.child = await Child.spawn(command, log=log, environment=environment, directory=ROOT)
-        if ready:
-            await until(self._ready, "readiness")
-        return self.child
-
-    async def _ready(self) -> bool:
-        assert self.child is not None and self.child.running, "the service ended"
-        try:
-            return (await self.get("/health/ready"))[0] == 200
-        except aiohttp.ClientError:
-            return False
-
-    async def stop(self) -> int | None:
-        """SIGTERM; answers the exit code."""
-        if self.child is None:
-            return None
-        await self.child.stop(budget=30)
-        return self.child.exit_code
+    SERVICE = "projection"
+    CONFIGURATION = CONFIGURATION
 
     async def get(self, path: str, tenant: str = TENANT, token: str = TOKEN) -> tuple[int, bytes]:
         async with (

@@ -1,18 +1,12 @@
 """The receipts service as the process that it is, and what goes in and comes out of it on Kafka."""
 
 import asyncio
-import os
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from typing import ClassVar
 
 import aiohttp
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from deploy.local.ports import free_port
-from deploy.local.processes import Child
 from libs.bus.codec import encode
 from libs.bus.producer import Producer
 from libs.contracts import topics
@@ -21,67 +15,15 @@ from libs.contracts.topics import Topic
 from libs.service_kit.internal import HEADER
 from services.receipts.main import CONSUMED
 from services.receipts.statuses import SOURCE
+from tests.services.program import TOKEN, ServiceProgram
 from tests.services.receipts.examples import KEY, read_status
 
-ROOT = Path(__file__).parents[3]
-TOKEN = "a token of the services"
-WITHIN_SECONDS = 40.0
 
+class Program(ServiceProgram):
+    """The receipts service."""
 
-async def until(condition: Callable[[], bool], what: str, seconds: float = WITHIN_SECONDS) -> None:
-    """Wait for a condition, bounded."""
-    try:
-        async with asyncio.timeout(seconds):
-            while not condition():
-                await asyncio.sleep(0.02)
-    except TimeoutError:
-        raise AssertionError(f"{what}: not within {seconds:g} s") from None
-
-
-@dataclass
-class Program:
-    """Starts the service again and again, on the same ground."""
-
-    directory: Path
-    kafka: str
-    dsn: str
-    port: int = field(default_factory=free_port)
-    child: Child | None = None
-
-    async def start(self, crash_at: str = "", ready: bool = True) -> Child:
-        environment = os.environ | {
-            "KAFKA_BOOTSTRAP_SERVERS": self.kafka,
-            "POSTGRES_DSN": self.dsn,
-            "OPS_PORT": str(self.port),
-            "INTERNAL_TOKEN": TOKEN,
-            "RECEIPTS_DESTINATION_KEY": KEY.decode(),
-            "CRASH_AT": crash_at,
-        }
-        command = (sys.executable, "-m", "services.receipts.main")
-        log = self.directory / "receipts.log"
-        self.child = await Child.spawn(command, log=log, environment=environment, directory=ROOT)
-        if ready:
-            await self._ready(self.child)
-        return self.child
-
-    async def _ready(self, child: Child) -> None:
-        async with asyncio.timeout(WITHIN_SECONDS), aiohttp.ClientSession() as session:
-            while child.running:
-                try:
-                    async with session.get(f"http://127.0.0.1:{self.port}/health/ready") as response:
-                        if response.status == 200:
-                            return
-                except aiohttp.ClientError:
-                    pass
-                await asyncio.sleep(0.05)
-        raise AssertionError(f"the service did not start:\n{child.log_tail()}")
-
-    async def stop(self) -> int | None:
-        """SIGTERM; answers the exit code."""
-        if self.child is None:
-            return None
-        await self.child.stop(budget=30)
-        return self.child.exit_code
+    SERVICE = "receipts"
+    ENVIRONMENT: ClassVar[dict[str, str]] = {"RECEIPTS_DESTINATION_KEY": KEY.decode()}
 
     async def get(self, path: str, token: str = TOKEN) -> tuple[int, str]:
         async with (

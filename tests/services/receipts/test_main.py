@@ -22,6 +22,7 @@ from libs.contracts.statuses import Status
 from libs.contracts.topics import Topic
 from services.receipts.main import CONSUMED
 from tests.conftest import DatabaseFactory
+from tests.services.program import WITHIN_SECONDS, until
 from tests.services.receipts.examples import (
     OTHER_DESTINATION,
     TRACE,
@@ -30,7 +31,7 @@ from tests.services.receipts.examples import (
     receipt,
     submitted,
 )
-from tests.services.receipts.program import WITHIN_SECONDS, Program, Traffic, until
+from tests.services.receipts.program import Program, Traffic
 
 _ids = count(1)
 

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import aiohttp
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from deploy.local.ports import free_port
-from deploy.local.processes import Child
 from libs.bus.codec import decoder, encode
 from libs.bus.port import Outgoing
 from libs.bus.producer import Producer
@@ -24,76 +18,23 @@ from libs.contracts.events import ContactChanged, Event, MessageEvent, SmsReques
 from libs.contracts.topics import Topic
 from libs.service_kit.internal import HEADER, TENANT_HEADER
 from services.resolver.main import MESSAGES
+from tests.services.program import TOKEN, ServiceProgram, until
 
-ROOT = Path(__file__).parents[3]
-TOKEN = "a token of the services"
 CONFIGURATION = """
 gateways:
   - {id: demo, type: smpp, host: 127.0.0.1, port: 2775, systemId: demo, sourceAddress: BANK}
 defaultGateway: demo
 defaultRegion: KE
 """
-WITHIN_SECONDS = 40.0
 DISPATCHED = (topics.dispatch("demo"), topics.dispatch("demo", topics.Priority.HIGH))
 OUT = (*DISPATCHED, topics.STATUS)
 
 
-async def until(condition: Callable[[], bool], what: str, seconds: float = WITHIN_SECONDS) -> None:
-    """Wait for a condition, bounded."""
-    try:
-        async with asyncio.timeout(seconds):
-            while not condition():
-                await asyncio.sleep(0.02)
-    except TimeoutError:
-        raise AssertionError(f"{what}: not within {seconds:g} s") from None
+class Program(ServiceProgram):
+    """The resolver."""
 
-
-@dataclass
-class Program:
-    """Starts the resolver again and again, on the same ground."""
-
-    directory: Path
-    kafka: str
-    dsn: str
-    port: int = field(default_factory=free_port)
-    child: Child | None = None
-
-    async def start(self, crash_at: str = "", ready: bool = True) -> Child:
-        configuration = self.directory / "postrider.yaml"
-        configuration.write_text(CONFIGURATION)
-        environment = os.environ | {
-            "KAFKA_BOOTSTRAP_SERVERS": self.kafka,
-            "POSTGRES_DSN": self.dsn,
-            "POSTRIDER_CONFIG": str(configuration),
-            "OPS_PORT": str(self.port),
-            "INTERNAL_TOKEN": TOKEN,
-            "CRASH_AT": crash_at,
-        }
-        command = (sys.executable, "-m", "services.resolver.main")
-        log = self.directory / "resolver.log"
-        self.child = await Child.spawn(command, log=log, environment=environment, directory=ROOT)
-        if ready:
-            await self._ready(self.child)
-        return self.child
-
-    async def _ready(self, child: Child) -> None:
-        async with asyncio.timeout(WITHIN_SECONDS), aiohttp.ClientSession() as session:
-            while child.running:
-                try:
-                    async with session.get(f"http://127.0.0.1:{self.port}/health/ready") as response:
-                        if response.status == 200:
-                            return
-                except aiohttp.ClientError:
-                    pass
-                await asyncio.sleep(0.05)
-        raise AssertionError(f"the resolver did not start:\n{child.log_tail()}")
-
-    async def stop(self) -> int | None:
-        """SIGTERM; answers the exit code."""
-        if self.child is None:
-            return None
-        await self.child.stop(budget=30)
-        return self.child.exit_code
+    SERVICE = "resolver"
+    CONFIGURATION = CONFIGURATION
 
     async def http(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
         url = f"http://127.0.0.1:{self.port}/internal/{path}"

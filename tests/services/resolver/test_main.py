@@ -22,8 +22,9 @@ from libs.contracts.statuses import Status
 from libs.contracts.topics import Topic
 from services.resolver.main import MESSAGES
 from tests.conftest import DatabaseFactory
+from tests.services.program import until
 from tests.services.resolver.builders import PHONE, TRACE, contact_changed, message, requested, returned
-from tests.services.resolver.program import OUT, Program, Traffic, until
+from tests.services.resolver.program import OUT, Program, Traffic
 
 START = datetime.now(UTC)
 OTHER_PHONE = "+254700000001"

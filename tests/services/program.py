@@ -1,0 +1,85 @@
+"""A service as the process that it is: started again and again, on the same ground."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import aiohttp
+
+from deploy.local.ports import free_port
+from deploy.local.processes import Child
+
+ROOT = Path(__file__).parents[2]
+TOKEN = "a token of the services"
+WITHIN_SECONDS = 60.0
+
+
+async def until(condition: Callable[[], bool], what: str, seconds: float = WITHIN_SECONDS) -> None:
+    """Wait for a condition, bounded."""
+    try:
+        async with asyncio.timeout(seconds):
+            while not condition():
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError(f"{what}: not within {seconds:g} s") from None
+
+
+@dataclass
+class ServiceProgram:
+    """One replica. A subclass names the service, and what it is told beside the usual."""
+
+    SERVICE: ClassVar[str]
+    CONFIGURATION: ClassVar[str | None] = None
+    ENVIRONMENT: ClassVar[dict[str, str]] = {}
+
+    directory: Path
+    kafka: str
+    dsn: str
+    port: int = field(default_factory=free_port)
+    child: Child | None = None
+
+    async def start(self, crash_at: str = "", ready: bool = True) -> Child:
+        self.directory.mkdir(exist_ok=True)
+        environment = os.environ | {
+            "KAFKA_BOOTSTRAP_SERVERS": self.kafka,
+            "POSTGRES_DSN": self.dsn,
+            "OPS_PORT": str(self.port),
+            "INTERNAL_TOKEN": TOKEN,
+            "CRASH_AT": crash_at,
+            **self.ENVIRONMENT,
+        }
+        if self.CONFIGURATION is not None:
+            file = self.directory / "postrider.yaml"
+            file.write_text(self.CONFIGURATION)
+            environment["POSTRIDER_CONFIG"] = str(file)
+        command = (sys.executable, "-m", f"services.{self.SERVICE}.main")
+        log = self.directory / f"{self.SERVICE}.log"
+        self.child = await Child.spawn(command, log=log, environment=environment, directory=ROOT)
+        if ready:
+            await self._ready(self.child)
+        return self.child
+
+    async def _ready(self, child: Child) -> None:
+        async with asyncio.timeout(WITHIN_SECONDS), aiohttp.ClientSession() as session:
+            while child.running:
+                try:
+                    async with session.get(f"http://127.0.0.1:{self.port}/health/ready") as response:
+                        if response.status == 200:
+                            return
+                except aiohttp.ClientError:
+                    pass
+                await asyncio.sleep(0.05)
+        raise AssertionError(f"the service did not start:\n{child.log_tail()}")
+
+    async def stop(self) -> int | None:
+        """SIGTERM; answers the exit code."""
+        if self.child is None:
+            return None
+        await self.child.stop(budget=30)
+        return self.child.exit_code
