@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 from libs.bus.codec import encode
 from libs.bus.port import Outgoing
 from libs.contracts.events import Leg, Message, MessageEvent, PersonKind, Recipient, SmsRequested, event_id, person_key
-from libs.contracts.http import Accepted, SendSms
+from libs.contracts.http import SendSms
 from libs.contracts.message_ids import new_message_id, time_of
-from libs.contracts.statuses import Status
 from libs.contracts.topics import requested
 from services.api_gateway.api_keys import Caller
+from services.api_gateway.responses import Response
 
 SOURCE = "postrider/api_gateway"
 
@@ -41,9 +42,18 @@ class Request:
     repeatable: Repeatable | None = None
 
 
-def accepted(message_id: UUID, number: int) -> Accepted:
-    """The answer to a request that is durable."""
-    return Accepted(id=message_id, number=number, status=Status.ACCEPTED, location=f"/sms/{message_id}")
+class Named(NamedTuple):
+    """What an accepted message is called."""
+
+    message_id: UUID
+    number: int
+
+
+def accepted(message: Named) -> Response:
+    """202 with `Accepted` as its body, written by hand: the model takes 4 µs."""
+    location = f"/sms/{message.message_id}"
+    body = f'{{"id":"{message.message_id}","number":{message.number},"status":"accepted","location":"{location}"}}'
+    return Response(202, body.encode(), headers={"Location": location})
 
 
 def to_event(request: Request, number: int) -> tuple[UUID, Outgoing]:
