@@ -18,7 +18,7 @@ from services.api_gateway.known_keys import KnownKeys, in_progress, other_body
 from services.api_gateway.neighbours import Neighbour
 from services.api_gateway.numbers import Numbers
 from services.api_gateway.problems import ProblemError, unavailable
-from services.api_gateway.requests import Named, Repeatable, Request, to_event
+from services.api_gateway.requests import Named, Repeatable, Request, to_record
 
 log = structlog.get_logger()
 
@@ -68,7 +68,7 @@ class Accepter:
 
     async def _flush_plain(self, requests: Sequence[Request], deadline: float) -> list[Named | Exception]:
         numbers = await self._take_numbers(len(requests))
-        new = [to_event(request, number) for request, number in zip(requests, numbers, strict=True)]
+        new = [to_record(request, number) for request, number in zip(requests, numbers, strict=True)]
         await self._publish([record for _, record in new], deadline)
         _count(requests)
         return [Named(message_id, number) for (message_id, _), number in zip(new, numbers, strict=True)]
@@ -95,7 +95,7 @@ class Accepter:
         numbers = await self._take_numbers(len(requests))
         reservations = list[Reservation]()
         for request, number in zip(requests, numbers, strict=True):
-            message_id, record = to_event(request, number)
+            message_id, record = to_record(request, number)
             asked = _key(request)
             reservations.append(Reservation(asked.key, asked.body_hash, message_id, number, record))
         try:

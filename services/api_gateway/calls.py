@@ -20,6 +20,8 @@ from services.api_gateway.responses import JSON, Response
 if TYPE_CHECKING:
     from services.api_gateway.routes import Route
 
+MAX_BODY_BYTES = 64 * 1024
+
 M = TypeVar("M", bound=ApiModel)
 V = TypeVar("V")
 
@@ -34,15 +36,18 @@ class Call:
     """One request, from the end of its head on. Every reader below raises the problem that the caller is to be told.
 
     `headers` by their names in lower case; one given several times has its values joined by commas (RFC 9110 §5.3), and is in
-    `repeated`. `body` is whole before a handler sees it. `response` is set when it can go out, in its turn.
+    `repeated`. A body of more than `most_bytes` is refused. Pipelined calls that may be served `alongside` each other keep their
+    order by themselves. `body` is whole before a handler sees it. `response` is set when it can go out, in its turn.
     """
 
     __slots__ = (
         "_answers",
+        "alongside",
         "body",
         "caller",
         "headers",
         "method",
+        "most_bytes",
         "parameters",
         "path",
         "query_string",
@@ -69,6 +74,8 @@ class Call:
         self.caller = NOBODY
         self.route: Route | None = None
         self.parameters: Mapping[str, str] = {}
+        self.most_bytes = MAX_BODY_BYTES
+        self.alongside = False
         self.response: Response | None = None
         self.started = time.perf_counter()
 

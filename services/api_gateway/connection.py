@@ -36,19 +36,11 @@ class Application(Protocol):
     """What is served. None of these raises."""
 
     def admit(self, call: Call) -> Response | None:
-        """The head is there: an answer if that is all there is to say (the body is then skipped)."""
-        ...
-
-    def most_bytes(self, call: Call) -> int:
-        """How large the body of an admitted call may be."""
+        """The head is there: an answer if that is all there is to say (the body is then skipped). Sets what the call may do."""
         ...
 
     def serve(self, call: Call) -> None:
         """The body is there: see to it that the call is answered."""
-        ...
-
-    def alongside(self, call: Call) -> bool:
-        """Whether pipelined calls of this kind may be served together: they keep their order by themselves."""
         ...
 
     def response(self, call: Call, result: Response | Exception) -> Response:
@@ -192,7 +184,7 @@ class Connection(asyncio.Protocol):
         self._continue = False
         self._room -= len(body)
         if self._room < 0:
-            self._give_up(too_large(self._application.most_bytes(call)))
+            self._give_up(too_large(call.most_bytes))
             raise _Stop
         if call.response is None:
             self._parts.append(body)
@@ -208,8 +200,8 @@ class Connection(asyncio.Protocol):
 
     def _admit(self, call: Call) -> None:
         """Decide by the head alone: refuse, or take the body."""
-        self._room = self._application.most_bytes(call)
         refusal = self._application.admit(call)
+        most = self._room = call.most_bytes
         expect = call.headers.get(b"expect")
         if refusal is not None:
             call.response = refusal
@@ -217,8 +209,8 @@ class Connection(asyncio.Protocol):
                 self._last = True
             self._flush()
             return
-        most = self._room = self._application.most_bytes(call)
-        if int(call.headers.get(b"content-length", b"0")) > most:
+        length = call.headers.get(b"content-length")
+        if length is not None and int(length) > most:
             self._give_up(too_large(most))
             raise _Stop
         if expect is not None:  # RFC 9110 §10.1.1: the client waits for a word before it sends the body
@@ -256,7 +248,7 @@ class Connection(asyncio.Protocol):
             return
         self._starting = True
         while self._waiting:
-            together = self._application.alongside(self._waiting[0])
+            together = self._waiting[0].alongside
             if self._running and not (together and self._together):
                 break
             self._together = together
@@ -290,7 +282,10 @@ class Connection(asyncio.Protocol):
     def drain(self) -> None:
         """Take no more requests; close once those that are here are answered."""
         self._last = True
-        self._flush()
+        if self._lingering:
+            self._transport.close()
+        else:
+            self._flush()
 
     def abort(self) -> None:
         if self._transport is not None:

@@ -18,7 +18,7 @@ from services.api_gateway.calls import Call, require_json
 from services.api_gateway.handlers import Services
 from services.api_gateway.problems import ProblemError
 from services.api_gateway.responses import Response
-from services.api_gateway.routes import MAX_BODY_BYTES, Route, Router
+from services.api_gateway.routes import Route, Router
 
 log = structlog.get_logger()
 
@@ -38,7 +38,7 @@ class Dispatcher:
         """By the head alone: is there such a route, who calls, may they, and is the body of a kind that is read here?"""
         try:
             route, call.parameters = self._router.find(call.method, call.path)
-            call.route = route
+            call.route, call.most_bytes, call.alongside = route, route.most_bytes, route.alongside
             if route.scope is not None:
                 call.caller = self._keys.authenticate(call.headers.get(b"authorization"), route.scope)
             if route.body is not None:
@@ -46,12 +46,6 @@ class Dispatcher:
         except Exception as error:
             return self.response(call, error)
         return None
-
-    def most_bytes(self, call: Call) -> int:
-        return call.route.most_bytes if call.route is not None else MAX_BODY_BYTES
-
-    def alongside(self, call: Call) -> bool:
-        return call.route is not None and call.route.alongside
 
     def serve(self, call: Call) -> None:
         assert call.route is not None  # it is admitted

@@ -13,10 +13,11 @@ from pydantic import TypeAdapter
 
 from libs.bus.tracing import child_of
 from libs.contracts.events import PersonKind
-from libs.contracts.http import MAX_SEGMENTS, PERSON_PATHS, PersonId, PersonIn, SendSms, SmsQuery
+from libs.contracts.http import MAX_SEGMENTS, PERSON_PATHS, PersonId, PersonIn, SmsQuery
 from libs.sms_text.segments import PART_UNITS, count_segments
 from services.api_gateway.accepting import Accepter
 from services.api_gateway.calls import Call, parse
+from services.api_gateway.plain_sms import parse_sms
 from services.api_gateway.problems import bad_field
 from services.api_gateway.requests import Named, Repeatable, Request, accepted
 from services.api_gateway.responses import Response
@@ -50,7 +51,7 @@ def send_sms(services: Services, call: Call) -> None:
     """202 once the message is durable."""
     repeatable_as = _idempotency_key(call)
     body = call.body
-    sms = parse(SendSms, body)
+    sms = parse_sms(body)
     _check_length(sms.message)
     validity = services.default_validity if sms.validity_seconds is None else timedelta(seconds=sms.validity_seconds)
     trace = call.header(TRACEPARENT)

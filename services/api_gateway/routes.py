@@ -22,15 +22,13 @@ from libs.contracts.http import (
 )
 from libs.service_kit.config_file import Scope
 from services.api_gateway import handlers
-from services.api_gateway.calls import Call
+from services.api_gateway.calls import MAX_BODY_BYTES, Call
 from services.api_gateway.handlers import IDEMPOTENCY_KEY, Services
 from services.api_gateway.problems import ProblemError
 from services.api_gateway.responses import Response
 
 Handler = Callable[[Services, Call], Awaitable[Response] | None]
 """Gives the answer, or None if it sees to it itself that the call is answered: then it costs no task."""
-
-MAX_BODY_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
