@@ -104,18 +104,19 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._last and (self._incoming is None or self._incoming.response is not None):
             return
-        in_head = self._in_head
+        in_head, head_left = self._in_head, self._head_left
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade as pause:
             self._ignore_upgrade(data[pause.args[0] :])
         except HttpParserError:
-            if not self._last:  # what follows `Connection: close` is nobody's request
+            # What follows the last request is nobody's; an incoming call that has its answer was given up already.
+            if not self._last or (self._incoming is not None and self._incoming.response is None):
                 self._give_up(ProblemError(HTTPStatus.BAD_REQUEST, "this is not HTTP/1.1, or a header is too long"))
-        if in_head and self._in_head:
+        if in_head and self._in_head and self._head_left == head_left:  # one header, longer than all this
             self._head_left -= len(data)
             if self._head_left < 0:
-                self._give_up(ProblemError(HTTPStatus.BAD_REQUEST, "the head of the request is too long"))
+                self._give_up(ProblemError(HTTPStatus.BAD_REQUEST, "a header is too long"))
         self._regulate()
 
     def eof_received(self) -> bool:
@@ -148,6 +149,9 @@ class Connection(asyncio.Protocol):
 
     def on_url(self, url: bytes) -> None:
         self._target += url
+        self._head_left -= len(url)
+        if self._head_left < 0:
+            raise _Stop
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._in_head:  # a trailer: nothing here wants any
@@ -163,6 +167,7 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        self._since = self._server.now
         if self._last:
             raise _Stop
         if b"upgrade" in self._headers and self._parser.should_upgrade():

@@ -225,7 +225,26 @@ async def test_a_body_whose_length_is_in_doubt_is_refused(gateway: Gateway, fram
     assert texts(gateway) == []
 
 
-@pytest.mark.parametrize("begun", [b"X-Long: " + b"y" * 9000, b"X: " + b"y" * 80 + b"\r\nX: "])
+@pytest.mark.parametrize("more", [b"", b"Connection: close\r\n"])
+async def test_a_body_in_broken_chunks_is_refused(gateway: Gateway, more: bytes) -> None:
+    client = await Client.connect(gateway)
+    head = b"POST /sms HTTP/1.1\r\n" + HEADERS + b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
+    client.send(head + more + b"\r\n2\r\n{}\r\nno length\r\n")
+    assert (await client.answer())[0] == 400
+    assert await client.closed()
+
+
+async def test_a_head_of_some_length_may_come_in_many_parts(gateway: Gateway) -> None:
+    client = await Client.connect(gateway)
+    sent = post("long head", b"".join(b"X-%d: %b\r\n" % (n, b"y" * 90) for n in range(140)))
+    for start in range(0, len(sent), 500):
+        client.send(sent[start : start + 500])
+        await asyncio.sleep(0.001)
+    assert (await client.answer())[0] == 202
+    client.close()
+
+
+@pytest.mark.parametrize("begun", [b"X-Long: " + b"y" * 9000, b"X: " + b"y" * 80 + b"\r\n"])
 async def test_a_head_that_never_ends_is_refused(gateway: Gateway, begun: bytes) -> None:
     client = await Client.connect(gateway)
     client.send(b"GET /sms HTTP/1.1\r\n")
@@ -234,6 +253,13 @@ async def test_a_head_that_never_ends_is_refused(gateway: Gateway, begun: bytes)
         await asyncio.sleep(0)
     status, headers, _ = await client.answer()
     assert (status, headers["connection"]) == (400, "close")
+    client.close()
+
+
+async def test_a_long_target_is_refused(gateway: Gateway) -> None:
+    client = await Client.connect(gateway)
+    client.send(get(b"/sms?tag=" + b"x" * 20_000))
+    assert (await client.answer())[0] == 400
     client.close()
 
 
