@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from uuid import uuid4
+from os import urandom
 
 from libs.bus.codec import encode
 from libs.bus.port import Outgoing, Publisher
@@ -18,25 +18,30 @@ from services.dispatcher.events import SOURCE
 async def publish_reports(publisher: Publisher, inbound_key: bytes, reports: Sequence[Report]) -> None:
     """Publish receipts and inbound messages. Raises PublishFailed: the provider is then asked to bring them again."""
     traceparent = new_traceparent()
-    await publisher.publish_many([_outgoing(report, inbound_key, traceparent) for report in reports])
+    chance = urandom(16 * len(reports)).hex()
+    await publisher.publish_many(
+        [_outgoing(report, chance[32 * n : 32 * n + 32], inbound_key, traceparent) for n, report in enumerate(reports)]
+    )
 
 
-def _outgoing(report: Report, inbound_key: bytes, traceparent: str) -> Outgoing:
+def _outgoing(report: Report, event_id: str, inbound_key: bytes, traceparent: str) -> Outgoing:
     """Each coming has an id of its own: a provider may well report the same thing twice, and the history says so."""
-    if isinstance(report, GatewayReceipt):
+    if type(report) is GatewayReceipt:
+        key = receipt_key(report.gateway, report.provider_id)
         event = Event(
-            id=uuid4().hex,
+            id=event_id,
             type=GatewayReceipt.TYPE,
             source=SOURCE,
             time=report.observed_at,
-            subject=f"{report.gateway}/{report.provider_id}",
+            subject=key.decode(),
             traceparent=traceparent,
             data=report,
         )
-        return Outgoing(topics.RECEIPTS.name, receipt_key(report.gateway, report.provider_id), encode(event))
+        return Outgoing(topics.RECEIPTS.name, key, encode(event))
+    assert isinstance(report, SmsInbound)
     sender = fingerprint(report.source, inbound_key).hex()
     event = Event(
-        id=uuid4().hex,
+        id=event_id,
         type=SmsInbound.TYPE,
         source=SOURCE,
         time=report.observed_at,
