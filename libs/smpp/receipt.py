@@ -23,7 +23,7 @@ ESM_CLASS_INTERMEDIATE: Final = 0x20
 """esm_class of an intermediate delivery notification."""
 
 
-class MessageState(enum.Enum):
+class MessageState(enum.IntEnum):
     """What has become of a message (§5.2.28); the values are the codes of the message_state parameter."""
 
     ENROUTE = 1

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from libs.sms_text.gsm import ESCAPE, encode_gsm
 
@@ -29,7 +31,7 @@ class Encoding(enum.Enum):
     UCS2 = 8
 
 
-class Segment(NamedTuple):
+class Segment(msgspec.Struct, frozen=True, gc=False):
     """One segment, ready for submit_sm."""
 
     short_message: bytes  # user data header included

@@ -6,47 +6,38 @@ from collections.abc import Sequence
 from os import urandom
 
 from libs.bus.codec import encode
-from libs.bus.port import Outgoing, Publisher
+from libs.bus.port import KeyValue, Publisher
 from libs.bus.tracing import new_traceparent
 from libs.contracts import topics
-from libs.contracts.events import Event, GatewayReceipt, SmsInbound, receipt_key
+from libs.contracts.events import Event, GatewayReceipt, receipt_key
 from libs.phone_numbers.privacy import fingerprint
 from services.dispatcher.drivers.port import Report
 from services.dispatcher.events import SOURCE
 
 
 async def publish_reports(publisher: Publisher, inbound_key: bytes, reports: Sequence[Report]) -> None:
-    """Publish receipts and inbound messages. Raises PublishFailed: the provider is then asked to bring them again."""
+    """Publish receipts and inbound messages. Raises PublishFailed: the provider is then asked to bring them again.
+
+    Each coming has an id of its own: a provider may well report the same thing twice, and the history says so.
+    """
     traceparent = new_traceparent()
     chance = urandom(16 * len(reports)).hex()
-    await publisher.publish_many(
-        [_outgoing(report, chance[32 * n : 32 * n + 32], inbound_key, traceparent) for n, report in enumerate(reports)]
-    )
-
-
-def _outgoing(report: Report, event_id: str, inbound_key: bytes, traceparent: str) -> Outgoing:
-    """Each coming has an id of its own: a provider may well report the same thing twice, and the history says so."""
-    if type(report) is GatewayReceipt:
-        key = receipt_key(report.gateway, report.provider_id)
+    receipts: list[KeyValue] = []
+    inbound: list[KeyValue] = []
+    for n, report in enumerate(reports):
+        if isinstance(report, GatewayReceipt):
+            rows, key = receipts, receipt_key(report.gateway, report.provider_id)
+        else:
+            rows, key = inbound, f"{report.gateway}/{fingerprint(report.source, inbound_key).hex()}".encode()
         event = Event(
-            id=event_id,
-            type=GatewayReceipt.TYPE,
+            id=chance[32 * n : 32 * n + 32],
+            type=report.TYPE,
             source=SOURCE,
             time=report.observed_at,
             subject=key.decode(),
             traceparent=traceparent,
             data=report,
         )
-        return Outgoing(topics.RECEIPTS.name, key, encode(event))
-    assert isinstance(report, SmsInbound)
-    sender = fingerprint(report.source, inbound_key).hex()
-    event = Event(
-        id=event_id,
-        type=SmsInbound.TYPE,
-        source=SOURCE,
-        time=report.observed_at,
-        subject=f"{report.gateway}/{sender}",
-        traceparent=traceparent,
-        data=report,
-    )
-    return Outgoing(topics.INBOUND.name, f"{report.gateway}/{sender}".encode(), encode(event))
+        rows.append((key, encode(event)))
+    await publisher.publish(topics.RECEIPTS.name, receipts)
+    await publisher.publish(topics.INBOUND.name, inbound)
