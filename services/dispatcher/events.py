@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from libs.bus.codec import encode
 from libs.bus.port import Outgoing
+from libs.bus.quick_events import stand_in
 from libs.contracts import topics
 from libs.contracts.events import (
     Leg,
@@ -20,6 +21,9 @@ from libs.contracts.statuses import Status
 from services.dispatcher.attempts import Attempt, LegState, Outcome
 
 SOURCE = "postrider/dispatcher"
+
+_Status = stand_in(SmsStatus)
+_StatusEvent: type[MessageEvent[SmsStatus]] = stand_in(MessageEvent)
 
 STATUSES: dict[Outcome, Status] = {
     Outcome.ACCEPTED: Status.SUBMITTED,
@@ -81,14 +85,14 @@ def _status(leg: LegState, attempt: Attempt, status: Status) -> Outgoing:
     if reason is None and attempt.reason_code is not None:
         reason = Reason(attempt.reason_code, attempt.reason_words or "")
     message_id = str(event.subject)
-    told = MessageEvent(
+    told = _StatusEvent(
         id=event_id(SmsStatus.TYPE, message_id, data.leg.cycle, data.leg.leg, attempt.part, attempt.try_number, status),
         type=SmsStatus.TYPE,
         source=SOURCE,
         time=attempt.observed_at,
         subject=event.subject,
         traceparent=event.traceparent,
-        data=SmsStatus(
+        data=_Status(
             tenant=data.message.tenant,
             recipient=data.message.recipient,
             leg=data.leg,

@@ -71,6 +71,18 @@ def test_the_quoted_message_overwrites_nothing_that_the_smsc_says() -> None:
     assert (receipt.message_id, receipt.state, receipt.error) == ("0123456789", MessageState.DELIVERED, "000")
 
 
+@given(
+    st.text("0aZ-: _;", max_size=6),
+    st.text("09", max_size=4),
+    st.sampled_from(["DELIVRD", "UNDELIV", "delivrd", "X", "id:1", ""]),
+    st.text("0A: ", max_size=4),
+    st.sampled_from(["", " text:hi", " Text:err:9", "text:", " err:7", " id:9 text:", "\n"]),
+)
+def test_the_usual_text_is_read_as_every_other_is(number: str, date: str, stat: str, error: str, rest: str) -> None:
+    text = f"id:{number} sub:001 dlvrd:001 submit date:{date} done date:{date} stat:{stat} err:{error}{rest}".encode()
+    assert _receipt(text) == _receipt(b" " + text), "a leading space keeps the quick reader from it"
+
+
 def test_parameters_alone_make_a_receipt() -> None:
     tlvs = {**build_receipt_tlvs("ABC", MessageState.EXPIRED), tlv.NETWORK_ERROR_CODE: b"\x03\x00\xff", 0x1400: b"\xff"}
     receipt = _receipt(b"", esm_class=0, tlvs=tlvs)
