@@ -15,8 +15,8 @@ from libs.storage.database import Pool
 from libs.storage.partitions import Partitioned
 from services.dispatcher.attempts import Attempt, LegKey, LegState, Outcome, late_outcome
 
-# A row is settled soon after its claim: room in its page keeps that from touching the index.
-PARTITIONED = (Partitioned("attempts", by_uuid=False, fillfactor=50),)
+# A row is settled soon after its claim, and longer then: room for both in its page keeps that from touching the index.
+PARTITIONED = (Partitioned("attempts", by_uuid=False, fillfactor=40),)
 
 
 class Ask(msgspec.Struct, gc=False):
