@@ -30,6 +30,11 @@ encode: Callable[[object], bytes] = msgspec.json.Encoder().encode
 """An event as JSON. Times in UTC end in `Z`; every field is written, also those that are null."""
 
 
+def message_key(message_id: UUID) -> bytes:
+    """The Kafka key of what is about one message: its id as text."""
+    return encode(message_id)[1:-1]
+
+
 def decoder(topic: Topic) -> Decode:
     """Reads the events of a topic."""
     envelope: Any = MessageEvent if topic.about_message else Event

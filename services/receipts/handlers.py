@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from libs.bus.codec import AnyEvent, encode
+from libs.bus.codec import AnyEvent, encode, message_key
 from libs.bus.consumer import Batch
 from libs.bus.errors import BadRecord
 from libs.bus.port import KeyValue, Publisher
@@ -112,7 +112,7 @@ def sort_out(
 
 def outgoing(matches: Sequence[Match]) -> list[KeyValue]:
     """The records that matches bring, keyed by message id."""
-    return [(str(event.subject).encode(), encode(event)) for m in matches for event in statuses(m)]
+    return [(message_key(event.subject), encode(event)) for m in matches for event in statuses(m)]
 
 
 def _attempt(event: MessageEvent[SmsStatus], data: SmsStatus, destination: bytes | None) -> Attempt:
