@@ -17,6 +17,7 @@ from uuid import UUID
 
 from pydantic import Field
 
+from libs.contracts.construction import quickly_made
 from libs.contracts.statuses import Status
 
 GatewayId = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$")]
@@ -39,6 +40,7 @@ class Priority(StrEnum):
     HIGH = "high"
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Recipient:
     """A person, as the upstream system names them; never a bare number, which would show in keys and logs."""
@@ -47,6 +49,7 @@ class Recipient:
     id: PersonId
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
     """What was asked for, the same in every leg. `number` is a positive integer below 2^53 for dialects with numeric ids."""
@@ -63,6 +66,7 @@ class Message:
     allow_unknown_number: bool = False
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Leg:
     """One way through the system: a new `cycle` for each resend by a person, a new `leg` each time the message comes back."""
@@ -72,6 +76,7 @@ class Leg:
     leg_at: datetime
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Reason:
     """Why: a stable code for programs, words for people. Never holds a number or a text."""
@@ -80,6 +85,7 @@ class Reason:
     words: str
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SmsRequested:
     """A message was accepted: it is durable from here on."""
@@ -92,6 +98,7 @@ class SmsRequested:
     custom_data: Mapping[str, Any] | None = None
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SmsReturned:
     """A message came back to the resolver to be thought about again, in the leg that this event opens.
@@ -113,6 +120,7 @@ class Encoding(StrEnum):
     UCS2 = "ucs2"
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SmsDispatch:
     """Send this message through this gateway: the resolver's decision for one leg. Reads as `queued` in the history."""
@@ -130,6 +138,7 @@ class SmsDispatch:
     decided_at: datetime
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SmsStatus:
     """What became of a message (`part` 0) or of one attempt of one of its parts.
@@ -169,6 +178,7 @@ class ReceiptState(StrEnum):
     REJECTED = "rejected"
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayReceipt:
     """A delivery receipt as a gateway gave it. `provider_id` is normalised as the gateway is configured."""
@@ -185,6 +195,7 @@ class GatewayReceipt:
     reference: int | None = None
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SmsInbound:
     """A mobile-originated message, undecoded: bytes in hex, data coding, and the joining fields as they came."""
@@ -203,6 +214,7 @@ class SmsInbound:
     sar_part: int | None = None
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContactChanged:
     """A person's contact data as of `changed_at`; an older change than what is stored is ignored. `deleted` leaves a tombstone."""
@@ -221,6 +233,7 @@ class CommandKind(StrEnum):
     CANCEL = "cancel"
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SmsCommand:
     """What a person asks about a message that is on its way. Names its cycle."""
@@ -237,6 +250,7 @@ class SmsCommand:
 D = TypeVar("D")
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageEvent(Generic[D]):
     """CloudEvents 1.0, structured mode, about one message: `subject` is the message id (UUIDv7)."""
@@ -252,6 +266,7 @@ class MessageEvent(Generic[D]):
     datacontenttype: Literal["application/json"] = "application/json"
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event(Generic[D]):
     """CloudEvents 1.0, structured mode, about anything else: `subject` names it (`client/17`)."""
@@ -269,7 +284,8 @@ class Event(Generic[D]):
 
 def event_id(*parts: object) -> str:
     """The id of an event from what makes it that event: repeats of one step get one id, so they are recognised everywhere."""
-    return blake2b("|".join(map(str, parts)).encode(), digest_size=16).hexdigest()
+    text = ("%s|" * len(parts) % parts)[:-1]  # half the time of a join
+    return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def person_key(tenant: str, recipient: Recipient) -> bytes:
