@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from libs.contracts.events import (
     Encoding,
@@ -24,8 +24,7 @@ from libs.contracts.events import (
 from libs.contracts.statuses import NEGATIVE_FINALS, RANK, UNSETTLED, Status
 
 
-@dataclass(slots=True)
-class Best:
+class Best(NamedTuple):
     """The greatest event seen for one place: by rank, then time, then event id."""
 
     status: Status
@@ -73,8 +72,7 @@ class LegFold:
     attempts: list[Attempt] = field(default_factory=lambda: list[Attempt]())
 
 
-@dataclass(slots=True)
-class Request:
+class Request(NamedTuple):
     """What was asked for, from the first leg's event."""
 
     number: int
