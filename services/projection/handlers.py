@@ -95,7 +95,8 @@ def sort_out(records: Iterable[Record]) -> Work:
     work = Work({}, set(), [], [])
     for key in sorted(by_message):
         of_message = by_message[key]
-        of_message.sort(key=_event_id)
+        if len(of_message) > 1:
+            of_message.sort(key=_event_id)
         personal: list[PersonalRow] = []
         for record in of_message:
             event = record.event
@@ -106,8 +107,9 @@ def sort_out(records: Iterable[Record]) -> Work:
                     personal.append(row)
                 if isinstance(data, SmsRequested) and data.leg.cycle == 1:
                     work.first_heard_of.add(key)
-        personal.sort(key=_leg)
-        work.personal.extend(personal)
+        if personal:
+            personal.sort(key=_leg)
+            work.personal.extend(personal)
         work.events[key] = [record.event for record in of_message]
     return work
 

@@ -10,7 +10,7 @@ message passes both on. An event's time is that of its cause, which its data has
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -36,19 +36,14 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """How an event is written: `fields` are paths into it, `time` is where its data has the envelope's."""
+    """How events with this data are written: `fields` are paths into them, `time` is where the data has the envelope's time."""
 
-    number: int
+    data: type
     event: type[AnyMessageEvent]
-    type: str
     time: str
     fields: tuple[str, ...]
     blanks: dict[str, Any]
     """What the event can't do without and the line does not have."""
-    values: Callable[[AnyMessageEvent], tuple[object, ...]] = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "values", attrgetter(*self.fields))
 
 
 _LEG = ("data.leg.cycle", "data.leg.leg", "data.leg.leg_at")
@@ -61,9 +56,8 @@ _NO_MESSAGE = {
     "data.message.valid_until": LEFT_OUT,
 }
 _REQUESTED = _Form(
-    1,
+    SmsRequested,
     MessageEvent[SmsRequested],
-    type_name(SmsRequested),
     "data.leg.leg_at",
     (
         *("source", "traceparent", *_PERSON_OF_MESSAGE, *_LEG),
@@ -74,17 +68,15 @@ _REQUESTED = _Form(
     {"data.message.text": ""},
 )
 _RETURNED = _Form(
-    2,
+    SmsReturned,
     MessageEvent[SmsReturned],
-    type_name(SmsReturned),
     "data.leg.leg_at",
     ("source", *_PERSON_OF_MESSAGE, *_LEG, "data.reason", "data.refused_part", "data.refused_try"),
     _NO_MESSAGE,
 )
 _DISPATCH = _Form(
-    3,
+    SmsDispatch,
     MessageEvent[SmsDispatch],
-    type_name(SmsDispatch),
     "data.decided_at",
     (
         *("source", *_PERSON_OF_MESSAGE, *_LEG),
@@ -93,9 +85,8 @@ _DISPATCH = _Form(
     {**_NO_MESSAGE, "data.phone": "", "data.person_name": None},
 )
 _STATUS = _Form(
-    4,
+    SmsStatus,
     MessageEvent[SmsStatus],
-    type_name(SmsStatus),
     "data.observed_at",
     (
         *("source", *_PERSON, *_LEG),
@@ -104,9 +95,10 @@ _STATUS = _Form(
     ),
     {},
 )
-_FORMS = (_REQUESTED, _RETURNED, _DISPATCH, _STATUS)
-_BY_DATA = {SmsRequested: _REQUESTED, SmsReturned: _RETURNED, SmsDispatch: _DISPATCH, SmsStatus: _STATUS}
-_BY_NUMBER = {form.number: form for form in _FORMS}
+_FORMS = {1: _REQUESTED, 2: _RETURNED, 3: _DISPATCH, 4: _STATUS}
+_WRITERS: dict[type, tuple[int, Callable[[AnyMessageEvent], tuple[object, ...]]]] = {
+    form.data: (number, attrgetter(*form.fields)) for number, form in _FORMS.items()
+}
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode: Callable[[bytes], list[Any]] = msgspec.msgpack.Decoder(list[Any]).decode
@@ -114,15 +106,15 @@ _decode: Callable[[bytes], list[Any]] = msgspec.msgpack.Decoder(list[Any]).decod
 
 def line_of(event: AnyMessageEvent, topic: str) -> Line:
     """What the journal keeps of an event."""
-    form = _BY_DATA[type(event.data)]
-    return Line(event.subject, event.id, topic, _encode((form.number, *form.values(event))))
+    number, values = _WRITERS[type(event.data)]
+    return Line(event.subject, event.id, topic, _encode((number, *values(event))))
 
 
 def event_of(line: Line) -> AnyMessageEvent:
     """The event that a line was made of, blank where it is left out. Raises KeyError or ValueError if it is none."""
     number, *values = _decode(line.body)
-    form = _BY_NUMBER[number]
-    event: dict[str, Any] = {"id": line.event_id, "type": form.type, "subject": line.message_id}
+    form = _FORMS[number]
+    event: dict[str, Any] = {"id": line.event_id, "type": type_name(form.data), "subject": line.message_id}
     for path, value in (*form.blanks.items(), *zip(form.fields, values, strict=False)):
         *holders, name = path.split(".")
         holder = event

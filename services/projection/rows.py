@@ -52,7 +52,7 @@ def message_row(message_id: UUID, fold: MessageFold, version: int) -> MessageRow
         fold.person,
         best.shown_status,
         leg.gateway,
-        tuple(map(storable, tags)),
+        tuple(map(storable, tags)) if tags else (),
         encode_fold(fold),
         version,
     )
@@ -93,5 +93,12 @@ def decode_fold(stored: bytes) -> MessageFold:
     """The fold again."""
     tenant, kind, person, request, legs = _decode(stored)
     return MessageFold(
-        tenant, kind, person, request, [LegFold(*leg, [Attempt(*a) for a in attempts]) for *leg, attempts in legs]
+        tenant,
+        kind,
+        person,
+        request,
+        [
+            LegFold(cycle, leg, parts, gateway, encoding, whole, [Attempt(*each) for each in attempts])
+            for cycle, leg, parts, gateway, encoding, whole, attempts in legs
+        ],
     )
