@@ -7,7 +7,8 @@
 
 Topics whose name ends in `.high` have a lane of their own, with the group `<group>.high`, which is never paced and never waits for a
 normal batch: the handler may run once per lane at the same time. In a normal lane small batches are spaced, 20 ms apart growing to 120 ms
-from 60 records up, because a batch's cost hardly depends on its size; a full batch is never followed by a pause.
+from 60 records up, because a batch's cost hardly depends on its size; a full batch is never followed by a pause, and `hurry` cuts
+one short.
 
 What a handler raises decides: a neighbour's absence (`errors.is_transient`) → the same batch again, with backoff, the partitions kept;
 anything else → the batch is halved, in order, until the record is found, and that goes to the dead letters.
@@ -147,6 +148,11 @@ class BatchConsumer:
         for lane in self._lanes:
             lane.start()
 
+    def hurry(self) -> None:
+        """Fetch again at once: somebody waits for what came in since the last batch was fetched."""
+        for lane in self._lanes:
+            lane.hurry()
+
     async def stop(self, budget_seconds: float = DRAIN_SECONDS) -> None:
         """Take nothing more, finish the batch in hand within the budget (seconds), commit, leave the group."""
         await asyncio.gather(*(lane.stop(budget_seconds) for lane in self._lanes))
@@ -178,6 +184,7 @@ class _Lane:
         self._idle = asyncio.Event()
         self._idle.set()
         self._give_up = asyncio.Event()
+        self._hurried = asyncio.Event()
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
         self._sizes = BATCH_SIZE.labels(name)
@@ -186,6 +193,9 @@ class _Lane:
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name=f"consumer {self._name}")
+
+    def hurry(self) -> None:
+        self._hurried.set()
 
     async def stop(self, budget_seconds: float) -> None:
         self._stopping = True
@@ -228,6 +238,7 @@ class _Lane:
 
     async def _once(self) -> None:
         timeout = _FETCH_TIMEOUT_HOLDING_MS if self._held else _FETCH_TIMEOUT_MS
+        self._hurried.clear()
         records = await self._stream.getmany(timeout_ms=timeout, max_records=self._max_records)
         started = time.monotonic()
         held = [record for record in self._held if record.epoch == self._stream.epoch]
@@ -252,7 +263,12 @@ class _Lane:
             self._seconds.observe(took)
             log.debug("consumer.batch", consumer=self._name, records=len(records), seconds=round(took, 4))
         if 0 < fetched < self._max_records:
-            await asyncio.sleep(max(0.0, self._pacing.seconds(fetched) - took))
+            await self._pause(max(0.0, self._pacing.seconds(fetched) - took))
+
+    async def _pause(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hurried.wait()
 
     async def _work(self, records: list[Record]) -> list[Record]:
         """Handle a batch; where the data is at fault, in halves, first half first. Answers what is held."""
