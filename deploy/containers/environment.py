@@ -31,6 +31,11 @@ def write(path: Path, given: Mapping[str, str] | None = None) -> None:
     path.write_text(filled(EXAMPLE.read_text(), given))
 
 
+def read(path: Path) -> dict[str, str]:
+    """The file's variables."""
+    return dict(re.findall(r"^([A-Z_]+)=(.*)$", path.read_text(), flags=re.MULTILINE))
+
+
 def main() -> None:
     try:
         write(ENVIRONMENT)

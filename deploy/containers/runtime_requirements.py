@@ -16,7 +16,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 WHOLE_LOCK = REPOSITORY / "requirements.lock"
 RUNTIME_LOCK = REPOSITORY / "requirements-runtime.lock"
 IMAGE = {"python_version": "3.11", "python_full_version": "3.11.2", "sys_platform": "linux", "platform_system": "Linux"}
-HEADER = "# The part of requirements.lock that the services need, written by deploy/containers/runtime_requirements.py.\n"
+HEADER = (
+    "# The part of requirements.lock that the services need, written by deploy/containers/runtime_requirements.py.\n"
+)
 
 
 def runtime_lock() -> str:
