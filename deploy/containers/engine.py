@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -34,7 +34,7 @@ class NoEngineError(Exception):
 
 
 @contextmanager
-def engine(say: Say) -> Iterator[Docker]:
+def engine(say: Say) -> Generator[Docker]:
     """An engine that answers. Raises `NoEngineError`, or `SetupError` if a package can't be installed."""
     given = docker.client({})
     if given and _answers(given):
@@ -61,7 +61,7 @@ def _install() -> None:
 
 
 @contextmanager
-def _services_stay_off() -> Iterator[None]:
+def _services_stay_off() -> Generator[None]:
     """Installed packages start no service meanwhile. A machine with a policy of its own keeps that."""
     if POLICY.exists():
         yield
@@ -75,7 +75,7 @@ def _services_stay_off() -> Iterator[None]:
 
 
 @contextmanager
-def _private_engine(say: Say) -> Iterator[Docker]:
+def _private_engine(say: Say) -> Generator[Docker]:
     directory = Path(tempfile.mkdtemp(prefix="postrider-engine-"))
     address = f"unix://{directory}/socket"
     with (directory / "log").open("wb") as log:

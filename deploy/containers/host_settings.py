@@ -6,7 +6,7 @@ CA certificates, apt's proxy, pip's index, Maven's settings. On a machine withou
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +18,7 @@ PROXIES = ("http_proxy", "https_proxy", "no_proxy")  # build arguments that ever
 
 
 @contextmanager
-def build_arguments() -> Iterator[list[str]]:
+def build_arguments() -> Generator[list[str]]:
     """Words for `docker build`, valid until the end of the block."""
     with TemporaryDirectory(prefix="postrider-build-") as directory:
         written = Path(directory)

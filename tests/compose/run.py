@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -27,8 +27,12 @@ BACK_WITHIN_SECONDS = 60.0
 VERSION = "test"
 
 
+def end(_number: int, _frame: object) -> None:
+    sys.exit("terminated")  # an exception, so that what was started is stopped
+
+
 def main() -> None:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that what was started is stopped
+    signal.signal(signal.SIGTERM, end)
     started = time.monotonic()
 
     def say(words: str) -> None:
@@ -51,7 +55,7 @@ def main() -> None:
 
 
 @contextlib.contextmanager
-def running(docker: Docker, say: Say) -> Iterator[Project]:
+def running(docker: Docker, say: Say) -> Generator[Project]:
     """The stack with the profile `demo`, healthy; nothing of it is left afterwards."""
     with TemporaryDirectory(prefix="postrider-compose-") as directory:
         project = Project.prepare(docker, Path(directory), VERSION)
