@@ -24,6 +24,7 @@ from deploy.local.prepare import apt_knows, run
 START_SECONDS = 60
 STOP_SECONDS = 90
 POLICY = Path("/usr/sbin/policy-rc.d")  # asked by packages whether their services may start
+KEY = Path("/etc/docker/key.json")  # older engines make it, wherever their data are
 _PR_SET_PDEATHSIG = 1
 
 Say = Callable[[str], None]
@@ -56,12 +57,12 @@ def _install() -> None:
     run("apt-get", "update", "-qq")
     compose = next((name for name in ("docker-compose-v2", "docker-compose") if apt_knows(name)), "docker-compose")
     also = [name for name in ("docker-cli", "docker-buildx") if apt_knows(name)]  # parts of docker.io in older releases
-    with _services_stay_off():
+    with services_stay_off():
         run("apt-get", "install", "-y", "-qq", "--no-install-recommends", "docker.io", compose, *also)
 
 
 @contextmanager
-def _services_stay_off() -> Generator[None]:
+def services_stay_off() -> Generator[None]:
     """Installed packages start no service meanwhile. A machine with a policy of its own keeps that."""
     if POLICY.exists():
         yield
@@ -78,10 +79,14 @@ def _services_stay_off() -> Generator[None]:
 def _private_engine(say: Say) -> Generator[Docker]:
     directory = Path(tempfile.mkdtemp(prefix="postrider-engine-"))
     address = f"unix://{directory}/socket"
+    configuration = directory / "daemon.json"
+    configuration.write_text("{}")
+    had_key = KEY.exists()
     with (directory / "log").open("wb") as log:
         daemon = subprocess.Popen(
             (
                 "dockerd",
+                f"--config-file={configuration}",  # not the machine's, which may contradict what follows
                 f"--data-root={directory}/data",
                 f"--exec-root={directory}/exec",
                 f"--pidfile={directory}/pid",
@@ -112,6 +117,8 @@ def _private_engine(say: Say) -> Generator[Docker]:
         yield own
     finally:
         _stop(daemon)
+        if not had_key:
+            KEY.unlink(missing_ok=True)
         shutil.rmtree(directory, ignore_errors=True)
 
 
