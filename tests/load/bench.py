@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
+import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -52,23 +54,24 @@ DIRECTORY = REPOSITORY / "docs" / "benchmarks"
 
 
 async def measure(names: Sequence[str], plan: Plan, output: Path | None) -> list[str]:
-    """Run these scenarios; give those that the API does not serve yet. A page is written as soon as it is there."""
-    not_served: list[str] = []
+    """Run these scenarios; give those that failed, after all others had their turn. A page is written as soon as it is there."""
+    failed: list[str] = []
     ground = Ground(plan, lambda line: print(line, flush=True))
     try:
         for name in sorted(names, key=[*SCENARIOS, PROFILE].index):
             print(f"\n=== {name}", flush=True)
             try:
-                found = await _pages(name, ground)
+                for file, page in (await _pages(name, ground)).items():
+                    _put(file, page, output)
             except NotServed as missing:
-                print(f"not served: {missing}", flush=True)
-                not_served.append(f"{name} ({missing})")
-                continue
-            for file, page in found.items():
-                _put(file, page, output)
+                print(f"{name}: not served: {missing}", flush=True)
+            except Exception:
+                traceback.print_exc()
+                failed.append(name)
+                await ground.close()  # who knows what state it is in
     finally:
         await ground.close()
-    return not_served
+    return failed
 
 
 async def _pages(name: str, ground: Ground) -> Pages:
@@ -103,8 +106,8 @@ def main() -> None:
     if unknown := set(names) - set(everything):
         parser.error(f"no such scenario: {', '.join(sorted(unknown))}; there are {', '.join(everything)}")
     output: Path | None = given.output or (None if given.quick else DIRECTORY)
-    for missing in asyncio.run(measure(names, QUICK if given.quick else Plan(), output)):
-        print(f"not served: {missing}")
+    if failed := asyncio.run(measure(names, QUICK if given.quick else Plan(), output)):
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

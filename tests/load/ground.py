@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +52,7 @@ class Ground:
         extra: Mapping[str, Mapping[str, str]] | None = None,
         *,
         warm: bool = True,
-    ) -> AsyncIterator[Place]:
+    ) -> AsyncGenerator[Place]:
         """A system of this configuration for one scenario, which ends the shared one."""
         await self.close()
         async with running_system(config, extra, self.say) as system:

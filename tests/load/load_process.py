@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -30,7 +30,7 @@ class LoadProcess:
 
 
 @asynccontextmanager
-async def load_processes(loads: Sequence[Load]) -> AsyncIterator[list[LoadProcess]]:
+async def load_processes(loads: Sequence[Load]) -> AsyncGenerator[list[LoadProcess]]:
     """A process for each load, ready to send; ended in any case."""
     started: list[asyncio.subprocess.Process] = []
     try:

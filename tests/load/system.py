@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -113,11 +113,18 @@ class System:
         )
 
     def arrivals(self, loads: Sequence[Load], last_entry: int) -> dict[int, float]:
-        """When the carrier read each message. It accepted each exactly once, or this fails."""
-        entries = [e for e in read_ledger(self.stack.directory / "carrier", last_entry) if e.accepted]
+        """When the carrier read each message from the default gateway. It accepted each exactly once, or this fails."""
+        system_id = self.stack.configuration.gateway(self.stack.configuration.default_gateway).system_id
+        entries = [
+            entry
+            for entry in read_ledger(self.stack.directory / "carrier", last_entry)
+            if entry.accepted and entry.system_id == system_id
+        ]
         arrived = {number_in(bytes.fromhex(entry.short_message)): entry.received_at / 1e6 for entry in entries}
         sent = {number for load in loads for number in load.work.numbers}
-        assert arrived.keys() == sent, f"{len(sent - arrived.keys())} messages never reached the carrier"
+        assert arrived.keys() == sent, (
+            f"{len(sent - arrived.keys())} messages never reached the carrier, {len(arrived.keys() - sent)} others did"
+        )
         assert len(entries) == len(sent), f"the carrier accepted {len(entries)} instead of {len(sent)} messages"
         return arrived
 
@@ -149,7 +156,7 @@ class System:
 
 
 @contextmanager
-def suspended(stack: Stack, names: Iterable[str]) -> Iterator[None]:
+def suspended(stack: Stack, names: Iterable[str]) -> Generator[None]:
     """These processes stand still within."""
     processes = [stack.process(name) for name in names]
     for process in processes:
@@ -166,7 +173,7 @@ async def running_system(
     config: Path = DEFAULT_CONFIG,
     extra: Mapping[str, Mapping[str, str]] | None = None,
     say: Callable[[str], None] = print,
-) -> AsyncIterator[System]:
+) -> AsyncGenerator[System]:
     """A system with nothing in it but clients; stopped and removed in the end."""
     with TemporaryDirectory(prefix="postrider-bench-") as name:
         directory = Path(name)

@@ -1,7 +1,7 @@
 """The load generator against a small server of its own."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -23,7 +23,7 @@ def request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -
 
 
 @asynccontextmanager
-async def server(handler: Handler) -> AsyncIterator[str]:
+async def server(handler: Handler) -> AsyncGenerator[str]:
     runner = web.ServerRunner(web.Server(handler, request_factory=request))
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -67,7 +67,7 @@ async def measure(ground: Ground) -> Page:
 
 
 @asynccontextmanager
-async def _slow_gateway() -> AsyncIterator[Path]:
+async def _slow_gateway() -> AsyncGenerator[Path]:
     """The default configuration and one more gateway, to the same carrier."""
     configuration = yaml.safe_load(DEFAULT_CONFIG.read_text())
     slow = {**configuration["gateways"][0], "id": SLOW, "systemId": SLOW, "segmentsPerSecond": 1}

@@ -10,7 +10,7 @@ from tests.load.ground import Ground
 from tests.load.report import Page, Table
 from tests.load.workload import Workload
 
-URGENT_PER_SECOND = 20
+URGENT_PER_SECOND = 100
 URGENT_SECONDS = 3
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -130,7 +130,7 @@ async def _samples(directory: Path, process: SupervisedProcess) -> Samples:
 
 
 @contextmanager
-def _statement_statistics() -> Iterator[None]:
+def _statement_statistics() -> Generator[None]:
     """PostgreSQL servers that start within count their statements."""
     before = dict(postgres.SETTINGS)
     postgres.SETTINGS.update(STATISTICS)
