@@ -30,8 +30,8 @@ scale: ## GATEWAY=demo REPLICAS=3: so many dispatcher processes for that gateway
 reset: setup ## forget what the local stack has stored
 	@$(PYTHON) -m deploy.local.reset
 
-bench: setup ## messages through the running system, timed; writes docs/benchmarks/
-	@$(PYTHON) -m tests.load.bench
+bench: setup ## speed on this machine; writes docs/benchmarks/ (SCENARIOS=single,growth,… PROFILE=1 QUICK=1)
+	@$(PYTHON) -m tests.load.bench $(SCENARIOS) $(if $(PROFILE),profile) $(if $(QUICK),--quick)
 
 images: setup ## the container images that docker-compose.yml names
 	@$(PYTHON) -m deploy.containers.images

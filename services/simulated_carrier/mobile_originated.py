@@ -10,6 +10,7 @@ from libs.smpp import tlv
 from libs.smpp.pdus import DeliverSm
 from libs.sms_text.parts import read_part
 from libs.sms_text.segments import ESM_CLASS_UDHI, segments
+from services.simulated_carrier.delivery import Delivery, delivery_of
 
 _PART_OCTETS: Final = 133  # 140 less a user data header of 7
 _MAX_PARTS: Final = 255
@@ -45,8 +46,8 @@ class MobileOriginated(BaseModel):
         return self
 
 
-def write_messages(message: MobileOriginated) -> list[DeliverSm]:
-    """The deliver_sm of each part. ValueError when the text needs more than 255 parts or can't be encoded."""
+def write_messages(message: MobileOriginated) -> list[Delivery]:
+    """A deliver_sm for each part. ValueError when the text needs more than 255 parts or can't be encoded."""
     if message.text is not None:
         pieces = segments(message.text, message.reference)
         octets = [read_part(piece.short_message, piece.esm_class).octets for piece in pieces]
@@ -60,7 +61,7 @@ def write_messages(message: MobileOriginated) -> list[DeliverSm]:
     return [_part(message, data_coding, part, number, len(octets)) for number, part in enumerate(octets, start=1)]
 
 
-def _part(message: MobileOriginated, data_coding: int, octets: bytes, number: int, total: int) -> DeliverSm:
+def _part(message: MobileOriginated, data_coding: int, octets: bytes, number: int, total: int) -> Delivery:
     esm_class = 0
     tlvs: dict[int, bytes] = {}
     reference = message.reference.to_bytes(2)
@@ -73,13 +74,15 @@ def _part(message: MobileOriginated, data_coding: int, octets: bytes, number: in
             tlv.SAR_TOTAL_SEGMENTS: bytes([total]),
             tlv.SAR_SEGMENT_SEQNUM: bytes([number]),
         }
-    return DeliverSm(
-        message.source,
-        message.destination,
-        octets,
-        esm_class=esm_class,
-        data_coding=data_coding,
-        tlvs=tlvs,
-        source_addr_ton=1,
-        source_addr_npi=1,
+    return delivery_of(
+        DeliverSm(
+            message.source,
+            message.destination,
+            octets,
+            esm_class=esm_class,
+            data_coding=data_coding,
+            tlvs=tlvs,
+            source_addr_ton=1,
+            source_addr_npi=1,
+        )
     )
