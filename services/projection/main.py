@@ -45,6 +45,7 @@ PACING = Pacing(floor=0.020, ceiling=0.600, full_at=2000)
 async def start(life: Lifecycle, settings: ProjectionSettings, gateways: tuple[str, ...]) -> None:
     """Internal HTTP first, so that waiting can be seen; the consumer last. The stop goes the other way."""
     kafka = settings.kafka_bootstrap_servers
+    life.young_objects = 50 * MAX_RECORDS  # about 40 are made for each
     api = ReadApi()
     await life.serve_ops(api.routes())
 
