@@ -3,7 +3,7 @@ from random import Random
 
 import pytest
 
-from libs.contracts.events import SmsDispatch, SmsStatus
+from libs.contracts.events import SmsCommand, SmsDispatch, SmsStatus
 from libs.contracts.fold import AnyMessageEvent, apply, new_fold
 from libs.contracts.statuses import Status
 from services.projection.journal import event_of, line_of
@@ -14,6 +14,8 @@ def blanked(event: AnyMessageEvent) -> AnyMessageEvent:
     data = event.data
     if isinstance(data, SmsStatus):
         return replace(event, data=replace(data, destination=None))
+    if isinstance(data, SmsCommand):
+        return event
     data = replace(data, message=replace(data.message, text=""))
     if isinstance(data, SmsDispatch):
         data = replace(data, phone="", person_name=None)
