@@ -63,6 +63,7 @@ def processes(around: Surroundings, configuration: Configuration) -> list[Proces
         projection(around),
         receipts(around),
         *(dispatcher(around, gateway.id, 1) for gateway in configuration.gateways),
+        scheduler(around),
         resolver(around),
         api_gateway(around),
     ]
@@ -109,6 +110,10 @@ def resolver(around: Surroundings) -> ProcessSpec:
     return _process(around, "resolver", "resolver")
 
 
+def scheduler(around: Surroundings) -> ProcessSpec:
+    return _process(around, "scheduler", "scheduler")
+
+
 def api_gateway(around: Surroundings) -> ProcessSpec:
     return _process(
         around,
@@ -128,7 +133,7 @@ def required_ports(ports: Ports, configuration: Configuration) -> list[tuple[int
         for variable in ("CARRIER_SMPP_PORT", "CARRIER_HTTP_PORT"):
             found.append((ports[variable], "the simulated carrier", variable))
     dispatchers = (dispatcher_name(gateway.id, 1) for gateway in configuration.gateways)
-    for name in ("projection", "receipts", *dispatchers, "resolver", "api-gateway"):
+    for name in ("projection", "receipts", *dispatchers, "scheduler", "resolver", "api-gateway"):
         found.append((ports.ops(name), f"the health of {name}", Ports.OPS_BASE))
     return found
 

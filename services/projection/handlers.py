@@ -14,7 +14,7 @@ from asyncpg import UniqueViolationError
 from libs.bus.consumer import Batch
 from libs.bus.errors import BadRecord
 from libs.bus.record import Record
-from libs.contracts.events import Reason, SmsRequested, SmsStatus
+from libs.contracts.events import Reason, SmsCommand, SmsRequested, SmsStatus
 from libs.contracts.fold import AnyMessageEvent, apply, new_fold
 from libs.contracts.message_ids import time_of
 from libs.service_kit.crash_points import crash_point
@@ -79,6 +79,8 @@ class Work(NamedTuple):
     personal: list[PersonalRow]
 
 
+_SAY_TENANT = (SmsStatus, SmsCommand)
+"""These have no message, but say themselves whose it is."""
 _type = attrgetter("event.type")
 _event_id = itemgetter(1)
 _leg = itemgetter(1, 2)
@@ -94,14 +96,13 @@ def sort_out(records: Iterable[Record]) -> Work:
     for record in records:
         event: AnyMessageEvent = record.event
         data = event.data
-        of_status = isinstance(data, SmsStatus)
-        key = (event.subject.int, data.tenant if of_status else data.message.tenant)
+        key = (event.subject.int, data.tenant if isinstance(data, _SAY_TENANT) else data.message.tenant)
         of_message = found.get(key)
         if of_message is None:
             of_message = found[key] = ([], [], [])
         of_message[0].append(event)
         of_message[1].append(line_of(event, record.source.topic))
-        if not of_status:
+        if not isinstance(data, _SAY_TENANT):
             if (row := personal_row(event.subject, data)) is not None:
                 of_message[2].append(row)
             if isinstance(data, SmsRequested) and data.leg.cycle == 1:

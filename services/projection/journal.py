@@ -18,7 +18,16 @@ from uuid import UUID
 
 import msgspec
 
-from libs.contracts.events import MessageEvent, SmsDispatch, SmsRequested, SmsReturned, SmsStatus, type_name
+from libs.contracts.events import (
+    MessageEvent,
+    SmsCommand,
+    SmsDeferred,
+    SmsDispatch,
+    SmsRequested,
+    SmsReturned,
+    SmsStatus,
+    type_name,
+)
 from libs.contracts.fold import AnyMessageEvent
 
 LEFT_OUT = datetime(1970, 1, 1, tzinfo=UTC)
@@ -63,7 +72,7 @@ _REQUESTED = _Form(
         *("source", "traceparent", *_PERSON_OF_MESSAGE, *_LEG),
         *("data.message.number", "data.message.accepted_at", "data.message.valid_until", "data.message.priority"),
         *("data.message.sender_id", "data.message.tags", "data.message.allow_unknown_number"),
-        *("data.requested_by", "data.custom_data"),
+        *("data.requested_by", "data.custom_data", "data.message.scheduled_at", "data.message.batch_id"),
     ),
     {"data.message.text": ""},
 )
@@ -95,7 +104,24 @@ _STATUS = _Form(
     ),
     {},
 )
-_FORMS = {1: _REQUESTED, 2: _RETURNED, 3: _DISPATCH, 4: _STATUS}
+_DEFERRED = _Form(
+    SmsDeferred,
+    MessageEvent[SmsDeferred],
+    "data.deferred_at",
+    (
+        *("source", *_PERSON_OF_MESSAGE, *_LEG),
+        *("data.due_at", "data.deferred_at", "data.reason", "data.refused_part", "data.refused_try"),
+    ),
+    _NO_MESSAGE,
+)
+_COMMAND = _Form(
+    SmsCommand,
+    MessageEvent[SmsCommand],
+    "data.asked_at",
+    ("source", *_PERSON, "data.kind", "data.cycle", "data.asked_at"),
+    {},
+)
+_FORMS = {1: _REQUESTED, 2: _RETURNED, 3: _DISPATCH, 4: _STATUS, 5: _DEFERRED, 6: _COMMAND}
 _WRITERS: dict[type, tuple[int, Callable[[AnyMessageEvent], tuple[object, ...]]]] = {
     form.data: (number, attrgetter(*form.fields)) for number, form in _FORMS.items()
 }

@@ -33,7 +33,9 @@ CONSUMED: Topics = (
     TopicFamily(r"^sms\.requested(\.high)?$", like=topics.REQUESTED),
     TopicFamily(topics.DISPATCH_PATTERN, like=topics.dispatch("any")),
     topics.RETURNED,
+    topics.DEFERRED,
     topics.STATUS,
+    topics.COMMANDS,
 )
 
 # Larger and slower batches than elsewhere: under load most of a message's events then fall into one, and its row is written once or twice.
@@ -61,7 +63,8 @@ async def start(life: Lifecycle, settings: ProjectionSettings, gateways: tuple[s
     )
     life.background("partitions", keep_partitions_ahead(writer, PARTITIONED))
     dispatch = (topics.dispatch(gateway, priority) for gateway in gateways for priority in Priority)
-    used = (topics.REQUESTED, topics.REQUESTED_HIGH, topics.RETURNED, topics.STATUS, *dispatch)
+    named = (topic for topic in CONSUMED if isinstance(topic, topics.Topic))
+    used = (topics.REQUESTED, topics.REQUESTED_HIGH, *named, *dispatch)
     await life.part("topics", lambda: ensure_topics(kafka, used))
     producer = Producer(kafka, client_id="projection")
     consumer = BatchConsumer(

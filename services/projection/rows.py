@@ -12,7 +12,8 @@ from uuid import UUID
 
 import msgspec
 
-from libs.contracts.events import Encoding, PersonKind, SmsDispatch, SmsRequested, SmsReturned
+from libs.contracts.asked import Asked
+from libs.contracts.events import Encoding, PersonKind, SmsDeferred, SmsDispatch, SmsRequested, SmsReturned
 from libs.contracts.fold import Attempt, Best, LegFold, MessageFold, Request, shown
 
 
@@ -58,7 +59,7 @@ def message_row(message_id: UUID, fold: MessageFold, version: int) -> MessageRow
     )
 
 
-def personal_row(message_id: UUID, data: SmsRequested | SmsReturned | SmsDispatch) -> PersonalRow | None:
+def personal_row(message_id: UUID, data: SmsRequested | SmsReturned | SmsDeferred | SmsDispatch) -> PersonalRow | None:
     """What an event says of a person, if it is the event that says it first."""
     if isinstance(data, SmsRequested):
         return PersonalRow(message_id, 0, 0, None, None, storable(data.message.text))
@@ -75,30 +76,32 @@ def storable(text: str) -> str:
 
 # A fold is stored as arrays without field names: half the size, and read four times as fast. New fields go to the end and have a default.
 _Attempt = tuple[int, int, Best, bool, bool, bool, datetime | None, str | None]
-_Leg = tuple[int, int, int, str | None, Encoding | None, Best | None, list[_Attempt]]
+_Leg = tuple[int, int, int, str | None, Encoding | None, Best | None, list[_Attempt], datetime | None]
 _attempt = attrgetter("part", "try_number", "best", "accepted", "doubted", "refused", "submitted_at", "provider_id")
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[str, PersonKind, str, Request | None, list[_Leg]]).decode
+_decode = msgspec.msgpack.Decoder(tuple[str, PersonKind, str, Request | None, list[_Leg], list[Asked]]).decode
 
 
 def encode_fold(fold: MessageFold) -> bytes:
     """The fold as `messages` keeps it."""
     legs = [
-        (g.cycle, g.leg, g.parts, g.gateway, g.encoding, g.whole, [_attempt(a) for a in g.attempts]) for g in fold.legs
+        (g.cycle, g.leg, g.parts, g.gateway, g.encoding, g.whole, [_attempt(a) for a in g.attempts], g.due_at)
+        for g in fold.legs
     ]
-    return _encode((fold.tenant, fold.kind, fold.person, fold.request, legs))
+    return _encode((fold.tenant, fold.kind, fold.person, fold.request, legs, fold.asked))
 
 
 def decode_fold(stored: bytes) -> MessageFold:
     """The fold again."""
-    tenant, kind, person, request, legs = _decode(stored)
+    tenant, kind, person, request, legs, asked = _decode(stored)
     return MessageFold(
         tenant,
         kind,
         person,
         request,
         [
-            LegFold(cycle, leg, parts, gateway, encoding, whole, [Attempt(*each) for each in attempts])
-            for cycle, leg, parts, gateway, encoding, whole, attempts in legs
+            LegFold(cycle, leg, parts, gateway, encoding, whole, [Attempt(*each) for each in attempts], due_at)
+            for cycle, leg, parts, gateway, encoding, whole, attempts, due_at in legs
         ],
+        asked,
     )

@@ -4,7 +4,7 @@ from random import Random
 import msgspec
 import pytest
 
-from libs.contracts.events import Message, SmsDispatch, SmsRequested, SmsStatus
+from libs.contracts.events import Message, SmsCommand, SmsDispatch, SmsRequested, SmsStatus
 from libs.contracts.fold import AnyMessageEvent, apply, new_fold
 from libs.contracts.statuses import Status
 from services.projection.journal import LEFT_OUT, event_of, line_of
@@ -19,6 +19,8 @@ def blanked(event: AnyMessageEvent) -> AnyMessageEvent:
     event = replace(event, traceparent=None)
     if isinstance(data, SmsStatus):
         return replace(event, data=replace(data, destination=None))
+    if isinstance(data, SmsCommand):
+        return event
     m = data.message
     message = Message(
         tenant=m.tenant, recipient=m.recipient, number=0, text="", accepted_at=LEFT_OUT, valid_until=LEFT_OUT
