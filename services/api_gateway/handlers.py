@@ -14,7 +14,16 @@ from pydantic import TypeAdapter
 
 from libs.bus.tracing import child_of
 from libs.contracts.events import PersonKind
-from libs.contracts.http import MAX_SEGMENTS, PERSON_PATHS, PersonId, PersonIn, SendSms, SmsQuery
+from libs.contracts.http import (
+    MAX_SEGMENTS,
+    PERSON_PATHS,
+    ApiModel,
+    InboundQuery,
+    PersonId,
+    PersonIn,
+    SendSms,
+    SmsQuery,
+)
 from libs.sms_text.segments import count_segments
 from services.api_gateway.accepting import Accepter
 from services.api_gateway.calls import Call, parse
@@ -38,6 +47,7 @@ class Services:
     accepter: Accepter
     resolver: Upstream
     projection: Upstream
+    inbound: Upstream
     default_validity: timedelta
     openapi: bytes
     asyncapi: bytes
@@ -66,8 +76,15 @@ async def get_sms(services: Services, call: Call) -> web.StreamResponse:
 
 
 async def list_sms(services: Services, call: Call) -> web.StreamResponse:
-    query = call.query(SmsQuery).model_dump(mode="json", by_alias=True, exclude_none=True, exclude_unset=True)
-    return await services.projection.forward(call, "sms", query={name: str(value) for name, value in query.items()})
+    return await services.projection.forward(call, "sms", query=_filters(call, SmsQuery))
+
+
+async def list_inbound(services: Services, call: Call) -> web.StreamResponse:
+    return await services.inbound.forward(call, "inbound", query=_filters(call, InboundQuery))
+
+
+async def get_inbound(services: Services, call: Call) -> web.StreamResponse:
+    return await services.inbound.forward(call, "inbound", str(call.parameter("id", _message_id)))
 
 
 async def put_person(services: Services, call: Call, *, kind: PersonKind) -> web.StreamResponse:
@@ -91,6 +108,12 @@ async def get_openapi(services: Services, _: Call) -> web.Response:
 
 async def get_asyncapi(services: Services, _: Call) -> web.Response:
     return web.Response(body=services.asyncapi, content_type="application/json")
+
+
+def _filters(call: Call, model: type[ApiModel]) -> dict[str, str]:
+    """The query as it was given, checked."""
+    query = call.query(model).model_dump(mode="json", by_alias=True, exclude_none=True, exclude_unset=True)
+    return {name: str(value) for name, value in query.items()}
 
 
 def _idempotency_key(call: Call) -> str | None:
