@@ -1,6 +1,6 @@
 PYTHON := .venv/bin/python
 
-.PHONY: setup run test test-compose lint fmt scale reset bench images
+.PHONY: setup run test test-compose lint fmt scale reset bench images dead-letters
 
 setup: ## what the machine lacks, the virtual environment, Kafka's jars
 	@deploy/local/setup
@@ -26,6 +26,10 @@ fmt: setup ## put the code into the style that lint wants
 
 scale: ## GATEWAY=demo REPLICAS=3: so many dispatcher processes for that gateway, while everything runs
 	@$(PYTHON) -m deploy.local.control scale $(GATEWAY) $(REPLICAS)
+
+dead-letters: export TOPIC REASON REPLAY FORCE
+dead-letters: ## [TOPIC=…] [REASON=…]: what could not be handled, and why; REPLAY=<id> or REPLAY=all sends it back, FORCE=1 once more
+	@$(PYTHON) -m deploy.dead_letters
 
 reset: setup ## forget what the local stack has stored
 	@$(PYTHON) -m deploy.local.reset

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 
 from libs.bus.consumer import Batch
 from libs.contracts.events import MessageEvent, SmsCommand
 from libs.storage.database import Pool
+from libs.storage.retention import delete_old
 
 
 def mark_messages(pool: Pool) -> Callable[[Batch], Awaitable[None]]:
@@ -27,3 +29,13 @@ def mark_messages(pool: Pool) -> Callable[[Batch], Awaitable[None]]:
         )
 
     return handle
+
+
+async def forget_marks(pool: Pool, before: datetime) -> None:
+    """Delete the marks that were asked for before a moment."""
+    await delete_old(
+        pool,
+        "marks",
+        "DELETE FROM marks WHERE ctid = ANY (ARRAY(SELECT ctid FROM marks WHERE asked_at < $1 LIMIT $2))",
+        before,
+    )

@@ -18,7 +18,7 @@ from libs.service_kit.config_file import ConfigFileError, load_configuration
 from libs.service_kit.lifecycle import Lifecycle, run_service
 from libs.service_kit.settings import load_settings
 from libs.storage.database import Pool, open_database
-from libs.storage.partitions import keep_partitions_ahead
+from libs.storage.retention import keep_partitions
 from services.projection import queries
 from services.projection.arrivals import Arrivals
 from services.projection.handlers import handle
@@ -61,7 +61,7 @@ async def start(life: Lifecycle, settings: ProjectionSettings, gateways: tuple[s
     readers = await life.part(
         "postgres for reads", lambda: open_pool(reading, queries.PARAMETERS), lambda pool: pool.close()
     )
-    life.background("partitions", keep_partitions_ahead(writer, PARTITIONED))
+    life.background("partitions", keep_partitions(writer, PARTITIONED, settings.projection_keep_days))
     dispatch = (topics.dispatch(gateway, priority) for gateway in gateways for priority in Priority)
     named = (topic for topic in CONSUMED if isinstance(topic, topics.Topic))
     used = (topics.REQUESTED, topics.REQUESTED_HIGH, *named, *dispatch)
