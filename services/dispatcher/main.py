@@ -56,6 +56,7 @@ def main() -> None:
             topics.RECEIPTS,
             topics.INBOUND,
             topics.COMMANDS,
+            topics.DEFERRED,
         )
         await life.part("topics", lambda: ensure_topics(servers, used))
         producer = Producer(servers, f"dispatcher.{gateway.id}")

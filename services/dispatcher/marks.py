@@ -19,8 +19,11 @@ def mark_messages(pool: Pool) -> Callable[[Batch], Awaitable[None]]:
         await pool.execute(
             """
             INSERT INTO marks (message_id, cycle, kind, asked_at)
-            SELECT * FROM unnest($1::uuid[], $2::smallint[], $3::text[], $4::timestamptz[])
-            ON CONFLICT DO NOTHING
+            SELECT message_id, cycle, kind, max(asked_at)
+              FROM unnest($1::uuid[], $2::smallint[], $3::text[], $4::timestamptz[]) AS asked (message_id, cycle, kind, asked_at)
+             GROUP BY message_id, cycle, kind ORDER BY message_id, cycle, kind
+            ON CONFLICT (message_id, cycle, kind) DO UPDATE SET asked_at = EXCLUDED.asked_at
+             WHERE marks.asked_at < EXCLUDED.asked_at
             """,
             [c.subject for c in commands],
             [c.data.cycle for c in commands],
