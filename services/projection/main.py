@@ -38,10 +38,10 @@ CONSUMED: Topics = (
     topics.COMMANDS,
 )
 
-# Larger and slower batches than elsewhere: under load most of a message's events then fall into one, and its row is written once or twice.
+# Larger and slower batches than elsewhere: under load most of a message's events then fall into one, so its row is written less often.
 # A read that waits for a message cuts the pause short; no status is shown later than a second after it is known.
-MAX_RECORDS = 6000
-PACING = Pacing(floor=0.020, ceiling=0.600, full_at=2000)
+MAX_RECORDS = 4000
+PACING = Pacing(floor=0.020, ceiling=0.500, full_at=2000)
 
 
 async def start(life: Lifecycle, settings: ProjectionSettings, gateways: tuple[str, ...]) -> None:
