@@ -1,6 +1,6 @@
 PYTHON := .venv/bin/python
 
-.PHONY: setup run test lint fmt scale reset bench
+.PHONY: setup run test test-compose lint fmt scale reset bench images
 
 setup: ## what the machine lacks, the virtual environment, Kafka's jars
 	@deploy/local/setup
@@ -10,6 +10,9 @@ run: setup ## everything on this machine, until Ctrl-C
 
 test: setup ## all tests
 	@$(PYTHON) -m pytest
+
+test-compose: setup ## the containers: built, started, sent through, killed, taken down; installs an engine where none runs
+	@$(PYTHON) -m tests.compose.run
 
 lint: setup ## style, types, and which room may import which
 	.venv/bin/ruff check
@@ -29,3 +32,6 @@ reset: setup ## forget what the local stack has stored
 
 bench: setup ## messages through the running system, timed; writes docs/benchmarks/
 	@$(PYTHON) -m tests.load.bench
+
+images: setup ## the container images that docker-compose.yml names
+	@$(PYTHON) -m deploy.containers.images

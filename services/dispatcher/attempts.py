@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
@@ -65,25 +65,21 @@ class Attempt:
     reason_words: str | None = None
 
 
-@dataclass(slots=True)
 class LegState:
     """One leg in the hands of this instance: the record, its places in the topic, and the attempts known so far."""
 
-    event: MessageEvent[SmsDispatch]
-    places: list[object]
-    attempts: list[Attempt] = field(default_factory=lambda: list[Attempt]())
-    contents: Sequence[bytes] = ()
-    finished: bool = False
-    queued: bool = False
+    __slots__ = ("attempts", "event", "held", "key", "parts", "places", "queued")
 
-    @property
-    def key(self) -> LegKey:
-        leg = self.event.data.leg
-        return LegKey(self.event.subject, leg.cycle, leg.leg)
-
-    @property
-    def parts(self) -> int:
-        return self.event.data.segments
+    def __init__(self, event: MessageEvent[SmsDispatch], places: list[object]) -> None:
+        data = event.data
+        self.event = event
+        self.places = places
+        self.key = LegKey(event.subject, data.leg.cycle, data.leg.leg)
+        self.parts = data.segments
+        self.attempts: list[Attempt] = []
+        self.held = False
+        """Whether it is in this instance's hands: not done, and not given back in a rebalance. The board's to say."""
+        self.queued = False
 
     def attempt(self, part: int, try_number: int) -> Attempt | None:
         return next((a for a in self.attempts if a.part == part and a.try_number == try_number), None)
@@ -100,6 +96,9 @@ def newest(leg: LegState, part: int) -> Attempt | None:
 
 def is_concluded(leg: LegState) -> bool:
     """Whether the leg's record is done with: nothing is under way, and nothing will be claimed any more."""
+    if leg.parts == 1 and len(leg.attempts) == 1:  # most legs
+        outcome = leg.attempts[0].outcome
+        return outcome is not None and outcome not in AGAIN
     if any(a.outcome is None for a in leg.attempts):
         return False
     return not next_tries(leg)
@@ -107,6 +106,8 @@ def is_concluded(leg: LegState) -> bool:
 
 def next_tries(leg: LegState) -> list[tuple[int, int]]:
     """The (part, try) that should be claimed next."""
+    if not leg.attempts:
+        return [(part, 1) for part in range(1, leg.parts + 1)]
     if any(a.outcome in CLOSING for a in leg.attempts):
         return []
     asks: list[tuple[int, int]] = []

@@ -162,20 +162,20 @@ class Sender:
             verdicts = await self._until_answered(claim)
         finally:
             self._claim_open = False
-        answered: set[tuple[LegKey, int]] = set()
         granted: list[Sent] = []
         unknown: dict[LegKey, LegState] = {}
+        owner = self._lease.instance
         for verdict in verdicts:
-            ask = verdict.ask
-            answered.add((ask.leg.key, ask.part))
+            ask, leg = verdict.ask, verdict.ask.leg
             if verdict.letter == "G":
-                attempt = Attempt(ask.part, ask.try_number, self._lease.instance, ours=True)
-                ask.leg.attempts.append(attempt)
-                granted.append(Sent(ask.leg, attempt, ask.reference, claim.sent_at + verdict.leave_seconds))
+                attempt = Attempt(ask.part, ask.try_number, owner, ours=True)
+                leg.attempts.append(attempt)
+                granted.append(Sent(leg, attempt, ask.reference, claim.sent_at + verdict.leave_seconds))
             else:  # the claim wrote a row that ends the leg, or found rows that were not known
-                unknown[ask.leg.key] = ask.leg
-        rest = {ask.leg.key: ask.leg for ask in claim.asks if (ask.leg.key, ask.part) not in answered}
-        if rest:
+                unknown[leg.key] = leg
+        if len(verdicts) < len(claim.asks):
+            answered = {id(verdict.ask) for verdict in verdicts}
+            rest = {ask.leg.key: ask.leg for ask in claim.asks if id(ask) not in answered}
             self._board.queue_first(rest.values())
             self._not_before = self._loop.time() + NOTHING_GRANTED_SECONDS
         if unknown:
@@ -184,10 +184,15 @@ class Sender:
             return
         CLAIMED.labels(self._gateway.id).inc(len(granted))
         self._unanswered.update(granted)
+        soon = self._loop.time() + TOGETHER_SECONDS
+        due: list[Sent] = []
         for sent in granted:
-            heapq.heappush(self._scheduled, (sent.leaves_at, next(self._order), sent))
+            if sent.leaves_at <= soon:
+                due.append(sent)
+            else:
+                heapq.heappush(self._scheduled, (sent.leaves_at, next(self._order), sent))
         crash_point("dispatcher.claim-write")
-        self._send_due()
+        self._send_due(due)
 
     async def _until_answered(self, claim: Claim) -> list[ClaimVerdict]:
         """A claim is repeated until it is answered: it may have been granted although the answer was lost."""
@@ -210,13 +215,13 @@ class Sender:
                 self._lease.renewed(sent_at)
                 return verdicts
 
-    def _send_due(self) -> None:
+    def _send_due(self, due_already: Sequence[Sent] = ()) -> None:
         """Write what is due; at most one timer waits for the rest."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         now = self._loop.time()
-        due: list[Sent] = []
+        due = list(due_already)
         while self._scheduled and self._scheduled[0][0] <= now + TOGETHER_SECONDS:
             due.append(heapq.heappop(self._scheduled)[2])
         if self._scheduled:
@@ -224,8 +229,9 @@ class Sender:
         if not self._lease.valid:
             self._not_sent(due, "the lease is over")
             return
-        self._not_sent([sent for sent in due if now > sent.leaves_at + LATE_SECONDS], "its moment had passed")
-        timely = [sent for sent in due if now <= sent.leaves_at + LATE_SECONDS]
+        latest = now - LATE_SECONDS
+        self._not_sent([sent for sent in due if sent.leaves_at < latest], "its moment had passed")
+        timely = [sent for sent in due if sent.leaves_at >= latest]
         if timely:
             self._driver.submit([_submission(sent) for sent in timely])
 
@@ -236,11 +242,6 @@ class Sender:
 
 
 def _submission(sent: Sent) -> Submission:
-    attempt = sent.attempt
-    return Submission(
-        sent,
-        sent.leg.event.data,
-        attempt.part,
-        sent.reference,
-        attempt_reference(sent.leg, attempt.part, attempt.try_number),
-    )
+    leg, attempt = sent.leg, sent.attempt
+    reference = attempt_reference(leg, attempt.part, attempt.try_number)
+    return Submission(sent, leg.event.data, attempt.part, sent.reference, reference)

@@ -38,9 +38,10 @@ CONSUMED: Topics = (
     topics.COMMANDS,
 )
 
-# Larger and slower batches than elsewhere: under load most of a message's events then fall into one, and its row is written once.
-MAX_RECORDS = 4000
-PACING = Pacing(floor=0.020, ceiling=0.250, full_at=1000)
+# Larger and slower batches than elsewhere: under load most of a message's events then fall into one, and its row is written once or twice.
+# A read that waits for a message cuts the pause short; no status is shown later than a second after it is known.
+MAX_RECORDS = 6000
+PACING = Pacing(floor=0.020, ceiling=0.600, full_at=2000)
 
 
 async def start(life: Lifecycle, settings: ProjectionSettings, gateways: tuple[str, ...]) -> None:
@@ -62,25 +63,25 @@ async def start(life: Lifecycle, settings: ProjectionSettings, gateways: tuple[s
     life.background("partitions", keep_partitions_ahead(writer, PARTITIONED))
     dispatch = (topics.dispatch(gateway, priority) for gateway in gateways for priority in Priority)
     named = (topic for topic in CONSUMED if isinstance(topic, topics.Topic))
-    await life.part(
-        "topics", lambda: ensure_topics(kafka, (topics.REQUESTED, topics.REQUESTED_HIGH, *named, *dispatch))
-    )
-    arrivals = Arrivals(kafka, readers)
-    await life.part("kafka for reads", arrivals.start, lambda _: arrivals.stop())
-    api.outbox = Outbox(readers, arrivals, settings.projection_wait_seconds, settings.projection_read_seconds)
+    used = (topics.REQUESTED, topics.REQUESTED_HIGH, *named, *dispatch)
+    await life.part("topics", lambda: ensure_topics(kafka, used))
     producer = Producer(kafka, client_id="projection")
-    await life.part("kafka", producer.start, lambda _: producer.stop())
-    handler = partial(handle, pool=writer, recent=RecentFolds(settings.projection_recent_folds))
     consumer = BatchConsumer(
         kafka,
         "projection",
         CONSUMED,
-        handler,
+        partial(handle, pool=writer, recent=RecentFolds(settings.projection_recent_folds)),
         producer,
         max_records=MAX_RECORDS,
         pacing=PACING,
         open_source=source_on(writer),
     )
+    arrivals = Arrivals(kafka, readers)
+    await life.part("kafka for reads", arrivals.start, lambda _: arrivals.stop())
+    api.outbox = Outbox(
+        readers, arrivals, consumer.hurry, settings.projection_wait_seconds, settings.projection_read_seconds
+    )
+    await life.part("kafka", producer.start, lambda _: producer.stop())
     life.ready_when("consumer", lambda: None if consumer.ready else consumer.state)
     await life.part("consumer", consumer.start, lambda _: consumer.stop(settings.drain_budget_seconds))
 

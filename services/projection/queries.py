@@ -29,7 +29,7 @@ young partition, the planner would rather read and sort all of a tenant's messag
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _ONE = "SELECT fold FROM messages WHERE tenant = $1 AND message_id = $2"
-_JOURNAL = "SELECT message_id, event_id, type, topic, body FROM events WHERE message_id = $1"
+_JOURNAL = "SELECT message_id, event_id, topic, body FROM events WHERE message_id = $1"
 _PERSONAL = "SELECT message_id, cycle, leg, phone, person_name, text FROM personal WHERE message_id = ANY($1)"
 # Each id found in the index on numbers is looked up by itself, newest first, so that the first ones that fit end the query.
 _SENT_TO = """
@@ -52,7 +52,7 @@ async def find(pool: Pool, tenant: str, message_id: UUID, seconds: float) -> Sms
             return None
         personal = await _personal(connection, [message_id], seconds)
         journal = await connection.fetch(_JOURNAL, message_id, timeout=seconds)
-    lines = (Line(r["message_id"], r["event_id"].hex, r["type"], r["topic"], r["body"]) for r in journal)
+    lines = (Line(r["message_id"], r["event_id"].hex, r["topic"], r["body"]) for r in journal)
     return answers.with_history(answers.sms(message_id, decode_fold(fold), personal[message_id]), lines)
 
 

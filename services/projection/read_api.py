@@ -31,6 +31,8 @@ class Outbox:
 
     pool: Pool
     arrivals: Arrivals
+    hurry: Callable[[], None]
+    """Called while a read waits for the fold."""
     wait_seconds: float
     read_seconds: float
 
@@ -100,6 +102,7 @@ async def _await_arrival(outbox: Outbox, tenant: str, message_id: UUID) -> SmsWi
             raise _unknown()
         if loop.time() >= until:
             raise _RequestError(503, "No such message is known yet", detail="The outbox is behind: ask again")
+        outbox.hurry()
         await asyncio.sleep(POLL_SECONDS)
 
 

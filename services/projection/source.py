@@ -26,6 +26,8 @@ POOL_SECONDS = 5.0
 class StoredOffsetsSource(KafkaSource):
     """See the top of this file. A partition that nothing is stored of is read from its beginning."""
 
+    max_partition_fetch_bytes = 1024 * 1024  # of many partitions: every topic's
+
     def __init__(
         self,
         bootstrap_servers: str,

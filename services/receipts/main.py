@@ -15,6 +15,7 @@ from libs.storage.database import Pool, open_database
 from services.receipts.handlers import handle
 from services.receipts.parked_api import ParkedApi
 from services.receipts.settings import ReceiptsSettings
+from services.receipts.statuses import SOURCE
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 CONSUMED = (topics.STATUS, topics.RECEIPTS)
@@ -36,7 +37,7 @@ async def start(life: Lifecycle, settings: ReceiptsSettings) -> None:
     producer = Producer(kafka, client_id="receipts")
     await life.part("kafka", producer.start, lambda _: producer.stop())
     handler = partial(handle, pool=pool, publisher=producer, destination_key=settings.destination_key)
-    consumer = BatchConsumer(kafka, "receipts", CONSUMED, handler, producer)
+    consumer = BatchConsumer(kafka, "receipts", CONSUMED, handler, producer, own_source=SOURCE)
     life.ready_when("consumer", lambda: None if consumer.ready else consumer.state)
     await life.part("consumer", consumer.start, lambda _: consumer.stop(settings.drain_budget_seconds))
 

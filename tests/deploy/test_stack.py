@@ -118,7 +118,7 @@ async def test_a_part_that_does_not_start_stops_the_others(fake_services: None, 
 
 async def test_a_mistake_in_the_configuration_is_told_with_its_line(tmp_path: Path) -> None:
     config = tmp_path / "my.yaml"
-    config.write_text(DEFAULT_CONFIG.read_text().replace("window: 100", "window: many"))
+    config.write_text(DEFAULT_CONFIG.read_text().replace("window: 500", "window: many"))
     line = next(n for n, text in enumerate(config.read_text().splitlines(), 1) if "window: many" in text)
     with pytest.raises(ConfigFileError, match=rf"my\.yaml:{line}: gateways.*window"):
         await make_stack(tmp_path, [], config=config).start()

@@ -71,12 +71,13 @@ CREATE TABLE late_events (
 -- validity (statements that begin before the lock is held would see too old a picture), and insert the attempts.
 -- Times: p_age_us is how long ago the caller first sent this claim; leave_us counts from that moment, so that a repeat says the same.
 -- p_interval_us is the gateway's microseconds per segment, 0 = unlimited. p_known is how many attempts of the leg the caller knows of.
+-- p_part to p_reference are null when every part asked for is the first try of its leg's single part.
 -- Verdicts: G granted, C cancelled, X expired (both take the attempt's row), K the leg holds something the caller does not know;
--- an asked part without a verdict was not granted now. A single L: the lease is over.
+-- an asked part without a verdict was not granted now. A single row with ord 0 speaks for all of them: G granted, L the lease is over.
 CREATE FUNCTION claim(
     p_instance uuid, p_claim bigint, p_repeat boolean, p_gateway text, p_interval_us bigint, p_age_us bigint,
-    p_leg_at timestamptz[], p_message uuid[], p_cycle smallint[], p_leg smallint[], p_part smallint[], p_try smallint[],
-    p_first boolean[], p_known smallint[], p_valid_until timestamptz[], p_reference int[]
+    p_leg_at timestamptz[], p_message uuid[], p_cycle smallint[], p_leg smallint[], p_valid_until timestamptz[],
+    p_part smallint[], p_try smallint[], p_first boolean[], p_known smallint[], p_reference int[]
 ) RETURNS TABLE (ord int, verdict "char", leave_us bigint)
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -86,12 +87,21 @@ DECLARE
     v_step    interval := p_interval_us * interval '1 microsecond';
     v_horizon interval := interval '250 milliseconds';
     v_room    bigint := cardinality(p_message);
+    v_plain   boolean := p_part IS NULL;
     v_marks   boolean;
+    v_granted bigint;
 BEGIN
     UPDATE instances SET beat = beat + 1 WHERE instance = p_instance AND NOT dead;
     v_alive := FOUND;
     SELECT r.next_at INTO STRICT v_next FROM rates r WHERE r.gateway = p_gateway FOR UPDATE;
     v_now := clock_timestamp();
+    IF v_plain THEN
+        p_part := array_fill(1::smallint, ARRAY[cardinality(p_message)]);
+        p_try := p_part;
+        p_first := array_fill(true, ARRAY[cardinality(p_message)]);
+        p_known := array_fill(0::smallint, ARRAY[cardinality(p_message)]);
+        p_reference := array_fill(0, ARRAY[cardinality(p_message)]);
+    END IF;
 
     IF p_repeat THEN
         RETURN QUERY
@@ -122,6 +132,32 @@ BEGIN
     END IF;
     v_marks := EXISTS (SELECT FROM marks);
 
+    IF v_plain AND p_interval_us = 0 THEN
+        -- Nothing to look up or to count: whatever else such a leg holds, it holds the row of this try, and the key refuses a second.
+        WITH taken AS (
+            INSERT INTO attempts AS a (leg_at, message_id, cycle, leg, part, try, owner, claim, reference, allowed_at, outcome, observed_at)
+            SELECT j.leg_at, j.message_id, j.cycle, j.leg, 1, 1, p_instance, p_claim, 0, v_now,
+                   j.said, CASE WHEN j.said IS NOT NULL THEN v_now END
+              FROM (SELECT u.*, CASE
+                               WHEN v_marks AND EXISTS (
+                                    SELECT FROM marks m WHERE m.message_id = u.message_id AND m.cycle = u.cycle AND m.kind = 'cancel') THEN 'C'
+                               WHEN u.valid_until <= v_now THEN 'X' END::"char" AS said
+                      FROM unnest(p_leg_at, p_message, p_cycle, p_leg, p_valid_until) AS u (leg_at, message_id, cycle, leg, valid_until)) j
+            ON CONFLICT DO NOTHING
+            RETURNING a.outcome
+        )
+        SELECT count(*) FILTER (WHERE t.outcome IS NULL) INTO v_granted FROM taken t;
+        IF v_granted = cardinality(p_message) THEN
+            RETURN QUERY SELECT 0, 'G'::"char", p_age_us;
+            RETURN;
+        END IF;
+        RETURN QUERY
+            SELECT u.ord::int, CASE WHEN a.owner = p_instance AND a.claim = p_claim THEN coalesce(a.outcome, 'G') ELSE 'K' END, p_age_us
+              FROM unnest(p_leg_at, p_message, p_cycle, p_leg) WITH ORDINALITY AS u (leg_at, message_id, cycle, leg, ord)
+              LEFT JOIN attempts a ON a.leg_at = u.leg_at AND a.message_id = u.message_id AND a.cycle = u.cycle AND a.leg = u.leg
+                                  AND a.part = 1 AND a.try = 1;
+        RETURN;
+    END IF;
     RETURN QUERY
     WITH asked AS (
         SELECT u.*, e.known AS known_here, e.closed, e.open
