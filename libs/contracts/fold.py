@@ -6,16 +6,20 @@ logical or over the events (architecture: Coordinates and order). It looks at no
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
+from uuid import UUID
 
+from libs.contracts.asked import CANCEL_TOO_LATE, Asked, cancel_asked_at, take_command
 from libs.contracts.events import (
     Encoding,
     MessageEvent,
     PersonKind,
     Priority,
     Reason,
+    SmsCommand,
+    SmsDeferred,
     SmsDispatch,
     SmsRequested,
     SmsReturned,
@@ -24,8 +28,7 @@ from libs.contracts.events import (
 from libs.contracts.statuses import NEGATIVE_FINALS, RANK, UNSETTLED, Status
 
 
-@dataclass(slots=True)
-class Best:
+class Best(NamedTuple):
     """The greatest event seen for one place: by rank, then time, then event id."""
 
     status: Status
@@ -35,6 +38,11 @@ class Best:
 
     def order(self) -> tuple[int, datetime, str]:
         return (RANK[self.status], self.observed_at, self.event_id)
+
+    def over(self, other: Best) -> bool:
+        """Whether this is the greater one."""
+        rank, other_rank = RANK[self.status], RANK[other.status]
+        return rank > other_rank or (rank == other_rank and self[1:3] > other[1:3])
 
     @property
     def shown_status(self) -> Status:
@@ -62,19 +70,22 @@ class Attempt:
 
 @dataclass(slots=True)
 class LegFold:
-    """One leg: `whole` is the best event about the message itself, `attempts` hold those about its parts."""
+    """One leg: `whole` is the best event about the message itself, `attempts` hold those about its parts.
+
+    `due_at`: when it begins, if the message was deferred to it.
+    """
 
     cycle: int
     leg: int
-    parts: int = 0
-    gateway: str | None = None
-    encoding: Encoding | None = None
-    whole: Best | None = None
-    attempts: list[Attempt] = field(default_factory=lambda: list[Attempt]())
+    parts: int
+    gateway: str | None
+    encoding: Encoding | None
+    whole: Best | None
+    attempts: list[Attempt]
+    due_at: datetime | None = None
 
 
-@dataclass(slots=True)
-class Request:
+class Request(NamedTuple):
     """What was asked for, from the first leg's event."""
 
     number: int
@@ -85,6 +96,7 @@ class Request:
     valid_until: datetime
     requested_by: str
     custom_data: dict[str, Any] | None
+    batch_id: UUID | None = None
 
 
 @dataclass(slots=True)
@@ -94,8 +106,9 @@ class MessageFold:
     tenant: str
     kind: PersonKind
     person: str
-    request: Request | None = None
-    legs: list[LegFold] = field(default_factory=lambda: list[LegFold]())
+    request: Request | None
+    legs: list[LegFold]
+    asked: list[Asked]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +123,7 @@ class PartView:
 
 @dataclass(frozen=True, slots=True)
 class MessageView:
-    """What is shown: the outbox row. Times are our clock at the cause."""
+    """What is shown: the outbox row. Times are our clock at the cause; `scheduled_at` is when it will be due, while it waits for that."""
 
     status: Status
     observed_at: datetime
@@ -124,19 +137,28 @@ class MessageView:
     delivered_at: datetime | None
     possible_double: bool
     parts: tuple[PartView, ...]
+    scheduled_at: datetime | None = None
+    cancel_asked_at: datetime | None = None
 
 
 AnyMessageEvent = (
-    MessageEvent[SmsRequested] | MessageEvent[SmsReturned] | MessageEvent[SmsDispatch] | MessageEvent[SmsStatus]
+    MessageEvent[SmsRequested]
+    | MessageEvent[SmsReturned]
+    | MessageEvent[SmsDeferred]
+    | MessageEvent[SmsDispatch]
+    | MessageEvent[SmsStatus]
+    | MessageEvent[SmsCommand]
 )
 
 
 def new_fold(event: AnyMessageEvent) -> MessageFold:
     """An empty fold for the message that the event is about."""
     data = event.data
-    if isinstance(data, SmsStatus):
-        return MessageFold(data.tenant, data.recipient.kind, data.recipient.id)
-    return MessageFold(data.message.tenant, data.message.recipient.kind, data.message.recipient.id)
+    if isinstance(data, (SmsStatus, SmsCommand)):
+        tenant, recipient = data.tenant, data.recipient
+    else:
+        tenant, recipient = data.message.tenant, data.message.recipient
+    return MessageFold(tenant, recipient.kind, recipient.id, None, [], [])
 
 
 def apply(fold: MessageFold, event: AnyMessageEvent) -> None:
@@ -144,6 +166,9 @@ def apply(fold: MessageFold, event: AnyMessageEvent) -> None:
     data = event.data
     if isinstance(data, SmsStatus):
         _apply_status(fold, event.id, data)
+        return
+    if isinstance(data, SmsCommand):
+        take_command(fold.asked, data)
         return
     leg = _leg(fold, data.leg.cycle, data.leg.leg)
     if isinstance(data, SmsDispatch):
@@ -156,15 +181,33 @@ def apply(fold: MessageFold, event: AnyMessageEvent) -> None:
             m = data.message
             custom = dict(data.custom_data) if data.custom_data is not None else None
             fold.request = Request(
-                m.number, m.priority, m.sender_id, m.tags, m.accepted_at, m.valid_until, data.requested_by, custom
+                m.number,
+                m.priority,
+                m.sender_id,
+                m.tags,
+                m.accepted_at,
+                m.valid_until,
+                data.requested_by,
+                custom,
+                m.batch_id,
             )
         _raise(leg, Best(Status.ACCEPTED, data.leg.leg_at, event.id, None))
     else:
-        _raise(leg, Best(Status.ACCEPTED, data.leg.leg_at, event.id, data.reason))
-        if data.refused_part:
-            before = _leg(fold, data.leg.cycle, data.leg.leg - 1)
-            proof = Best(Status.REFUSED, data.leg.leg_at, event.id, data.reason)
-            _attempt(before, data.refused_part, data.refused_try, proof).refused = True
+        _reopen(fold, leg, event.id, data)
+
+
+def _reopen(fold: MessageFold, leg: LegFold, event_id: str, data: SmsReturned | SmsDeferred) -> None:
+    """A further leg, opened now or to begin later, and what that proves of the leg before."""
+    if isinstance(data, SmsDeferred):
+        leg.due_at = data.due_at if leg.due_at is None else max(leg.due_at, data.due_at)
+        opening = Best(Status.SCHEDULED, data.deferred_at, event_id, data.reason)
+    else:
+        opening = Best(Status.ACCEPTED, data.leg.leg_at, event_id, data.reason)
+    _raise(leg, opening)
+    if data.refused_part:
+        before = _leg(fold, data.leg.cycle, data.leg.leg - 1)
+        proof = Best(Status.REFUSED, opening.observed_at, event_id, data.reason)
+        _attempt(before, data.refused_part, data.refused_try, proof).refused = True
 
 
 def _apply_status(fold: MessageFold, event_id: str, data: SmsStatus) -> None:
@@ -192,7 +235,7 @@ def _leg(fold: MessageFold, cycle: int, leg: int) -> LegFold:
     for known in fold.legs:
         if known.cycle == cycle and known.leg == leg:
             return known
-    new = LegFold(cycle, leg)
+    new = LegFold(cycle, leg, 0, None, None, None, [])
     fold.legs.append(new)
     if len(fold.legs) > 1:
         fold.legs.sort(key=lambda x: (x.cycle, x.leg))
@@ -200,14 +243,14 @@ def _leg(fold: MessageFold, cycle: int, leg: int) -> LegFold:
 
 
 def _raise(leg: LegFold, best: Best) -> None:
-    if leg.whole is None or best.order() > leg.whole.order():
+    if leg.whole is None or best.over(leg.whole):
         leg.whole = best
 
 
 def _attempt(leg: LegFold, part: int, try_number: int, best: Best) -> Attempt:
     for known in leg.attempts:
         if known.part == part and known.try_number == try_number:
-            if best.order() > known.best.order():
+            if best.over(known.best):
                 known.best = best
             return known
     new = Attempt(part, try_number, best)
@@ -219,7 +262,12 @@ def _attempt(leg: LegFold, part: int, try_number: int, best: Best) -> Attempt:
 
 def shown(fold: MessageFold) -> tuple[LegFold, Best]:
     """The leg that is shown, and the event that speaks for it. Raises ValueError for a fold without events."""
+    if len(fold.legs) == 1 and (only := _leg_status(fold.legs[0])) is not None:
+        return fold.legs[0], only
     known = [(leg, best) for leg in fold.legs if (best := _leg_status(leg)) is not None]
+    if not known and fold.asked:  # a command overtook what it is about, which must have been accepted
+        first = min(fold.asked, key=lambda x: x.asked_at)
+        return LegFold(first.cycle, 1, 0, None, None, None, []), Best(Status.ACCEPTED, first.asked_at, "", None)
     if not known:
         raise ValueError("nothing is folded yet")
     leg, best = next(((g, b) for g, b in known if b.status is Status.DELIVERED), known[-1])
@@ -231,13 +279,15 @@ def shown(fold: MessageFold) -> tuple[LegFold, Best]:
 def view(fold: MessageFold) -> MessageView:
     """What is shown of a message: the rules of "Coordinates and order" over everything folded so far."""
     leg, best = shown(fold)
+    cancel_asked = cancel_asked_at(fold.asked, leg.cycle)
+    too_late = cancel_asked is not None and (best.status in UNSETTLED or best.status is Status.DELIVERED)
     submitted = [a.submitted_at for g in fold.legs for a in g.attempts if a.submitted_at is not None]
     return MessageView(
         status=best.shown_status,
         observed_at=best.observed_at,
         cycle=leg.cycle,
         leg=leg.leg,
-        reason=best.reason,
+        reason=CANCEL_TOO_LATE if too_late and best.reason is None else best.reason,
         gateway=leg.gateway,
         encoding=leg.encoding,
         segments=leg.parts,
@@ -245,6 +295,8 @@ def view(fold: MessageFold) -> MessageView:
         delivered_at=best.observed_at if best.status is Status.DELIVERED else None,
         possible_double=_possible_double(fold),
         parts=tuple(PartView(a.part, a.best.status, a.provider_id, a.try_number) for a in _speakers(leg)),
+        scheduled_at=leg.due_at if best.status is Status.SCHEDULED else None,
+        cancel_asked_at=cancel_asked,
     )
 
 
@@ -266,14 +318,16 @@ def _voice(a: Attempt) -> tuple[int, int, datetime, str]:
 
 
 def _leg_status(leg: LegFold) -> Best | None:
+    if not leg.attempts:
+        return leg.whole
     parts = [a.best for a in _speakers(leg)]
-    joined = _join(parts, max(leg.parts, 1)) if parts else None
-    if joined is None and leg.whole is None and parts:  # the first news are of one part of several: it is on its way
+    joined = _join(parts, leg.parts or 1)
+    if joined is None and leg.whole is None:  # the first news are of one part of several: it is on its way
         first = min(parts, key=lambda b: (b.observed_at, b.event_id))
         return Best(Status.QUEUED, first.observed_at, first.event_id, None)
     if joined is None:
         return leg.whole
-    if leg.whole is None or joined.order() > leg.whole.order():
+    if leg.whole is None or joined.over(leg.whole):
         return joined
     return leg.whole
 

@@ -10,16 +10,15 @@ import structlog
 
 from libs.bus.errors import PublishFailed, is_transient
 from libs.bus.port import Outgoing, Publisher
-from libs.contracts.http import Accepted
 from libs.service_kit.crash_points import crash_point
 from libs.service_kit.metrics import MESSAGES_ACCEPTED
-from services.api_gateway.gatherer import Gatherer, Overloaded
+from services.api_gateway.gatherer import Gatherer, Overloaded, Settle
 from services.api_gateway.idempotency import InProgress, Ledger, OtherBody, Publish, Published, Reservation, Verdict
 from services.api_gateway.known_keys import KnownKeys, in_progress, other_body
 from services.api_gateway.neighbours import Neighbour
 from services.api_gateway.numbers import Numbers
 from services.api_gateway.problems import ProblemError, unavailable
-from services.api_gateway.requests import Repeatable, Request, accepted, to_event
+from services.api_gateway.requests import Named, Repeatable, Request, to_record
 
 log = structlog.get_logger()
 
@@ -50,33 +49,38 @@ class Accepter:
         self._plain = Gatherer(self._flush_plain, gather_seconds=gather_seconds, timeout_seconds=timeout_seconds)
         self._keyed = Gatherer(self._flush_keyed, gather_seconds=gather_seconds, timeout_seconds=timeout_seconds)
 
-    async def accept(self, request: Request) -> Accepted:
-        """Returns once Kafka has the event. Raises the problems 409 and 422 (key in use) and 503."""
+    def accept(self, request: Request, settle: Settle[Named]) -> None:
+        """Settles the request once Kafka has the event. Raises, or settles with, the problems 409 and 422 (key in use) and 503."""
         asked = request.repeatable
+        if asked is not None and (known := self._keys.enter(asked)) is not None:
+            settle(known)
+            return
         try:
-            if asked is None:
-                return await self._plain.ask(request)
-            if (answer := self._keys.enter(asked)) is not None:
-                return answer
-            try:
-                return await self._keyed.ask(request)
-            finally:
-                self._keys.leave(asked)
+            (self._plain if asked is None else self._keyed).ask(request, settle)
         except Overloaded:
+            if asked is not None:
+                self._keys.leave(asked)
             raise unavailable("too many requests wait already; this one was not accepted", retry_after=1) from None
 
     async def stop(self) -> None:
         await asyncio.gather(self._plain.stop(), self._keyed.stop())
         await self._keys.stop()
 
-    async def _flush_plain(self, requests: Sequence[Request], deadline: float) -> list[Accepted | Exception]:
+    async def _flush_plain(self, requests: Sequence[Request], deadline: float) -> list[Named | Exception]:
         numbers = await self._take_numbers(len(requests))
-        new = [to_event(request, number) for request, number in zip(requests, numbers, strict=True)]
+        new = [to_record(request, number) for request, number in zip(requests, numbers, strict=True)]
         await self._publish([record for _, record in new], deadline)
         _count(requests)
-        return [accepted(message_id, number) for (message_id, _), number in zip(new, numbers, strict=True)]
+        return [Named(message_id, number) for (message_id, _), number in zip(new, numbers, strict=True)]
 
-    async def _flush_keyed(self, requests: Sequence[Request], deadline: float) -> list[Accepted | Exception]:
+    async def _flush_keyed(self, requests: Sequence[Request], deadline: float) -> list[Named | Exception]:
+        try:
+            return await self._flush_reserved(requests, deadline)
+        finally:
+            for request in requests:
+                self._keys.leave(_key(request))
+
+    async def _flush_reserved(self, requests: Sequence[Request], deadline: float) -> list[Named | Exception]:
         verdicts = await self._reserve(requests)
         crash_point("api_gateway.reserve-publish")
         claimed = [(r, v) for r, v in zip(requests, verdicts, strict=True) if isinstance(v, Publish)]
@@ -84,14 +88,14 @@ class Accepter:
         if claimed and failure is None:
             crash_point("api_gateway.publish-mark")
             _count([request for request, _ in claimed])
-            self._keys.published({_key(r): accepted(v.message_id, v.number) for r, v in claimed})
+            self._keys.published({_key(r): Named(v.message_id, v.number) for r, v in claimed})
         return [_answer(verdict, failure) for verdict in verdicts]
 
     async def _reserve(self, requests: Sequence[Request]) -> list[Verdict]:
         numbers = await self._take_numbers(len(requests))
         reservations = list[Reservation]()
         for request, number in zip(requests, numbers, strict=True):
-            message_id, record = to_event(request, number)
+            message_id, record = to_record(request, number)
             asked = _key(request)
             reservations.append(Reservation(asked.key, asked.body_hash, message_id, number, record))
         try:
@@ -146,12 +150,12 @@ def _key(request: Request) -> Repeatable:
     return request.repeatable
 
 
-def _answer(verdict: Verdict, failure: ProblemError | None) -> Accepted | Exception:
+def _answer(verdict: Verdict, failure: ProblemError | None) -> Named | Exception:
     match verdict:
         case Publish():
-            return failure or accepted(verdict.message_id, verdict.number)
+            return failure or Named(verdict.message_id, verdict.number)
         case Published():
-            return accepted(verdict.message_id, verdict.number)
+            return Named(verdict.message_id, verdict.number)
         case OtherBody():
             return other_body()
         case InProgress():

@@ -61,16 +61,16 @@ class ApiKeys:
             bucket = TokenBucket(key.requests_per_second) if key.requests_per_second else None
             self._callers[key.sha256] = Caller(key.name, key.tenant, key.scopes, key.sha256, bucket)
 
-    def authenticate(self, authorization: str | None, scope: Scope) -> Caller:
+    def authenticate(self, authorization: bytes | None, scope: Scope) -> Caller:
         """The caller of `Authorization: Bearer <key>`. Raises the problems 401, 403 (scope missing) and 429 (too fast)."""
-        scheme, _, key = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not key:
+        scheme, _, key = (authorization or b"").partition(b" ")
+        if scheme.lower() != b"bearer" or not key:
             raise ProblemError(
                 HTTPStatus.UNAUTHORIZED,
                 "Authorization: an API key is needed, as in `Authorization: Bearer <key>`",
                 headers={"WWW-Authenticate": REALM},
             )
-        digest = sha256(key.strip().encode(errors="surrogateescape")).digest()
+        digest = sha256(key.strip()).digest()
         # What an attacker could learn from the time of this look-up is a digest's hash, from which no key follows.
         caller = self._callers.get(digest)
         if caller is None or not hmac.compare_digest(caller.digest, digest):

@@ -2,34 +2,91 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
+from urllib.parse import parse_qsl
 
-from aiohttp import hdrs, web
+from httptools import parse_url
 from pydantic import TypeAdapter, ValidationError
 
 from libs.contracts.http import ApiModel
-from services.api_gateway.api_keys import Caller
+from services.api_gateway.api_keys import NOBODY
 from services.api_gateway.problems import ProblemError, bad_field, invalid_body, invalid_query, reason
+from services.api_gateway.responses import JSON, Response
+
+if TYPE_CHECKING:
+    from services.api_gateway.routes import Route
 
 MAX_BODY_BYTES = 64 * 1024
-BODY_SECONDS = 10.0
 
 M = TypeVar("M", bound=ApiModel)
 V = TypeVar("V")
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One request that reached a route. Every reader below raises the problem that the caller is to be told."""
+class Answers(Protocol):
+    """Who takes a call's answer back to the caller."""
 
-    request: web.BaseRequest
-    caller: Caller
-    parameters: Mapping[str, str]
+    def answered(self, call: Call, result: Response | Exception) -> None: ...
+
+
+class Call:
+    """One request, from the end of its head on. Every reader below raises the problem that the caller is to be told.
+
+    `headers` by their names in lower case; one given several times has its values joined by commas (RFC 9110 §5.3), and is in
+    `repeated`. A body of more than `most_bytes` is refused. Pipelined calls that may be served `alongside` each other keep their
+    order by themselves. `body` is whole before a handler sees it. `response` is set when it can go out, in its turn.
+    """
+
+    __slots__ = (
+        "_answers",
+        "alongside",
+        "body",
+        "caller",
+        "headers",
+        "method",
+        "most_bytes",
+        "parameters",
+        "path",
+        "query_string",
+        "repeated",
+        "response",
+        "route",
+        "started",
+    )
+
+    def __init__(
+        self,
+        answers: Answers,
+        method: str,
+        target: bytes,
+        headers: Mapping[bytes, bytes],
+        repeated: frozenset[bytes],
+    ) -> None:
+        self._answers = answers
+        self.method = method
+        self.path, _, self.query_string = _origin_form(target).decode("utf-8", "surrogateescape").partition("?")
+        self.headers = headers
+        self.repeated = repeated
+        self.body = b""
+        self.caller = NOBODY
+        self.route: Route | None = None
+        self.parameters: Mapping[str, str] = {}
+        self.most_bytes = MAX_BODY_BYTES
+        self.alongside = False
+        self.response: Response | None = None
+        self.started = time.perf_counter()
+
+    def answer(self, result: Response | Exception) -> None:
+        """Answer the call; only the first time counts."""
+        self._answers.answered(self, result)
+
+    def header(self, name: bytes) -> str | None:
+        """A header's value, by its name in lower case."""
+        value = self.headers.get(name)
+        return None if value is None else value.decode("utf-8", "surrogateescape")
 
     def parameter(self, name: str, kind: TypeAdapter[V]) -> V:
         """A parameter of the path."""
@@ -40,8 +97,8 @@ class Call:
 
     def query(self, model: type[M]) -> M:
         """The query parameters; one given twice is an error, like one that is not known."""
-        given = self.request.query
-        twice = [name for name, times in Counter(name for name, _ in given.items()).items() if times > 1]
+        given = parse_qsl(self.query_string, keep_blank_values=True)
+        twice = [name for name, times in Counter(name for name, _ in given).items() if times > 1]
         if twice:
             raise bad_field(twice[0][:100], "is given more than once")
         try:
@@ -49,32 +106,24 @@ class Call:
         except ValidationError as error:
             raise invalid_query(error) from None
 
-    async def body(self) -> bytes:
-        """The whole JSON body, unparsed."""
-        request = self.request
-        if request.content_type != "application/json":
-            raise ProblemError(
-                HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-                "Content-Type: must be application/json",
-                headers={"Accept": "application/json"},
-            )
-        if (request.content_length or 0) > MAX_BODY_BYTES:
-            raise too_large()
-        if hdrs.EXPECT in request.headers:
-            await _continue(request)
-        try:
-            if request.content.is_eof():  # it is all here: nearly always, and then it costs no timer
-                return await request.read()
-            async with asyncio.timeout(BODY_SECONDS):
-                return await request.read()
-        except web.HTTPRequestEntityTooLarge:
-            raise too_large() from None
-        except TimeoutError:
-            raise ProblemError(HTTPStatus.REQUEST_TIMEOUT, f"the body did not come within {BODY_SECONDS:g} s") from None
-        except web.RequestPayloadError:
-            raise ProblemError(
-                HTTPStatus.BAD_REQUEST, "the body ended early, or is not encoded as its headers say"
-            ) from None
+
+def require_json(call: Call) -> None:
+    """Raises 415 unless the body is said to be plain JSON."""
+    content_type = call.headers.get(b"content-type", b"")
+    if content_type != b"application/json" and content_type.partition(b";")[0].strip().lower() != b"application/json":
+        raise ProblemError(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Content-Type: must be application/json", headers={"Accept": JSON}
+        )
+    if call.headers.get(b"content-encoding", b"identity") != b"identity":
+        raise ProblemError(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            "Content-Encoding: the body must not be compressed",
+            headers={"Accept-Encoding": "identity"},
+        )
+
+
+def too_large(most: int) -> ProblemError:
+    return ProblemError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is larger than {most} bytes")
 
 
 def parse(model: type[M], body: bytes) -> M:
@@ -85,13 +134,9 @@ def parse(model: type[M], body: bytes) -> M:
         raise invalid_body(error, body) from None
 
 
-def too_large() -> ProblemError:
-    return ProblemError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is larger than {MAX_BODY_BYTES} bytes")
-
-
-async def _continue(request: web.BaseRequest) -> None:
-    """RFC 9110 §10.1.1: the client waits for this word before it sends the body."""
-    if request.headers[hdrs.EXPECT].lower() != "100-continue":
-        raise ProblemError(HTTPStatus.EXPECTATION_FAILED, "Expect: only 100-continue is known")
-    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    request.writer.output_size = 0
+def _origin_form(target: bytes) -> bytes:
+    """Path and query. A target may also be a whole URL (RFC 9112 §3.2.2); `parse_url` knows those that the parser let through."""
+    if target.startswith((b"/", b"*")):
+        return target
+    url = parse_url(target)
+    return (url.path or b"/") + (b"?" + url.query if url.query else b"")

@@ -13,6 +13,9 @@ R = TypeVar("R")
 Flush = Callable[[Sequence[T], float], Awaitable[Sequence[R | Exception]]]
 """Serves the items; answers a result or an exception for each. Is told the loop's time by which it should be done."""
 
+Settle = Callable[[R | Exception], None]
+"""Told an item's result. Must not raise."""
+
 MAX_BATCH = 2_000
 MAX_WAITING = 20_000
 SLOWER_EVERY = 10
@@ -27,31 +30,29 @@ class Overloaded(Exception):
 
 
 class Gatherer(Generic[T, R]):
-    """Collects what is asked and flushes it together. Costs one future per item, no task."""
+    """Collects what is asked and flushes it together. An item costs no future and no task."""
 
     def __init__(self, flush: Flush[T, R], *, gather_seconds: float, timeout_seconds: float) -> None:
         self._flush = flush
         self._gather_seconds = gather_seconds
         self._timeout_seconds = timeout_seconds
         self._items: list[T] = []
-        self._futures: list[asyncio.Future[R]] = []
+        self._settles: list[Settle[R]] = []
         self._first_at = 0.0
         self._wake = asyncio.Event()
         self._stopping = False
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.create_task(self._run())
 
-    async def ask(self, item: T) -> R:
-        """The item's result. Raises what the flush has for it, and `Overloaded`."""
+    def ask(self, item: T, settle: Settle[R]) -> None:
+        """`settle` is told the item's result, or what went wrong. Raises `Overloaded`: then it is told nothing."""
         if len(self._items) >= MAX_WAITING or self._stopping:
             raise Overloaded
         if not self._items:
             self._first_at = self._loop.time()
             self._wake.set()
-        future: asyncio.Future[R] = self._loop.create_future()
         self._items.append(item)
-        self._futures.append(future)
-        return await future
+        self._settles.append(settle)
 
     async def stop(self) -> None:
         """Serve what waits, and end."""
@@ -66,27 +67,22 @@ class Gatherer(Generic[T, R]):
             await self._wake.wait()
             if not self._stopping:
                 await asyncio.sleep(self._gather_seconds * min(MOST_TIMES, 1 + served / SLOWER_EVERY))
-            items, futures = self._items[:MAX_BATCH], self._futures[:MAX_BATCH]
+            items, settles = self._items[:MAX_BATCH], self._settles[:MAX_BATCH]
             deadline = max(self._first_at + self._timeout_seconds, self._loop.time() + LEAST_SECONDS)
-            del self._items[:MAX_BATCH], self._futures[:MAX_BATCH]
+            del self._items[:MAX_BATCH], self._settles[:MAX_BATCH]
             self._first_at = self._loop.time()
             if not self._items and not self._stopping:
                 self._wake.clear()
             served = len(items)
             if items:
-                await self._serve(items, futures, deadline)
+                await self._serve(items, settles, deadline)
 
-    async def _serve(self, items: list[T], futures: list[asyncio.Future[R]], deadline: float) -> None:
+    async def _serve(self, items: list[T], settles: list[Settle[R]], deadline: float) -> None:
         try:
             results = await self._flush(items, deadline)
             if len(results) != len(items):
                 raise RuntimeError(f"a flush of {len(items)} items gave {len(results)} results")
         except Exception as error:
             results = [error] * len(items)
-        for future, result in zip(futures, results, strict=True):
-            if future.done():  # its caller has gone
-                continue
-            if isinstance(result, Exception):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
+        for settle, result in zip(settles, results, strict=True):
+            settle(result)

@@ -9,11 +9,10 @@ from http import HTTPStatus
 
 import structlog
 
-from libs.contracts.http import Accepted
 from libs.service_kit.crash_points import crash_point
 from services.api_gateway.idempotency import Ledger
 from services.api_gateway.problems import ProblemError, bad_field
-from services.api_gateway.requests import Repeatable
+from services.api_gateway.requests import Named, Repeatable
 
 log = structlog.get_logger()
 
@@ -36,10 +35,10 @@ class KnownKeys:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._under_way: dict[str, bytes] = {}
-        self._published: dict[str, tuple[bytes, Accepted]] = {}
+        self._published: dict[str, tuple[bytes, Named]] = {}
         self._task = asyncio.create_task(self._mark_always())
 
-    def enter(self, asked: Repeatable) -> Accepted | None:
+    def enter(self, asked: Repeatable) -> Named | None:
         """The answer, if this process has published the event; else the key is under way until `leave`.
 
         Raises the problems 409 (under way already) and 422 (another body).
@@ -57,7 +56,7 @@ class KnownKeys:
     def leave(self, asked: Repeatable) -> None:
         self._under_way.pop(asked.key, None)
 
-    def published(self, answers: Mapping[Repeatable, Accepted]) -> None:
+    def published(self, answers: Mapping[Repeatable, Named]) -> None:
         """Kafka has these events."""
         for asked, answer in answers.items():
             self._published[asked.key] = (asked.body_hash, answer)

@@ -20,13 +20,14 @@ from libs.service_kit.settings import load_settings
 from libs.storage.database import Pool, open_database
 from services.api_gateway.accepting import Accepter
 from services.api_gateway.api_keys import ApiKeys
+from services.api_gateway.dispatcher import Dispatcher
 from services.api_gateway.handlers import Services
 from services.api_gateway.idempotency import Ledger, sweep_always
 from services.api_gateway.neighbours import Neighbour
 from services.api_gateway.numbers import BLOCK, Numbers
 from services.api_gateway.openapi import openapi
 from services.api_gateway.routes import ROUTES
-from services.api_gateway.server import Dispatcher, serve
+from services.api_gateway.server import serve
 from services.api_gateway.settings import Settings
 from services.api_gateway.upstreams import CONNECT_SECONDS, Upstream
 
@@ -75,6 +76,7 @@ async def start(life: Lifecycle, settings: Settings, configuration: Configuratio
         accepter=accepter,
         resolver=Upstream("resolver", str(settings.resolver_url), token, session),
         projection=Upstream("projection", str(settings.projection_url), token, session),
+        inbound=Upstream("inbound service", str(settings.inbound_url), token, session),
         default_validity=timedelta(seconds=configuration.validity_seconds),
         openapi=json.dumps(openapi(ROUTES)).encode(),
         asyncapi=json.dumps(asyncapi()).encode(),
@@ -83,7 +85,7 @@ async def start(life: Lifecycle, settings: Settings, configuration: Configuratio
     await life.part(
         "api server",
         lambda: serve(dispatcher, settings.api_host, settings.api_port),
-        lambda runner: runner.cleanup(),
+        lambda server: server.stop(),
     )
 
 

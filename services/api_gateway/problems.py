@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-from aiohttp import web
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from libs.contracts.http import FieldProblem, Problem
+from services.api_gateway.responses import Response
 
 CONTENT_TYPE = "application/problem+json"
 MAX_FIELDS = 20
@@ -36,11 +36,9 @@ class ProblemError(Exception):
         if retry_after is not None:
             self.headers["Retry-After"] = str(max(1, retry_after))
 
-    def response(self) -> web.Response:
+    def response(self) -> Response:
         body = self.problem.model_dump_json(by_alias=True).encode()
-        return web.Response(
-            status=self.problem.status, body=body, headers={**self.headers, "Content-Type": CONTENT_TYPE}
-        )
+        return Response(self.problem.status, body, CONTENT_TYPE, self.headers)
 
 
 def bad_field(field: str, why: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> ProblemError:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 from libs.bus.codec import encode
 from libs.bus.port import Outgoing
-from libs.contracts.events import Leg, Message, MessageEvent, PersonKind, Recipient, SmsRequested, event_id, person_key
-from libs.contracts.http import Accepted, SendSms
+from libs.contracts.events import PersonKind, SmsRequested, event_id
+from libs.contracts.http import SendSms
 from libs.contracts.message_ids import new_message_id, time_of
-from libs.contracts.statuses import Status
 from libs.contracts.topics import requested
 from services.api_gateway.api_keys import Caller
+from services.api_gateway.plain_sms import PlainSms
+from services.api_gateway.responses import Response
 
 SOURCE = "postrider/api_gateway"
 
@@ -35,54 +37,63 @@ class Request:
     """A request that passed every check. `validity`: for how long it may be sent, from its acceptance on."""
 
     caller: Caller
-    sms: SendSms
+    sms: SendSms | PlainSms
     validity: timedelta
     traceparent: str
     repeatable: Repeatable | None = None
 
 
-def accepted(message_id: UUID, number: int) -> Accepted:
-    """The answer to a request that is durable."""
-    return Accepted(id=message_id, number=number, status=Status.ACCEPTED, location=f"/sms/{message_id}")
+class Named(NamedTuple):
+    """What an accepted message is called."""
+
+    message_id: UUID
+    number: int
 
 
-def to_event(request: Request, number: int) -> tuple[UUID, Outgoing]:
-    """A new message id, whose time is the time of acceptance, and the record to publish under it."""
+def accepted(message: Named) -> Response:
+    """202 with `Accepted` as its body, written by hand: the model takes three times as long."""
+    message_id = str(message.message_id)
+    location = f"/sms/{message_id}"
+    body = f'{{"id":"{message_id}","number":{message.number},"status":"accepted","location":"{location}"}}'
+    return Response(202, body.encode(), headers={"Location": location})
+
+
+def to_record(request: Request, number: int) -> tuple[UUID, Outgoing]:
+    """A new message id, whose time is the time of acceptance, and the record to publish under it: a `MessageEvent[SmsRequested]`.
+
+    Written as a dictionary, since the event's seven dataclasses take three times as long to make; the tests hold it to them.
+    """
     sms = request.sms
+    caller = request.caller
     message_id = new_message_id()
     accepted_at = time_of(message_id)
-    recipient = _recipient(sms)
-    event = MessageEvent(
-        id=event_id(SmsRequested.TYPE, message_id, 1, 1),
-        type=SmsRequested.TYPE,
-        source=SOURCE,
-        time=accepted_at,
-        subject=message_id,
-        data=SmsRequested(
-            message=Message(
-                tenant=request.caller.tenant,
-                recipient=recipient,
-                number=number,
-                text=sms.message,
-                accepted_at=accepted_at,
-                valid_until=accepted_at + request.validity,
-                priority=sms.priority,
-                sender_id=sms.sender_id,
-                tags=sms.tags,
-            ),
-            leg=Leg(1, 1, accepted_at),
-            requested_by=request.caller.name,
-            custom_data=sms.custom_data,
-        ),
-        traceparent=request.traceparent,
-    )
-    return message_id, Outgoing(
-        requested(sms.priority).name, person_key(request.caller.tenant, recipient), encode(event)
-    )
-
-
-def _recipient(sms: SendSms) -> Recipient:
-    if sms.client_id is not None:
-        return Recipient(PersonKind.CLIENT, sms.client_id)
-    assert sms.staff_id is not None  # the model holds exactly one
-    return Recipient(PersonKind.STAFF, sms.staff_id)
+    kind, person = (PersonKind.STAFF, sms.staff_id) if sms.client_id is None else (PersonKind.CLIENT, sms.client_id)
+    event = {
+        "id": event_id(SmsRequested.TYPE, message_id, 1, 1),
+        "type": SmsRequested.TYPE,
+        "source": SOURCE,
+        "time": accepted_at,
+        "subject": message_id,
+        "data": {
+            "message": {
+                "tenant": caller.tenant,
+                "recipient": {"kind": kind, "id": person},
+                "number": number,
+                "text": sms.message,
+                "accepted_at": accepted_at,
+                "valid_until": accepted_at + request.validity,
+                "priority": sms.priority,
+                "sender_id": sms.sender_id,
+                "tags": sms.tags,
+                "allow_unknown_number": False,
+            },
+            "leg": {"cycle": 1, "leg": 1, "leg_at": accepted_at},
+            "requested_by": caller.name,
+            "custom_data": sms.custom_data,
+        },
+        "traceparent": request.traceparent,
+        "specversion": "1.0",
+        "datacontenttype": "application/json",
+    }
+    key = f"{caller.tenant}/{kind}/{person}".encode()
+    return message_id, Outgoing(requested(sms.priority).name, key, encode(event))

@@ -8,13 +8,14 @@ from functools import partial
 from http import HTTPStatus
 from urllib.parse import unquote
 
-from aiohttp import web
-
 from libs.contracts.events import PersonKind
 from libs.contracts.http import (
     PERSON_PATHS,
     Accepted,
     ApiModel,
+    Inbound,
+    InboundPage,
+    InboundQuery,
     Person,
     PersonIn,
     SendSms,
@@ -24,16 +25,21 @@ from libs.contracts.http import (
 )
 from libs.service_kit.config_file import Scope
 from services.api_gateway import handlers
-from services.api_gateway.calls import Call
+from services.api_gateway.calls import MAX_BODY_BYTES, Call
 from services.api_gateway.handlers import IDEMPOTENCY_KEY, Services
 from services.api_gateway.problems import ProblemError
+from services.api_gateway.responses import Response
 
-Handler = Callable[[Services, Call], Awaitable[web.StreamResponse]]
+Handler = Callable[[Services, Call], Awaitable[Response] | None]
+"""Gives the answer, or None if it sees to it itself that the call is answered: then it costs no task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One operation. `scope` None: open to all. `problems` are the errors beyond those that any route may answer."""
+    """One operation. `scope` None: open to all. `problems` are the errors beyond those that any route may answer.
+
+    `alongside`: its calls keep their order by themselves, so that pipelined ones need not wait for each other.
+    """
 
     method: str
     path: str
@@ -46,6 +52,8 @@ class Route:
     query: type[ApiModel] | None = None
     headers: Mapping[str, str] | None = None
     problems: tuple[int, ...] = ()
+    most_bytes: int = MAX_BODY_BYTES
+    alongside: bool = False
 
 
 def _person_routes(kind: PersonKind) -> tuple[Route, ...]:
@@ -101,6 +109,7 @@ ROUTES: tuple[Route, ...] = (
             "answer and sends nothing anew."
         },
         problems=(400, 409, 413, 415, 422),
+        alongside=True,
     ),
     Route(
         method="GET",
@@ -121,6 +130,27 @@ ROUTES: tuple[Route, ...] = (
         summary="A message with its history.",
         answers={200: SmsWithHistory},
         scope=Scope.READ,
+        problems=(400, 404),
+    ),
+    Route(
+        method="GET",
+        path="/inbound",
+        handler=handlers.list_inbound,
+        name="listInbound",
+        summary="What handsets sent, newest first, a page at a time; parts of one message are joined.",
+        query=InboundQuery,
+        answers={200: InboundPage},
+        scope=Scope.INBOUND_READ,
+        problems=(400,),
+    ),
+    Route(
+        method="GET",
+        path="/inbound/{id}",
+        handler=handlers.get_inbound,
+        name="getInbound",
+        summary="A message from a handset, with its parts as they came.",
+        answers={200: Inbound},
+        scope=Scope.INBOUND_READ,
         problems=(400, 404),
     ),
     *_person_routes(PersonKind.CLIENT),

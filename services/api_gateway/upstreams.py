@@ -7,13 +7,14 @@ from urllib.parse import quote
 
 import aiohttp
 import structlog
-from aiohttp import hdrs, web
+from aiohttp import hdrs
 from yarl import URL
 
 from libs.service_kit.internal import HEADER, TENANT_HEADER
 from services.api_gateway.calls import Call
 from services.api_gateway.problems import CONTENT_TYPE as PROBLEM
 from services.api_gateway.problems import unavailable
+from services.api_gateway.responses import JSON, Response
 
 log = structlog.get_logger()
 
@@ -31,34 +32,21 @@ class Upstream:
 
     async def forward(
         self, call: Call, *path: str, query: Mapping[str, str] | None = None, body: bytes | None = None
-    ) -> web.StreamResponse:
+    ) -> Response:
         """Ask on behalf of the caller's tenant. The service's own problems (4xx) are passed on; raises 503 when it is away or at fault."""
         url = URL("/".join((self._base, *(quote(step, safe="") for step in path))), encoded=True)
-        headers = {HEADER: self._token, TENANT_HEADER: call.caller.tenant, hdrs.CONTENT_TYPE: "application/json"}
-        response: web.StreamResponse | None = None
+        headers = {HEADER: self._token, TENANT_HEADER: call.caller.tenant, hdrs.CONTENT_TYPE: JSON}
         try:
             async with self._session.request(
-                call.request.method, url.update_query(query or {}), data=body, headers=headers, allow_redirects=False
+                call.method, url.update_query(query or {}), data=body, headers=headers, allow_redirects=False
             ) as answer:
-                if not _is_for_caller(answer):
-                    log.error("upstream at fault", upstream=self._name, status=answer.status)
-                    raise unavailable(f"the {self._name} can't answer now")
-                response = web.StreamResponse(status=answer.status)
-                if answer.status != 204:
-                    response.content_type = answer.content_type
-                    response.content_length = answer.content_length
-                await response.prepare(call.request)
-                async for chunk in answer.content.iter_any():
-                    await response.write(chunk)
-                await response.write_eof()
-                return response
+                if _is_for_caller(answer):
+                    return Response(answer.status, await answer.read(), answer.content_type)
+                log.error("upstream at fault", upstream=self._name, status=answer.status)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            if (
-                response is not None and response.prepared
-            ):  # too late for a problem: the caller must see that it is cut off
-                raise ConnectionResetError(f"the answer of the {self._name} was cut off") from error
             log.warning("upstream away", upstream=self._name, reason=type(error).__name__)
             raise unavailable(f"the {self._name} is away") from None
+        raise unavailable(f"the {self._name} can't answer now")
 
 
 def _is_for_caller(answer: aiohttp.ClientResponse) -> bool:
@@ -66,7 +54,7 @@ def _is_for_caller(answer: aiohttp.ClientResponse) -> bool:
     if answer.status == 204:
         return True
     if 200 <= answer.status < 300:
-        return answer.content_type == "application/json"
+        return answer.content_type == JSON
     return (
         answer.content_type == PROBLEM and (400 <= answer.status < 500 or answer.status == 503) and answer.status != 401
     )

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from libs.bus.errors import is_transient
 from libs.contracts.http import FieldProblem, Problem, SmsQuery, SmsWithHistory
 from libs.service_kit.internal import TENANT_HEADER
+from libs.service_kit.pages import BadCursor
 from libs.storage.database import Pool
 from services.projection import queries
 from services.projection.arrivals import Arrivals
@@ -31,6 +32,8 @@ class Outbox:
 
     pool: Pool
     arrivals: Arrivals
+    hurry: Callable[[], None]
+    """Called while a read waits for the fold."""
     wait_seconds: float
     read_seconds: float
 
@@ -100,6 +103,7 @@ async def _await_arrival(outbox: Outbox, tenant: str, message_id: UUID) -> SmsWi
             raise _unknown()
         if loop.time() >= until:
             raise _RequestError(503, "No such message is known yet", detail="The outbox is behind: ask again")
+        outbox.hurry()
         await asyncio.sleep(POLL_SECONDS)
 
 
@@ -120,7 +124,7 @@ async def _page(outbox: Outbox, tenant: str, request: web.Request) -> BaseModel:
         ) from None
     try:
         return await queries.page(outbox.pool, tenant, query, outbox.read_seconds)
-    except queries.BadCursor:
+    except BadCursor:
         raise _bad_request(FieldProblem(field="cursor", reason="is none that a page gave as nextCursor")) from None
     except TimeoutError:
         detail = "What is asked for is rare: narrow the search with from and to, clientId or staffId"

@@ -34,8 +34,8 @@ class MobileOriginated(BaseModel):
     """octets as they are, under `data_coding`; above 140 of them in parts of 133"""
     data_coding: Annotated[int, Field(ge=0, le=255)] = 0
     """of `hex`; `text` brings its own"""
-    concatenation: Literal["udh", "sar"] = "udh"
-    """how parts are joined: 16-bit user data header, or SAR parameters"""
+    concatenation: Literal["udh", "sar", "payload"] = "udh"
+    """how parts are joined: 16-bit user data header, SAR parameters, or not parted but whole in message_payload"""
     reference: Annotated[int, Field(ge=0, le=0xFFFF)] = 0
     """joins the parts"""
 
@@ -51,6 +51,7 @@ def write_messages(message: MobileOriginated) -> list[Delivery]:
     if message.text is not None:
         pieces = segments(message.text, message.reference)
         octets = [read_part(piece.short_message, piece.esm_class).octets for piece in pieces]
+        whole = b"".join(octets)
         data_coding = pieces[0].data_coding
     else:
         whole = bytes.fromhex(message.hex or "")
@@ -58,12 +59,16 @@ def write_messages(message: MobileOriginated) -> list[Delivery]:
         octets = [whole]
         if len(whole) > 140:
             octets = [whole[start : start + _PART_OCTETS] for start in range(0, len(whole), _PART_OCTETS)]
+    if message.concatenation == "payload":
+        octets = [whole]
     return [_part(message, data_coding, part, number, len(octets)) for number, part in enumerate(octets, start=1)]
 
 
 def _part(message: MobileOriginated, data_coding: int, octets: bytes, number: int, total: int) -> Delivery:
     esm_class = 0
     tlvs: dict[int, bytes] = {}
+    if message.concatenation == "payload":
+        octets, tlvs = b"", {tlv.MESSAGE_PAYLOAD: octets}
     reference = message.reference.to_bytes(2)
     if total > 1 and message.concatenation == "udh":
         octets = b"\x06\x08\x04" + reference + bytes([total, number]) + octets

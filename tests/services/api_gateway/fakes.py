@@ -1,4 +1,4 @@
-"""An API gateway over real HTTP whose Kafka, Postgres, resolver and projection are stand-ins."""
+"""An API gateway over real HTTP whose Kafka, Postgres, resolver, projection and inbound are stand-ins."""
 
 import asyncio
 import json
@@ -22,13 +22,14 @@ from libs.service_kit.config_file import ApiKey, Scope
 from libs.service_kit.internal import HEADER, TENANT_HEADER
 from services.api_gateway.accepting import Accepter
 from services.api_gateway.api_keys import ApiKeys
+from services.api_gateway.dispatcher import Dispatcher
 from services.api_gateway.handlers import Services
 from services.api_gateway.idempotency import InProgress, Ledger, OtherBody, Publish, Published, Reservation, Verdict
 from services.api_gateway.neighbours import Neighbour
 from services.api_gateway.numbers import BLOCK, Numbers
 from services.api_gateway.openapi import openapi
 from services.api_gateway.routes import ROUTES
-from services.api_gateway.server import Dispatcher, serve
+from services.api_gateway.server import Server, serve
 from services.api_gateway.upstreams import Upstream
 
 ALL_KEY = "all-scopes-key-0123456789"
@@ -193,10 +194,11 @@ class Gateway:
     ledger: FakeLedger
     resolver: FakeUpstream
     projection: FakeUpstream
+    inbound: FakeUpstream
     kafka: Neighbour
     postgres: Neighbour
     accepter: Accepter
-    runner: web.ServerRunner = field(repr=False)
+    server: Server = field(repr=False)
 
     async def ask(
         self,
@@ -230,6 +232,7 @@ async def running_gateway(timeout_seconds: float = 4.0) -> AsyncIterator[Gateway
     async with (
         FakeUpstream().running() as resolver,
         FakeUpstream().running() as projection,
+        FakeUpstream().running() as inbound,
         aiohttp.ClientSession() as session,
     ):
         accepter = Accepter(
@@ -245,12 +248,13 @@ async def running_gateway(timeout_seconds: float = 4.0) -> AsyncIterator[Gateway
             accepter=accepter,
             resolver=Upstream("resolver", resolver.url, TOKEN, session),
             projection=Upstream("projection", projection.url + "/", TOKEN, session),
+            inbound=Upstream("inbound service", inbound.url, TOKEN, session),
             default_validity=timedelta(hours=48),
             openapi=OPENAPI,
             asyncapi=ASYNCAPI,
         )
-        runner = await serve(Dispatcher(ROUTES, ApiKeys(API_KEYS), services), "127.0.0.1", 0)
-        host, port = runner.addresses[0][:2]
+        server = await serve(Dispatcher(ROUTES, ApiKeys(API_KEYS), services), "127.0.0.1", 0)
+        host, port = server.address
         try:
             yield Gateway(
                 f"http://{host}:{port}",
@@ -259,13 +263,14 @@ async def running_gateway(timeout_seconds: float = 4.0) -> AsyncIterator[Gateway
                 ledger,
                 resolver,
                 projection,
+                inbound,
                 kafka,
                 postgres,
                 accepter,
-                runner,
+                server,
             )
         finally:
             publisher.gate.set()
-            await runner.cleanup()
+            await server.stop()
             await accepter.stop()
             await numbers.stop()

@@ -37,17 +37,17 @@ def test_a_rate_below_one_per_second_still_grants_one() -> None:
     assert bucket.take() == pytest.approx(10)
 
 
-@pytest.mark.parametrize("authorization", [f"Bearer {SEND_KEY}", f"bearer {SEND_KEY}", f"BEARER  {SEND_KEY} "])
-def test_a_key_is_known_by_its_hash(authorization: str) -> None:
-    caller = ApiKeys(API_KEYS).authenticate(authorization, Scope.SEND)
+@pytest.mark.parametrize("authorization", [b"Bearer %b", b"bearer %b", b"BEARER  %b "])
+def test_a_key_is_known_by_its_hash(authorization: bytes) -> None:
+    caller = ApiKeys(API_KEYS).authenticate(authorization % SEND_KEY.encode(), Scope.SEND)
     assert (caller.name, caller.tenant) == ("sender", "demo")
     assert SEND_KEY not in repr(caller)
 
 
 @pytest.mark.parametrize(
-    "authorization", [None, "", "Bearer", "Bearer ", SEND_KEY, f"Token {SEND_KEY}", "Bearer \udcff"]
+    "authorization", [None, b"", b"Bearer", b"Bearer ", SEND_KEY.encode(), f"Token {SEND_KEY}".encode(), b"Bearer \xff"]
 )
-def test_anything_else_is_401(authorization: str | None) -> None:
+def test_anything_else_is_401(authorization: bytes | None) -> None:
     with pytest.raises(ProblemError) as raised:
         ApiKeys(API_KEYS).authenticate(authorization, Scope.SEND)
     assert raised.value.problem.status == 401

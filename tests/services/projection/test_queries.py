@@ -8,8 +8,9 @@ import pytest
 from libs.contracts.events import PersonKind
 from libs.contracts.http import Sms, SmsQuery
 from libs.contracts.statuses import Status
+from libs.service_kit.pages import BadCursor, cursor_after, first_id
 from libs.storage.database import Pool
-from services.projection.queries import BadCursor, cursor_after, find, first_id, page, page_query
+from services.projection.queries import find, page, page_query
 from tests.services.projection.conftest import fold_in
 from tests.services.projection.stories import NAME, START, TENANT, TEXT, Story
 
@@ -151,6 +152,28 @@ async def test_one_message_has_its_whole_history_oldest_first(pool: Pool) -> Non
     assert found.history[6].carrier_time == "2611200801"
 
 
+async def test_a_message_that_waits_says_until_when_and_its_history_why(pool: Pool) -> None:
+    story = Story(8)
+    await fold_in(pool, [story.requested(), story.dispatched(), story.deferred(refused_part=1, refused_try=1)])
+    waiting = await find(pool, TENANT, story.id, SECONDS)
+    assert waiting is not None
+    assert (waiting.status, waiting.scheduled_at, waiting.cancel_asked_at) == (Status.SCHEDULED, story.leg.leg_at, None)
+    assert waiting.reason is not None
+    asked = story.command()
+    await fold_in(pool, [asked, story.due(), story.dispatched()])
+    gone_on = await find(pool, TENANT, story.id, SECONDS)
+    assert gone_on is not None
+    assert (gone_on.status, gone_on.scheduled_at, gone_on.cancel_asked_at) == (Status.QUEUED, None, asked.event.time)
+    assert [t.status for t in gone_on.history] == [
+        Status.ACCEPTED,
+        Status.QUEUED,
+        Status.SCHEDULED,
+        Status.ACCEPTED,
+        Status.QUEUED,
+    ]
+    assert [t.topic for t in gone_on.history][2:4] == ["sms.deferred", "sms.returned"]
+
+
 async def test_one_message_is_answered_field_by_field(pool: Pool) -> None:
     story = Story(5, person="17")
     await fold_in(pool, story.delivered())
@@ -183,6 +206,8 @@ async def test_one_message_is_answered_field_by_field(pool: Pool) -> None:
         "possibleDouble": False,
         "requestedBy": "core",
         "parts": [{"part": 1, "status": "delivered", "providerId": "5-1-1-1", "tryNumber": 1}],
+        "scheduledAt": None,
+        "cancelAskedAt": None,
     }
 
 

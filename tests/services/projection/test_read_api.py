@@ -26,6 +26,10 @@ class Arrivals:
         self.applied = 0
         self.away = False
         self.asked = asyncio.Event()
+        self.hurried = False
+
+    def hurry(self) -> None:
+        self.hurried = True
 
     async def ends(self) -> Mapping[TopicPartition, int]:
         if self.away:
@@ -45,7 +49,7 @@ def arrivals() -> Arrivals:
 @pytest.fixture
 async def client(lasting_pool: Pool, arrivals: Arrivals) -> AsyncIterator[TestClient]:
     api = ReadApi()
-    api.outbox = Outbox(lasting_pool, arrivals, wait_seconds=0.3, read_seconds=10)
+    api.outbox = Outbox(lasting_pool, arrivals, arrivals.hurry, wait_seconds=0.3, read_seconds=10)
     app = web.Application()
     app.router.add_routes(api.routes())
     async with TestClient(TestServer(app)) as made:
@@ -140,6 +144,7 @@ async def test_a_message_on_its_way_is_waited_for(client: TestClient, lasting_po
     async with client.get(f"/internal/sms/{story.id}", headers=TENANTS) as response:
         assert response.status == 200
     await arrival
+    assert arrivals.hurried
 
 
 async def test_an_unknown_message_is_404_only_when_the_outbox_has_passed_kafka(
@@ -172,7 +177,7 @@ async def test_a_search_that_takes_too_long_is_called_off(
     client: TestClient, lasting_pool: Pool, arrivals: Arrivals
 ) -> None:
     api = ReadApi()
-    api.outbox = Outbox(lasting_pool, arrivals, wait_seconds=0, read_seconds=0.2)
+    api.outbox = Outbox(lasting_pool, arrivals, arrivals.hurry, wait_seconds=0, read_seconds=0.2)
     app = web.Application()
     app.router.add_routes(api.routes())
     async with TestClient(TestServer(app)) as impatient, lasting_pool.acquire() as other, other.transaction():

@@ -1,0 +1,344 @@
+"""One connection of HTTP/1.1 (RFC 9112): httptools reads it, answers go out in the order of the requests.
+
+Nothing here costs a task or a timer per request. Time is looked at by the server's sweep alone, so limits are kept to about a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from http import HTTPStatus
+from typing import Any, Protocol
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+
+from services.api_gateway.calls import Call, too_large
+from services.api_gateway.problems import ProblemError
+from services.api_gateway.responses import Response, encode
+
+MAX_HEAD_BYTES = 16 * 1024
+MAX_PIPELINED = 64
+"""With so many requests unanswered, no more are read."""
+KEEPALIVE_SECONDS = 75.0
+HEAD_SECONDS = 10.0
+BODY_SECONDS = 10.0
+STALLED_SECONDS = 30.0
+"""For how long a client may leave its answers unread."""
+LINGER_SECONDS = 2.0
+"""For how long what a client still sends is read after its last answer, lest a reset destroy that on its way."""
+
+
+class _Stop(Exception):
+    """Raised into the parser: it is to look at nothing more."""
+
+
+class Application(Protocol):
+    """What is served. None of these raises."""
+
+    def admit(self, call: Call) -> Response | None:
+        """The head is there: an answer if that is all there is to say (the body is then skipped). Sets what the call may do."""
+        ...
+
+    def serve(self, call: Call) -> None:
+        """The body is there: see to it that the call is answered."""
+        ...
+
+    def response(self, call: Call, result: Response | Exception) -> Response:
+        """What goes out for the result; it is counted."""
+        ...
+
+
+class Server(Protocol):
+    """What a connection needs of its server."""
+
+    application: Application
+    now: float
+    common: str
+
+    def opened(self, connection: Connection) -> None: ...
+
+    def closed(self, connection: Connection) -> None: ...
+
+
+class Connection(asyncio.Protocol):
+    """Parses, admits, serves and answers. `_calls` are unanswered, in the order of their requests; `_incoming` is the last of them
+    as long as its body is coming, `_waiting` are those that are whole and not yet served."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._application = server.application
+        self._transport: Any = None  # asyncio.Transport; uvloop's is none by name
+        self._parser = HttpRequestParser(self)
+        self._calls: deque[Call] = deque()
+        self._waiting: deque[Call] = deque()
+        self._incoming: Call | None = None
+        self._running = 0
+        self._together = False
+        self._starting = False
+        self._in_head = False
+        self._last = False  # no request after those in `_calls`
+        self._lingering = False
+        self._writable = True
+        self._reading = True
+        self._continue = False
+        self._since = server.now
+        self._target = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._repeated: frozenset[bytes] = frozenset()
+        self._head_left = MAX_HEAD_BYTES
+        self._upgrade = False
+        self._parts: list[bytes] = []
+        self._room = 0
+
+    # the transport's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        self._server.opened(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._waiting.clear()
+        self._server.closed(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._last and (self._incoming is None or self._incoming.response is not None):
+            return
+        in_head, head_left = self._in_head, self._head_left
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade as pause:
+            self._ignore_upgrade(data[pause.args[0] :])
+        except HttpParserError:
+            # What follows the last request is nobody's; an incoming call that has its answer was given up already.
+            if not self._last or (self._incoming is not None and self._incoming.response is None):
+                self._give_up(ProblemError(HTTPStatus.BAD_REQUEST, "this is not HTTP/1.1, or a header is too long"))
+        if in_head and self._in_head and self._head_left == head_left:  # one header, longer than all this
+            self._head_left -= len(data)
+            if self._head_left < 0:
+                self._give_up(ProblemError(HTTPStatus.BAD_REQUEST, "a header is too long"))
+        self._regulate()
+
+    def eof_received(self) -> bool:
+        """The client sends no more; what is whole is still answered."""
+        self._last = True
+        if self._incoming is not None and self._incoming.response is None:
+            self._calls.remove(self._incoming)
+        self._incoming = None
+        return bool(self._calls) and not self._lingering
+
+    def pause_writing(self) -> None:
+        self._writable = False
+        self._since = self._server.now
+        self._regulate()
+
+    def resume_writing(self) -> None:
+        self._writable = True
+        self._since = self._server.now
+        self._regulate()
+
+    # the parser's side
+
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        self._since = self._server.now
+        self._target = b""
+        self._headers = {}
+        self._repeated = frozenset()
+        self._head_left = MAX_HEAD_BYTES
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+        self._head_left -= len(url)
+        if self._head_left < 0:
+            raise _Stop
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_head:  # a trailer: nothing here wants any
+            return
+        self._head_left -= len(name) + len(value)
+        if self._head_left < 0:
+            raise _Stop
+        name = name.lower()
+        if name in self._headers:
+            self._repeated |= {name}
+            value = self._headers[name] + b", " + value
+        self._headers[name] = value
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._since = self._server.now
+        if self._last:
+            raise _Stop
+        if b"upgrade" in self._headers and self._parser.should_upgrade():
+            self._upgrade = True
+            return
+        method = self._parser.get_method().decode()
+        keep_alive = self._parser.should_keep_alive() and method != "CONNECT"
+        call = Call(self, method, self._target, self._headers, self._repeated)
+        self._last = not keep_alive
+        self._calls.append(call)
+        self._incoming = call
+        self._parts = []
+        self._admit(call)
+
+    def on_body(self, body: bytes) -> None:
+        call = self._incoming
+        if call is None:
+            return
+        self._continue = False
+        self._room -= len(body)
+        if self._room < 0:
+            self._give_up(too_large(call.most_bytes))
+            raise _Stop
+        if call.response is None:
+            self._parts.append(body)
+
+    def on_message_complete(self) -> None:
+        call, self._incoming = self._incoming, None
+        if call is None or call.response is not None:
+            return
+        parts = self._parts
+        call.body = parts[0] if len(parts) == 1 else b"".join(parts)
+        self._waiting.append(call)
+        self._start()
+
+    def _admit(self, call: Call) -> None:
+        """Decide by the head alone: refuse, or take the body."""
+        refusal = self._application.admit(call)
+        most = self._room = call.most_bytes
+        expect = call.headers.get(b"expect")
+        if refusal is not None:
+            call.response = refusal
+            if expect is not None:  # whether the body comes after all, nobody knows
+                self._last = True
+            self._flush()
+            return
+        length = call.headers.get(b"content-length")
+        if length is not None and int(length) > most:
+            self._give_up(too_large(most))
+            raise _Stop
+        if expect is not None:  # RFC 9110 §10.1.1: the client waits for a word before it sends the body
+            if expect.lower() != b"100-continue":
+                self._give_up(ProblemError(HTTPStatus.EXPECTATION_FAILED, "Expect: only 100-continue is known"))
+                raise _Stop
+            self._continue = True
+            self._flush()
+
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """There is nothing to upgrade to (RFC 9110 §7.8), so the request is served as it is. httptools reads no body of such a
+        request: a new parser is told the head without the header."""
+        if self._upgrade:
+            self._upgrade = False
+            version = self._parser.get_http_version().encode()
+            lines = [b"%b %b HTTP/%b" % (self._parser.get_method(), self._target, version)]
+            lines += [b"%b: %b" % header for header in self._headers.items() if header[0] != b"upgrade"]
+            self._parser = HttpRequestParser(self)
+            self.data_received(b"\r\n".join(lines) + b"\r\n\r\n" + rest)
+
+    # the application's side
+
+    def answered(self, call: Call, result: Response | Exception) -> None:
+        if call.response is not None:
+            return
+        call.response = self._application.response(call, result)
+        self._running -= 1
+        self._flush()
+        self._start()
+        self._regulate()
+
+    def _start(self) -> None:
+        """Serve what waits; a call that may not run alongside others waits until those before it are answered."""
+        if self._starting:
+            return
+        self._starting = True
+        while self._waiting:
+            together = self._waiting[0].alongside
+            if self._running and not (together and self._together):
+                break
+            self._together = together
+            self._running += 1
+            self._application.serve(self._waiting.popleft())
+        self._starting = False
+
+    def _flush(self) -> None:
+        """Write the answers whose turn it is."""
+        calls = self._calls
+        while calls and (response := calls[0].response) is not None:
+            call = calls.popleft()
+            self._since = self._server.now
+            if self._transport is not None:
+                common = self._server.common
+                if self._last and not calls:
+                    common += "Connection: close\r\n"
+                elif b"connection" in call.headers:  # HTTP/1.0 wants to hear it
+                    common += "Connection: keep-alive\r\n"
+                self._transport.write(encode(response, common=common, with_body=call.method != "HEAD"))
+        if self._transport is None:
+            return
+        if self._last and not calls:
+            self._finish()
+        elif self._continue and calls and calls[0] is self._incoming:
+            self._continue = False
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    # limits and ends
+
+    def drain(self) -> None:
+        """Take no more requests; close once those that are here are answered."""
+        self._last = True
+        if self._lingering:
+            self._transport.close()
+        else:
+            self._flush()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def sweep(self) -> None:
+        """Called about once a second."""
+        idle = self._server.now - self._since
+        if self._lingering or not self._writable:
+            if idle > (LINGER_SECONDS if self._lingering else STALLED_SECONDS):
+                self.abort()
+        elif self._incoming is not None and idle > BODY_SECONDS:
+            words = f"the body did not come within {BODY_SECONDS:g} s"
+            self._give_up(ProblemError(HTTPStatus.REQUEST_TIMEOUT, words))
+        elif self._in_head and not self._calls and idle > HEAD_SECONDS:
+            words = f"the head did not come within {HEAD_SECONDS:g} s"
+            self._give_up(ProblemError(HTTPStatus.REQUEST_TIMEOUT, words))
+        elif not self._calls and idle > KEEPALIVE_SECONDS and self._transport is not None:
+            self._transport.close()
+
+    def _give_up(self, problem: ProblemError) -> None:
+        """Answer what is coming in with this problem, as the last thing on this connection; what still comes is not looked at."""
+        call = self._incoming
+        if call is None:
+            call = Call(self, "", b"/", {}, frozenset())
+            self._calls.append(call)
+        if call.response is None:
+            call.response = self._application.response(call, problem)
+        self._incoming = call  # its end is not known
+        self._last = True
+        self._flush()
+
+    def _finish(self) -> None:
+        """The last answer is written."""
+        if self._incoming is None:
+            self._transport.close()
+        elif not self._lingering:
+            self._lingering = True
+            self._since = self._server.now
+            self._transport.write_eof()
+            self._regulate()
+
+    def _regulate(self) -> None:
+        """Read only as long as there is room for the answers."""
+        wanted = self._lingering or (self._writable and len(self._calls) < MAX_PIPELINED)
+        if wanted is not self._reading and self._transport is not None and not self._transport.is_closing():
+            self._reading = wanted
+            if wanted:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()

@@ -1,0 +1,46 @@
+"""The body of POST /sms, read fast when it is plain: text, person and priority, nothing out of the ordinary.
+
+Whatever else it is, right or wrong, `SendSms` decides and finds the words. So what is taken here must be a subset of what that takes,
+with the same values; the tests hold it to that.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+import msgspec
+
+from libs.contracts.events import Priority
+from libs.contracts.http import MAX_TEXT_CHARACTERS, SendSms
+from services.api_gateway.calls import parse
+
+_Text = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT_CHARACTERS)]
+_PersonId = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+
+
+class PlainSms(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=True):
+    """A `SendSms` without its rarer fields."""
+
+    message: _Text
+    client_id: _PersonId | None = None
+    staff_id: _PersonId | None = None
+    priority: Priority = Priority.NORMAL
+    sender_id: ClassVar[str | None] = None
+    tags: ClassVar[tuple[str, ...]] = ()
+    custom_data: ClassVar[dict[str, Any] | None] = None
+    validity_seconds: ClassVar[int | None] = None
+
+
+_decode = msgspec.json.Decoder(PlainSms).decode
+
+
+def parse_sms(body: bytes) -> PlainSms | SendSms:
+    """Raises the problem 400 for a body that `SendSms` refuses."""
+    try:
+        sms = _decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return parse(SendSms, body)
+    person = sms.staff_id if sms.client_id is None else sms.client_id if sms.staff_id is None else None
+    if person is None or not person.isprintable() or "\0" in sms.message:
+        return parse(SendSms, body)
+    return sms

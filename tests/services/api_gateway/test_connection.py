@@ -1,0 +1,372 @@
+"""HTTP/1.1 as a client may speak it: over sockets, byte by byte."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+import pytest
+
+from services.api_gateway import connection, server
+from tests.services.api_gateway.fakes import ALL_KEY, Gateway
+
+HEADERS = b"Host: x\r\nAuthorization: Bearer " + ALL_KEY.encode() + b"\r\n"
+
+
+def post(text: str, more: bytes = b"", version: bytes = b"1.1") -> bytes:
+    body = json.dumps({"message": text, "clientId": "1"}).encode()
+    length = b"Content-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
+    return b"POST /sms HTTP/" + version + b"\r\n" + HEADERS + length + more + b"\r\n" + body
+
+
+def get(path: bytes, more: bytes = b"", method: bytes = b"GET") -> bytes:
+    return method + b" " + path + b" HTTP/1.1\r\n" + HEADERS + more + b"\r\n"
+
+
+class Client:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def connect(cls, gateway: Gateway) -> "Client":
+        return cls(*await asyncio.open_connection("127.0.0.1", urlsplit(gateway.url).port))
+
+    def send(self, data: bytes) -> None:
+        self._writer.write(data)
+
+    def end(self) -> None:
+        self._writer.write_eof()
+
+    async def answer(self, *, bodyless: bool = False) -> tuple[int, dict[str, str], bytes]:
+        async with asyncio.timeout(5):
+            head = (await self._reader.readuntil(b"\r\n\r\n")).decode()
+            lines = head.split("\r\n")
+            headers = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
+            length = 0 if bodyless else int(headers.get("content-length", "0"))
+            return int(lines[0].split()[1]), headers, await self._reader.readexactly(length)
+
+    async def closed(self) -> bool:
+        async with asyncio.timeout(5):
+            return await self._reader.read() == b""
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def texts(gateway: Gateway) -> list[str]:
+    return [event.data.message.text for event in gateway.publisher.events]
+
+
+async def test_pipelined_messages_are_published_together_and_answered_in_order(gateway: Gateway) -> None:
+    client = await Client.connect(gateway)
+    gateway.publisher.gate.clear()
+    client.send(post("0"))
+    await until(lambda: gateway.publisher.calls == 1)
+    client.send(b"".join(post(str(n)) for n in range(1, 10)))
+    await asyncio.sleep(0.05)
+    gateway.publisher.gate.set()
+    ids = [json.loads((await client.answer())[2])["id"] for _ in range(10)]
+    assert ids == [str(event.subject) for event in gateway.publisher.events]
+    assert texts(gateway) == [str(n) for n in range(10)]
+    assert gateway.publisher.calls == 2
+    client.close()
+
+
+async def test_other_pipelined_requests_wait_for_those_before_them(gateway: Gateway) -> None:
+    client = await Client.connect(gateway)
+    gateway.publisher.gate.clear()
+    client.send(post("a") + get(b"/clients/1") + get(b"/nothing") + post("b"))
+    await until(lambda: gateway.publisher.calls == 1)
+    await asyncio.sleep(0.05)
+    assert gateway.resolver.asked == []
+    gateway.publisher.gate.set()
+    assert [(await client.answer())[0] for _ in range(4)] == [202, 200, 404, 202]
+    client.close()
+
+
+async def test_more_pipelined_requests_than_are_read_at_once_are_all_answered(gateway: Gateway) -> None:
+    client = await Client.connect(gateway)
+    gateway.publisher.gate.clear()
+    count = 5 * connection.MAX_PIPELINED
+    for n in range(count):
+        client.send(post(str(n)))
+        if n % 50 == 0:
+            await asyncio.sleep(0.001)
+    await until(lambda: gateway.publisher.calls == 1)
+    gateway.publisher.gate.set()
+    assert [(await client.answer())[0] for _ in range(count)] == [202] * count
+    assert texts(gateway) == [str(n) for n in range(count)]
+    client.close()
+
+
+async def test_a_request_may_come_byte_by_byte(gateway: Gateway) -> None:
+    client = await Client.connect(gateway)
+    for byte in post("slow"):
+        client.send(bytes([byte]))
+        await asyncio.sleep(0)
+    assert (await client.answer())[0] == 202
+    assert texts(gateway) == ["slow"]
+    client.close()
+
+
+async def test_a_chunked_body_is_taken_and_its_trailers_are_nobodys_headers(gateway: Gateway) -> None:
+    client = await Client.connect(gateway)
+    body = b'{"message": "in chunks", "clientId": "1"}'
+    chunks = b"%x\r\n%b\r\n%x\r\n%b\r\n0\r\n" % (5, body[:5], len(body) - 5, body[5:])
+    head = b"POST /sms HTTP/1.1\r\n" + HEADERS + b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    client.send(head + chunks + b"Idempotency-Key: " + b"x" * 256 + b"\r\n\r\n" + post("next"))
+    assert [(await client.answer())[0] for _ in range(2)] == [202, 202]
+    assert texts(gateway) == ["in chunks", "next"]
+    client.close()
+
+
+async def test_a_wish_to_upgrade_is_not_heard_and_the_request_is_served(gateway: Gateway) -> None:
+    client = await Client.connect(gateway)
+    client.send(post("upgrade", b"Connection: Upgrade\r\nUpgrade: h2c\r\n") + post("next"))
+    assert [(await client.answer())[0] for _ in range(2)] == [202, 202]
+    assert texts(gateway) == ["upgrade", "next"]
+    client.close()
+
+
+async def test_nobody_can_tunnel(gateway: Gateway) -> None:
+    client = await Client.connect(gateway)
+    client.send(b"CONNECT other:443 HTTP/1.1\r\nHost: other\r\n\r\n" + post("through"))
+    assert (await client.answer())[0] == 400
+    assert await client.closed()
+    assert texts(gateway) == []
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        (post("a", b"Connection: close\r\n"), "close"),
+        (post("a", version=b"1.0"), "close"),
+        (post("a", b"Connection: keep-alive\r\n", b"1.0"), "keep-alive"),
+        (post("a"), None),
+    ],
+)
+async def test_the_connection_is_kept_as_the_client_wishes(gateway: Gateway, sent: bytes, said: str | None) -> None:
+    client = await Client.connect(gateway)
+    client.send(sent)
+    status, headers, _ = await client.answer()
+    assert (status, headers.get("connection")) == (202, said)
+    assert "gmt" in headers["date"]
+    if said == "close":
+        assert await client.closed()
+    else:
+        client.send(post("again"))
+        assert (await client.answer())[0] == 202
+    client.close()
+
+
+async def test_what_follows_a_last_request_is_not_served(gateway: Gateway) -> None:
+    client = await Client.connect(gateway)
+    client.send(post("last", b"Connection: close\r\n") + post("beyond"))
+    assert (await client.answer())[0] == 202
+    assert await client.closed()
+    assert texts(gateway) == ["last"]
+
+
+async def test_to_head_the_body_is_only_described(gateway: Gateway) -> None:
+    client = await Client.connect(gateway)
+    client.send(get(b"/openapi.json", method=b"HEAD") + get(b"/asyncapi.json"))
+    status, headers, _ = await client.answer(bodyless=True)
+    assert status == 405
+    assert int(headers["content-length"]) > 0
+    assert (await client.answer())[0] == 200
+    client.close()
+
+
+async def test_a_whole_url_is_a_target_too(gateway: Gateway) -> None:
+    client = await Client.connect(gateway)
+    client.send(get(b"http://elsewhere/clients/1"))
+    assert (await client.answer())[0] == 200
+    client.close()
+
+
+async def test_a_refused_request_leaves_the_connection_usable(gateway: Gateway) -> None:
+    client = await Client.connect(gateway)
+    stranger = post("no").replace(ALL_KEY.encode(), b"wrong")
+    client.send(stranger[:-5])
+    assert (await client.answer())[0] == 401  # by the head alone
+    client.send(stranger[-5:] + post("yes"))
+    assert (await client.answer())[0] == 202
+    assert texts(gateway) == ["yes"]
+    client.close()
+
+
+async def test_a_refused_request_that_waits_for_continue_is_the_last(gateway: Gateway) -> None:
+    client = await Client.connect(gateway)
+    stranger = post("no", b"Expect: 100-continue\r\n").replace(ALL_KEY.encode(), b"wrong")
+    client.send(stranger.partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
+    status, headers, _ = await client.answer()
+    assert (status, headers["connection"]) == (401, "close")
+    client.send(post("smuggled"))
+    assert await client.closed()
+    assert texts(gateway) == []
+
+
+@pytest.mark.parametrize(
+    "framing",
+    [
+        b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+        b"Content-Length: 5\r\nContent-Length: 6\r\n",
+        b"Content-Length: +5\r\n",
+        b"Transfer-Encoding: chunked, identity\r\n",
+        b"Content-Length : 5\r\n",
+    ],
+)
+async def test_a_body_whose_length_is_in_doubt_is_refused(gateway: Gateway, framing: bytes) -> None:
+    client = await Client.connect(gateway)
+    client.send(b"POST /sms HTTP/1.1\r\n" + HEADERS + framing + b"\r\n0\r\n\r\n" + post("smuggled"))
+    assert (await client.answer())[0] == 400
+    assert await client.closed()
+    assert texts(gateway) == []
+
+
+@pytest.mark.parametrize("more", [b"", b"Connection: close\r\n"])
+async def test_a_body_in_broken_chunks_is_refused(gateway: Gateway, more: bytes) -> None:
+    client = await Client.connect(gateway)
+    head = b"POST /sms HTTP/1.1\r\n" + HEADERS + b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
+    client.send(head + more + b"\r\n2\r\n{}\r\nno length\r\n")
+    assert (await client.answer())[0] == 400
+    assert await client.closed()
+
+
+async def test_a_head_of_some_length_may_come_in_many_parts(gateway: Gateway) -> None:
+    client = await Client.connect(gateway)
+    sent = post("long head", b"".join(b"X-%d: %b\r\n" % (n, b"y" * 90) for n in range(140)))
+    for start in range(0, len(sent), 500):
+        client.send(sent[start : start + 500])
+        await asyncio.sleep(0.001)
+    assert (await client.answer())[0] == 202
+    client.close()
+
+
+@pytest.mark.parametrize("begun", [b"X-Long: " + b"y" * 9000, b"X: " + b"y" * 80 + b"\r\n"])
+async def test_a_head_that_never_ends_is_refused(gateway: Gateway, begun: bytes) -> None:
+    client = await Client.connect(gateway)
+    client.send(b"GET /sms HTTP/1.1\r\n")
+    for _ in range(300):
+        client.send(begun)
+        await asyncio.sleep(0)
+    status, headers, _ = await client.answer()
+    assert (status, headers["connection"]) == (400, "close")
+    client.close()
+
+
+async def test_a_long_target_is_refused(gateway: Gateway) -> None:
+    client = await Client.connect(gateway)
+    client.send(get(b"/sms?tag=" + b"x" * 20_000))
+    assert (await client.answer())[0] == 400
+    client.close()
+
+
+async def test_a_large_body_is_refused_before_it_comes(gateway: Gateway) -> None:
+    client = await Client.connect(gateway)
+    client.send(get(b"/sms", b"Content-Type: application/json\r\nContent-Length: 65537\r\n", b"POST"))
+    status, headers, _ = await client.answer()
+    assert (status, headers["connection"]) == (413, "close")
+    client.send(b"x" * 65537)
+    assert await client.closed()
+
+
+async def test_compressed_bodies_are_refused(gateway: Gateway) -> None:
+    client = await Client.connect(gateway)
+    client.send(post("a", b"Content-Encoding: gzip\r\n"))
+    status, headers, _ = await client.answer()
+    assert (status, headers["accept-encoding"]) == (415, "identity")
+    client.close()
+
+
+async def test_a_client_that_has_said_all_is_answered(gateway: Gateway) -> None:
+    client = await Client.connect(gateway)
+    client.send(post("a") + post("b"))
+    client.end()
+    assert [(await client.answer())[0] for _ in range(2)] == [202, 202]
+    assert await client.closed()
+
+
+async def test_a_client_that_goes_away_disturbs_nobody(gateway: Gateway) -> None:
+    gateway.publisher.gate.clear()
+    client = await Client.connect(gateway)
+    client.send(post("gone"))
+    await until(lambda: gateway.publisher.calls == 1)
+    client.close()
+    await asyncio.sleep(0.02)
+    gateway.publisher.gate.set()
+    assert (await gateway.send()).status == 202
+
+
+@pytest.mark.parametrize(
+    ("limit", "sent", "status"),
+    [
+        ("BODY_SECONDS", post("late")[:-1], 408),
+        ("HEAD_SECONDS", b"GET /sms HTTP/1.1\r\nHost", 408),
+        ("KEEPALIVE_SECONDS", b"", None),
+    ],
+)
+async def test_slow_clients_are_let_go(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, limit: str, sent: bytes, status: int | None
+) -> None:
+    client, patient = await Client.connect(gateway), await Client.connect(gateway)
+    client.send(sent)
+    monkeypatch.setattr(connection, limit, 0.1)
+    if status is not None:
+        assert (await client.answer())[0] == status
+        patient.send(post("in time"))
+        assert (await patient.answer())[0] == 202
+    assert await client.closed()
+    assert "late" not in texts(gateway)
+    patient.close()
+
+
+async def test_a_client_that_does_not_read_its_answers_is_read_no_more_and_cut_off(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "STALLED_SECONDS", 0.5)
+    _, writer = await asyncio.open_connection("127.0.0.1", urlsplit(gateway.url).port, limit=1)
+    request = get(b"/openapi.json")
+    with pytest.raises(ConnectionError):
+        async with asyncio.timeout(20):
+            while True:
+                writer.write(request * 100)
+                await writer.drain()
+    writer.close()
+    assert (await gateway.send()).status == 202
+
+
+async def test_a_stop_answers_what_is_here_and_lets_idle_clients_go(gateway: Gateway) -> None:
+    idle, busy, halfway = [await Client.connect(gateway) for _ in range(3)]
+    gateway.publisher.gate.clear()
+    busy.send(post("a") + post("b"))
+    halfway.send(post("c")[:-3])
+    await until(lambda: gateway.publisher.calls == 1)
+    stop = asyncio.create_task(gateway.server.stop())
+    assert await idle.closed()
+    busy.send(post("too late"))
+    halfway.send(post("c")[-3:] + post("too late"))
+    await asyncio.sleep(0.02)
+    gateway.publisher.gate.set()
+    answers = [await busy.answer(), await busy.answer(), await halfway.answer()]
+    assert [status for status, _, _ in answers] == [202, 202, 202]
+    assert [headers.get("connection") for _, headers, _ in answers] == [None, "close", "close"]
+    await asyncio.wait_for(stop, 5)
+    assert sorted(texts(gateway)) == ["a", "b", "c"]
+
+
+async def test_a_stop_does_not_wait_for_ever(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "DRAIN_SECONDS", 0.1)
+    gateway.publisher.gate.clear()
+    client = await Client.connect(gateway)
+    client.send(post("stuck"))
+    await until(lambda: gateway.publisher.calls == 1)
+    await asyncio.wait_for(gateway.server.stop(), 5)
+    client.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.002)

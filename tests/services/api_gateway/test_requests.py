@@ -1,0 +1,47 @@
+"""What is written by hand for speed says the same as the contracts' own models."""
+
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from pydantic import TypeAdapter
+
+from libs.bus.codec import decoder, encode
+from libs.contracts.events import MessageEvent, SmsRequested, person_key
+from libs.contracts.http import Accepted, SendSms
+from libs.contracts.topics import REQUESTED
+from services.api_gateway.api_keys import Caller
+from services.api_gateway.requests import Named, Request, accepted, to_record
+
+CALLER = Caller('na"me', "té/nant", frozenset(), b"", None)
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+BODIES = [
+    {"message": "Hello", "clientId": "17"},
+    {
+        "message": 'Привет "👋"\n',
+        "staffId": "nurse/4",
+        "priority": "high",
+        "senderId": "CLINIC",
+        "tags": ["a", "b"],
+        "customData": {"order": 1, "deep": [{"x": None}]},
+    },
+]
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_the_event_is_byte_for_byte_that_of_its_dataclasses(body: dict[str, object]) -> None:
+    request = Request(CALLER, SendSms.model_validate(body), timedelta(hours=48), TRACE)
+    message_id, record = to_record(request, 7)
+    assert record.value is not None
+    event = decoder(REQUESTED)(record.value)
+    assert encode(event) == record.value  # so no field is missing, beside or out of place
+    assert TypeAdapter(MessageEvent[SmsRequested]).validate_json(record.value) == event
+    assert event.subject == message_id
+    assert record.key == person_key(CALLER.tenant, event.data.message.recipient)
+
+
+def test_the_answer_is_byte_for_byte_that_of_its_model() -> None:
+    response = accepted(Named(UUID("019b30cb-7a50-7a55-9d3e-2b1f0c8e7a41"), 7))
+    model = Accepted.model_validate_json(response.body)
+    assert model.model_dump_json(by_alias=True).encode() == response.body
+    assert response.headers == {"Location": model.location}
