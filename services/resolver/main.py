@@ -17,7 +17,8 @@ from libs.service_kit.lifecycle import Lifecycle, run_service
 from libs.service_kit.settings import load_settings
 from libs.storage.database import Pool, open_database
 from libs.storage.partitions import keep_partitions_ahead
-from services.resolver import contacts
+from libs.storage.upkeep import keep_up
+from services.resolver import contacts, marks
 from services.resolver.decisions import PARTITIONED
 from services.resolver.handlers import resolve
 from services.resolver.people_api import PeopleApi
@@ -41,6 +42,7 @@ async def start(life: Lifecycle, settings: ResolverSettings, configuration: Conf
 
     pool = api.pool = await life.part("postgres", open_pool, lambda pool: pool.close())
     life.background("partitions", keep_partitions_ahead(pool, PARTITIONED))
+    life.background("marks", keep_up("forgetting marks", lambda: marks.forget(pool, _now())))
     await life.part("topics", lambda: ensure_topics(kafka, _topics(configuration)))
     producer = Producer(kafka, client_id="resolver")
     await life.part("kafka", producer.start, lambda _: producer.stop())
@@ -48,6 +50,11 @@ async def start(life: Lifecycle, settings: ResolverSettings, configuration: Conf
     handler = partial(resolve, pool=pool, producer=producer, route=default_route(configuration), now=_now)
     on_dead_letter = partial(tell_history, pool=pool, producer=producer, now=_now)
     messages = BatchConsumer(kafka, "resolver", MESSAGES, handler, producer, on_dead_letter=on_dead_letter)
+    commands = BatchConsumer(
+        kafka, "resolver.commands", (topics.COMMANDS,), partial(marks.mark, pool=pool, now=_now), producer
+    )
+    life.ready_when("commands", lambda: None if commands.ready else commands.state)
+    await life.part("commands", commands.start, lambda _: commands.stop(settings.drain_budget_seconds))
     life.ready_when("messages", lambda: None if messages.ready else messages.state)
     await life.part("messages", messages.start, lambda _: messages.stop(settings.drain_budget_seconds))
 
@@ -63,7 +70,7 @@ async def start(life: Lifecycle, settings: ResolverSettings, configuration: Conf
 def _topics(configuration: Configuration) -> list[topics.Topic]:
     """All that it reads and writes."""
     dispatch = [topics.dispatch(gateway.id, priority) for gateway in configuration.gateways for priority in Priority]
-    return [*MESSAGES, topics.CONTACT_CHANGED, topics.STATUS, *dispatch]
+    return [*MESSAGES, topics.COMMANDS, topics.CONTACT_CHANGED, topics.DEFERRED, topics.STATUS, *dispatch]
 
 
 def _now() -> datetime:
