@@ -18,5 +18,5 @@ async def keep_up(what: str, work: Callable[[], Awaitable[object]], every_second
         try:
             await work()
         except Exception as error:
-            log.error("upkeep failed", what=what, reason=f"{type(error).__name__}: {error}")
+            log.error("upkeep failed", what=what, reason=type(error).__name__)
         await asyncio.sleep(every_seconds)

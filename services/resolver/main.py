@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+import aiohttp
+
 from libs.bus.admin import ensure_topics
 from libs.bus.consumer import BatchConsumer
 from libs.bus.faststream_app import FastStreamApp
@@ -23,6 +25,7 @@ from services.resolver.decisions import PARTITIONED
 from services.resolver.handlers import resolve
 from services.resolver.people_api import PeopleApi
 from services.resolver.poison import tell_history
+from services.resolver.returning import LOOK_SECONDS, Outbox, ask_back
 from services.resolver.routing import default_route
 from services.resolver.settings import ResolverSettings
 
@@ -65,6 +68,13 @@ async def start(life: Lifecycle, settings: ResolverSettings, configuration: Conf
     changes.subscribe(topics.CONTACT_CHANGED, group="resolver.contacts", handler=on_contact_changed)
     life.ready_when("contact changes", lambda: None if changes.ready else changes.state)
     await life.part("contact changes", changes.start, lambda _: changes.stop())
+
+    timeout = aiohttp.ClientTimeout(total=10)
+    session = aiohttp.ClientSession(timeout=timeout)
+    life.on_stop("http client", session.close)
+    outbox = Outbox(str(settings.projection_url), settings.internal_token.get_secret_value(), session)
+    asking = keep_up("asking messages back", lambda: ask_back(pool, producer, outbox, _now), LOOK_SECONDS)
+    life.background("asking messages back", asking)
 
 
 def _topics(configuration: Configuration) -> list[topics.Topic]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pydantic import Field, HttpUrl
+
 from libs.service_kit.settings import ConfiguredSettings, DatabaseSettings
 
 
 class ResolverSettings(DatabaseSettings, ConfiguredSettings):
-    """Postgres, Kafka and the configuration file."""
+    """Postgres, Kafka, the configuration file, and where the outbox is read."""
+
+    projection_url: HttpUrl = Field(description="the projection's internal HTTP: it lists a person's queued messages")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import aiohttp
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
+from deploy.local.ports import free_port
 from libs.bus.codec import decoder, encode
 from libs.bus.port import Outgoing
 from libs.bus.producer import Producer
@@ -35,6 +36,7 @@ class Program(ServiceProgram):
 
     SERVICE = "resolver"
     CONFIGURATION = CONFIGURATION
+    ENVIRONMENT: ClassVar[dict[str, str]] = {"PROJECTION_URL": f"http://127.0.0.1:{free_port()}"}
 
     async def http(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
         url = f"http://127.0.0.1:{self.port}/internal/{path}"
