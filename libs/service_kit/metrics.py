@@ -55,6 +55,9 @@ LATE_ANSWERS = Counter(
 # receipts
 RECEIPTS_MATCHED = Counter("postrider_receipts_matched_total", "Receipts turned into a status.", ["gateway", "state"])
 RECEIPTS_PARKED = Counter("postrider_receipts_parked_total", "Receipts kept until their message is known.", ["gateway"])
+UNREPORTED = Counter(
+    "postrider_unreported_total", "Attempts (segments) ended as unknown: no final receipt came in time.", ["gateway"]
+)
 
 # projection
 EVENTS_FOLDED = Counter("postrider_events_folded_total", "Events written to the journal and folded.", ["type"])

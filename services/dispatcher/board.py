@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from itertools import count
 
 from libs.contracts.events import MessageEvent, Priority, SmsDispatch
@@ -88,6 +89,21 @@ class Board:
                 asks += [Ask(leg, part, try_number, reference) for part, try_number in tries[:free]]
                 if len(tries) > free:
                     self.queue_first([leg])
+        return asks
+
+    def take_expired(self, before: datetime, room: int) -> list[Ask]:
+        """The parts of legs whose validity ended before this moment, at most `room` and those of one leg together."""
+        asks: list[Ask] = []
+        for queue in (self._high, self._normal):
+            expired = [leg for leg in queue if leg.event.data.message.valid_until < before][:room]
+            for leg in expired:
+                queue.remove(leg)
+                leg.queued = False
+                if leg.held and len(asks) < room:
+                    reference = join_reference(leg) if leg.parts > 1 else 0
+                    asks += [Ask(leg, part, try_number, reference) for part, try_number in next_tries(leg)]
+                else:
+                    self.queue(leg)
         return asks
 
     def finish(self, leg: LegState) -> list[object]:

@@ -12,13 +12,14 @@ from libs.contracts.events import (
     Leg,
     MessageEvent,
     Reason,
+    SmsDeferred,
     SmsReturned,
     SmsStatus,
     event_id,
     person_key,
 )
 from libs.contracts.statuses import Status
-from services.dispatcher.attempts import Attempt, LegState, Outcome
+from services.dispatcher.attempts import Attempt, LegState, Outcome, due_at
 
 SOURCE = "postrider/dispatcher"
 
@@ -44,6 +45,7 @@ OWN_REASONS: dict[Outcome, Reason] = {
 }
 
 RESENT = Reason("in_doubt_resend", "in doubt, and the gateway's policy is to send once more")
+CHANGED = Reason("contact_changed", "what is known of the person changed before it was sent")
 PROVEN = Reason("late_refusal", "the provider's late answer proves that it was not accepted")
 
 
@@ -64,6 +66,10 @@ def events_of(leg: LegState, attempt: Attempt, resend: bool, leg_open_after: boo
     a late refusal is not final.
     """
     outcome = attempt.outcome
+    if outcome is Outcome.DEFERRED:
+        return [_deferred(leg, attempt)]
+    if outcome is Outcome.RETURNED:
+        return [_returned(leg, attempt, CHANGED, refused=False)]
     status = STATUSES.get(outcome) if outcome is not None else None
     if status is None:
         return []
@@ -132,6 +138,32 @@ def _returned(leg: LegState, attempt: Attempt, reason: Reason, refused: bool) ->
         ),
     )
     return Outgoing(topics.RETURNED.name, person_key(data.message.tenant, data.message.recipient), encode(told))
+
+
+def _deferred(leg: LegState, attempt: Attempt) -> Outgoing:
+    event = leg.event
+    data = event.data
+    assert attempt.observed_at is not None, "an outcome is stored with its time"
+    due = due_at(leg, attempt.observed_at)
+    opened = Leg(data.leg.cycle, data.leg.leg + 1, due)
+    told = MessageEvent(
+        id=event_id(SmsDeferred.TYPE, event.subject, opened.cycle, opened.leg),
+        type=SmsDeferred.TYPE,
+        source=SOURCE,
+        time=attempt.observed_at,
+        subject=event.subject,
+        traceparent=event.traceparent,
+        data=SmsDeferred(
+            message=data.message,
+            leg=opened,
+            due_at=due,
+            deferred_at=attempt.observed_at,
+            reason=Reason(attempt.reason_code or "", attempt.reason_words or ""),
+            refused_part=attempt.part,
+            refused_try=attempt.try_number,
+        ),
+    )
+    return Outgoing(topics.DEFERRED.name, person_key(data.message.tenant, data.message.recipient), encode(told))
 
 
 def rows_of(events: Iterable[Outgoing]) -> list[tuple[str, bytes, bytes]]:

@@ -39,7 +39,7 @@ class Claim:
 
 
 class ClaimVerdict(msgspec.Struct, gc=False):
-    """What a claim says of one ask: `G` with the seconds from the claim's `sent_at` at which it may leave, `C`, `X` or `K`."""
+    """What a claim says of one ask: `G` with the seconds from the claim's `sent_at` at which it may leave, `C`, `R`, `X` or `K`."""
 
     ask: Ask
     letter: str
@@ -96,8 +96,8 @@ class Ledger:
             """
             SELECT ord, verdict, leave_us
               FROM claim($1, $2, $3, $4, $5, $6, $7::text::timestamptz[], $8::text::uuid[], $9::text::smallint[],
-                         $10::text::smallint[], $11::text::timestamptz[], $12::text::smallint[], $13::text::smallint[],
-                         $14::text::boolean[], $15::text::smallint[], $16::text::int[])
+                         $10::text::smallint[], $11::text::timestamptz[], $12::text::timestamptz[], $13::text::smallint[],
+                         $14::text::smallint[], $15::text::boolean[], $16::text::smallint[], $17::text::int[])
             """,
             self._instance,
             claim.number,
@@ -107,6 +107,7 @@ class Ledger:
             int(age_seconds * 1_000_000),
             *_coordinates(legs),
             array_literal([leg.event.data.message.valid_until for leg in legs]),
+            array_literal([leg.event.data.decided_at for leg in legs]),
             *weighed,
         )
         if rows and rows[0]["ord"] == 0:

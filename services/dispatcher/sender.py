@@ -7,6 +7,7 @@ import heapq
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from itertools import count
 
 import structlog
@@ -20,7 +21,7 @@ from services.dispatcher.board import Board
 from services.dispatcher.drivers.port import Driver, Result, Submission, Verdict
 from services.dispatcher.events import attempt_reference
 from services.dispatcher.lease import Lease
-from services.dispatcher.ledger import Claim, ClaimVerdict, LeaseOver, Ledger
+from services.dispatcher.ledger import Ask, Claim, ClaimVerdict, LeaseOver, Ledger
 from services.dispatcher.throttle import Throttle
 
 log = structlog.get_logger()
@@ -30,6 +31,9 @@ LATE_SECONDS = 0.25
 LARGEST_CLAIM = 1000
 IDLE_SECONDS = 0.5
 NOTHING_GRANTED_SECONDS = 0.05
+EXPIRED_EVERY_SECONDS = 1.0
+CLOCKS_APART = timedelta(seconds=5)
+"""How far our clock may be ahead of Postgres's: what it calls expired, the claim must too."""
 TOGETHER_SECONDS = 0.002
 """Parts whose moments lie this close leave in one write."""
 
@@ -70,6 +74,7 @@ class Sender:
         self._claiming = True
         self._claim_open = False
         self._not_before = 0.0
+        self._look_for_expired_at = 0.0
         self._throttle = Throttle()
         self._scheduled: list[tuple[float, int, Sent]] = []
         self._order = count()
@@ -112,7 +117,7 @@ class Sender:
             now = self._loop.time()
             moment = self._board.next_moment(now)
             room = self._room(now)
-            asks = self._board.take(room) if room > 0 else []
+            asks = self._board.take(room) if room > 0 else self._expired(now)
             if asks:
                 await self._claim(Claim(next(self._claims), asks, now))
                 continue
@@ -155,6 +160,13 @@ class Sender:
         if room < min(self._gateway.window // 2, self._board.waiting) and not self._board.urgent:
             return 0  # a claim costs much the same whatever it asks for: the next answers make room for more
         return room
+
+    def _expired(self, now: float) -> list[Ask]:
+        """While the gateway is away, what has passed its validity ends all the same: the claim says so of each."""
+        if not self._claiming or self._driver.missing is None or now < self._look_for_expired_at:
+            return []
+        self._look_for_expired_at = now + EXPIRED_EVERY_SECONDS
+        return self._board.take_expired(datetime.now(UTC) - CLOCKS_APART, LARGEST_CLAIM)
 
     async def _claim(self, claim: Claim) -> None:
         self._claim_open = True

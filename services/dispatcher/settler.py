@@ -17,7 +17,7 @@ from libs.bus.port import Outgoing, Publisher
 from libs.service_kit.config_file import InDoubt, SmppGateway
 from libs.service_kit.crash_points import crash_point
 from libs.service_kit.metrics import LATE_ANSWERS, SETTLED
-from services.dispatcher.attempts import Attempt, LegState, Outcome, count_of, is_concluded
+from services.dispatcher.attempts import Attempt, LegState, Outcome, count_of, is_concluded, refused_for_now
 from services.dispatcher.board import Board
 from services.dispatcher.drivers.port import Result, Verdict
 from services.dispatcher.events import events_of, rows_of
@@ -230,9 +230,7 @@ class Settler:
     def _outcome(self, sent: Sent, result: Result, observed_at: datetime) -> Attempt:
         outcome = OUTCOMES[result.verdict]
         if outcome is Outcome.TEMPORARY:
-            refusals = count_of(sent.leg, sent.attempt.part, Outcome.TEMPORARY) + 1
-            if refusals >= self._gateway.tries:
-                outcome = Outcome.FAILED
+            outcome = refused_for_now(sent.leg, sent.attempt, self._gateway.tries, observed_at)
         attempt = sent.attempt
         return Attempt(
             attempt.part,

@@ -79,38 +79,42 @@ class Work(NamedTuple):
     personal: list[PersonalRow]
 
 
+_SAY_TENANT = (SmsStatus, SmsCommand)
+"""These have no message, but say themselves whose it is."""
 _type = attrgetter("event.type")
-_event_id = attrgetter("event.id")
+_event_id = itemgetter(1)
 _leg = itemgetter(1, 2)
 
 
 def sort_out(records: Iterable[Record]) -> Work:
-    """What the records' events are about, and what is written of them whatever was there before."""
-    by_message: dict[Key, list[Record]] = {}
+    """What the records' events are about, and what is written of them whatever was there before.
+
+    One pass in the order in which they were decoded: they are more than fits the processor's caches.
+    """
+    found: dict[Key, tuple[list[AnyMessageEvent], list[Line], list[PersonalRow]]] = {}
+    first_heard_of: set[Key] = set()
     for record in records:
         event: AnyMessageEvent = record.event
         data = event.data
-        tenant = data.tenant if isinstance(data, (SmsStatus, SmsCommand)) else data.message.tenant
-        by_message.setdefault((event.subject.int, tenant), []).append(record)
-    work = Work({}, set(), [], [])
-    for key in sorted(by_message):
-        of_message = by_message[key]
-        if len(of_message) > 1:
-            of_message.sort(key=_event_id)
-        personal: list[PersonalRow] = []
-        for record in of_message:
-            event = record.event
-            data = event.data
-            work.lines.append(line_of(event, record.source.topic))
-            if not isinstance(data, (SmsStatus, SmsCommand)):
-                if (row := personal_row(event.subject, data)) is not None:
-                    personal.append(row)
-                if isinstance(data, SmsRequested) and data.leg.cycle == 1:
-                    work.first_heard_of.add(key)
-        if personal:
-            personal.sort(key=_leg)
-            work.personal.extend(personal)
-        work.events[key] = [record.event for record in of_message]
+        key = (event.subject.int, data.tenant if isinstance(data, _SAY_TENANT) else data.message.tenant)
+        of_message = found.get(key)
+        if of_message is None:
+            of_message = found[key] = ([], [], [])
+        of_message[0].append(event)
+        of_message[1].append(line_of(event, record.source.topic))
+        if not isinstance(data, _SAY_TENANT):
+            if (row := personal_row(event.subject, data)) is not None:
+                of_message[2].append(row)
+            if isinstance(data, SmsRequested) and data.leg.cycle == 1:
+                first_heard_of.add(key)
+    work = Work({}, first_heard_of, [], [])
+    for key in sorted(found):
+        events, lines, personal = found[key]
+        lines.sort(key=_event_id)
+        personal.sort(key=_leg)
+        work.events[key] = events
+        work.lines.extend(lines)
+        work.personal.extend(personal)
     return work
 
 

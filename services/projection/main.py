@@ -18,7 +18,7 @@ from libs.service_kit.config_file import ConfigFileError, load_configuration
 from libs.service_kit.lifecycle import Lifecycle, run_service
 from libs.service_kit.settings import load_settings
 from libs.storage.database import Pool, open_database
-from libs.storage.partitions import keep_partitions_ahead
+from libs.storage.retention import keep_partitions
 from services.projection import queries
 from services.projection.arrivals import Arrivals
 from services.projection.handlers import handle
@@ -38,15 +38,16 @@ CONSUMED: Topics = (
     topics.COMMANDS,
 )
 
-# Larger and slower batches than elsewhere: under load most of a message's events then fall into one, and its row is written once or twice.
+# Larger and slower batches than elsewhere: under load most of a message's events then fall into one, so its row is written less often.
 # A read that waits for a message cuts the pause short; no status is shown later than a second after it is known.
-MAX_RECORDS = 6000
-PACING = Pacing(floor=0.020, ceiling=0.600, full_at=2000)
+MAX_RECORDS = 4000
+PACING = Pacing(floor=0.020, ceiling=0.500, full_at=2000)
 
 
 async def start(life: Lifecycle, settings: ProjectionSettings, gateways: tuple[str, ...]) -> None:
     """Internal HTTP first, so that waiting can be seen; the consumer last. The stop goes the other way."""
     kafka = settings.kafka_bootstrap_servers
+    life.young_objects = 50 * MAX_RECORDS  # about 40 are made for each
     api = ReadApi()
     await life.serve_ops(api.routes())
 
@@ -60,7 +61,7 @@ async def start(life: Lifecycle, settings: ProjectionSettings, gateways: tuple[s
     readers = await life.part(
         "postgres for reads", lambda: open_pool(reading, queries.PARAMETERS), lambda pool: pool.close()
     )
-    life.background("partitions", keep_partitions_ahead(writer, PARTITIONED))
+    life.background("partitions", keep_partitions(writer, PARTITIONED, settings.projection_keep_days))
     dispatch = (topics.dispatch(gateway, priority) for gateway in gateways for priority in Priority)
     named = (topic for topic in CONSUMED if isinstance(topic, topics.Topic))
     used = (topics.REQUESTED, topics.REQUESTED_HIGH, *named, *dispatch)

@@ -6,14 +6,13 @@ bounds of ids. Filters on what no index has (status, gateway, tag) are checked a
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from libs.contracts.events import PersonKind
 from libs.contracts.http import SmsPage, SmsQuery, SmsWithHistory
+from libs.service_kit.pages import cursor_after, first_id, position
 from libs.storage.database import Pool
 from services.projection import answers
 from services.projection.journal import Line
@@ -26,8 +25,6 @@ PARAMETERS = {
 """For the connections that read: every read walks an index in its order and stops when it has enough. Without statistics of a
 young partition, the planner would rather read and sort all of a tenant's messages."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
 _ONE = "SELECT fold FROM messages WHERE tenant = $1 AND message_id = $2"
 _JOURNAL = "SELECT message_id, event_id, topic, body FROM events WHERE message_id = $1"
 _PERSONAL = "SELECT message_id, cycle, leg, phone, person_name, text FROM personal WHERE message_id = ANY($1)"
@@ -35,10 +32,6 @@ _PERSONAL = "SELECT message_id, cycle, leg, phone, person_name, text FROM person
 _SENT_TO = """
 (SELECT DISTINCT message_id AS sent_id FROM personal WHERE {conditions} ORDER BY sent_id DESC) AS sent
 CROSS JOIN LATERAL (SELECT * FROM messages WHERE tenant = $1 AND message_id = sent_id LIMIT 1) AS found"""
-
-
-class BadCursor(ValueError):
-    """The cursor is none that a page gave."""
 
 
 async def find(pool: Pool, tenant: str, message_id: UUID, seconds: float) -> SmsWithHistory | None:
@@ -79,7 +72,7 @@ def page_query(tenant: str, query: SmsQuery) -> tuple[str, list[object]]:
     bounds: list[str] = []
     before = [first_id(query.to)] if query.to is not None else []
     if query.cursor is not None:
-        before.append(_position(query.cursor))
+        before.append(position(query.cursor))
     if before:
         bounds.append(f"message_id < {argument(min(before))}")
     if query.from_ is not None:
@@ -115,23 +108,3 @@ async def _personal(
     for rows in found.values():
         rows.sort(key=lambda row: (row.cycle, row.leg))
     return found
-
-
-def first_id(at: datetime) -> UUID:
-    """The least id of the messages accepted at or after a moment; ids know whole milliseconds, from 1970 on."""
-    milliseconds = -((_EPOCH - at) // timedelta(milliseconds=1))  # rounded up
-    return UUID(int=max(0, milliseconds) << 80)
-
-
-def cursor_after(last: UUID) -> str:
-    return urlsafe_b64encode(last.bytes).rstrip(b"=").decode()
-
-
-def _position(cursor: str) -> UUID:
-    try:
-        position = UUID(bytes=urlsafe_b64decode(cursor + "=="))
-    except ValueError:
-        raise BadCursor from None
-    if cursor_after(position) != cursor:
-        raise BadCursor
-    return position

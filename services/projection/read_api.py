@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from libs.bus.errors import is_transient
 from libs.contracts.http import FieldProblem, Problem, SmsQuery, SmsWithHistory
 from libs.service_kit.internal import TENANT_HEADER
+from libs.service_kit.pages import BadCursor
 from libs.storage.database import Pool
 from services.projection import queries
 from services.projection.arrivals import Arrivals
@@ -123,7 +124,7 @@ async def _page(outbox: Outbox, tenant: str, request: web.Request) -> BaseModel:
         ) from None
     try:
         return await queries.page(outbox.pool, tenant, query, outbox.read_seconds)
-    except queries.BadCursor:
+    except BadCursor:
         raise _bad_request(FieldProblem(field="cursor", reason="is none that a page gave as nextCursor")) from None
     except TimeoutError:
         detail = "What is asked for is rare: narrow the search with from and to, clientId or staffId"

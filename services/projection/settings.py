@@ -17,3 +17,8 @@ class ProjectionSettings(DatabaseSettings, ConfiguredSettings):
     projection_read_seconds: float = Field(
         5.0, gt=0, le=60, description="how long a read may keep Postgres busy before it is called off"
     )
+    projection_keep_days: int = Field(
+        400,
+        ge=21,
+        description="how long messages, their history and their personal data are kept; longer than the topics",
+    )

@@ -18,7 +18,7 @@ from libs.phone_numbers.privacy import fingerprint
 from libs.service_kit.crash_points import crash_point
 from libs.service_kit.metrics import RECEIPTS_MATCHED
 from libs.storage.database import Pool
-from services.receipts import correlation
+from services.receipts import correlation, unreported
 from services.receipts.matching import Attempt, Doubt, Match, Receipt, Registration
 from services.receipts.statuses import SOURCE, statuses
 
@@ -48,6 +48,7 @@ async def handle(batch: Batch, pool: Pool, publisher: Publisher, destination_key
             waiting = {record.event.id for record in held}
             if due := [receipt for receipt in unsettled if receipt.id not in waiting]:
                 matches += await correlation.settle(connection, due)
+        await unreported.note(connection, matches)
     crash_point("receipts.store-publish")
     await publisher.publish(topics.STATUS.name, outgoing(matches))
     crash_point("receipts.publish-commit")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -16,10 +16,10 @@ from libs.contracts import topics
 from libs.contracts.events import ContactChanged, Event, Priority
 from libs.service_kit.config_file import ConfigFileError, Configuration, load_configuration
 from libs.service_kit.lifecycle import Lifecycle, run_service
+from libs.service_kit.periodic import repeat
 from libs.service_kit.settings import load_settings
 from libs.storage.database import Pool, open_database
-from libs.storage.partitions import keep_partitions_ahead
-from libs.storage.upkeep import keep_up
+from libs.storage.retention import keep_partitions
 from services.resolver import contacts, marks
 from services.resolver.decisions import PARTITIONED
 from services.resolver.handlers import resolve
@@ -30,6 +30,7 @@ from services.resolver.routing import default_route
 from services.resolver.settings import ResolverSettings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+FORGET_SECONDS = 3600
 MESSAGES = (topics.REQUESTED_HIGH, topics.REQUESTED, topics.RETURNED)
 
 
@@ -44,8 +45,9 @@ async def start(life: Lifecycle, settings: ResolverSettings, configuration: Conf
         return await open_database(dsn, "resolver", MIGRATIONS, settings.postgres_connections, PARTITIONED)
 
     pool = api.pool = await life.part("postgres", open_pool, lambda pool: pool.close())
-    life.background("partitions", keep_partitions_ahead(pool, PARTITIONED))
-    life.background("marks", keep_up("forgetting marks", lambda: marks.forget(pool, _now())))
+    life.background("partitions", keep_partitions(pool, PARTITIONED, settings.resolver_keep_days))
+    keep = timedelta(days=settings.resolver_keep_days)
+    life.background("marks", repeat("forgetting marks", FORGET_SECONDS, lambda: marks.forget(pool, _now() - keep)))
     await life.part("topics", lambda: ensure_topics(kafka, _topics(configuration)))
     producer = Producer(kafka, client_id="resolver")
     await life.part("kafka", producer.start, lambda _: producer.stop())
@@ -73,7 +75,7 @@ async def start(life: Lifecycle, settings: ResolverSettings, configuration: Conf
     session = aiohttp.ClientSession(timeout=timeout)
     life.on_stop("http client", session.close)
     outbox = Outbox(str(settings.projection_url), settings.internal_token.get_secret_value(), session)
-    asking = keep_up("asking messages back", lambda: ask_back(pool, producer, outbox, _now), LOOK_SECONDS)
+    asking = repeat("asking messages back", LOOK_SECONDS, lambda: ask_back(pool, producer, outbox, _now))
     life.background("asking messages back", asking)
 
 

@@ -6,15 +6,12 @@ A mark that comes just after a decision was made is not looked back for: the sam
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 from libs.bus.consumer import Batch
 from libs.contracts.events import CommandKind, MessageEvent, SmsCommand
 from libs.storage.database import Pool
-
-KEEP = timedelta(days=30)
-"""Longer than the topics keep what they bind."""
 
 
 async def mark(batch: Batch, pool: Pool, now: Callable[[], datetime]) -> None:
@@ -30,8 +27,8 @@ async def marked(pool: Pool, messages: Collection[UUID]) -> set[tuple[UUID, int]
     return {(row[0], row[1]) for row in await pool.fetch(_MARKED, messages)}
 
 
-async def forget(pool: Pool, now: datetime) -> None:
-    await pool.execute("DELETE FROM marks WHERE marked_at < $1", now - KEEP)
+async def forget(pool: Pool, before: datetime) -> None:
+    await pool.execute("DELETE FROM marks WHERE marked_at < $1", before)
 
 
 _MARK = """

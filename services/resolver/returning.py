@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 import aiohttp
+import structlog
 
 from libs.bus.codec import encode
 from libs.bus.port import Outgoing, Publisher
@@ -25,6 +26,8 @@ from libs.storage.database import Pool
 from services.resolver import contacts
 from services.resolver.contacts import Person
 from services.resolver.publications import SOURCE
+
+log = structlog.get_logger()
 
 LOOK_SECONDS = 1.0
 NEXT_LOOKS_SECONDS = (9.0, 50.0)
@@ -67,11 +70,15 @@ class _Changed(NamedTuple):
 async def ask_back(pool: Pool, producer: Publisher, outbox: Outbox, now: Callable[[], datetime]) -> int:
     """Look once for each person whose turn it is. How many messages were asked back.
 
-    What fails on the way is looked for again when the lease is over.
+    While the outbox is away nobody is looked for; it is tried again when the lease is over.
     """
     asked = 0
     for changed in [_changed(*row) for row in await pool.fetch(_TAKE, PEOPLE, LEASE_SECONDS)]:
-        asked += await _look(changed.person, pool, producer, outbox, now())
+        try:
+            asked += await _look(changed.person, pool, producer, outbox, now())
+        except (aiohttp.ClientError, TimeoutError) as error:  # whose words would name the person
+            log.warning("the outbox can't be asked", reason=type(error).__name__)
+            break
         if changed.looks < len(NEXT_LOOKS_SECONDS):
             await pool.execute(_LOOK_AGAIN, *changed.person, changed.changed_at, NEXT_LOOKS_SECONDS[changed.looks])
         else:

@@ -11,3 +11,8 @@ class ResolverSettings(DatabaseSettings, ConfiguredSettings):
     """Postgres, Kafka, the configuration file, and where the outbox is read."""
 
     projection_url: HttpUrl = Field(description="the projection's internal HTTP: it lists a person's queued messages")
+    resolver_keep_days: int = Field(
+        35,
+        ge=21,
+        description="how long decisions and cancellations are kept: longer than the topics, so that a replay decides nothing anew",
+    )

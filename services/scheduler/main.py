@@ -11,9 +11,9 @@ from libs.bus.consumer import BatchConsumer
 from libs.bus.producer import Producer
 from libs.contracts import topics
 from libs.service_kit.lifecycle import Lifecycle, run_service
+from libs.service_kit.periodic import repeat
 from libs.service_kit.settings import load_settings
 from libs.storage.database import Pool, open_database
-from libs.storage.upkeep import keep_up
 from services.scheduler import store
 from services.scheduler.handlers import handle
 from services.scheduler.leaving import Leaving
@@ -22,6 +22,7 @@ from services.scheduler.settings import SchedulerSettings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 CONSUMED = (topics.DEFERRED, topics.COMMANDS)
+FORGET_SECONDS = 3600
 FORGET_BATCH = 5_000
 
 
@@ -38,7 +39,9 @@ async def start(life: Lifecycle, settings: SchedulerSettings) -> None:
 
     pool = await life.part("postgres", open_pool, lambda pool: pool.close())
     keep = timedelta(days=settings.scheduler_keep_days)
-    life.background("forgetting", keep_up("forgetting", lambda: store.forget(pool, _now() - keep, FORGET_BATCH)))
+    life.background(
+        "forgetting", repeat("forgetting", FORGET_SECONDS, lambda: store.forget(pool, _now() - keep, FORGET_BATCH))
+    )
     await life.part("topics", lambda: ensure_topics(kafka, (*CONSUMED, topics.RETURNED, topics.STATUS)))
     producer = Producer(kafka, client_id="scheduler")
     await life.part("kafka", producer.start, lambda _: producer.stop())

@@ -22,7 +22,10 @@ from deploy.local.supervisor import missing
 from libs.service_kit.config_file import ConfigFileError
 
 FAKE_SERVICE = Path(__file__).with_name("fake_service.py")
-IN_ORDER = ["carrier", "projection", "receipts", "dispatcher-demo-1", "scheduler", "resolver", "api-gateway"]
+IN_ORDER = [
+    *("carrier", "projection", "receipts", "inbound"),
+    *("dispatcher-demo-1", "scheduler", "resolver", "api-gateway"),
+]
 
 
 def make_stack(directory: Path, said: list[str], **options) -> Stack:

@@ -27,7 +27,7 @@ CONSUMERS = {
     topics.DEFERRED: {"scheduler", "projection"},
     topics.COMMANDS: {"dispatcher.marks", "resolver.commands", "scheduler", "projection"},
     topics.RECEIPTS: {"receipts"},
-    topics.INBOUND: set[str](),
+    topics.INBOUND: {"inbound"},
     topics.CONTACT_CHANGED: {"resolver.contacts"},
     DISPATCH_HIGH: {"dispatcher.demo.high", "projection"},
     DISPATCH: {"dispatcher.demo", "projection"},

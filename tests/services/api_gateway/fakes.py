@@ -1,4 +1,4 @@
-"""An API gateway over real HTTP whose Kafka, Postgres, resolver and projection are stand-ins."""
+"""An API gateway over real HTTP whose Kafka, Postgres, resolver, projection and inbound are stand-ins."""
 
 import asyncio
 import json
@@ -194,6 +194,7 @@ class Gateway:
     ledger: FakeLedger
     resolver: FakeUpstream
     projection: FakeUpstream
+    inbound: FakeUpstream
     kafka: Neighbour
     postgres: Neighbour
     accepter: Accepter
@@ -231,6 +232,7 @@ async def running_gateway(timeout_seconds: float = 4.0) -> AsyncIterator[Gateway
     async with (
         FakeUpstream().running() as resolver,
         FakeUpstream().running() as projection,
+        FakeUpstream().running() as inbound,
         aiohttp.ClientSession() as session,
     ):
         accepter = Accepter(
@@ -246,6 +248,7 @@ async def running_gateway(timeout_seconds: float = 4.0) -> AsyncIterator[Gateway
             accepter=accepter,
             resolver=Upstream("resolver", resolver.url, TOKEN, session),
             projection=Upstream("projection", projection.url + "/", TOKEN, session),
+            inbound=Upstream("inbound service", inbound.url, TOKEN, session),
             default_validity=timedelta(hours=48),
             openapi=OPENAPI,
             asyncapi=ASYNCAPI,
@@ -260,6 +263,7 @@ async def running_gateway(timeout_seconds: float = 4.0) -> AsyncIterator[Gateway
                 ledger,
                 resolver,
                 projection,
+                inbound,
                 kafka,
                 postgres,
                 accepter,

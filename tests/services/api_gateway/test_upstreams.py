@@ -63,6 +63,18 @@ async def test_the_query_goes_on_as_it_was_asked(gateway: Gateway) -> None:
     }
 
 
+async def test_what_handsets_sent_is_read_at_the_inbound_service(gateway: Gateway) -> None:
+    assert (await gateway.ask("GET", "/inbound?number=%2B254700000001&gateway=demo&limit=10")).status == 200
+    assert (await gateway.ask("GET", f"/inbound/{MESSAGE}")).status == 200
+    assert (await gateway.ask("GET", "/inbound?from=2026-01-31T08:00:00")).status == 400
+    page, one = gateway.inbound.asked
+    assert (page.path, page.query) == (
+        "/internal/inbound",
+        {"number": "+254700000001", "gateway": "demo", "limit": "10"},
+    )
+    assert (one.path, one.tenant) == (f"/internal/inbound/{MESSAGE}", "demo")
+
+
 @pytest.mark.parametrize("status", [400, 404, 409, 422])
 async def test_the_owners_own_problems_are_passed_on(gateway: Gateway, status: int) -> None:
     gateway.projection.status = status

@@ -8,8 +8,9 @@ import pytest
 from libs.contracts.events import PersonKind
 from libs.contracts.http import Sms, SmsQuery
 from libs.contracts.statuses import Status
+from libs.service_kit.pages import BadCursor, cursor_after, first_id
 from libs.storage.database import Pool
-from services.projection.queries import BadCursor, cursor_after, find, first_id, page, page_query
+from services.projection.queries import find, page, page_query
 from tests.services.projection.conftest import fold_in
 from tests.services.projection.stories import NAME, START, TENANT, TEXT, Story
 

@@ -257,9 +257,9 @@ async def test_other_commands_and_other_cycles_cancel_nothing(world: World):
     assert len(world.dispatched()) == 1
 
 
-async def test_marks_are_forgotten_when_nothing_can_come_any_more_that_they_bind(world: World):
+async def test_marks_older_than_asked_for_are_forgotten(world: World):
     await world.mark(command(cause := new_message_id()))
-    await marks.forget(world.pool, NOW + marks.KEEP)
+    await marks.forget(world.pool, NOW)
     assert await marks.marked(world.pool, [cause]) == {(cause, 1)}
-    await marks.forget(world.pool, NOW + marks.KEEP + timedelta(seconds=1))
+    await marks.forget(world.pool, NOW + timedelta(seconds=1))
     assert await marks.marked(world.pool, [cause]) == set()
