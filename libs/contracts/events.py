@@ -49,7 +49,10 @@ class Recipient:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """What was asked for, the same in every leg. `number` is a positive integer below 2^53 for dialects with numeric ids."""
+    """What was asked for, the same in every leg. `number` is a positive integer below 2^53 for dialects with numeric ids.
+
+    `scheduled_at` is the earliest moment of sending: until then the first leg is deferred. `batch_id` names the bulk call it came with.
+    """
 
     tenant: str
     recipient: Recipient
@@ -61,6 +64,8 @@ class Message:
     sender_id: str | None = None
     tags: tuple[str, ...] = ()
     allow_unknown_number: bool = False
+    scheduled_at: datetime | None = None
+    batch_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +109,25 @@ class SmsReturned:
     message: Message
     leg: Leg
     reason: Reason
+    refused_part: int = 0
+    refused_try: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SmsDeferred:
+    """A message waits: at `due_at` the leg that this event opens begins, and `SmsReturned` says so. Its `leg_at` is `due_at`.
+
+    `deferred_at` is our clock at the cause. `reason` is None if the message was scheduled; else it was refused for now, and `refused_part`
+    and `refused_try` name an attempt of the leg before that is proven not accepted (0: none).
+    """
+
+    TYPE = "postrider.sms.deferred.v1"
+
+    message: Message
+    leg: Leg
+    due_at: datetime
+    deferred_at: datetime
+    reason: Reason | None = None
     refused_part: int = 0
     refused_try: int = 0
 
@@ -218,12 +242,15 @@ class ContactChanged:
 
 
 class CommandKind(StrEnum):
+    """`CANCEL`: don't send it any more. `RETURN`: what is known of the person has changed, so resolve it anew."""
+
     CANCEL = "cancel"
+    RETURN = "return"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SmsCommand:
-    """What a person asks about a message that is on its way. Names its cycle."""
+    """What is asked about a message that is on its way. It names its cycle, and binds what was decided before `asked_at`."""
 
     TYPE = "postrider.sms.command.v1"
 
@@ -303,6 +330,7 @@ class EventType:
 EVENT_TYPES: tuple[EventType, ...] = (
     EventType(SmsRequested),
     EventType(SmsReturned),
+    EventType(SmsDeferred),
     EventType(SmsDispatch),
     EventType(SmsStatus),
     EventType(SmsCommand),

@@ -9,13 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
+from libs.contracts.asked import CANCEL_TOO_LATE, Asked, cancel_asked_at, take_command
 from libs.contracts.events import (
     Encoding,
     MessageEvent,
     PersonKind,
     Priority,
     Reason,
+    SmsCommand,
+    SmsDeferred,
     SmsDispatch,
     SmsRequested,
     SmsReturned,
@@ -62,7 +66,10 @@ class Attempt:
 
 @dataclass(slots=True)
 class LegFold:
-    """One leg: `whole` is the best event about the message itself, `attempts` hold those about its parts."""
+    """One leg: `whole` is the best event about the message itself, `attempts` hold those about its parts.
+
+    `due_at`: when it begins, if the message was deferred to it.
+    """
 
     cycle: int
     leg: int
@@ -71,6 +78,7 @@ class LegFold:
     encoding: Encoding | None = None
     whole: Best | None = None
     attempts: list[Attempt] = field(default_factory=lambda: list[Attempt]())
+    due_at: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -85,6 +93,7 @@ class Request:
     valid_until: datetime
     requested_by: str
     custom_data: dict[str, Any] | None
+    batch_id: UUID | None = None
 
 
 @dataclass(slots=True)
@@ -96,6 +105,7 @@ class MessageFold:
     person: str
     request: Request | None = None
     legs: list[LegFold] = field(default_factory=lambda: list[LegFold]())
+    asked: list[Asked] = field(default_factory=lambda: list[Asked]())
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +120,7 @@ class PartView:
 
 @dataclass(frozen=True, slots=True)
 class MessageView:
-    """What is shown: the outbox row. Times are our clock at the cause."""
+    """What is shown: the outbox row. Times are our clock at the cause; `scheduled_at` is when it will be due, while it waits for that."""
 
     status: Status
     observed_at: datetime
@@ -124,17 +134,24 @@ class MessageView:
     delivered_at: datetime | None
     possible_double: bool
     parts: tuple[PartView, ...]
+    scheduled_at: datetime | None = None
+    cancel_asked_at: datetime | None = None
 
 
 AnyMessageEvent = (
-    MessageEvent[SmsRequested] | MessageEvent[SmsReturned] | MessageEvent[SmsDispatch] | MessageEvent[SmsStatus]
+    MessageEvent[SmsRequested]
+    | MessageEvent[SmsReturned]
+    | MessageEvent[SmsDeferred]
+    | MessageEvent[SmsDispatch]
+    | MessageEvent[SmsStatus]
+    | MessageEvent[SmsCommand]
 )
 
 
 def new_fold(event: AnyMessageEvent) -> MessageFold:
     """An empty fold for the message that the event is about."""
     data = event.data
-    if isinstance(data, SmsStatus):
+    if isinstance(data, (SmsStatus, SmsCommand)):
         return MessageFold(data.tenant, data.recipient.kind, data.recipient.id)
     return MessageFold(data.message.tenant, data.message.recipient.kind, data.message.recipient.id)
 
@@ -144,6 +161,9 @@ def apply(fold: MessageFold, event: AnyMessageEvent) -> None:
     data = event.data
     if isinstance(data, SmsStatus):
         _apply_status(fold, event.id, data)
+        return
+    if isinstance(data, SmsCommand):
+        take_command(fold.asked, data)
         return
     leg = _leg(fold, data.leg.cycle, data.leg.leg)
     if isinstance(data, SmsDispatch):
@@ -156,15 +176,33 @@ def apply(fold: MessageFold, event: AnyMessageEvent) -> None:
             m = data.message
             custom = dict(data.custom_data) if data.custom_data is not None else None
             fold.request = Request(
-                m.number, m.priority, m.sender_id, m.tags, m.accepted_at, m.valid_until, data.requested_by, custom
+                m.number,
+                m.priority,
+                m.sender_id,
+                m.tags,
+                m.accepted_at,
+                m.valid_until,
+                data.requested_by,
+                custom,
+                m.batch_id,
             )
         _raise(leg, Best(Status.ACCEPTED, data.leg.leg_at, event.id, None))
     else:
-        _raise(leg, Best(Status.ACCEPTED, data.leg.leg_at, event.id, data.reason))
-        if data.refused_part:
-            before = _leg(fold, data.leg.cycle, data.leg.leg - 1)
-            proof = Best(Status.REFUSED, data.leg.leg_at, event.id, data.reason)
-            _attempt(before, data.refused_part, data.refused_try, proof).refused = True
+        _reopen(fold, leg, event.id, data)
+
+
+def _reopen(fold: MessageFold, leg: LegFold, event_id: str, data: SmsReturned | SmsDeferred) -> None:
+    """A further leg, opened now or to begin later, and what that proves of the leg before."""
+    if isinstance(data, SmsDeferred):
+        leg.due_at = data.due_at if leg.due_at is None else max(leg.due_at, data.due_at)
+        opening = Best(Status.SCHEDULED, data.deferred_at, event_id, data.reason)
+    else:
+        opening = Best(Status.ACCEPTED, data.leg.leg_at, event_id, data.reason)
+    _raise(leg, opening)
+    if data.refused_part:
+        before = _leg(fold, data.leg.cycle, data.leg.leg - 1)
+        proof = Best(Status.REFUSED, opening.observed_at, event_id, data.reason)
+        _attempt(before, data.refused_part, data.refused_try, proof).refused = True
 
 
 def _apply_status(fold: MessageFold, event_id: str, data: SmsStatus) -> None:
@@ -220,6 +258,9 @@ def _attempt(leg: LegFold, part: int, try_number: int, best: Best) -> Attempt:
 def shown(fold: MessageFold) -> tuple[LegFold, Best]:
     """The leg that is shown, and the event that speaks for it. Raises ValueError for a fold without events."""
     known = [(leg, best) for leg in fold.legs if (best := _leg_status(leg)) is not None]
+    if not known and fold.asked:  # a command overtook what it is about, which must have been accepted
+        first = min(fold.asked, key=lambda x: x.asked_at)
+        return LegFold(first.cycle, 1), Best(Status.ACCEPTED, first.asked_at, "", None)
     if not known:
         raise ValueError("nothing is folded yet")
     leg, best = next(((g, b) for g, b in known if b.status is Status.DELIVERED), known[-1])
@@ -231,13 +272,15 @@ def shown(fold: MessageFold) -> tuple[LegFold, Best]:
 def view(fold: MessageFold) -> MessageView:
     """What is shown of a message: the rules of "Coordinates and order" over everything folded so far."""
     leg, best = shown(fold)
+    cancel_asked = cancel_asked_at(fold.asked, leg.cycle)
+    too_late = cancel_asked is not None and (best.status in UNSETTLED or best.status is Status.DELIVERED)
     submitted = [a.submitted_at for g in fold.legs for a in g.attempts if a.submitted_at is not None]
     return MessageView(
         status=best.shown_status,
         observed_at=best.observed_at,
         cycle=leg.cycle,
         leg=leg.leg,
-        reason=best.reason,
+        reason=CANCEL_TOO_LATE if too_late and best.reason is None else best.reason,
         gateway=leg.gateway,
         encoding=leg.encoding,
         segments=leg.parts,
@@ -245,6 +288,8 @@ def view(fold: MessageFold) -> MessageView:
         delivered_at=best.observed_at if best.status is Status.DELIVERED else None,
         possible_double=_possible_double(fold),
         parts=tuple(PartView(a.part, a.best.status, a.provider_id, a.try_number) for a in _speakers(leg)),
+        scheduled_at=leg.due_at if best.status is Status.SCHEDULED else None,
+        cancel_asked_at=cancel_asked,
     )
 
 

@@ -168,6 +168,8 @@ class Sms(ApiModel):
     possible_double: bool
     requested_by: str | None
     parts: tuple[Part, ...]
+    scheduled_at: datetime | None = Field(None, description="when it will be due, while it waits for that")
+    cancel_asked_at: datetime | None = Field(None, description="when the cancellation of this cycle was asked for")
 
 
 class SmsWithHistory(Sms):

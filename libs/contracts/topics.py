@@ -9,6 +9,7 @@ from libs.contracts.events import (
     GatewayReceipt,
     Priority,
     SmsCommand,
+    SmsDeferred,
     SmsDispatch,
     SmsInbound,
     SmsRequested,
@@ -59,11 +60,12 @@ REQUESTED_HIGH = replace(REQUESTED, name="sms.requested.high", purpose="The same
 RETURNED = Topic(
     name="sms.returned", purpose="A message comes back to be resolved anew.", data=SmsReturned, key=BY_PERSON
 )
+DEFERRED = Topic(name="sms.deferred", purpose="A message waits until it is due.", data=SmsDeferred, key=BY_PERSON)
 STATUS = Topic(
     name="sms.status", purpose="What became of a message or of one of its parts.", data=SmsStatus, key=BY_MESSAGE
 )
 COMMANDS = Topic(
-    name="sms.commands", purpose="What people ask about messages on their way.", data=SmsCommand, key=BY_PERSON
+    name="sms.commands", purpose="What is asked about messages on their way.", data=SmsCommand, key=BY_PERSON
 )
 RECEIPTS = Topic(
     name="gateway.receipts",
@@ -91,6 +93,7 @@ FIXED_TOPICS: tuple[Topic, ...] = (
     REQUESTED,
     REQUESTED_HIGH,
     RETURNED,
+    DEFERRED,
     STATUS,
     COMMANDS,
     RECEIPTS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from uuid import UUID
 
-from libs.contracts.events import PersonKind, SmsDispatch, SmsStatus
+from libs.contracts.events import PersonKind, SmsCommand, SmsDeferred, SmsDispatch, SmsStatus
 from libs.contracts.fold import MessageFold, view
 from libs.contracts.http import Part, Sms, SmsWithHistory, Transition
 from libs.contracts.message_ids import time_of
@@ -57,20 +57,26 @@ def sms(message_id: UUID, fold: MessageFold, personal: Sequence[PersonalRow]) ->
             )
             for part in shown.parts
         ),
+        scheduled_at=shown.scheduled_at,
+        cancel_asked_at=shown.cancel_asked_at,
     )
 
 
 def with_history(message: Sms, journal: Iterable[Line]) -> SmsWithHistory:
     """The message with every transition, oldest first; at one moment, in the order of a message's way."""
-    history = sorted(
-        map(transition, journal), key=lambda t: (t.at, t.cycle, t.leg, RANK[t.status], t.part, t.try_number)
-    )
+    transitions = filter(None, map(transition, journal))
+    history = sorted(transitions, key=lambda t: (t.at, t.cycle, t.leg, RANK[t.status], t.part, t.try_number))
     return SmsWithHistory(**dict(message), history=tuple(history))
 
 
-def transition(line: Line) -> Transition:
-    """What one event says of its message: a request or a return accepts it, a dispatch queues it, a status says itself."""
+def transition(line: Line) -> Transition | None:
+    """What one event says of its message: a request or a return accepts it, a dispatch queues it, a status says itself.
+
+    None for a command: asking changes nothing, what comes of it is an event of its own.
+    """
     data = event_of(line).data
+    if isinstance(data, SmsCommand):
+        return None
     cycle, leg = data.leg.cycle, data.leg.leg
     if isinstance(data, SmsStatus):
         return Transition(
@@ -97,9 +103,10 @@ def transition(line: Line) -> Transition:
             try_number=0,
             gateway=data.gateway,
         )
+    deferred = isinstance(data, SmsDeferred)
     return Transition(
-        status=Status.ACCEPTED,
-        at=data.leg.leg_at,
+        status=Status.SCHEDULED if deferred else Status.ACCEPTED,
+        at=data.deferred_at if deferred else data.leg.leg_at,
         topic=line.topic,
         cycle=cycle,
         leg=leg,

@@ -10,7 +10,7 @@ from aiokafka.structs import TopicPartition
 from libs.bus.consumer import Batch
 from libs.bus.errors import BadRecord
 from libs.bus.record import Record
-from libs.contracts.events import Reason, SmsStatus
+from libs.contracts.events import Reason, SmsCommand, SmsStatus
 from libs.contracts.fold import AnyMessageEvent, apply, new_fold
 from libs.contracts.message_ids import time_of
 from libs.service_kit.crash_points import crash_point
@@ -104,7 +104,7 @@ def _stored(rows: Iterable[MessageRow]) -> dict[Key, StoredFold]:
 
 def _tenant(event: AnyMessageEvent) -> str:
     data = event.data
-    return data.tenant if isinstance(data, SmsStatus) else data.message.tenant
+    return data.tenant if isinstance(data, (SmsStatus, SmsCommand)) else data.message.tenant
 
 
 def _check_id(message_id: UUID) -> None:

@@ -9,14 +9,25 @@ from uuid import UUID
 
 import msgspec
 
-from libs.contracts.events import MessageEvent, SmsDispatch, SmsRequested, SmsReturned, SmsStatus, type_name
+from libs.contracts.events import (
+    MessageEvent,
+    SmsCommand,
+    SmsDeferred,
+    SmsDispatch,
+    SmsRequested,
+    SmsReturned,
+    SmsStatus,
+    type_name,
+)
 from libs.contracts.fold import AnyMessageEvent
 
 _FOLDED: dict[str, type[AnyMessageEvent]] = {
     type_name(SmsRequested): MessageEvent[SmsRequested],
     type_name(SmsReturned): MessageEvent[SmsReturned],
+    type_name(SmsDeferred): MessageEvent[SmsDeferred],
     type_name(SmsDispatch): MessageEvent[SmsDispatch],
     type_name(SmsStatus): MessageEvent[SmsStatus],
+    type_name(SmsCommand): MessageEvent[SmsCommand],
 }
 _PERSONAL = frozenset({"phone", "person_name", "destination"})
 """Fields of an event's data that are left out; the text of `message` is too."""

@@ -33,7 +33,9 @@ CONSUMED: Topics = (
     TopicFamily(r"^sms\.requested(\.high)?$", like=topics.REQUESTED),
     TopicFamily(topics.DISPATCH_PATTERN, like=topics.dispatch("any")),
     topics.RETURNED,
+    topics.DEFERRED,
     topics.STATUS,
+    topics.COMMANDS,
 )
 
 # Larger and slower batches than elsewhere: under load most of a message's events then fall into one, and its row is written once.
@@ -59,8 +61,10 @@ async def start(life: Lifecycle, settings: ProjectionSettings, gateways: tuple[s
     )
     life.background("partitions", keep_partitions_ahead(writer, PARTITIONED))
     dispatch = (topics.dispatch(gateway, priority) for gateway in gateways for priority in Priority)
-    used = (topics.REQUESTED, topics.REQUESTED_HIGH, topics.RETURNED, topics.STATUS, *dispatch)
-    await life.part("topics", lambda: ensure_topics(kafka, used))
+    named = (topic for topic in CONSUMED if isinstance(topic, topics.Topic))
+    await life.part(
+        "topics", lambda: ensure_topics(kafka, (topics.REQUESTED, topics.REQUESTED_HIGH, *named, *dispatch))
+    )
     arrivals = Arrivals(kafka, readers)
     await life.part("kafka for reads", arrivals.start, lambda _: arrivals.stop())
     api.outbox = Outbox(readers, arrivals, settings.projection_wait_seconds, settings.projection_read_seconds)

@@ -41,7 +41,8 @@ def values(hint: object, name: str) -> st.SearchStrategy[Any]:
         return instances(hint)
     if name == "custom_data" and hint is not type(None):
         return st.dictionaries(st.text(max_size=5), st.one_of(st.none(), st.booleans(), st.text(max_size=5)))
-    return {str: st.text(max_size=20), int: st.integers(0, 2**53 - 1), bool: st.booleans(), type(None): st.none()}[hint]
+    plain = {str: st.text(max_size=20), int: st.integers(0, 2**53 - 1), bool: st.booleans(), UUID: st.uuids()}
+    return (plain | {type(None): st.none()})[hint]
 
 
 def instances(cls: type) -> st.SearchStrategy[Any]:

@@ -3,6 +3,7 @@
 import itertools
 import random
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -10,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from libs.contracts.asked import CANCEL_TOO_LATE
 from libs.contracts.events import (
+    CommandKind,
     Encoding,
     Leg,
     Message,
@@ -18,6 +21,8 @@ from libs.contracts.events import (
     PersonKind,
     Reason,
     Recipient,
+    SmsCommand,
+    SmsDeferred,
     SmsDispatch,
     SmsRequested,
     SmsReturned,
@@ -45,7 +50,9 @@ def leg_of(place: Place) -> Leg:
     return Leg(*place, at(60 * place[0] + 10 * place[1]))
 
 
-def envelope(data: SmsRequested | SmsReturned | SmsDispatch | SmsStatus, *cause: object) -> AnyMessageEvent:
+def envelope(
+    data: SmsRequested | SmsReturned | SmsDeferred | SmsDispatch | SmsStatus, *cause: object
+) -> AnyMessageEvent:
     kind = type_name(type(data))
     place = (data.leg.cycle, data.leg.leg)
     return MessageEvent(
@@ -68,6 +75,30 @@ def returned(place: Place, refused: tuple[int, int] = (0, 0)) -> AnyMessageEvent
         message=MESSAGE, leg=leg_of(place), reason=reason, refused_part=refused[0], refused_try=refused[1]
     )
     return envelope(data)
+
+
+def deferred(
+    place: Place = (1, 2), refused: tuple[int, int] = (0, 0), after: float = -9, why: str | None = None
+) -> AnyMessageEvent:
+    """By default said in the second after the leg before began."""
+    leg = leg_of(place)
+    data = SmsDeferred(
+        message=MESSAGE,
+        leg=leg,
+        due_at=leg.leg_at,
+        deferred_at=leg.leg_at + timedelta(seconds=after),
+        reason=None if why is None else Reason(why, why),
+        refused_part=refused[0],
+        refused_try=refused[1],
+    )
+    return envelope(data)
+
+
+def command(kind: CommandKind = CommandKind.CANCEL, cycle: int = 1, after: float = 5) -> AnyMessageEvent:
+    asked_at = at(60 * cycle + after)
+    data = SmsCommand(tenant="demo", recipient=RECIPIENT, kind=kind, cycle=cycle, asked_at=asked_at)
+    identity = event_id(SmsCommand.TYPE, ID, kind, cycle, asked_at)
+    return MessageEvent(id=identity, type=SmsCommand.TYPE, source="test", time=asked_at, subject=ID, data=data)
 
 
 def dispatch(place: Place = (1, 1), segments: int = 1, gateway: str = "demo") -> AnyMessageEvent:
@@ -120,6 +151,13 @@ def taken(
     """A status of an attempt that the carrier took."""
     identity = f"id-{place}-{part}-{tried}"
     return status(what, place, part=part, parts=parts, tried=tried, provider_id=identity, after=after)
+
+
+def unexplained(what: Status) -> AnyMessageEvent:
+    """The same of the only part, without a reason."""
+    event = taken(what)
+    assert isinstance(event.data, SmsStatus)
+    return replace(event, data=replace(event.data, reason=None))  # type: ignore[type-var,arg-type]
 
 
 def whole(what: Status, place: Place = (1, 1), after: float = 4, why: str = "why") -> AnyMessageEvent:
@@ -283,6 +321,18 @@ CASES: list[tuple[str, list[AnyMessageEvent], Status, Place]] = [
         S.IN_DOUBT,
         (1, 1),
     ),
+    ("a deferral opens a leg that waits", [requested(), deferred()], S.SCHEDULED, LEG2),
+    ("due, it waits until it is decided anew", [requested(), deferred(), returned(LEG2)], S.SCHEDULED, LEG2),
+    ("then it goes on", [requested(), deferred(), returned(LEG2), dispatch(LEG2)], S.QUEUED, LEG2),
+    (
+        "a refusal for now waits for the next leg",
+        [dispatch(), status(S.IN_DOUBT), deferred(LEG2, (1, 1), why="busy")],
+        S.SCHEDULED,
+        LEG2,
+    ),
+    ("a waiting message can be cancelled", [requested(), deferred(), whole(S.CANCELLED, LEG2)], S.CANCELLED, LEG2),
+    ("asking to cancel is no end", [requested(), dispatch(), command()], S.QUEUED, (1, 1)),
+    ("a command may be the first that is heard of", [command()], S.ACCEPTED, (1, 1)),
     (
         "events may come before those that they follow from",
         [taken(S.SUBMITTED, part=2, parts=3)],
@@ -336,6 +386,36 @@ def test_times_and_reason_are_those_of_the_cause() -> None:
     assert shown(requested(), whole(S.REJECTED, why="no-number")).reason == Reason("no-number", "no-number")
 
 
+def test_what_waits_says_until_when_and_why() -> None:
+    due = leg_of(LEG2).leg_at
+    waiting = shown(requested(), deferred(why="busy"))
+    assert (waiting.scheduled_at, waiting.reason) == (due, Reason("busy", "busy"))
+    assert waiting.observed_at == due - timedelta(seconds=9)
+    assert shown(requested(), deferred(), command()).reason is None
+    assert shown(requested(), deferred(), returned(LEG2), dispatch(LEG2)).scheduled_at is None
+
+
+def test_a_deferral_and_the_return_that_follows_it_prove_the_same_attempt_refused() -> None:
+    seen = shown(
+        dispatch(), status(S.IN_DOUBT), deferred(LEG2, (1, 1)), returned(LEG2, (1, 1)), taken(S.SUBMITTED, LEG2)
+    )
+    assert (seen.status, seen.possible_double) == (S.SUBMITTED, False)
+
+
+@pytest.mark.parametrize("what", [S.SUBMITTED, S.BUFFERED, S.DELIVERED])
+def test_a_cancellation_that_comes_too_late_is_a_reason_and_no_error(what: Status) -> None:
+    late = shown(requested(), dispatch(), unexplained(what), command(after=7), command(after=6))
+    assert (late.status, late.reason, late.cancel_asked_at) == (what, CANCEL_TOO_LATE, at(66))
+    for other in (command(cycle=2), command(CommandKind.RETURN)):
+        seen = shown(requested(), dispatch(), unexplained(what), other)
+        assert (seen.reason, seen.cancel_asked_at) == (None, None)
+
+
+def test_another_reason_is_not_covered_by_it() -> None:
+    assert shown(dispatch(), taken(S.BUFFERED), command()).reason == Reason("why", "why")
+    assert shown(requested(), dispatch(), whole(S.CANCELLED, why="asked"), command()).reason == Reason("asked", "asked")
+
+
 def test_of_two_that_are_equal_in_rank_and_time_the_event_id_decides() -> None:
     for make in (whole, status):
         one, two = make(S.FAILED, why="one"), make(S.FAILED, why="two")
@@ -363,7 +443,11 @@ def histories(draw: st.DrawFn) -> list[AnyMessageEvent]:
     places = draw(st.sampled_from([[(1, 1)], [(1, 1), (1, 2)], [(1, 1), (1, 2), (2, 1)], [(1, 1), (2, 1), (2, 2)]]))
     events: list[AnyMessageEvent] = []
     for place in places:
-        events.append(requested(place) if place[1] == 1 else returned(place, draw(_refused_attempt(parts))))
+        events += [requested(place)] if place[1] == 1 else draw(_reopened(place, parts))
+        events += [
+            command(kind, place[0], draw(_SECONDS))
+            for kind in draw(st.lists(st.sampled_from([*CommandKind]), max_size=2))
+        ]
         if draw(st.booleans()):
             events.append(dispatch(place, parts, draw(st.sampled_from(["north", "south"]))))
         events += [
@@ -375,6 +459,19 @@ def histories(draw: st.DrawFn) -> list[AnyMessageEvent]:
         for part, tried in itertools.product(range(1, parts + 1), (1, 2)):
             events += draw(_attempt(place, part, parts, tried))
     return draw(st.permutations(events))
+
+
+@st.composite
+def _reopened(draw: st.DrawFn, place: Place, parts: int) -> list[AnyMessageEvent]:
+    """A leg after the first: sent back, or deferred and perhaps due by now."""
+    refused = draw(_refused_attempt(parts))
+    match draw(st.sampled_from(["returned", "waiting", "due"])):
+        case "returned":
+            return [returned(place, refused)]
+        case "waiting":
+            return [deferred(place, refused, -draw(_SECONDS), draw(st.sampled_from([None, "busy"])))]
+        case _:
+            return [deferred(place, refused, -draw(_SECONDS)), returned(place, refused)]
 
 
 def _refused_attempt(parts: int) -> st.SearchStrategy[tuple[int, int]]:
