@@ -65,10 +65,15 @@ _RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d
 
 
 def _rfc3339(value: Any) -> Any:
-    """The parser by itself would also take seconds since 1970, and other forms of ISO 8601."""
-    if isinstance(value, str) and not _RFC3339.fullmatch(value):
+    """The model's own parser would also take seconds since 1970, and other forms of ISO 8601."""
+    if value is None or isinstance(value, datetime):
+        return value
+    if not isinstance(value, str) or not _RFC3339.fullmatch(value):
         raise ValueError("must be RFC 3339 with a time zone, as in 2026-01-31T08:00:00Z")
-    return value
+    try:
+        return datetime.fromisoformat(value)
+    except ValueError:
+        raise ValueError("there is no such date or time") from None
 
 
 _ONE_LINE = r"^[^\x00-\x1f\x7f]+$"
@@ -80,7 +85,7 @@ PersonId = Annotated[
 ]
 Tag = Annotated[str, Field(min_length=1, max_length=64, pattern=_ONE_LINE)]
 Text = Annotated[str, AfterValidator(_without_nul)]
-Moment = Annotated[AwareDatetime, BeforeValidator(_rfc3339)]
+Moment = Annotated[AwareDatetime, BeforeValidator(_rfc3339, json_schema_input_type=AwareDatetime)]
 
 MAX_VALIDITY_SECONDS = 7 * 24 * 3600
 MAX_SEGMENTS = 10

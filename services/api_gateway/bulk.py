@@ -7,9 +7,8 @@ so a call that was killed half-way and is repeated with its key publishes the ve
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from datetime import timedelta
 from hashlib import sha256
 from http import HTTPStatus
 from uuid import UUID
@@ -18,32 +17,22 @@ import msgspec
 
 from libs.bus.codec import encode
 from libs.bus.port import KeyValue, Outgoing
-from libs.contracts.events import PersonKind, Priority
-from libs.contracts.http import BulkRefused, FieldProblem
-from libs.contracts.message_ids import new_message_id, time_of
-from libs.contracts.topics import requested
+from libs.contracts.message_ids import new_message_id
 from libs.service_kit.crash_points import crash_point
 from libs.service_kit.metrics import MESSAGES_ACCEPTED
 from services.api_gateway.api_keys import Caller
-from services.api_gateway.batch_ids import batch_ids
-from services.api_gateway.bulk_body import item_errors, read_items
-from services.api_gateway.calls import MAX_BODY_BYTES
-from services.api_gateway.checks import check_length, check_schedule
-from services.api_gateway.event_template import event_template
+from services.api_gateway.batch import Batch
+from services.api_gateway.bulk_body import read_items
 from services.api_gateway.idempotency import InProgress, Ledger, OtherBody, Publish, Published, Reservation
 from services.api_gateway.known_keys import KnownKeys, in_progress, other_body
 from services.api_gateway.neighbours import Neighbour
 from services.api_gateway.numbers import Numbers
-from services.api_gateway.plain_sms import PlainSms, parse_sms
-from services.api_gateway.problems import MAX_FIELDS, ProblemError, bad_field
+from services.api_gateway.problems import ProblemError
 from services.api_gateway.publishing import DurablePublisher
-from services.api_gateway.requests import Named, Repeatable, recipient, requested_event
+from services.api_gateway.requests import Named, Repeatable
 from services.api_gateway.responses import Response
 
 MAX_BULK_BYTES = 16 * 1024 * 1024
-CHUNK = 500
-"""Messages that are read and published in one go; between two chunks other requests have their turn."""
-_TOPICS = {priority: requested(priority).name for priority in Priority}
 AT_ONCE = 2
 """Batches that are worked on at once: one is read while Kafka writes the other. The rest wait, as bodies."""
 
@@ -53,24 +42,6 @@ class _Common(msgspec.Struct):
 
     traceparent: str
     validity_seconds: float
-
-
-@dataclass(slots=True)
-class _Batch:
-    """A batch under way; what is answered grows with each chunk."""
-
-    id: UUID
-    first_number: int
-    caller: Caller
-    traceparent: str
-    validity: timedelta
-    accepted_at: datetime
-    templates: dict[tuple[PersonKind, Priority], bytes] = field(
-        default_factory=dict[tuple[PersonKind, Priority], bytes]
-    )
-    answers: list[str] = field(default_factory=list[str])
-    problems: list[FieldProblem] = field(default_factory=list[FieldProblem])
-    accepted: dict[Priority, int] = field(default_factory=lambda: dict.fromkeys(Priority, 0))
 
 
 class BulkAccepter:
@@ -165,10 +136,10 @@ class BulkAccepter:
         except Exception as error:
             raise self._postgres.blamed_for(error, "no message numbers are left; nothing was accepted") from error
 
-    async def _publish(self, batch: _Batch, items: Sequence[msgspec.Raw]) -> Response:
+    async def _publish(self, batch: Batch, items: Sequence[msgspec.Raw]) -> Response:
         """Each chunk is read while those before it are on their way to Kafka, which keeps their order."""
         under_way = list[asyncio.Task[None]]()
-        for records in _chunks(batch, items):
+        for records in batch.chunks(items):
             under_way += [asyncio.create_task(self._publish_chunk(*each)) for each in records.items()]
             await asyncio.sleep(0)
         outcomes = await asyncio.gather(*under_way, return_exceptions=True)
@@ -177,103 +148,19 @@ class BulkAccepter:
             raise failure
         for priority, messages in batch.accepted.items():
             MESSAGES_ACCEPTED.labels(priority).inc(messages)
-        return _response(batch, len(items))
+        return batch.response()
 
     async def _publish_chunk(self, topic: str, records: Sequence[KeyValue]) -> None:
         await self._publisher.publish(topic, records)
         crash_point("api_gateway.bulk-publish")
 
-    async def _repeat(self, batch: _Batch, items: Sequence[msgspec.Raw]) -> Response:
+    async def _repeat(self, batch: Batch, items: Sequence[msgspec.Raw]) -> Response:
         """The answer again: what it says follows from the batch's id and the body."""
-        for _ in _chunks(batch, items):
+        for _ in batch.chunks(items):
             await asyncio.sleep(0)
-        return _response(batch, len(items))
+        return batch.response()
 
 
-def _begin(batch_id: UUID, first_number: int, caller: Caller, common: _Common) -> _Batch:
+def _begin(batch_id: UUID, first_number: int, caller: Caller, common: _Common) -> Batch:
     validity = timedelta(seconds=common.validity_seconds)
-    return _Batch(batch_id, first_number, caller, common.traceparent, validity, time_of(batch_id))
-
-
-def _chunks(batch: _Batch, items: Sequence[msgspec.Raw]) -> Iterator[dict[str, list[KeyValue]]]:
-    """The records of each chunk by topic. What is answered of the items is added to the batch."""
-    ids = batch_ids(batch.id, len(items))
-    for start in range(0, len(items), CHUNK):
-        records: dict[str, list[KeyValue]] = {}
-        for index, item in enumerate(items[start : start + CHUNK], start):
-            message_id, event_id = next(ids)
-            try:
-                priority, record = _record(batch, item, message_id, event_id, batch.first_number + index)
-            except ProblemError as problem:
-                _refuse(batch, index, item_errors(problem))
-                continue
-            records.setdefault(_TOPICS[priority], []).append(record)
-            batch.accepted[priority] += 1
-            batch.answers.append(
-                f'{{"index":{index},"id":"{message_id}","number":{batch.first_number + index},"status":"accepted"}}'
-            )
-        yield records
-
-
-def _record(batch: _Batch, item: msgspec.Raw, message_id: str, event_id: str, number: int) -> tuple[Priority, KeyValue]:
-    """The item's event under its person's key. Raises the problem 400 with what is wrong."""
-    body = bytes(item)
-    if len(body) > MAX_BODY_BYTES:
-        raise bad_field("body", f"is larger than {MAX_BODY_BYTES} bytes")
-    sms = parse_sms(body)
-    check_length(sms.message)
-    kind, person = recipient(sms)
-    key = f"{batch.caller.tenant}/{kind}/{person}".encode()
-    if isinstance(sms, PlainSms):
-        template = batch.templates.get((kind, sms.priority)) or _template(batch, kind, sms)
-        texts = (encode(person), b"%d" % number, encode(sms.message))
-        return sms.priority, (key, template % (b'"%b"' % event_id.encode(), b'"%b"' % message_id.encode(), *texts))
-    event = requested_event(
-        event_id=event_id,
-        message_id=message_id,
-        number=number,
-        kind=kind,
-        person=person,
-        text=sms.message,
-        sms=sms,
-        caller=batch.caller,
-        accepted_at=batch.accepted_at,
-        scheduled_at=check_schedule(sms.scheduled_at, batch.accepted_at),
-        validity=batch.validity if sms.validity_seconds is None else timedelta(seconds=sms.validity_seconds),
-        traceparent=batch.traceparent,
-        batch_id=batch.id,
-    )
-    return sms.priority, (key, encode(event))
-
-
-def _template(batch: _Batch, kind: PersonKind, sms: PlainSms) -> bytes:
-    template = event_template(
-        kind,
-        sms,
-        batch.caller,
-        accepted_at=batch.accepted_at,
-        validity=batch.validity,
-        traceparent=batch.traceparent,
-        batch_id=batch.id,
-    )
-    batch.templates[kind, sms.priority] = template
-    return template
-
-
-def _refuse(batch: _Batch, index: int, errors: tuple[FieldProblem, ...]) -> None:
-    batch.answers.append(BulkRefused(index=index, errors=errors).model_dump_json(by_alias=True))
-    if len(batch.problems) < MAX_FIELDS:
-        batch.problems += [FieldProblem(field=f"messages.{index}.{e.field}", reason=e.reason) for e in errors]
-
-
-def _response(batch: _Batch, count: int) -> Response:
-    """202 with `Bulk` as its body, written by hand. Raises the problem 400 if every item was refused."""
-    accepted = sum(batch.accepted.values())
-    if not accepted:
-        raise ProblemError(HTTPStatus.BAD_REQUEST, "no message could be accepted", errors=batch.problems)
-    location = f"/batches/{batch.id}"
-    body = (
-        f'{{"batchId":"{batch.id}","accepted":{accepted},"rejected":{count - accepted},'
-        f'"items":[{",".join(batch.answers)}],"location":"{location}"}}'
-    )
-    return Response(HTTPStatus.ACCEPTED, body.encode(), headers={"Location": location})
+    return Batch(batch_id, first_number, caller, validity=validity, traceparent=common.traceparent)

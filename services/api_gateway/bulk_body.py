@@ -1,23 +1,53 @@
-"""The body of POST /sms/bulk: its items as they stand, each to be read by itself, and what is said of one that is wrong."""
+"""The body of POST /sms/bulk: its items as they stand, each to be read by itself."""
 
 from __future__ import annotations
 
 import re
 from http import HTTPStatus
+from typing import Annotated
 
 import msgspec
 
-from libs.contracts.http import MAX_BULK_MESSAGES, FieldProblem
+from libs.contracts.events import PersonKind
+from libs.contracts.http import MAX_BULK_MESSAGES, MAX_TEXT_CHARACTERS
 from services.api_gateway.problems import MAX_FIELD_NAME, ProblemError, bad_field
+
+ABSENT = msgspec.Raw()
 
 
 class _Body(msgspec.Struct, forbid_unknown_fields=True):
     messages: list[msgspec.Raw]
 
 
+class Item(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """Text and person, read; the options as they stand, since in a batch most have the same."""
+
+    message: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT_CHARACTERS)]
+    client_id: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] | None = None
+    staff_id: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] | None = None
+    priority: msgspec.Raw = ABSENT
+    sender_id: msgspec.Raw = ABSENT
+    tags: msgspec.Raw = ABSENT
+    custom_data: msgspec.Raw = ABSENT
+    validity_seconds: msgspec.Raw = ABSENT
+    scheduled_at: msgspec.Raw = ABSENT
+
+    @property
+    def person(self) -> tuple[PersonKind, str]:
+        if self.client_id is not None:
+            return PersonKind.CLIENT, self.client_id
+        return PersonKind.STAFF, self.staff_id or ""
+
+    @property
+    def options(self) -> tuple[bytes, ...]:
+        """Two items with the same have the same options."""
+        rest = (self.sender_id, self.tags, self.custom_data, self.validity_seconds, self.scheduled_at)
+        return (bytes(self.priority), *map(bytes, rest))
+
+
 _read = msgspec.json.Decoder(_Body).decode
+_read_item = msgspec.json.Decoder(Item).decode
 _unknown_field = re.compile(r"unknown field `(.*)`", re.DOTALL)
-_WHOLE = "body"
 
 
 def read_items(body: bytes) -> list[msgspec.Raw]:
@@ -32,7 +62,7 @@ def read_items(body: bytes) -> list[msgspec.Raw]:
             raise bad_field("messages", "is needed") from None
         at_messages = "$.messages" in words
         what = "must be a list" if at_messages else "must be a JSON object"
-        raise bad_field("messages" if at_messages else _WHOLE, what) from None
+        raise bad_field("messages" if at_messages else "body", what) from None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         words = str(error) if isinstance(error, msgspec.MsgspecError) else "it is not UTF-8, or nested too deeply"
         raise ProblemError(HTTPStatus.BAD_REQUEST, f"the body is no JSON: {words}") from None
@@ -41,6 +71,11 @@ def read_items(body: bytes) -> list[msgspec.Raw]:
     return items
 
 
-def item_errors(problem: ProblemError) -> tuple[FieldProblem, ...]:
-    """What is wrong with an item; the whole is named where no one field is to blame."""
-    return problem.problem.errors or (FieldProblem(field=_WHOLE, reason=problem.problem.detail or ""),)
+def read_item(body: msgspec.Raw) -> Item | None:
+    """The item, if its text and person are plainly right: what else there is to say of them, `SendSms` knows."""
+    try:
+        item = _read_item(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    person = item.staff_id if item.client_id is None else item.client_id if item.staff_id is None else None
+    return None if person is None or not person.isprintable() or "\0" in item.message else item
