@@ -1,6 +1,6 @@
 PYTHON := .venv/bin/python
 
-.PHONY: setup run test lint fmt scale reset bench
+.PHONY: setup run test test-compose lint fmt scale reset bench images dead-letters
 
 setup: ## what the machine lacks, the virtual environment, Kafka's jars
 	@deploy/local/setup
@@ -10,6 +10,9 @@ run: setup ## everything on this machine, until Ctrl-C
 
 test: setup ## all tests
 	@$(PYTHON) -m pytest
+
+test-compose: setup ## the containers: built, started, sent through, killed, taken down; installs an engine where none runs
+	@$(PYTHON) -m tests.compose.run
 
 lint: setup ## style, types, and which room may import which
 	.venv/bin/ruff check
@@ -24,8 +27,15 @@ fmt: setup ## put the code into the style that lint wants
 scale: ## GATEWAY=demo REPLICAS=3: so many dispatcher processes for that gateway, while everything runs
 	@$(PYTHON) -m deploy.local.control scale $(GATEWAY) $(REPLICAS)
 
+dead-letters: export TOPIC REASON REPLAY FORCE
+dead-letters: ## [TOPIC=…] [REASON=…]: what could not be handled, and why; REPLAY=<id> or REPLAY=all sends it back, FORCE=1 once more
+	@$(PYTHON) -m deploy.dead_letters
+
 reset: setup ## forget what the local stack has stored
 	@$(PYTHON) -m deploy.local.reset
 
-bench: setup ## messages through the running system, timed; writes docs/benchmarks/
-	@$(PYTHON) -m tests.load.bench
+bench: setup ## speed on this machine; writes docs/benchmarks/ (SCENARIOS=single,growth,… PROFILE=1 QUICK=1)
+	@$(PYTHON) -m tests.load.bench $(SCENARIOS) $(if $(PROFILE),profile) $(if $(QUICK),--quick)
+
+images: setup ## the container images that docker-compose.yml names
+	@$(PYTHON) -m deploy.containers.images

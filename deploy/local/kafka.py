@@ -99,7 +99,11 @@ class Kafka:
         self.directory.mkdir(parents=True, exist_ok=True)
         template = string.Template((REPOSITORY / "deploy/kafka/server.properties").read_text())
         text = template.substitute(
-            port=self.port, controller_port=self.controller_port, data=self.directory.resolve() / "data"
+            listen=HOST,
+            host=HOST,
+            port=self.port,
+            controller_port=self.controller_port,
+            data=self.directory.resolve() / "data",
         )
         properties = self.directory / "server.properties"
         properties.write_text(text)

@@ -100,7 +100,7 @@ class Stack:
         return self._supervisor.processes
 
     def process(self, name: str) -> SupervisedProcess:
-        """`carrier`, `projection`, `receipts`, `dispatcher-demo-1`, `resolver`, `api-gateway`; `KeyError` otherwise."""
+        """`carrier`, `projection`, `inbound`, `dispatcher-demo-1`, `scheduler`, `resolver` and the like; `KeyError` otherwise."""
         return self._supervisor.process(name)
 
     def dispatchers(self, gateway: str) -> list[SupervisedProcess]:

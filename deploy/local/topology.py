@@ -62,7 +62,9 @@ def processes(around: Surroundings, configuration: Configuration) -> list[Proces
         *([carrier(around)] if uses_simulated_carrier(configuration, around.ports) else []),
         projection(around),
         receipts(around),
+        inbound(around),
         *(dispatcher(around, gateway.id, 1) for gateway in configuration.gateways),
+        scheduler(around),
         resolver(around),
         api_gateway(around),
     ]
@@ -90,6 +92,10 @@ def receipts(around: Surroundings) -> ProcessSpec:
     return _process(around, "receipts", "receipts", RECEIPTS_DESTINATION_KEY=key)
 
 
+def inbound(around: Surroundings) -> ProcessSpec:
+    return _process(around, "inbound", "inbound")
+
+
 def dispatcher_name(gateway: str, replica: int) -> str:
     return f"dispatcher-{gateway}-{replica}"
 
@@ -109,6 +115,10 @@ def resolver(around: Surroundings) -> ProcessSpec:
     return _process(around, "resolver", "resolver")
 
 
+def scheduler(around: Surroundings) -> ProcessSpec:
+    return _process(around, "scheduler", "scheduler")
+
+
 def api_gateway(around: Surroundings) -> ProcessSpec:
     return _process(
         around,
@@ -118,6 +128,7 @@ def api_gateway(around: Surroundings) -> ProcessSpec:
         API_PORT=str(around.ports["POSTRIDER_PORT"]),
         RESOLVER_URL=around.ops_url("resolver"),
         PROJECTION_URL=around.ops_url("projection"),
+        INBOUND_URL=around.ops_url("inbound"),
     )
 
 
@@ -128,7 +139,7 @@ def required_ports(ports: Ports, configuration: Configuration) -> list[tuple[int
         for variable in ("CARRIER_SMPP_PORT", "CARRIER_HTTP_PORT"):
             found.append((ports[variable], "the simulated carrier", variable))
     dispatchers = (dispatcher_name(gateway.id, 1) for gateway in configuration.gateways)
-    for name in ("projection", "receipts", *dispatchers, "resolver", "api-gateway"):
+    for name in ("projection", "receipts", "inbound", *dispatchers, "scheduler", "resolver", "api-gateway"):
         found.append((ports.ops(name), f"the health of {name}", Ports.OPS_BASE))
     return found
 

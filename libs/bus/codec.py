@@ -7,12 +7,12 @@ contracts, pydantic's `Field` constraints, is read from the annotations once and
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from datetime import UTC, datetime
-from operator import attrgetter
+from datetime import datetime
 from types import UnionType
-from typing import Annotated, Any, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
 from uuid import UUID
 
 import msgspec
@@ -30,6 +30,11 @@ encode: Callable[[object], bytes] = msgspec.json.Encoder().encode
 """An event as JSON. Times in UTC end in `Z`; every field is written, also those that are null."""
 
 
+def message_key(message_id: UUID) -> bytes:
+    """The Kafka key of what is about one message: its id as text."""
+    return encode(message_id)[1:-1]
+
+
 def decoder(topic: Topic) -> Decode:
     """Reads the events of a topic."""
     envelope: Any = MessageEvent if topic.about_message else Event
@@ -45,11 +50,9 @@ def decoder_for(event: type[E]) -> Callable[[bytes], E]:
     data: type = get_args(event)[0]
     expected: str = getattr(data, "TYPE")  # noqa: B009 - every data class has it; `type` does not say so
     read = msgspec.json.Decoder(event).decode
-    type_of = attrgetter("type")
-    times, texts = ["time"], dict[str, str]()
-    _collect(data, "data.", times, texts)
-    all_times, all_texts = _all_of(times), _all_of(texts)
-    matches = [re.compile(pattern, re.DOTALL).fullmatch for pattern in texts.values()]
+    checks = [_Check("type", f"event.type == {expected!r}", f"the event type `{expected}`"), _zone("time")]
+    checks += _checks_of(data, "data.")
+    valid = _all(checks)
 
     def decode(value: bytes) -> E:
         try:
@@ -60,19 +63,32 @@ def decoder_for(event: type[E]) -> Callable[[bytes], E]:
             raise Undecodable("The text is not UTF-8") from None
         except RecursionError:
             raise Undecodable("JSON is nested too deeply") from None
-        if type_of(result) != expected:
-            raise Undecodable(f"Expected the event type `{expected}` - at `$.type`")
-        for found in all_times(result):
-            if found is not None and found.tzinfo is None:
-                where = next(path for path in times if getattr(attrgetter(path)(result), "tzinfo", UTC) is None)
-                raise Undecodable(f"Expected a time with its zone - at `$.{where}`")
-        for found, match in zip(all_texts(result), matches, strict=True):
-            if found is not None and match(found) is None:
-                where = next(path for path, each in zip(texts, matches, strict=True) if each is match)
-                raise Undecodable(f"Expected `str` matching {texts[where]} - at `$.{where}`")
+        if not valid(result):
+            wrong = next(check for check in checks if not _all([check])(result))
+            raise Undecodable(f"Expected {wrong.words} - at `$.{wrong.path}`")
         return result
 
     return decode
+
+
+class _Source(msgspec.Struct):
+    source: str
+
+
+_read_source = msgspec.json.Decoder(_Source).decode
+
+
+def said_by(source: str) -> Callable[[bytes], bool]:
+    """Tells of an event's bytes whether it names this source, for a sixth of what decoding costs. What is no JSON names none."""
+    mark = source.encode()
+
+    def said(value: bytes) -> bool:
+        try:
+            return mark in value and _read_source(value).source == source
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return False
+
+    return said
 
 
 class _Subject(msgspec.Struct):
@@ -98,42 +114,62 @@ def _without_content(words: str) -> str:
     return words
 
 
-def _all_of(paths: Iterable[str]) -> Callable[[object], tuple[Any, ...]]:
-    """Reads several attributes at once, the fast way."""
-    names = tuple(paths)
-    if len(names) > 1:
-        return attrgetter(*names)
-    return lambda holder: tuple(attrgetter(name)(holder) for name in names)
+class _Check(NamedTuple):
+    """What a field of an event must be: as an expression over `event`, and in words. `names` are what the expression uses beside it."""
+
+    path: str
+    expression: str
+    words: str
+    names: Mapping[str, object] = {}
 
 
-def _collect(cls: type, prefix: str, times: list[str], texts: dict[str, str]) -> None:
-    """Find what must be checked in a data class and those nested in it: paths of times, and of texts with their patterns."""
+def _all(checks: Sequence[_Check]) -> Callable[[object], bool]:
+    """One expression of them all: a check costs some 20 ns then, and several times that as a call of its own."""
+    names = {name: value for check in checks for name, value in check.names.items()}
+    return eval("lambda event: " + " and ".join(f"({check.expression})" for check in checks), names)  # noqa: S307 - our own words
+
+
+def _zone(path: str) -> _Check:
+    expression = f"event.{path} is None or event.{path}.tzinfo is not None"
+    return _Check(path, expression, "a time with its zone")
+
+
+def _checks_of(cls: type, prefix: str) -> list[_Check]:
+    """What must be checked in a data class and those nested in it."""
     hints = get_type_hints(cls, include_extras=True)
+    found: list[_Check] = []
     for field in fields(cls):
         path = prefix + field.name
         hint = hints[field.name]
         for kind in get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,):
             if kind is datetime:
-                times.append(path)
-            if pattern := _pattern(kind):
-                texts[path] = pattern
+                found.append(_zone(path))
+            if get_origin(kind) is Annotated:
+                found += _text(path, kind)
             if isinstance(kind, type) and is_dataclass(kind):
-                before = len(times) + len(texts)
-                _collect(kind, f"{path}.", times, texts)
-                if kind is not hint and len(times) + len(texts) > before:
+                inner = _checks_of(kind, f"{path}.")
+                if kind is not hint and inner:
                     raise TypeError(f"{cls.__name__}.{field.name}: constraints within an optional object are not read")
+                found += inner
+    return found
 
 
-def _pattern(kind: object) -> str | None:
-    """What a text must match, by the `Field` it is annotated with: its pattern, or its bounds of length as one."""
-    if get_origin(kind) is not Annotated:
-        return None
-    bounds = {"min_length": "0", "max_length": ""}
-    for rule in (rule for each in get_args(kind)[1:] if isinstance(each, FieldInfo) for rule in each.metadata):
+def _text(path: str, kind: object) -> list[_Check]:
+    """What a text must match, by the `Field` it is annotated with: a pattern, or bounds of length."""
+    text, bounds = f"event.{path}", {"min_length": 0, "max_length": sys.maxsize}
+    rules = [rule for each in get_args(kind)[1:] if isinstance(each, FieldInfo) for rule in each.metadata]
+    for rule in rules:
         if pattern := getattr(rule, "pattern", None):
-            return pattern
+            name = "matches_" + path.replace(".", "_")
+            matches = re.compile(pattern, re.DOTALL).fullmatch
+            words = f"`str` matching {pattern}"
+            return [_Check(path, f"{text} is None or {name}({text}) is not None", words, {name: matches})]
         known = [name for name in bounds if hasattr(rule, name)]
         if not known:
             raise TypeError(f"{rule!r}: this kind of constraint is not read")
-        bounds.update({name: str(getattr(rule, name)) for name in known})
-    return f"^.{{{bounds['min_length']},{bounds['max_length']}}}$"
+        bounds.update({name: getattr(rule, name) for name in known})
+    if not rules:
+        return []
+    low, high = bounds.values()
+    words = f"`str` of {low} to {high} characters"
+    return [_Check(path, f"{text} is None or {low} <= len({text}) <= {high}", words)]

@@ -7,10 +7,12 @@
 
 Topics whose name ends in `.high` have a lane of their own, with the group `<group>.high`, which is never paced and never waits for a
 normal batch: the handler may run once per lane at the same time. In a normal lane small batches are spaced, 20 ms apart growing to 120 ms
-from 60 records up, because a batch's cost hardly depends on its size; a full batch is never followed by a pause.
+from 60 records up, because a batch's cost hardly depends on its size; a full batch is never followed by a pause, and `hurry` cuts
+one short.
 
 What a handler raises decides: a neighbour's absence (`errors.is_transient`) → the same batch again, with backoff, the partitions kept;
 anything else → the batch is halved, in order, until the record is found, and that goes to the dead letters.
+What a handler returns stays unfinished and uncommitted, and comes again with the next batch.
 """
 
 from __future__ import annotations
@@ -38,6 +40,8 @@ log = structlog.get_logger()
 MAX_RECORDS = 2000
 DRAIN_SECONDS = 25.0
 _FETCH_TIMEOUT_MS = 1000
+_FETCH_TIMEOUT_HOLDING_MS = 100
+"""How soon a record that is held comes again when nothing else does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,8 @@ class Batch:
         return [record for record in self.records if record.topic in names]
 
 
-Handler = Callable[[Batch], Awaitable[None]]
+Handler = Callable[[Batch], Awaitable[Sequence[Record] | None]]
+"""Returns the records of the batch that it holds: those it has done nothing about and wants to see again soon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,10 @@ UNPACED = Pacing(0, 0)
 
 
 class BatchConsumer:
-    """See the top of this file. `drain_seconds` bounds how long a rebalance waits for the batch in hand."""
+    """See the top of this file. `drain_seconds` bounds how long a rebalance waits for the batch in hand.
+
+    Events that name `own_source` are passed over.
+    """
 
     def __init__(
         self,
@@ -87,6 +95,7 @@ class BatchConsumer:
         handler: Handler,
         producer: Publisher,
         *,
+        own_source: str | None = None,
         on_dead_letter: OnDeadLetter | None = None,
         dead_letter_limit: int = LIMIT,
         max_records: int = MAX_RECORDS,
@@ -109,6 +118,7 @@ class BatchConsumer:
                     producer=producer,
                     on_revoked=lane.drain,
                     on_dead_letter=on_dead_letter,
+                    own_source=own_source,
                     limit=dead_letter_limit,
                     rebalance_timeout_ms=rebalance_timeout_ms,
                     open_source=open_source,
@@ -138,6 +148,11 @@ class BatchConsumer:
         for lane in self._lanes:
             lane.start()
 
+    def hurry(self) -> None:
+        """Fetch again at once: somebody waits for what came in since the last batch was fetched."""
+        for lane in self._lanes:
+            lane.hurry()
+
     async def stop(self, budget_seconds: float = DRAIN_SECONDS) -> None:
         """Take nothing more, finish the batch in hand within the budget (seconds), commit, leave the group."""
         await asyncio.gather(*(lane.stop(budget_seconds) for lane in self._lanes))
@@ -165,9 +180,11 @@ class _Lane:
         self._max_records = max_records
         self._drain_seconds = drain_seconds
         self._stream = open_stream(self)
+        self._held: list[Record] = []
         self._idle = asyncio.Event()
         self._idle.set()
         self._give_up = asyncio.Event()
+        self._hurried = asyncio.Event()
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
         self._sizes = BATCH_SIZE.labels(name)
@@ -176,6 +193,9 @@ class _Lane:
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name=f"consumer {self._name}")
+
+    def hurry(self) -> None:
+        self._hurried.set()
 
     async def stop(self, budget_seconds: float) -> None:
         self._stopping = True
@@ -217,38 +237,49 @@ class _Lane:
             await self._stream.stop()
 
     async def _once(self) -> None:
-        records = await self._stream.getmany(timeout_ms=_FETCH_TIMEOUT_MS, max_records=self._max_records)
+        timeout = _FETCH_TIMEOUT_HOLDING_MS if self._held else _FETCH_TIMEOUT_MS
+        self._hurried.clear()
+        records = await self._stream.getmany(timeout_ms=timeout, max_records=self._max_records)
         started = time.monotonic()
+        held = [record for record in self._held if record.epoch == self._stream.epoch]
+        self._held = []
+        records = held + records if held else records
         if records:
             self._idle.clear()
             self._give_up.clear()
             if self._stopping:
                 return
             try:
-                await self._work(records)
+                self._held = await self._work(records)
             except GivenUp:
                 log.warning("consumer.batch_given_up", consumer=self._name, records=len(records))
             finally:
                 self._idle.set()
         await self._stream.commit()
-        if not records:
-            return
+        fetched = self._stream.fetched
         took = time.monotonic() - started
-        self._sizes.observe(len(records))
-        self._seconds.observe(took)
-        log.debug("consumer.batch", consumer=self._name, records=len(records), seconds=round(took, 4))
-        if len(records) < self._max_records:
-            await asyncio.sleep(max(0.0, self._pacing.seconds(len(records)) - took))
+        if records:
+            self._sizes.observe(len(records))
+            self._seconds.observe(took)
+            log.debug("consumer.batch", consumer=self._name, records=len(records), seconds=round(took, 4))
+        if 0 < fetched < self._max_records:
+            await self._pause(max(0.0, self._pacing.seconds(fetched) - took))
 
-    async def _work(self, records: list[Record]) -> None:
-        """Handle a batch; where the data is at fault, in halves, first half first."""
+    async def _pause(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hurried.wait()
+
+    async def _work(self, records: list[Record]) -> list[Record]:
+        """Handle a batch; where the data is at fault, in halves, first half first. Answers what is held."""
         epoch = self._stream.epoch
         pending = [records]
+        held: list[Record] = []
         while pending and self._stream.epoch == epoch:
             part = pending.pop()
             batch = Batch(part)
             try:
-                await until_done(
+                holding = await until_done(
                     lambda batch=batch: self._handler(batch),
                     what=self._name,
                     give_up=self._give_up,
@@ -263,6 +294,11 @@ class _Lane:
                     middle = len(part) // 2
                     pending += [part[middle:], part[:middle]]
             else:
+                if holding:
+                    held += holding
+                    kept = set(map(id, holding))
+                    part = [record for record in part if id(record) not in kept]
                 self._stream.succeeded()
                 self._stream.finished(part)
                 count_consumed(part)
+        return held

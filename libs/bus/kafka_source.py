@@ -33,6 +33,9 @@ _A_DAY_MS = 24 * 3600 * 1000
 class KafkaSource(ConsumerRebalanceListener):
     """See `port.Source`. Heartbeats go on while a handler is at work, so a slow one keeps its partitions."""
 
+    max_partition_fetch_bytes = MAX_PARTITION_FETCH_BYTES
+    """How much of each partition is fetched ahead, and kept in memory while the consumer is behind."""
+
     def __init__(
         self,
         bootstrap_servers: str,
@@ -72,7 +75,7 @@ class KafkaSource(ConsumerRebalanceListener):
             group_id=self._group,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
-            max_partition_fetch_bytes=MAX_PARTITION_FETCH_BYTES,
+            max_partition_fetch_bytes=self.max_partition_fetch_bytes,
             fetch_max_wait_ms=FETCH_MAX_WAIT_MS,
             metadata_max_age_ms=METADATA_MAX_AGE_MS,
             session_timeout_ms=SESSION_TIMEOUT_MS,

@@ -46,9 +46,9 @@ class Part:
 
     __slots__ = ("call", "rows", "sent")
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, rows: list[Row]) -> None:
         self.call = call
-        self.rows: list[Row] = []
+        self.rows = rows
         self.sent = 0
 
     def over(self) -> bool:

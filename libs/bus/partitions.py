@@ -24,23 +24,32 @@ class Watermarks:
     def __init__(self) -> None:
         self._partitions: dict[TopicPartition, _Progress] = {}
 
-    def delivered(self, partition: TopicPartition, offsets: Sequence[int]) -> None:
-        """Records that were handed out, in the partition's order; gaps (as compaction leaves them) are fine."""
-        if not offsets:
-            return
+    def delivered(self, partition: TopicPartition, offsets: Sequence[int], next_offset: int | None = None) -> None:
+        """Records that were handed out, in the partition's order; gaps (as compaction leaves them) are fine.
+
+        `next_offset` is the one after all that was passed, where the last of it was not handed out.
+        """
+        if next_offset is None:
+            if not offsets:
+                return
+            next_offset = offsets[-1] + 1
         progress = self._partitions.get(partition)
         if progress is None:
-            progress = self._partitions[partition] = _Progress(offsets[0])
+            progress = self._partitions[partition] = _Progress(offsets[0] if offsets else next_offset - 1)
         progress.delivered.extend(offsets)
-        progress.next_offset = offsets[-1] + 1
+        progress.next_offset = next_offset
 
-    def finished(self, partition: TopicPartition, offset: int) -> None:
-        """A record's work is durable. Ignored for a partition that was reset, and for an offset that is finished already."""
+    def finished(self, partition: TopicPartition, offsets: Sequence[int]) -> None:
+        """Work on these records is durable. Ignored for a partition that was reset, and for what is finished already."""
         progress = self._partitions.get(partition)
-        if progress is None or not progress.delivered or not progress.delivered[0] <= offset < progress.next_offset:
+        if progress is None or not progress.delivered:
             return
         delivered, done = progress.delivered, progress.finished
-        done.add(offset)
+        if not done and len(offsets) == len(delivered) and deque(offsets) == delivered:
+            delivered.clear()
+            return
+        low, high = delivered[0], progress.next_offset
+        done.update(offset for offset in offsets if low <= offset < high)
         while delivered and delivered[0] in done:
             done.remove(delivered.popleft())
 

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
+import msgspec
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from libs.contracts.topics import Topic
@@ -18,8 +19,7 @@ RawRecord: TypeAlias = ConsumerRecord[bytes, bytes]
 KeyValue = tuple[bytes | None, bytes | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(msgspec.Struct, frozen=True, gc=False):
     """One record to publish. Without headers of its own it says that it is a CloudEvent."""
 
     topic: str

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import count
 from zlib import crc32
@@ -19,7 +19,7 @@ import structlog
 from aiokafka.errors import KafkaError
 
 from libs.bus.errors import PublishFailed, RecordTooLarge
-from libs.bus.lanes import Call, Headers, Lane, Part, Row
+from libs.bus.lanes import Call, Lane, Part, Row
 from libs.bus.port import KeyValue, Outgoing
 from libs.bus.producer_connection import REFUSED, Connection
 
@@ -82,21 +82,25 @@ class Producer:
         A key goes to partition crc32(key) % partitions; records of one call that have no key go together to the next partition
         in turn. Raises `PublishFailed` (publish all of them again) or `RecordTooLarge`. A cancelled call may have published some.
         """
-        await self._publish(((topic, key, value, CLOUDEVENTS) for key, value in records))
+        if records:
+            await self._publish({topic: [(key, value, CLOUDEVENTS) for key, value in records]})
 
     async def publish_many(self, records: Sequence[Outgoing]) -> None:
         """The same for records of several topics, or with headers of their own."""
-        await self._publish(
-            (r.topic, r.key, r.value, CLOUDEVENTS if r.headers is None else list(r.headers)) for r in records
-        )
+        rows: dict[str, list[Row]] = {}
+        for r in records:
+            of_topic = rows.get(r.topic)
+            if of_topic is None:
+                of_topic = rows[r.topic] = []
+            of_topic.append((r.key, r.value, CLOUDEVENTS if r.headers is None else list(r.headers)))
+        if rows:
+            await self._publish(rows)
 
-    async def _publish(self, records: Iterable[tuple[str, bytes | None, bytes | None, Headers]]) -> None:
+    async def _publish(self, rows: dict[str, list[Row]]) -> None:
         if self._stopped:
             raise PublishFailed("the producer is stopped")
         call = Call()
-        rows, size = self._by_topic(records)
-        if not rows:
-            return
+        size = sum(_size(topic, of_topic) for topic, of_topic in rows.items())
         try:
             async with asyncio.timeout(self._delivery_timeout):
                 for topic in rows:
@@ -113,22 +117,6 @@ class Producer:
             raise PublishFailed(
                 f"{', '.join(sorted(rows))}: not acknowledged within {self._delivery_timeout:g} s{why}"
             ) from None
-
-    def _by_topic(
-        self, records: Iterable[tuple[str, bytes | None, bytes | None, Headers]]
-    ) -> tuple[dict[str, list[Row]], int]:
-        rows: dict[str, list[Row]] = {}
-        total = 0
-        for topic, key, value, headers in records:
-            size = (len(key) if key else 0) + (len(value) if value else 0) + _RECORD_OVERHEAD
-            if size > MAX_RECORD_BYTES and size > _limit(topic):
-                raise RecordTooLarge(f"{topic}: a record of {size} bytes; at most {_limit(topic)} are taken")
-            total += size
-            of_topic = rows.get(topic)
-            if of_topic is None:
-                of_topic = rows[topic] = []
-            of_topic.append((key, value, headers))
-        return rows, total
 
     async def _look_up(self, topic: str) -> None:
         """Learn how many partitions a topic has; that is fixed for life. The lock, like the next one, keeps calls in their order."""
@@ -156,19 +144,17 @@ class Producer:
             self._room.set()
 
     def _enqueue(self, call: Call, rows_by_topic: dict[str, list[Row]]) -> None:
-        parts: dict[Lane, Part] = {}
+        parts: list[tuple[Lane, Part]] = []
         for topic, rows in rows_by_topic.items():
             partitions = self._partitions[topic]
             keyless = next(self._round_robin) % partitions
-            lanes = [self._lane(topic, partition) for partition in range(partitions)]
+            shares: list[list[Row]] = [[] for _ in range(partitions)]
             for row in rows:
-                lane = lanes[crc32(row[0]) % partitions if row[0] is not None else keyless]
-                part = parts.get(lane)
-                if part is None:
-                    part = parts[lane] = Part(call)
-                part.rows.append(row)
+                key = row[0]
+                shares[keyless if key is None else crc32(key) % partitions].append(row)
+            parts += [(self._lane(topic, n), Part(call, share)) for n, share in enumerate(shares) if share]
         call.remaining = len(parts)
-        for lane, part in parts.items():
+        for lane, part in parts:
             lane.enqueue(part)
 
     def _lane(self, topic: str, partition: int) -> Lane:
@@ -176,6 +162,15 @@ class Producer:
         if lane is None:
             lane = self._lanes[topic, partition] = Lane(self._connection, topic, partition)
         return lane
+
+
+def _size(topic: str, rows: Sequence[Row]) -> int:
+    """Octets that records take. Raises RecordTooLarge."""
+    sizes = [(len(key) if key else 0) + (len(value) if value else 0) for key, value, _ in rows]
+    largest = max(sizes) + _RECORD_OVERHEAD
+    if largest > _limit(topic):
+        raise RecordTooLarge(f"{topic}: a record of {largest} bytes; at most {_limit(topic)} are taken")
+    return sum(sizes) + _RECORD_OVERHEAD * len(sizes)
 
 
 def _limit(topic: str) -> int:

@@ -26,6 +26,8 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     event: Any
     epoch: int = 0
     """Of the assignment under which it was delivered; see `RecordStream.epoch`."""
+    delivered_at: float = 0.0
+    """When it came here, in seconds of `time.monotonic`."""
 
     @property
     def topic(self) -> str:

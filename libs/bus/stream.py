@@ -12,21 +12,26 @@
 Undecodable records are in the dead letters, and finished, before `getmany` returns. In a rebalance `getmany` waits, `on_revoked` is
 awaited while the partitions are still ours (finish there what is in flight, in less than the rebalance timeout), what is finished
 then is committed, and the rest is forgotten: `finished` ignores it from then on, and its new owner gets it again. `epoch`
-changes as soon as a rebalance begins.
+changes as soon as a rebalance begins. Events that name `own_source` are passed over, never delivered: what a service says on a topic
+that it also reads comes back to it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import groupby
+from operator import attrgetter
 
 import structlog
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from libs.bus.backoff import GivenUp
-from libs.bus.codec import Decode, decoder
+from libs.bus.codec import Decode, decoder, said_by
 from libs.bus.dead_letters import LIMIT, DeadLetters, OnDeadLetter
 from libs.bus.errors import Undecodable
 from libs.bus.kafka_source import KafkaSource
@@ -41,6 +46,8 @@ log = structlog.get_logger()
 
 REBALANCE_TIMEOUT_MS = 40_000
 LAG_EVERY_SECONDS = 5.0
+_partition_of: Callable[[Record], TopicPartition] = attrgetter("source")
+_topic_of: Callable[[Record], str] = attrgetter("source.topic")
 
 
 class RecordStream:
@@ -56,15 +63,19 @@ class RecordStream:
         on_revoked: OnRebalance | None = None,
         on_assigned: OnRebalance | None = None,
         on_dead_letter: OnDeadLetter | None = None,
+        own_source: str | None = None,
         limit: int = LIMIT,
         rebalance_timeout_ms: int = REBALANCE_TIMEOUT_MS,
         open_source: OpenSource = KafkaSource,
     ) -> None:
         self.epoch = 0
         """Changes as soon as partitions are being taken away: what was delivered before is ours no longer than `on_revoked` runs."""
+        self.fetched = 0
+        """How many records the last `getmany` found, those among them that it passed over or put away too."""
         self._owned_epoch = 0  # follows `epoch` when the partitions are gone
         self._group = group
         self._topics = topics
+        self._is_own = None if own_source is None else said_by(own_source)
         self._decoders: dict[str, Decode] = {}
         self._marks = Watermarks()
         self._paused: set[TopicPartition] = set()
@@ -129,24 +140,44 @@ class RecordStream:
             return []
         found = await self._source.fetch(wanted, timeout_ms=timeout_ms, max_records=max_records)
         epoch = self.epoch  # not before: a fetch outlives a rebalance and then brings what is ours since
-        for partition, raws in found.items():
-            self._marks.delivered(partition, [raw.offset for raw in raws])
+        self.fetched = sum(map(len, found.values()))
+        if self._is_own is not None:
+            found = {partition: self._others(partition, raws, self._is_own) for partition, raws in found.items()}
+        else:
+            for partition, raws in found.items():
+                self._marks.delivered(partition, [raw.offset for raw in raws])
+        now = time.monotonic()
         records: list[Record] = []
         for partition, raws in found.items():
             decode = self._decoders.get(partition.topic) or self._decoder(partition.topic)
+            good = len(records)
             for raw in raws:
                 try:
                     if raw.value is None:
                         raise Undecodable("The record has no value")
                     event = decode(raw.value)
                 except Undecodable as error:
-                    await self._undecodable(_record(partition, raw, None, epoch), Reason("undecodable", error.reason))
+                    if len(records) > good:
+                        self._dead_letters.succeeded()
+                        good = len(records)
+                    await self._undecodable(_record(partition, raw, epoch, now), Reason("undecodable", error.reason))
                     if self.epoch != epoch:
                         return []
                 else:
-                    records.append(_record(partition, raw, event, epoch))
-                    self._dead_letters.succeeded()
+                    records.append(_record(partition, raw, epoch, now, event))
+            if len(records) > good:
+                self._dead_letters.succeeded()
         return records if self.epoch == epoch else []
+
+    def _others(
+        self, partition: TopicPartition, raws: Sequence[RawRecord], is_own: Callable[[bytes], bool]
+    ) -> list[RawRecord]:
+        """What is to be delivered; the rest is finished by passing it."""
+        others = [raw for raw in raws if raw.value is None or not is_own(raw.value)]
+        if raws:
+            self._marks.delivered(partition, [raw.offset for raw in others], raws[-1].offset + 1)
+        RECORDS_CONSUMED.labels(partition.topic).inc(len(raws) - len(others))
+        return others
 
     async def _undecodable(self, record: Record, reason: Reason) -> None:
         with suppress(GivenUp):
@@ -166,11 +197,9 @@ class RecordStream:
 
     def finished(self, records: Sequence[Record]) -> None:
         """The work of these is durable, or of no use any more: they need not come again."""
-        mark = self._marks.finished
         ours = self._owned_epoch
-        for record in records:
-            if record.epoch == ours:
-                mark(record.source, record.offset)
+        for partition, run in groupby(records, _partition_of):
+            self._marks.finished(partition, [record.offset for record in run if record.epoch == ours])
 
     async def commit(self) -> bool:
         """Store how far each partition is finished. False if that failed: the next commit covers it, or the records come again."""
@@ -243,14 +272,11 @@ class RecordStream:
             CONSUMER_LAG.labels(partition.topic, str(partition.partition)).set(lag)
 
 
-def _record(partition: TopicPartition, raw: RawRecord, event: object, epoch: int) -> Record:
-    return Record(partition, raw.offset, raw.key, raw.timestamp, raw.value, raw.headers, event, epoch)
+def _record(partition: TopicPartition, raw: RawRecord, epoch: int, now: float, event: object = None) -> Record:
+    return Record(partition, raw.offset, raw.key, raw.timestamp, raw.value, raw.headers, event, epoch, now)
 
 
 def count_consumed(records: Iterable[Record]) -> None:
     """Count records whose work is done, by topic."""
-    by_topic: dict[str, int] = {}
-    for record in records:
-        by_topic[record.topic] = by_topic.get(record.topic, 0) + 1
-    for topic, number in by_topic.items():
+    for topic, number in Counter(map(_topic_of, records)).items():
         RECORDS_CONSUMED.labels(topic).inc(number)

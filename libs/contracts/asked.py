@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from libs.contracts.events import CommandKind, Reason, SmsCommand
 
@@ -12,8 +12,7 @@ CANCEL_TOO_LATE = Reason(
 )
 
 
-@dataclass(slots=True)
-class Asked:
+class Asked(NamedTuple):
     cycle: int
     kind: CommandKind
     asked_at: datetime
@@ -21,11 +20,12 @@ class Asked:
 
 def take_command(asked: list[Asked], command: SmsCommand) -> None:
     """Add a command. The list stays the same whatever the order and number of commands."""
-    for known in asked:
-        if (known.cycle, known.kind) == (command.cycle, command.kind):
-            known.asked_at = min(known.asked_at, command.asked_at)
+    new = Asked(command.cycle, command.kind, command.asked_at)
+    for place, known in enumerate(asked):
+        if known[:2] == new[:2]:
+            asked[place] = min(known, new)
             return
-    asked.append(Asked(command.cycle, command.kind, command.asked_at))
+    asked.append(new)
     asked.sort(key=lambda x: (x.cycle, x.kind))
 
 

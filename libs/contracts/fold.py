@@ -6,9 +6,9 @@ logical or over the events (architecture: Coordinates and order). It looks at no
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from libs.contracts.asked import CANCEL_TOO_LATE, Asked, cancel_asked_at, take_command
@@ -28,8 +28,7 @@ from libs.contracts.events import (
 from libs.contracts.statuses import NEGATIVE_FINALS, RANK, UNSETTLED, Status
 
 
-@dataclass(slots=True)
-class Best:
+class Best(NamedTuple):
     """The greatest event seen for one place: by rank, then time, then event id."""
 
     status: Status
@@ -39,6 +38,11 @@ class Best:
 
     def order(self) -> tuple[int, datetime, str]:
         return (RANK[self.status], self.observed_at, self.event_id)
+
+    def over(self, other: Best) -> bool:
+        """Whether this is the greater one."""
+        rank, other_rank = RANK[self.status], RANK[other.status]
+        return rank > other_rank or (rank == other_rank and self[1:3] > other[1:3])
 
     @property
     def shown_status(self) -> Status:
@@ -73,16 +77,15 @@ class LegFold:
 
     cycle: int
     leg: int
-    parts: int = 0
-    gateway: str | None = None
-    encoding: Encoding | None = None
-    whole: Best | None = None
-    attempts: list[Attempt] = field(default_factory=lambda: list[Attempt]())
+    parts: int
+    gateway: str | None
+    encoding: Encoding | None
+    whole: Best | None
+    attempts: list[Attempt]
     due_at: datetime | None = None
 
 
-@dataclass(slots=True)
-class Request:
+class Request(NamedTuple):
     """What was asked for, from the first leg's event."""
 
     number: int
@@ -103,9 +106,9 @@ class MessageFold:
     tenant: str
     kind: PersonKind
     person: str
-    request: Request | None = None
-    legs: list[LegFold] = field(default_factory=lambda: list[LegFold]())
-    asked: list[Asked] = field(default_factory=lambda: list[Asked]())
+    request: Request | None
+    legs: list[LegFold]
+    asked: list[Asked]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +155,10 @@ def new_fold(event: AnyMessageEvent) -> MessageFold:
     """An empty fold for the message that the event is about."""
     data = event.data
     if isinstance(data, (SmsStatus, SmsCommand)):
-        return MessageFold(data.tenant, data.recipient.kind, data.recipient.id)
-    return MessageFold(data.message.tenant, data.message.recipient.kind, data.message.recipient.id)
+        tenant, recipient = data.tenant, data.recipient
+    else:
+        tenant, recipient = data.message.tenant, data.message.recipient
+    return MessageFold(tenant, recipient.kind, recipient.id, None, [], [])
 
 
 def apply(fold: MessageFold, event: AnyMessageEvent) -> None:
@@ -230,7 +235,7 @@ def _leg(fold: MessageFold, cycle: int, leg: int) -> LegFold:
     for known in fold.legs:
         if known.cycle == cycle and known.leg == leg:
             return known
-    new = LegFold(cycle, leg)
+    new = LegFold(cycle, leg, 0, None, None, None, [])
     fold.legs.append(new)
     if len(fold.legs) > 1:
         fold.legs.sort(key=lambda x: (x.cycle, x.leg))
@@ -238,14 +243,14 @@ def _leg(fold: MessageFold, cycle: int, leg: int) -> LegFold:
 
 
 def _raise(leg: LegFold, best: Best) -> None:
-    if leg.whole is None or best.order() > leg.whole.order():
+    if leg.whole is None or best.over(leg.whole):
         leg.whole = best
 
 
 def _attempt(leg: LegFold, part: int, try_number: int, best: Best) -> Attempt:
     for known in leg.attempts:
         if known.part == part and known.try_number == try_number:
-            if best.order() > known.best.order():
+            if best.over(known.best):
                 known.best = best
             return known
     new = Attempt(part, try_number, best)
@@ -257,10 +262,12 @@ def _attempt(leg: LegFold, part: int, try_number: int, best: Best) -> Attempt:
 
 def shown(fold: MessageFold) -> tuple[LegFold, Best]:
     """The leg that is shown, and the event that speaks for it. Raises ValueError for a fold without events."""
+    if len(fold.legs) == 1 and (only := _leg_status(fold.legs[0])) is not None:
+        return fold.legs[0], only
     known = [(leg, best) for leg in fold.legs if (best := _leg_status(leg)) is not None]
     if not known and fold.asked:  # a command overtook what it is about, which must have been accepted
         first = min(fold.asked, key=lambda x: x.asked_at)
-        return LegFold(first.cycle, 1), Best(Status.ACCEPTED, first.asked_at, "", None)
+        return LegFold(first.cycle, 1, 0, None, None, None, []), Best(Status.ACCEPTED, first.asked_at, "", None)
     if not known:
         raise ValueError("nothing is folded yet")
     leg, best = next(((g, b) for g, b in known if b.status is Status.DELIVERED), known[-1])
@@ -311,14 +318,16 @@ def _voice(a: Attempt) -> tuple[int, int, datetime, str]:
 
 
 def _leg_status(leg: LegFold) -> Best | None:
+    if not leg.attempts:
+        return leg.whole
     parts = [a.best for a in _speakers(leg)]
-    joined = _join(parts, max(leg.parts, 1)) if parts else None
-    if joined is None and leg.whole is None and parts:  # the first news are of one part of several: it is on its way
+    joined = _join(parts, leg.parts or 1)
+    if joined is None and leg.whole is None:  # the first news are of one part of several: it is on its way
         first = min(parts, key=lambda b: (b.observed_at, b.event_id))
         return Best(Status.QUEUED, first.observed_at, first.event_id, None)
     if joined is None:
         return leg.whole
-    if leg.whole is None or joined.order() > leg.whole.order():
+    if leg.whole is None or joined.over(leg.whole):
         return joined
     return leg.whole
 

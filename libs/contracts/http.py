@@ -258,6 +258,7 @@ class Sms(ApiModel):
     parts: tuple[Part, ...]
     scheduled_at: datetime | None = Field(None, description="when it will be due, while it waits for that")
     cancel_asked_at: datetime | None = Field(None, description="when the cancellation of this cycle was asked for")
+    batch_id: UUID | None = Field(None, description="the bulk call that it came with")
 
 
 class SmsWithHistory(Sms):
@@ -284,6 +285,7 @@ class SmsQuery(ApiModel):
     gateway: GatewayId | None = None
     number: Text | None = Field(None, max_length=20, description="the phone number it was sent to, E.164")
     tag: Tag | None = None
+    batch_id: UUID | None = None
     limit: int = Field(50, ge=1, le=500)
     cursor: Text | None = Field(None, max_length=200)
 
@@ -295,6 +297,62 @@ class SmsQuery(ApiModel):
             if moment is not None and moment.tzinfo is None:
                 raise ValueError("from and to need a time zone, as in 2026-01-31T08:00:00Z")
         return self
+
+
+class InboundPart(ApiModel):
+    """One part of a message from a handset, as it came: SMPP's fields, the content in hex with its user data header."""
+
+    part: int
+    received_at: datetime
+    source: str
+    data_coding: int
+    esm_class: int
+    content_hex: str
+    sar_reference: int | None
+    sar_total: int | None
+    sar_part: int | None
+
+
+class Inbound(ApiModel):
+    """A message from a handset, its parts joined. `text` is null until all `total` parts are here, and for what is no text."""
+
+    id: UUID
+    gateway: GatewayId
+    source: str = Field(description="the sender: in E.164 where it is a phone number, else as it came")
+    destination: str
+    received_at: datetime
+    text: str | None
+    complete: bool
+    total: int
+    parts: tuple[InboundPart, ...] = Field(description="by number; one that came twice is listed twice")
+
+
+class InboundPage(ApiModel):
+    """GET /inbound: newest first. `next_cursor` is given back as `cursor` for the next page; null on the last."""
+
+    items: tuple[Inbound, ...]
+    next_cursor: str | None
+
+
+def _with_zone(moment: datetime) -> datetime:
+    if moment.tzinfo is None:
+        raise ValueError("needs a time zone, as in 2026-01-31T08:00:00Z")
+    return moment
+
+
+class InboundQuery(ApiModel):
+    """The filters of GET /inbound; all that are given must hold."""
+
+    gateway: GatewayId | None = None
+    number: Text | None = Field(None, min_length=1, max_length=21, description="the sender, as `source` shows it")
+    from_: Annotated[datetime, AfterValidator(_with_zone)] | None = Field(
+        None, alias="from", description="received at or after, RFC 3339 with zone"
+    )
+    to: Annotated[datetime, AfterValidator(_with_zone)] | None = Field(
+        None, description="received before, RFC 3339 with zone"
+    )
+    limit: int = Field(50, ge=1, le=500)
+    cursor: Text | None = Field(None, max_length=200)
 
 
 class Problem(ApiModel):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import Final
 
 _COMPARED_DIGITS: Final = 8
@@ -20,7 +21,14 @@ def fingerprint(number: str, key: bytes) -> bytes:
     ending = number[-_COMPARED_DIGITS:]
     if len(ending) < _COMPARED_DIGITS or not (ending.isascii() and ending.isdigit()):
         ending = _digits(number)[-_COMPARED_DIGITS:]
-    return hashlib.blake2b(ending.encode(), digest_size=8, key=key).digest()
+    keyed = _keyed(key).copy()  # half of what it costs to take the key in anew
+    keyed.update(ending.encode())
+    return keyed.digest()
+
+
+@lru_cache(maxsize=8)
+def _keyed(key: bytes) -> hashlib.blake2b:
+    return hashlib.blake2b(digest_size=8, key=key)
 
 
 def mask(number: str) -> str:

@@ -9,7 +9,7 @@ from datetime import timedelta
 from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
@@ -17,6 +17,8 @@ from pydantic.alias_generators import to_camel
 
 from libs.contracts.events import GatewayId
 from libs.smpp.message_id import IdFormat
+
+DEFAULT_TENANT = "default"
 
 
 class ConfigFileError(Exception):
@@ -33,6 +35,9 @@ class InDoubt(StrEnum):
 
 class _Model(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
+
+
+TenantId = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$")]
 
 
 class SmppGateway(_Model):
@@ -62,6 +67,13 @@ class SmppGateway(_Model):
     receipt_id_format: IdFormat = IdFormat.TEXT
     in_doubt: InDoubt = InDoubt.HOLD
     tries: int = Field(5, ge=1, le=100, description="tries of a part that the carrier refuses for now, before it fails")
+    receipt_window_hours: float = Field(
+        72, gt=0, le=14 * 24, description="submitted or in doubt for longer without a final receipt: it ends as unknown"
+    )
+    tenant: TenantId | None = Field(
+        None,
+        description="whose the messages are that come in here; default: the tenant of the API keys, if they have just one",
+    )
     tls: bool = False
     tls_ca_file: Path | None = None
 
@@ -85,13 +97,14 @@ class Scope(StrEnum):
     CONTACTS = "contacts:write"
     CONTACTS_READ = "contacts:read"
     SEND_TO_ANY_NUMBER = "sms:send-to-any-number"
+    INBOUND_READ = "inbound:read"
 
 
 class ApiKey(_Model):
     """A caller. The file holds either the key (`${NAME}` takes it from the environment) or its SHA-256 in hex."""
 
     name: str = Field(pattern=r"^[a-z0-9-]{1,40}$")
-    tenant: str = Field(pattern=r"^[a-z0-9-]{1,40}$")
+    tenant: TenantId
     key: SecretStr | None = Field(None, description="at least 16 characters")
     key_hash: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
     scopes: frozenset[Scope]
@@ -134,6 +147,12 @@ class Configuration(_Model):
     def gateway(self, gateway_id: str) -> SmppGateway:
         """The gateway with this id. Raises KeyError."""
         return next((g for g in self.gateways if g.id == gateway_id), None) or _missing(gateway_id)
+
+    def tenant_of(self, gateway_id: str) -> str:
+        """Whose inbound messages this gateway's are: its `tenant`, else the only tenant that there is, else "default"."""
+        named = next((g.tenant for g in self.gateways if g.id == gateway_id), None)
+        tenants = {key.tenant for key in self.api_keys}
+        return named or (tenants.pop() if len(tenants) == 1 else DEFAULT_TENANT)
 
 
 def _missing(gateway_id: str) -> SmppGateway:

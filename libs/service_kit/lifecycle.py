@@ -38,6 +38,8 @@ class Lifecycle:
         self._settings = settings
         self._stops: list[tuple[str, Callable[[], Awaitable[None]]]] = []
         self._stop = asyncio.Event()
+        self.young_objects = 50_000
+        """How many objects may be made before the garbage collector looks at them: more than a batch in hand holds, or it looks in vain."""
         self.failed = False
         """Something that should have gone on for ever ended: the process ends with status 1, to be started again."""
 
@@ -111,7 +113,7 @@ class Lifecycle:
         self.health.starting = None
         gc.collect()
         gc.freeze()
-        gc.set_threshold(50_000, 20, 100)
+        gc.set_threshold(self.young_objects, 20, 100)
         log.info("started")
         await self._stop.wait()
 

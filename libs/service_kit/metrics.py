@@ -32,6 +32,15 @@ MESSAGES_ACCEPTED = Counter("postrider_messages_accepted_total", "Messages answe
 # resolver
 DECISIONS = Counter("postrider_decisions_total", "Decisions of the resolver.", ["outcome"])
 
+# scheduler
+ENTRIES_ADDED = Counter("postrider_deferrals_total", "Messages kept until they are due.")
+ENTRIES_SETTLED = Counter("postrider_deferrals_settled_total", "Messages that wait no more.", ["outcome"])
+RETURN_DELAY = Histogram(
+    "postrider_return_delay_seconds",
+    "Seconds from when a batch's first message was due to its return.",
+    buckets=SECONDS,
+)
+
 # dispatcher
 CLAIMED = Counter("postrider_attempts_claimed_total", "Attempts granted by a claim (segments).", ["gateway"])
 SETTLED = Counter("postrider_attempts_settled_total", "Attempts with an outcome (segments).", ["gateway", "outcome"])
@@ -46,6 +55,9 @@ LATE_ANSWERS = Counter(
 # receipts
 RECEIPTS_MATCHED = Counter("postrider_receipts_matched_total", "Receipts turned into a status.", ["gateway", "state"])
 RECEIPTS_PARKED = Counter("postrider_receipts_parked_total", "Receipts kept until their message is known.", ["gateway"])
+UNREPORTED = Counter(
+    "postrider_unreported_total", "Attempts (segments) ended as unknown: no final receipt came in time.", ["gateway"]
+)
 
 # projection
 EVENTS_FOLDED = Counter("postrider_events_folded_total", "Events written to the journal and folded.", ["type"])

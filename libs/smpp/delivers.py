@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import structlog
@@ -47,7 +47,7 @@ class Delivers:
         if not self._accepting:
             return
         if len(self._waiting) >= self._limit:
-            self._write(_answer(sequence, pdu, CommandStatus.ESME_RX_T_APPN))
+            self._write(_answers([(sequence, pdu)], CommandStatus.ESME_RX_T_APPN))
             return
         self._waiting.append((sequence, pdu))
         if self._worker is None:
@@ -72,7 +72,7 @@ class Delivers:
             while self._waiting:
                 batch = [self._waiting.popleft() for _ in range(min(self._batch, len(self._waiting)))]
                 status = await self._handled([pdu for _, pdu in batch])
-                self._write(b"".join([_answer(sequence, pdu, status) for sequence, pdu in batch]))
+                self._write(_answers(batch, status))
         finally:
             self._worker = None
 
@@ -86,6 +86,6 @@ class Delivers:
         return CommandStatus.ESME_ROK
 
 
-def _answer(sequence: int, pdu: Deliver, status: CommandStatus) -> bytes:
-    response = DeliverSmResp(status) if isinstance(pdu, DeliverSm) else DataSmResp(status)
-    return response.encode(sequence)
+def _answers(batch: Sequence[tuple[int, Deliver]], status: CommandStatus) -> bytes:
+    deliver, data = DeliverSmResp(status), DataSmResp(status)
+    return b"".join([(deliver if type(pdu) is DeliverSm else data).encode(sequence) for sequence, pdu in batch])

@@ -156,7 +156,7 @@ class Link:
     def submit_many(self, submissions: Sequence[Submission]) -> list[Unsent]:
         """See `Session.submit_many`; when there is no session, none is written."""
         if self._session is None:
-            return [Unsent(token, UnsentReason.NOT_BOUND, "the link is not bound") for token, _ in submissions]
+            return [Unsent(s.token, UnsentReason.NOT_BOUND, "the link is not bound") for s in submissions]
         return self._session.submit_many(submissions)
 
     async def close(self, drain_seconds: float) -> None:

@@ -242,7 +242,7 @@ class _MessageResp(Pdu, frozen=True, gc=False):
     tlvs: dict[int, bytes] = {}
 
     def encode(self, sequence: int) -> bytes:
-        message_id = c_octets("message_id", self.message_id, 64)
+        message_id = c_octets("message_id", self.message_id, 64) if self.message_id else b""
         body = message_id + b"\0" + encode_tlvs(self.tlvs) if self.tlvs else message_id + b"\0"
         return HEADER.pack(16 + len(body), self.command_id, self.command_status, sequence) + body
 

@@ -23,7 +23,7 @@ ESM_CLASS_INTERMEDIATE: Final = 0x20
 """esm_class of an intermediate delivery notification."""
 
 
-class MessageState(enum.Enum):
+class MessageState(enum.IntEnum):
     """What has become of a message (§5.2.28); the values are the codes of the message_state parameter."""
 
     ENROUTE = 1
@@ -51,9 +51,13 @@ _STATES: Final = {word: state for state, words in _WORDS.items() for word in wor
 _CODES: Final = {state.value: state for state in MessageState}
 
 _FIELD: Final = re.compile(r"\b(id|sub|dlvrd|submit[ _]?date|done[ _]?date|stat|err|text)\s*:", re.IGNORECASE)
+# The text exactly as Appendix B shows it: most receipts are, and one match reads it many times faster than `_fields`.
+_APPENDIX_B: Final = re.compile(
+    r"id:([\w-]+) sub:[0-9]* dlvrd:[0-9]* submit date:([0-9]*) done date:([0-9]*) stat:([A-Z]*) err:(\w*)(?: [tT]ext:|$)"
+)
 
 
-class Receipt(msgspec.Struct, frozen=True):
+class Receipt(msgspec.Struct, frozen=True, gc=False):
     """One delivery receipt; a field that was not given is empty."""
 
     message_id: str  # the provider's, as written: normalise it before comparing
@@ -88,17 +92,22 @@ def read_receipt(pdu: DeliverSm | DataSm, *, trust_content: bool = True) -> Rece
     )
     if not marked and not trust_content:
         return None
-    fields = _fields(_text(pdu))
-    if not marked and not (fields.get("id") and fields.get("stat", "").upper() in _STATES):
+    text = _text(pdu)
+    if usual := _APPENDIX_B.match(text):
+        message_id, submit_date, done_date, stat, error = usual.groups()
+    else:
+        fields = _fields(text).get
+        message_id, submit_date, done_date = fields("id", ""), fields("submitdate", ""), fields("donedate", "")
+        stat, error = fields("stat", ""), fields("err", "")
+    if not marked and not (message_id and stat.upper() in _STATES):
         return None
-    stat = fields.get("stat", "")
     return Receipt(
-        message_id=_octets_to_text(pdu.tlvs.get(tlv.RECEIPTED_MESSAGE_ID, b"")) or fields.get("id", ""),
+        message_id=_octets_to_text(pdu.tlvs.get(tlv.RECEIPTED_MESSAGE_ID, b"")) or message_id,
         state=_state(pdu.tlvs.get(tlv.MESSAGE_STATE, b""), stat),
         stat=stat,
-        error=fields.get("err", "") or _network_error(pdu.tlvs.get(tlv.NETWORK_ERROR_CODE, b"")),
-        submit_date=fields.get("submitdate", ""),
-        done_date=fields.get("donedate", ""),
+        error=error or _network_error(pdu.tlvs.get(tlv.NETWORK_ERROR_CODE, b"")),
+        submit_date=submit_date,
+        done_date=done_date,
         destination_addr=pdu.source_addr,
         source_addr=pdu.destination_addr,
     )

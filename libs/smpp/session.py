@@ -88,16 +88,17 @@ class Session(asyncio.Protocol):
         handed to the connection, and will have its Answer."""
         transport = self._transport
         if transport is None or transport.is_closing() or not self.bound or self._draining:
-            return [Unsent(token, UnsentReason.NOT_BOUND, "the session is not bound") for token, _ in submissions]
+            return [Unsent(s.token, UnsentReason.NOT_BOUND, "the session is not bound") for s in submissions]
         unsent: list[Unsent] = []
         frames: list[bytes] = []
         free, now = self.free_window, self._loop.time()
-        for token, message in submissions:
+        for submission in submissions:
+            token = submission.token
             if len(frames) >= free:
                 unsent.append(Unsent(token, UnsentReason.WINDOW_FULL, "the window is full"))
                 continue
             try:
-                frame = message.encode(self._next_sequence)
+                frame = submission.message.encode(self._next_sequence)
             except ValueError as error:
                 unsent.append(Unsent(token, UnsentReason.INVALID, str(error)))
                 continue
@@ -213,9 +214,10 @@ class Session(asyncio.Protocol):
         except PduError as error:
             self._refuse(error)
             return
-        if isinstance(pdu, SubmitSmResp):
+        # The type itself for the usual ones: isinstance is slow with PDUs, whose base class is abstract.
+        if type(pdu) is SubmitSmResp:
             self._answered(sequence, pdu.command_status, pdu.message_id, answers)
-        elif isinstance(pdu, DeliverSm | DataSm):
+        elif type(pdu) is DeliverSm or type(pdu) is DataSm:
             if self.bound:
                 self._delivers.put(sequence, pdu)
             else:

@@ -6,10 +6,12 @@ import enum
 from collections.abc import Callable
 from typing import NamedTuple
 
+import msgspec
+
 from libs.smpp.pdus import SubmitSm
 
 
-class Submission(NamedTuple):
+class Submission(msgspec.Struct, gc=False):
     """One part to send; the token comes back with its answer."""
 
     token: object
@@ -40,7 +42,7 @@ class AnswerKind(enum.Enum):
     SESSION_CLOSED = "session closed"
 
 
-class Answer(NamedTuple):
+class Answer(msgspec.Struct, gc=False):
     """What became of a token. Each written token gets one Answer; after TIMED_OUT an ANSWERED may follow, once, while the
     session lives. TIMED_OUT and SESSION_CLOSED prove neither acceptance nor refusal."""
 

@@ -32,12 +32,18 @@ _UPPER_HALF: Final = codecs.charmap_build("\0" + "\ufffe" * 127 + _BASIC)
 _MOVE_DOWN: Final = bytes(octet & 0x7F for octet in range(256))
 _ESCAPED: Final = {char: "\x1b" + _BASIC[code] for char, code in _EXTENSION.items()}
 
+_SAME_IN_ASCII: Final = bytes(code for code in range(128) if _BASIC[code] == chr(code) and code != ESCAPE)
+
 _PLAIN: Final = _BASIC.replace("\x1b", " ") + "\ufffd" * 128
 _AFTER_ESCAPE: Final = {code: char for char, code in _EXTENSION.items()}
 
 
 def encode_gsm(text: str) -> bytes | None:
     """The septets of `text`, an escape before each character of the extension table; None when the alphabet lacks one."""
+    if text.isascii():
+        octets = text.encode()
+        if not octets.translate(None, _SAME_IN_ASCII):  # most texts: the two alphabets agree on every character
+            return octets
     if "\x1b" in text or "\0" in text:  # the map knows both, but neither is a character of the alphabet
         return None
     try:

@@ -11,7 +11,7 @@ _CONCATENATED_8_BIT: Final = 0x00
 _CONCATENATED_16_BIT: Final = 0x08
 
 # SMPP 3.4 §5.2.19. The rest (binary, JIS, pictograms, …) has no text that we could show: latin-1 keeps its octets.
-_CODECS: Final = {1: "ascii", 6: "iso8859-5", 7: "iso8859-8", 8: "utf-16-be"}
+_CODECS: Final = {1: "ascii", 3: "latin-1", 6: "iso8859-5", 7: "iso8859-8", 8: "utf-16-be"}
 
 
 class Part(NamedTuple):
@@ -44,10 +44,19 @@ def read_part(short_message: bytes, esm_class: int) -> Part:
     return Part(octets)
 
 
+def is_text(data_coding: int) -> bool:
+    """Whether `decode_text` knows the alphabet; otherwise it keeps the octets as latin-1, which shows nothing that was written."""
+    return data_coding in _CODECS or _is_default_alphabet(data_coding)
+
+
 def decode_text(octets: bytes, data_coding: int) -> str:
     """The text of one whole message: join the octets of its parts in their order first, since other senders do split
     pairs. It never fails; what can't be read shows as U+FFFD."""
-    # 0xF0 to 0xFF is the message-class group of 3GPP TS 23.038 §4: bit 2 tells 8-bit data from the default alphabet.
-    if data_coding == Encoding.GSM.value or data_coding & 0xF4 == 0xF0:
+    if _is_default_alphabet(data_coding):
         return decode_gsm(octets)
     return octets.decode(_CODECS.get(data_coding, "latin-1"), "replace")
+
+
+def _is_default_alphabet(data_coding: int) -> bool:
+    """0xF0 to 0xFF is the message-class group of 3GPP TS 23.038 §4: bit 2 tells 8-bit data from the default alphabet."""
+    return data_coding == Encoding.GSM.value or data_coding & 0xF4 == 0xF0

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from libs.sms_text.gsm import ESCAPE, encode_gsm
 
@@ -29,10 +31,7 @@ class Encoding(enum.Enum):
     UCS2 = 8
 
 
-_SINGLE_OCTETS: Final = {Encoding.GSM: SINGLE_SEPTETS, Encoding.UCS2: 2 * SINGLE_UNITS}
-
-
-class Segment(NamedTuple):
+class Segment(msgspec.Struct, frozen=True, gc=False):
     """One segment, ready for submit_sm."""
 
     short_message: bytes  # user data header included
@@ -48,8 +47,10 @@ def encoding_of(text: str) -> Encoding:
 def count_segments(text: str) -> int:
     """The number of segments that `segments` makes: at least 1. ValueError when `text` has a lone surrogate or needs more
     than 255."""
+    if len(text) <= SINGLE_UNITS and text.isascii():
+        return 1  # in either alphabet: an ASCII character takes two septets at most, or one unit
     encoding, octets = _encode(text)
-    if len(octets) <= _SINGLE_OCTETS[encoding]:
+    if len(octets) <= _single_octets(encoding):
         return 1
     return len(_cuts(encoding, octets))
 
@@ -63,7 +64,7 @@ def segments(text: str, reference: int) -> list[Segment]:
     if not 0 <= reference <= 0xFFFF:
         raise ValueError("reference: must be 0 to 65535")
     encoding, octets = _encode(text)
-    if len(octets) <= _SINGLE_OCTETS[encoding]:
+    if len(octets) <= _single_octets(encoding):
         return [Segment(octets, 0, encoding.value)]
     cuts = _cuts(encoding, octets)
     header = b"\x06\x08\x04" + reference.to_bytes(2) + bytes([len(cuts)])
@@ -81,6 +82,10 @@ def _encode(text: str) -> tuple[Encoding, bytes]:
         return Encoding.UCS2, text.encode("utf-16-be")
     except UnicodeEncodeError as error:
         raise ValueError(f"text: a lone surrogate at character {error.start}") from None
+
+
+def _single_octets(encoding: Encoding) -> int:
+    return SINGLE_SEPTETS if encoding is Encoding.GSM else 2 * SINGLE_UNITS
 
 
 def _cuts(encoding: Encoding, octets: bytes) -> list[tuple[int, int]]:

@@ -1,25 +1,20 @@
-"""Partitions by time, made ahead of need: by a timestamp column, or by the time inside a UUIDv7.
+"""Partitions by time, made ahead of need and dropped by age: by a timestamp column, or by the time inside a UUIDv7.
 
 Both kinds have a default partition, so that a row whose time nobody foresaw is stored and not refused.
 """
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import asyncpg
-import structlog
-
-log = structlog.get_logger()
 
 Connection = asyncpg.pool.PoolConnectionProxy | asyncpg.Connection
 
 AHEAD = 3
-CHECK_SECONDS = 3600
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +32,18 @@ class Partitioned:
 
 def first_uuid(at: datetime) -> UUID:
     """The smallest UUIDv7 of a moment, in whole milliseconds: a bound, never a message id (RFC 9562 §5.7). From 1970 on."""
-    return UUID(int=(at - _EPOCH) // timedelta(milliseconds=1) << 80)
+    return UUID(int=(at - EPOCH) // timedelta(milliseconds=1) << 80)
+
+
+def milliseconds_of(key: UUID) -> timedelta:
+    """The time in a UUIDv7 since 1970."""
+    return timedelta(milliseconds=key.int >> 80)
 
 
 def span(table: Partitioned, at: datetime) -> tuple[datetime, datetime]:
     """Start and end of the partition that holds a moment."""
-    days = (at - _EPOCH).days // table.days * table.days
-    start = _EPOCH + timedelta(days=days)
+    days = (at - EPOCH).days // table.days * table.days
+    start = EPOCH + timedelta(days=days)
     return start, start + timedelta(days=table.days)
 
 
@@ -62,14 +62,3 @@ async def make_ahead(connection: Connection, tables: tuple[Partitioned, ...], no
                 f"CREATE TABLE IF NOT EXISTS {table.table}_{start:%Y%m%d} PARTITION OF {table.table}"
                 f" FOR VALUES FROM ('{low}') TO ('{high}') WITH (fillfactor = {table.fillfactor})"
             )
-
-
-async def keep_partitions_ahead(pool: asyncpg.Pool, tables: tuple[Partitioned, ...]) -> None:
-    """Make partitions ahead now and then every hour, for ever; a failure is logged and tried again."""
-    while True:
-        try:
-            async with pool.acquire() as connection, connection.transaction():
-                await make_ahead(connection, tables, datetime.now(UTC))
-        except Exception as error:
-            log.error("partitions could not be made ahead", reason=f"{type(error).__name__}: {error}")
-        await asyncio.sleep(CHECK_SECONDS)

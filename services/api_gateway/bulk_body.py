@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -47,13 +48,14 @@ class Item(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
 
 _read = msgspec.json.Decoder(_Body).decode
 _read_item = msgspec.json.Decoder(Item).decode
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _unknown_field = re.compile(r"unknown field `(.*)`", re.DOTALL)
 
 
 def read_items(body: bytes) -> list[msgspec.Raw]:
     """The items. Raises the problem 400 unless they are a list of 1 to 10,000 in JSON."""
     try:
-        items = _read(body).messages
+        items = _items(body)
     except msgspec.ValidationError as error:
         words = str(error)
         if unknown := _unknown_field.search(words):
@@ -69,6 +71,28 @@ def read_items(body: bytes) -> list[msgspec.Raw]:
     if not 1 <= len(items) <= MAX_BULK_MESSAGES:
         raise bad_field("messages", f"must hold 1 to {MAX_BULK_MESSAGES} messages")
     return items
+
+
+def _items(body: bytes) -> list[msgspec.Raw]:
+    try:
+        return _read(body).messages
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        items = _items_with_surrogates(body) if _SURROGATE.search(body) else None
+        if items is None:
+            raise
+        return items
+
+
+def _items_with_surrogates(body: bytes) -> list[msgspec.Raw] | None:
+    """Half a surrogate pair (a text cut off by UTF-16 units) stops msgspec, though JSON's grammar has it. It is to fail its item alone, so
+    such a body is taken apart the slow way. None if something else is wrong."""
+    try:
+        whole: Any = json.loads(body)
+        return [msgspec.Raw(json.dumps(item).encode()) for item in whole["messages"]] if len(whole) == 1 else None
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return None
 
 
 def read_item(body: msgspec.Raw) -> Item | None:

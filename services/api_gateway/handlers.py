@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from libs.bus.tracing import child_of
 from libs.contracts.events import PersonKind
-from libs.contracts.http import PERSON_PATHS, PersonId, PersonIn, SendSms, SmsQuery
+from libs.contracts.http import PERSON_PATHS, ApiModel, InboundQuery, PersonId, PersonIn, SendSms, SmsQuery
 from services.api_gateway.accepting import Accepter
 from services.api_gateway.bulk import BulkAccepter
 from services.api_gateway.calls import Call, parse
@@ -45,6 +45,7 @@ class Services:
     commands: Commands
     resolver: Upstream
     projection: Upstream
+    inbound: Upstream
     default_validity: timedelta
     openapi: bytes
     asyncapi: bytes
@@ -95,13 +96,24 @@ async def resend_sms(services: Services, call: Call) -> Response:
     return await services.commands.resend(call.caller, read_shown(found.body), _traceparent(call))
 
 
+async def get_batch(services: Services, call: Call) -> Response:
+    return await services.projection.forward(call, "batches", str(call.parameter("id", _message_id)))
+
+
 async def get_sms(services: Services, call: Call) -> Response:
     return await services.projection.forward(call, "sms", str(call.parameter("id", _message_id)))
 
 
 async def list_sms(services: Services, call: Call) -> Response:
-    query = call.query(SmsQuery).model_dump(mode="json", by_alias=True, exclude_none=True, exclude_unset=True)
-    return await services.projection.forward(call, "sms", query={name: str(value) for name, value in query.items()})
+    return await services.projection.forward(call, "sms", query=_filters(call, SmsQuery))
+
+
+async def list_inbound(services: Services, call: Call) -> Response:
+    return await services.inbound.forward(call, "inbound", query=_filters(call, InboundQuery))
+
+
+async def get_inbound(services: Services, call: Call) -> Response:
+    return await services.inbound.forward(call, "inbound", str(call.parameter("id", _message_id)))
 
 
 async def put_person(services: Services, call: Call, *, kind: PersonKind) -> Response:
@@ -125,6 +137,12 @@ def get_openapi(services: Services, call: Call) -> None:
 
 def get_asyncapi(services: Services, call: Call) -> None:
     call.answer(Response(200, services.asyncapi))
+
+
+def _filters(call: Call, model: type[ApiModel]) -> dict[str, str]:
+    """The query as it was given, checked."""
+    query = call.query(model).model_dump(mode="json", by_alias=True, exclude_none=True, exclude_unset=True)
+    return {name: str(value) for name, value in query.items()}
 
 
 def _idempotency_key(call: Call) -> str | None:

@@ -87,6 +87,7 @@ async def start(life: Lifecycle, settings: Settings, configuration: Configuratio
         commands=commands,
         resolver=Upstream("resolver", str(settings.resolver_url), token, session),
         projection=Upstream("projection", str(settings.projection_url), token, session),
+        inbound=Upstream("inbound service", str(settings.inbound_url), token, session),
         default_validity=default_validity,
         openapi=json.dumps(openapi(ROUTES)).encode(),
         asyncapi=json.dumps(asyncapi()).encode(),

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 from uuid import UUID
@@ -20,10 +20,12 @@ class Outcome(StrEnum):
 
     ACCEPTED = "A"
     TEMPORARY = "T"
+    DEFERRED = "E"
     THROTTLED = "B"
     FAILED = "F"
     NOT_SENT = "N"
     CANCELLED = "C"
+    RETURNED = "R"
     EXPIRED = "X"
     DOUBT = "D"
     DOUBT_BY_PEER = "P"
@@ -34,8 +36,22 @@ class Outcome(StrEnum):
 AGAIN = frozenset({Outcome.TEMPORARY, Outcome.THROTTLED, Outcome.NOT_SENT})
 """Proof that this try was not accepted, and no end: the part is tried again in place."""
 
-CLOSING = frozenset({Outcome.FAILED, Outcome.CANCELLED, Outcome.EXPIRED, Outcome.LATE_RETURNED, Outcome.LATE_FAILED})
+CLOSING = frozenset(
+    {
+        Outcome.DEFERRED,
+        Outcome.FAILED,
+        Outcome.CANCELLED,
+        Outcome.RETURNED,
+        Outcome.EXPIRED,
+        Outcome.LATE_RETURNED,
+        Outcome.LATE_FAILED,
+    }
+)
 """Nothing more is claimed in a leg that holds one of these."""
+
+DEFER_FIRST_SECONDS = 30
+DEFER_LAST_SECONDS = 3600
+"""How long a message refused for now waits before its next leg: doubling, give or take a quarter."""
 
 MAYBE_ACCEPTED = frozenset({Outcome.ACCEPTED, Outcome.DOUBT, Outcome.DOUBT_BY_PEER})
 
@@ -65,25 +81,21 @@ class Attempt:
     reason_words: str | None = None
 
 
-@dataclass(slots=True)
 class LegState:
     """One leg in the hands of this instance: the record, its places in the topic, and the attempts known so far."""
 
-    event: MessageEvent[SmsDispatch]
-    places: list[object]
-    attempts: list[Attempt] = field(default_factory=lambda: list[Attempt]())
-    contents: Sequence[bytes] = ()
-    finished: bool = False
-    queued: bool = False
+    __slots__ = ("attempts", "event", "held", "key", "parts", "places", "queued")
 
-    @property
-    def key(self) -> LegKey:
-        leg = self.event.data.leg
-        return LegKey(self.event.subject, leg.cycle, leg.leg)
-
-    @property
-    def parts(self) -> int:
-        return self.event.data.segments
+    def __init__(self, event: MessageEvent[SmsDispatch], places: list[object]) -> None:
+        data = event.data
+        self.event = event
+        self.places = places
+        self.key = LegKey(event.subject, data.leg.cycle, data.leg.leg)
+        self.parts = data.segments
+        self.attempts: list[Attempt] = []
+        self.held = False
+        """Whether it is in this instance's hands: not done, and not given back in a rebalance. The board's to say."""
+        self.queued = False
 
     def attempt(self, part: int, try_number: int) -> Attempt | None:
         return next((a for a in self.attempts if a.part == part and a.try_number == try_number), None)
@@ -100,6 +112,9 @@ def newest(leg: LegState, part: int) -> Attempt | None:
 
 def is_concluded(leg: LegState) -> bool:
     """Whether the leg's record is done with: nothing is under way, and nothing will be claimed any more."""
+    if leg.parts == 1 and len(leg.attempts) == 1:  # most legs
+        outcome = leg.attempts[0].outcome
+        return outcome is not None and outcome not in AGAIN
     if any(a.outcome is None for a in leg.attempts):
         return False
     return not next_tries(leg)
@@ -107,6 +122,8 @@ def is_concluded(leg: LegState) -> bool:
 
 def next_tries(leg: LegState) -> list[tuple[int, int]]:
     """The (part, try) that should be claimed next."""
+    if not leg.attempts:
+        return [(part, 1) for part in range(1, leg.parts + 1)]
     if any(a.outcome in CLOSING for a in leg.attempts):
         return []
     asks: list[tuple[int, int]] = []
@@ -122,6 +139,26 @@ def next_tries(leg: LegState) -> list[tuple[int, int]]:
 def count_of(leg: LegState, part: int, outcome: Outcome) -> int:
     """How many tries of a part ended in one way."""
     return sum(1 for a in leg.attempts if a.part == part and a.outcome is outcome)
+
+
+def refused_for_now(leg: LegState, attempt: Attempt, tries: int, observed_at: datetime) -> Outcome:
+    """What a temporary refusal of a message means: it comes back later in a leg of its own, up to `tries` such legs and its validity.
+
+    A message of several parts is tried again in place: while one part is refused, another may be on its way or accepted.
+    """
+    if leg.parts > 1:
+        return Outcome.FAILED if count_of(leg, attempt.part, Outcome.TEMPORARY) + 1 >= tries else Outcome.TEMPORARY
+    message, coordinates = leg.event.data.message, leg.event.data.leg
+    before = 1 if message.scheduled_at is not None and coordinates.cycle == 1 else 0  # the leg that only waited
+    if coordinates.leg - before >= tries or due_at(leg, observed_at) >= message.valid_until:
+        return Outcome.FAILED
+    return Outcome.DEFERRED
+
+
+def due_at(leg: LegState, observed_at: datetime) -> datetime:
+    """When a leg refused at this time begins anew. The jitter comes from the id, so that a repeat says the same."""
+    delay = min(DEFER_FIRST_SECONDS * 2 ** (leg.key.leg - 1), DEFER_LAST_SECONDS)
+    return observed_at + timedelta(seconds=delay * (0.75 + leg.key.message_id.int % 512 / 1024))
 
 
 def late_outcome(attempts: Sequence[Attempt], late: Attempt, answer: Outcome, may_open_leg: bool) -> Outcome:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from itertools import count
 
 from libs.contracts.events import MessageEvent, Priority, SmsDispatch
@@ -42,24 +43,21 @@ class Board:
         leg = LegState(event, [place])
         known = self._legs.setdefault(leg.key, leg)
         if known is leg:
+            leg.held = True
             self.queue(leg)
         else:
             known.places.append(place)
 
-    def holds(self, leg: LegState) -> bool:
-        """Whether the leg is still in this instance's hands: not done, and not given back in a rebalance."""
-        return self._legs.get(leg.key) is leg
-
     def queue(self, leg: LegState) -> None:
         """Let it be claimed."""
-        if not leg.queued and self.holds(leg):
+        if not leg.queued and leg.held:
             leg.queued = True
             self._queue_of(leg).append(leg)
 
     def queue_first(self, legs: Iterable[LegState]) -> None:
         """Let these be claimed before all others of their priority; they were asked for, and not granted."""
         for leg in reversed(list(legs)):
-            if not leg.queued and self.holds(leg):
+            if not leg.queued and leg.held:
                 leg.queued = True
                 self._queue_of(leg).appendleft(leg)
 
@@ -80,7 +78,10 @@ class Board:
             while queue and len(asks) < room:
                 leg = queue.popleft()
                 leg.queued = False
-                if not self.holds(leg):
+                if not leg.held:
+                    continue
+                if leg.parts == 1 and not leg.attempts:  # most legs
+                    asks.append(Ask(leg, 1, 1, 0))
                     continue
                 reference = join_reference(leg) if leg.parts > 1 else 0
                 tries = next_tries(leg)
@@ -90,10 +91,26 @@ class Board:
                     self.queue_first([leg])
         return asks
 
+    def take_expired(self, before: datetime, room: int) -> list[Ask]:
+        """The parts of legs whose validity ended before this moment, at most `room` and those of one leg together."""
+        asks: list[Ask] = []
+        for queue in (self._high, self._normal):
+            expired = [leg for leg in queue if leg.event.data.message.valid_until < before][:room]
+            for leg in expired:
+                queue.remove(leg)
+                leg.queued = False
+                if leg.held and len(asks) < room:
+                    reference = join_reference(leg) if leg.parts > 1 else 0
+                    asks += [Ask(leg, part, try_number, reference) for part, try_number in next_tries(leg)]
+                else:
+                    self.queue(leg)
+        return asks
+
     def finish(self, leg: LegState) -> list[object]:
         """The leg is done; the places of its records."""
-        if not self.holds(leg):
+        if not leg.held:
             return []
+        leg.held = False
         del self._legs[leg.key]
         return leg.places
 
@@ -102,6 +119,7 @@ class Board:
         for key, leg in list(self._legs.items()):
             leg.places = [place for place in leg.places if not mine(place)]
             if not leg.places:
+                leg.held = False
                 del self._legs[key]
 
     def _queue_of(self, leg: LegState) -> deque[LegState]:

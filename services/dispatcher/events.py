@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from hashlib import blake2b
 
 from libs.bus.codec import encode
 from libs.bus.port import Outgoing
+from libs.bus.quick_events import stand_in
 from libs.contracts import topics
 from libs.contracts.events import (
     Leg,
     MessageEvent,
     Reason,
+    SmsDeferred,
     SmsReturned,
     SmsStatus,
     event_id,
     person_key,
 )
 from libs.contracts.statuses import Status
-from services.dispatcher.attempts import Attempt, LegState, Outcome
+from services.dispatcher.attempts import Attempt, LegState, Outcome, due_at
 
 SOURCE = "postrider/dispatcher"
+
+_Status = stand_in(SmsStatus)
+_StatusEvent: type[MessageEvent[SmsStatus]] = stand_in(MessageEvent)
 
 STATUSES: dict[Outcome, Status] = {
     Outcome.ACCEPTED: Status.SUBMITTED,
@@ -41,17 +45,18 @@ OWN_REASONS: dict[Outcome, Reason] = {
 }
 
 RESENT = Reason("in_doubt_resend", "in doubt, and the gateway's policy is to send once more")
+CHANGED = Reason("contact_changed", "what is known of the person changed before it was sent")
 PROVEN = Reason("late_refusal", "the provider's late answer proves that it was not accepted")
 
 
 def join_reference(leg: LegState) -> int:
     """The 16-bit number that joins a leg's parts: made from its coordinates, so it is the same after a crash."""
-    return _two_octets(*leg.key)
+    return _two_octets(leg, 0, 0)
 
 
 def attempt_reference(leg: LegState, part: int, try_number: int) -> int:
     """The 16-bit user_message_reference of one attempt (SMPP 3.4 §5.3.2.17)."""
-    return _two_octets(*leg.key, part, try_number)
+    return _two_octets(leg, part, try_number)
 
 
 def events_of(leg: LegState, attempt: Attempt, resend: bool, leg_open_after: bool) -> list[Outgoing]:
@@ -61,9 +66,13 @@ def events_of(leg: LegState, attempt: Attempt, resend: bool, leg_open_after: boo
     a late refusal is not final.
     """
     outcome = attempt.outcome
-    if outcome is None or outcome not in STATUSES:
+    if outcome is Outcome.DEFERRED:
+        return [_deferred(leg, attempt)]
+    if outcome is Outcome.RETURNED:
+        return [_returned(leg, attempt, CHANGED, refused=False)]
+    status = STATUSES.get(outcome) if outcome is not None else None
+    if status is None:
         return []
-    status = STATUSES[outcome]
     if outcome is Outcome.LATE_FAILED and leg_open_after:
         status = Status.REFUSED
     events = [_status(leg, attempt, status)]
@@ -81,15 +90,15 @@ def _status(leg: LegState, attempt: Attempt, status: Status) -> Outgoing:
     reason = OWN_REASONS.get(outcome)
     if reason is None and attempt.reason_code is not None:
         reason = Reason(attempt.reason_code, attempt.reason_words or "")
-    message_id = event.subject
-    told = MessageEvent(
-        id=event_id(SmsStatus.TYPE, message_id, *leg.key[1:], attempt.part, attempt.try_number, status),
+    message_id = str(event.subject)
+    told = _StatusEvent(
+        id=event_id(SmsStatus.TYPE, message_id, data.leg.cycle, data.leg.leg, attempt.part, attempt.try_number, status),
         type=SmsStatus.TYPE,
         source=SOURCE,
         time=attempt.observed_at,
-        subject=message_id,
+        subject=event.subject,
         traceparent=event.traceparent,
-        data=SmsStatus(
+        data=_Status(
             tenant=data.message.tenant,
             recipient=data.message.recipient,
             leg=data.leg,
@@ -105,7 +114,7 @@ def _status(leg: LegState, attempt: Attempt, status: Status) -> Outgoing:
             reason=reason,
         ),
     )
-    return Outgoing(topics.STATUS.name, str(message_id).encode(), encode(told))
+    return Outgoing(topics.STATUS.name, message_id.encode(), encode(told))
 
 
 def _returned(leg: LegState, attempt: Attempt, reason: Reason, refused: bool) -> Outgoing:
@@ -131,10 +140,38 @@ def _returned(leg: LegState, attempt: Attempt, reason: Reason, refused: bool) ->
     return Outgoing(topics.RETURNED.name, person_key(data.message.tenant, data.message.recipient), encode(told))
 
 
+def _deferred(leg: LegState, attempt: Attempt) -> Outgoing:
+    event = leg.event
+    data = event.data
+    assert attempt.observed_at is not None, "an outcome is stored with its time"
+    due = due_at(leg, attempt.observed_at)
+    opened = Leg(data.leg.cycle, data.leg.leg + 1, due)
+    told = MessageEvent(
+        id=event_id(SmsDeferred.TYPE, event.subject, opened.cycle, opened.leg),
+        type=SmsDeferred.TYPE,
+        source=SOURCE,
+        time=attempt.observed_at,
+        subject=event.subject,
+        traceparent=event.traceparent,
+        data=SmsDeferred(
+            message=data.message,
+            leg=opened,
+            due_at=due,
+            deferred_at=attempt.observed_at,
+            reason=Reason(attempt.reason_code or "", attempt.reason_words or ""),
+            refused_part=attempt.part,
+            refused_try=attempt.try_number,
+        ),
+    )
+    return Outgoing(topics.DEFERRED.name, person_key(data.message.tenant, data.message.recipient), encode(told))
+
+
 def rows_of(events: Iterable[Outgoing]) -> list[tuple[str, bytes, bytes]]:
     """Events as they are stored beside a late outcome."""
     return [(e.topic, e.key or b"", e.value or b"") for e in events]
 
 
-def _two_octets(*parts: object) -> int:
-    return int.from_bytes(blake2b("|".join(map(str, parts)).encode(), digest_size=2).digest())
+def _two_octets(leg: LegState, part: int, try_number: int) -> int:
+    """The message id ends in chance; its attempts follow at distances that keep apart those that are likely together."""
+    message_id, cycle, number = leg.key
+    return (message_id.int + cycle * 40_503 + number * 7_919 + part * 251 + try_number) & 0xFFFF

@@ -31,6 +31,8 @@ log = structlog.get_logger()
 ORPHANS_SECONDS = 5.0
 LAST_ANSWERS_SECONDS = 3.0
 """At the end, for storing what the closing of the session said of attempts that were still open."""
+FIRST_BIND_SECONDS = 30.0
+"""How long the first bind is waited for before partitions are taken all the same, so that what passes its validity ends."""
 POLL_SECONDS = 0.02
 
 MakeDriver = Callable[[SmppGateway, Callbacks], Driver]
@@ -124,7 +126,10 @@ class Instance:
         ended: set[asyncio.Task[None]] = set()
         stop = asyncio.create_task(self._wait_stop())
         try:
+            first_bind = asyncio.get_running_loop().time() + FIRST_BIND_SECONDS
             while self._driver.missing and not self._stop.is_set() and not beats.done():
+                if asyncio.get_running_loop().time() > first_bind:
+                    break
                 await self._stopped_within(POLL_SECONDS)
             for priority in (Priority.HIGH, Priority.NORMAL):
                 intake = Intake(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
 
+import msgspec
 import structlog
 
 from libs.bus.consumer import Pacing
@@ -28,7 +28,7 @@ PACING = Pacing()
 SMALLINT_MAX = 32767
 
 
-class Place(NamedTuple):
+class Place(msgspec.Struct):
     """Where a leg's record stands."""
 
     intake: Intake
@@ -117,9 +117,10 @@ def _fault(event: MessageEvent[SmsDispatch], gateway: str) -> str | None:
     data = event.data
     if data.gateway != gateway:
         return "data.gateway: the record stands in another gateway's topic"
-    for name, value in (("cycle", data.leg.cycle), ("leg", data.leg.leg)):
-        if not 1 <= value <= SMALLINT_MAX:
-            return f"data.leg.{name}: out of range"
+    if not 1 <= data.leg.cycle <= SMALLINT_MAX:
+        return "data.leg.cycle: out of range"
+    if not 1 <= data.leg.leg <= SMALLINT_MAX:
+        return "data.leg.leg: out of range"
     try:
         segments = count_segments(data.message.text)
     except ValueError as error:

@@ -8,17 +8,18 @@ from datetime import datetime
 from uuid import UUID
 
 import asyncpg
+import msgspec
 
+from libs.storage.array_literals import array_literal
 from libs.storage.database import Pool
 from libs.storage.partitions import Partitioned
 from services.dispatcher.attempts import Attempt, LegKey, LegState, Outcome, late_outcome
 
-# A row is settled soon after its claim: room in its page keeps that from touching the index.
-PARTITIONED = (Partitioned("attempts", by_uuid=False, fillfactor=50),)
+# A row is settled soon after its claim, and longer then: room for both in its page keeps that from touching the index.
+PARTITIONED = (Partitioned("attempts", by_uuid=False, fillfactor=40),)
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, gc=False):
     """One part that should leave now."""
 
     leg: LegState
@@ -37,17 +38,15 @@ class Claim:
     repeated: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimVerdict:
-    """What a claim says of one ask: `G` with the seconds from the claim's `sent_at` at which it may leave, `C`, `X` or `K`."""
+class ClaimVerdict(msgspec.Struct, gc=False):
+    """What a claim says of one ask: `G` with the seconds from the claim's `sent_at` at which it may leave, `C`, `R`, `X` or `K`."""
 
     ask: Ask
     letter: str
     leave_seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(msgspec.Struct, gc=False):
     """An outcome to store."""
 
     leg: LegState
@@ -80,52 +79,82 @@ class Ledger:
     async def claim(self, claim: Claim, age_seconds: float) -> list[ClaimVerdict]:
         """Ask for the attempts of a claim; those without a verdict were not granted now. Raises LeaseOver."""
         asks = claim.asks
-        events = [ask.leg.event for ask in asks]
+        legs = [ask.leg for ask in asks]
+        firsts = [leg.parts == 1 and ask.try_number == 1 for leg, ask in zip(legs, asks, strict=True)]
+        weighed = (
+            [None] * 5
+            if all(firsts)
+            else [
+                array_literal([ask.part for ask in asks]),
+                array_literal([ask.try_number for ask in asks]),
+                array_literal(firsts),
+                array_literal([0 if first else len(leg.attempts) for leg, first in zip(legs, firsts, strict=True)]),
+                array_literal([ask.reference for ask in asks]),
+            ]
+        )
         rows = await self._pool.fetch(
-            "SELECT ord, verdict, leave_us FROM claim($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16)",
+            """
+            SELECT ord, verdict, leave_us
+              FROM claim($1, $2, $3, $4, $5, $6, $7::text::timestamptz[], $8::text::uuid[], $9::text::smallint[],
+                         $10::text::smallint[], $11::text::timestamptz[], $12::text::timestamptz[], $13::text::smallint[],
+                         $14::text::smallint[], $15::text::boolean[], $16::text::smallint[], $17::text::int[])
+            """,
             self._instance,
             claim.number,
             claim.repeated,
             self._gateway,
             self._interval_us,
             int(age_seconds * 1_000_000),
-            [e.data.leg.leg_at for e in events],
-            [e.subject for e in events],
-            [e.data.leg.cycle for e in events],
-            [e.data.leg.leg for e in events],
-            [ask.part for ask in asks],
-            [ask.try_number for ask in asks],
-            [ask.leg.parts == 1 and ask.try_number == 1 for ask in asks],
-            [0 if ask.leg.parts == 1 and ask.try_number == 1 else len(ask.leg.attempts) for ask in asks],
-            [e.data.message.valid_until for e in events],
-            [ask.reference for ask in asks],
+            *_coordinates(legs),
+            array_literal([leg.event.data.message.valid_until for leg in legs]),
+            array_literal([leg.event.data.decided_at for leg in legs]),
+            *weighed,
         )
-        if rows and rows[0]["verdict"] == b"L":
-            raise LeaseOver
+        if rows and rows[0]["ord"] == 0:
+            if rows[0]["verdict"] == b"L":
+                raise LeaseOver
+            leave_seconds = rows[0]["leave_us"] / 1_000_000
+            return [ClaimVerdict(ask, "G", leave_seconds) for ask in asks]
         return [ClaimVerdict(asks[int(r["ord"]) - 1], r["verdict"].decode(), r["leave_us"] / 1_000_000) for r in rows]
 
     async def settle(self, settled: Sequence[Settled]) -> list[Settled]:
         """Store outcomes of this instance's attempts; gives back those whose row already had one (see `settle_late`)."""
+        attempts = [s.attempt for s in settled]
         rows = await self._pool.fetch(
             """
-            INSERT INTO attempts AS a (leg_at, message_id, cycle, leg, part, try, owner, claim, allowed_at,
-                                       outcome, observed_at, provider_id, reason_code, reason_words)
-            SELECT u.leg_at, u.message_id, u.cycle, u.leg, u.part, u.try, $1, 0, u.observed_at,
-                   u.outcome::"char", u.observed_at, u.provider_id, u.reason_code, u.reason_words
-              FROM unnest($2::settlement[]) AS u
-             ORDER BY u.leg_at, u.message_id, u.cycle, u.leg, u.part, u.try
-            ON CONFLICT (leg_at, message_id, cycle, leg, part, try) DO UPDATE
-               SET outcome = EXCLUDED.outcome, observed_at = EXCLUDED.observed_at, provider_id = EXCLUDED.provider_id,
-                   reason_code = EXCLUDED.reason_code, reason_words = EXCLUDED.reason_words
-             WHERE a.outcome IS NULL AND a.owner = EXCLUDED.owner
-            RETURNING a.message_id, a.cycle, a.leg, a.part, a.try
+            WITH stored AS (
+                INSERT INTO attempts AS a (leg_at, message_id, cycle, leg, part, try, owner, claim, allowed_at,
+                                           outcome, observed_at, provider_id, reason_code, reason_words)
+                SELECT u.leg_at, u.message_id, u.cycle, u.leg, u.part, u.try, $1, 0, u.observed_at,
+                       u.outcome, u.observed_at, u.provider_id, u.reason_code, u.reason_words
+                  FROM unnest($2::text::timestamptz[], $3::text::uuid[], $4::text::smallint[], $5::text::smallint[],
+                              $6::text::smallint[], $7::text::smallint[], $8::text::"char"[], $9::text::timestamptz[],
+                              $10::text::text[], $11::text::text[], $12::text::text[])
+                       AS u (leg_at, message_id, cycle, leg, part, try, outcome, observed_at, provider_id, reason_code, reason_words)
+                 ORDER BY u.leg_at, u.message_id, u.cycle, u.leg, u.part, u.try
+                ON CONFLICT (leg_at, message_id, cycle, leg, part, try) DO UPDATE
+                   SET outcome = EXCLUDED.outcome, observed_at = EXCLUDED.observed_at, provider_id = EXCLUDED.provider_id,
+                       reason_code = EXCLUDED.reason_code, reason_words = EXCLUDED.reason_words
+                 WHERE a.outcome IS NULL AND a.owner = EXCLUDED.owner
+                RETURNING a.message_id, a.cycle, a.leg, a.part, a.try
+            ), total AS (SELECT count(*) AS stored FROM stored)
+            -- One row if all were stored; else one for each that was.
+            SELECT t.stored, s.* FROM total t LEFT JOIN stored s ON t.stored <> $13
             """,
             self._instance,
-            [_settlement(s) for s in settled],
+            *_coordinates([s.leg for s in settled]),
+            array_literal([a.part for a in attempts]),
+            array_literal([a.try_number for a in attempts]),
+            array_literal([a.outcome for a in attempts]),
+            array_literal([a.observed_at for a in attempts]),
+            array_literal([a.provider_id for a in attempts]),
+            array_literal([a.reason_code for a in attempts]),
+            array_literal([a.reason_words for a in attempts]),
+            len(settled),
         )
-        if len(rows) == len(settled):
+        if rows[0]["stored"] == len(settled):
             return []
-        stored = {tuple(r) for r in rows}
+        stored = {tuple(r)[1:] for r in rows}
         return [s for s in settled if (*s.leg.key, s.attempt.part, s.attempt.try_number) not in stored]
 
     async def settle_late(
@@ -190,7 +219,8 @@ class Ledger:
         await self._pool.execute(
             """
             UPDATE attempts a SET outcome = 'P', observed_at = clock_timestamp()
-              FROM unnest($1::timestamptz[], $2::uuid[], $3::smallint[], $4::smallint[]) AS u (leg_at, message_id, cycle, leg)
+              FROM unnest($1::text::timestamptz[], $2::text::uuid[], $3::text::smallint[], $4::text::smallint[])
+                   AS u (leg_at, message_id, cycle, leg)
              WHERE a.leg_at = u.leg_at AND a.message_id = u.message_id AND a.cycle = u.cycle AND a.leg = u.leg
                AND a.outcome IS NULL
                AND NOT EXISTS (SELECT FROM instances i WHERE i.instance = a.owner AND NOT i.dead)
@@ -222,7 +252,8 @@ class Ledger:
             """
             SELECT a.message_id, a.cycle, a.leg, a.part, a.try, a.owner, a.outcome, a.observed_at, a.provider_id,
                    a.reason_code, a.reason_words, coalesce(i.dead, true) AS owner_dead
-              FROM unnest($1::timestamptz[], $2::uuid[], $3::smallint[], $4::smallint[]) AS u (leg_at, message_id, cycle, leg)
+              FROM unnest($1::text::timestamptz[], $2::text::uuid[], $3::text::smallint[], $4::text::smallint[])
+                   AS u (leg_at, message_id, cycle, leg)
               JOIN attempts a USING (leg_at, message_id, cycle, leg)
               LEFT JOIN instances i ON i.instance = a.owner
             """,
@@ -248,26 +279,12 @@ class Ledger:
         return found
 
 
-def _settlement(settled: Settled) -> tuple[object, ...]:
-    leg, attempt = settled.leg, settled.attempt
-    return (
-        leg.event.data.leg.leg_at,
-        *leg.key,
-        attempt.part,
-        attempt.try_number,
-        str(attempt.outcome),
-        attempt.observed_at,
-        attempt.provider_id,
-        attempt.reason_code,
-        attempt.reason_words,
-    )
-
-
-def _coordinates(legs: Sequence[LegState]) -> tuple[list[datetime], list[UUID], list[int], list[int]]:
+def _coordinates(legs: Sequence[LegState]) -> tuple[str, str, str, str]:
+    """Time, message, cycle and number of these legs, each column as an array literal."""
     keys = [leg.key for leg in legs]
     return (
-        [leg.event.data.leg.leg_at for leg in legs],
-        [k.message_id for k in keys],
-        [k.cycle for k in keys],
-        [k.leg for k in keys],
+        array_literal([leg.event.data.leg.leg_at for leg in legs]),
+        array_literal([key.message_id for key in keys]),
+        array_literal([key.cycle for key in keys]),
+        array_literal([key.leg for key in keys]),
     )

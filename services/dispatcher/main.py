@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from libs.bus.admin import ensure_topics
@@ -12,13 +13,14 @@ from libs.contracts import topics
 from libs.contracts.events import Priority
 from libs.service_kit.config_file import ConfigFileError, load_configuration
 from libs.service_kit.lifecycle import Lifecycle, run_service
+from libs.service_kit.periodic import repeat
 from libs.service_kit.settings import load_settings
 from libs.storage.database import open_database
-from libs.storage.partitions import keep_partitions_ahead
+from libs.storage.retention import CHECK_SECONDS, keep_partitions
 from services.dispatcher.drivers.table import make_driver
 from services.dispatcher.instance import Instance, live
 from services.dispatcher.ledger import PARTITIONED
-from services.dispatcher.marks import mark_messages
+from services.dispatcher.marks import forget_marks, mark_messages
 from services.dispatcher.settings import DispatcherSettings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -40,7 +42,12 @@ def main() -> None:
             ),
             lambda opened: opened.close(),
         )
-        life.background("partitions", keep_partitions_ahead(pool, PARTITIONED))
+        life.background("partitions", keep_partitions(pool, PARTITIONED, settings.dispatcher_keep_days))
+
+        async def forget() -> None:
+            await forget_marks(pool, datetime.now(UTC) - timedelta(days=settings.dispatcher_keep_days))
+
+        life.background("old marks", repeat("deletion of old marks", CHECK_SECONDS, forget))
         servers = settings.kafka_bootstrap_servers
         used = (
             *(topics.dispatch(gateway.id, priority) for priority in Priority),
@@ -49,6 +56,7 @@ def main() -> None:
             topics.RECEIPTS,
             topics.INBOUND,
             topics.COMMANDS,
+            topics.DEFERRED,
         )
         await life.part("topics", lambda: ensure_topics(servers, used))
         producer = Producer(servers, f"dispatcher.{gateway.id}")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 
 from libs.bus.consumer import Batch
 from libs.contracts.events import MessageEvent, SmsCommand
 from libs.storage.database import Pool
+from libs.storage.retention import delete_old
 
 
 def mark_messages(pool: Pool) -> Callable[[Batch], Awaitable[None]]:
@@ -17,8 +19,11 @@ def mark_messages(pool: Pool) -> Callable[[Batch], Awaitable[None]]:
         await pool.execute(
             """
             INSERT INTO marks (message_id, cycle, kind, asked_at)
-            SELECT * FROM unnest($1::uuid[], $2::smallint[], $3::text[], $4::timestamptz[])
-            ON CONFLICT DO NOTHING
+            SELECT message_id, cycle, kind, max(asked_at)
+              FROM unnest($1::uuid[], $2::smallint[], $3::text[], $4::timestamptz[]) AS asked (message_id, cycle, kind, asked_at)
+             GROUP BY message_id, cycle, kind ORDER BY message_id, cycle, kind
+            ON CONFLICT (message_id, cycle, kind) DO UPDATE SET asked_at = EXCLUDED.asked_at
+             WHERE marks.asked_at < EXCLUDED.asked_at
             """,
             [c.subject for c in commands],
             [c.data.cycle for c in commands],
@@ -27,3 +32,13 @@ def mark_messages(pool: Pool) -> Callable[[Batch], Awaitable[None]]:
         )
 
     return handle
+
+
+async def forget_marks(pool: Pool, before: datetime) -> None:
+    """Delete the marks that were asked for before a moment."""
+    await delete_old(
+        pool,
+        "marks",
+        "DELETE FROM marks WHERE ctid = ANY (ARRAY(SELECT ctid FROM marks WHERE asked_at < $1 LIMIT $2))",
+        before,
+    )

@@ -3,45 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from uuid import uuid4
+from os import urandom
 
 from libs.bus.codec import encode
-from libs.bus.port import Outgoing, Publisher
+from libs.bus.port import KeyValue, Publisher
+from libs.bus.quick_events import stand_in
 from libs.bus.tracing import new_traceparent
 from libs.contracts import topics
-from libs.contracts.events import Event, GatewayReceipt, SmsInbound, receipt_key
+from libs.contracts.events import Event, GatewayReceipt, receipt_key
 from libs.phone_numbers.privacy import fingerprint
 from services.dispatcher.drivers.port import Report
 from services.dispatcher.events import SOURCE
 
+_ReportEvent: type[Event[Report]] = stand_in(Event)
+
 
 async def publish_reports(publisher: Publisher, inbound_key: bytes, reports: Sequence[Report]) -> None:
-    """Publish receipts and inbound messages. Raises PublishFailed: the provider is then asked to bring them again."""
+    """Publish receipts and inbound messages. Raises PublishFailed: the provider is then asked to bring them again.
+
+    Each coming has an id of its own: a provider may well report the same thing twice, and the history says so.
+    """
     traceparent = new_traceparent()
-    await publisher.publish_many([_outgoing(report, inbound_key, traceparent) for report in reports])
-
-
-def _outgoing(report: Report, inbound_key: bytes, traceparent: str) -> Outgoing:
-    """Each coming has an id of its own: a provider may well report the same thing twice, and the history says so."""
-    if isinstance(report, GatewayReceipt):
-        event = Event(
-            id=uuid4().hex,
-            type=GatewayReceipt.TYPE,
+    chance = urandom(16 * len(reports)).hex()
+    receipts: list[KeyValue] = []
+    inbound: list[KeyValue] = []
+    for n, report in enumerate(reports):
+        if isinstance(report, GatewayReceipt):
+            rows, key = receipts, receipt_key(report.gateway, report.provider_id)
+        else:
+            rows, key = inbound, f"{report.gateway}/{fingerprint(report.source, inbound_key).hex()}".encode()
+        event = _ReportEvent(
+            id=chance[32 * n : 32 * n + 32],
+            type=report.TYPE,
             source=SOURCE,
             time=report.observed_at,
-            subject=f"{report.gateway}/{report.provider_id}",
+            subject=key.decode(),
             traceparent=traceparent,
             data=report,
         )
-        return Outgoing(topics.RECEIPTS.name, receipt_key(report.gateway, report.provider_id), encode(event))
-    sender = fingerprint(report.source, inbound_key).hex()
-    event = Event(
-        id=uuid4().hex,
-        type=SmsInbound.TYPE,
-        source=SOURCE,
-        time=report.observed_at,
-        subject=f"{report.gateway}/{sender}",
-        traceparent=traceparent,
-        data=report,
-    )
-    return Outgoing(topics.INBOUND.name, f"{report.gateway}/{sender}".encode(), encode(event))
+        rows.append((key, encode(event)))
+    await publisher.publish(topics.RECEIPTS.name, receipts)
+    await publisher.publish(topics.INBOUND.name, inbound)

@@ -7,6 +7,7 @@ import heapq
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from itertools import count
 
 import structlog
@@ -20,7 +21,7 @@ from services.dispatcher.board import Board
 from services.dispatcher.drivers.port import Driver, Result, Submission, Verdict
 from services.dispatcher.events import attempt_reference
 from services.dispatcher.lease import Lease
-from services.dispatcher.ledger import Claim, ClaimVerdict, LeaseOver, Ledger
+from services.dispatcher.ledger import Ask, Claim, ClaimVerdict, LeaseOver, Ledger
 from services.dispatcher.throttle import Throttle
 
 log = structlog.get_logger()
@@ -30,6 +31,9 @@ LATE_SECONDS = 0.25
 LARGEST_CLAIM = 1000
 IDLE_SECONDS = 0.5
 NOTHING_GRANTED_SECONDS = 0.05
+EXPIRED_EVERY_SECONDS = 1.0
+CLOCKS_APART = timedelta(seconds=5)
+"""How far our clock may be ahead of Postgres's: what it calls expired, the claim must too."""
 TOGETHER_SECONDS = 0.002
 """Parts whose moments lie this close leave in one write."""
 
@@ -70,6 +74,7 @@ class Sender:
         self._claiming = True
         self._claim_open = False
         self._not_before = 0.0
+        self._look_for_expired_at = 0.0
         self._throttle = Throttle()
         self._scheduled: list[tuple[float, int, Sent]] = []
         self._order = count()
@@ -112,7 +117,7 @@ class Sender:
             now = self._loop.time()
             moment = self._board.next_moment(now)
             room = self._room(now)
-            asks = self._board.take(room) if room > 0 else []
+            asks = self._board.take(room) if room > 0 else self._expired(now)
             if asks:
                 await self._claim(Claim(next(self._claims), asks, now))
                 continue
@@ -156,26 +161,33 @@ class Sender:
             return 0  # a claim costs much the same whatever it asks for: the next answers make room for more
         return room
 
+    def _expired(self, now: float) -> list[Ask]:
+        """While the gateway is away, what has passed its validity ends all the same: the claim says so of each."""
+        if not self._claiming or self._driver.missing is None or now < self._look_for_expired_at:
+            return []
+        self._look_for_expired_at = now + EXPIRED_EVERY_SECONDS
+        return self._board.take_expired(datetime.now(UTC) - CLOCKS_APART, LARGEST_CLAIM)
+
     async def _claim(self, claim: Claim) -> None:
         self._claim_open = True
         try:
             verdicts = await self._until_answered(claim)
         finally:
             self._claim_open = False
-        answered: set[tuple[LegKey, int]] = set()
         granted: list[Sent] = []
         unknown: dict[LegKey, LegState] = {}
+        owner = self._lease.instance
         for verdict in verdicts:
-            ask = verdict.ask
-            answered.add((ask.leg.key, ask.part))
+            ask, leg = verdict.ask, verdict.ask.leg
             if verdict.letter == "G":
-                attempt = Attempt(ask.part, ask.try_number, self._lease.instance, ours=True)
-                ask.leg.attempts.append(attempt)
-                granted.append(Sent(ask.leg, attempt, ask.reference, claim.sent_at + verdict.leave_seconds))
+                attempt = Attempt(ask.part, ask.try_number, owner, ours=True)
+                leg.attempts.append(attempt)
+                granted.append(Sent(leg, attempt, ask.reference, claim.sent_at + verdict.leave_seconds))
             else:  # the claim wrote a row that ends the leg, or found rows that were not known
-                unknown[ask.leg.key] = ask.leg
-        rest = {ask.leg.key: ask.leg for ask in claim.asks if (ask.leg.key, ask.part) not in answered}
-        if rest:
+                unknown[leg.key] = leg
+        if len(verdicts) < len(claim.asks):
+            answered = {id(verdict.ask) for verdict in verdicts}
+            rest = {ask.leg.key: ask.leg for ask in claim.asks if id(ask) not in answered}
             self._board.queue_first(rest.values())
             self._not_before = self._loop.time() + NOTHING_GRANTED_SECONDS
         if unknown:
@@ -184,10 +196,15 @@ class Sender:
             return
         CLAIMED.labels(self._gateway.id).inc(len(granted))
         self._unanswered.update(granted)
+        soon = self._loop.time() + TOGETHER_SECONDS
+        due: list[Sent] = []
         for sent in granted:
-            heapq.heappush(self._scheduled, (sent.leaves_at, next(self._order), sent))
+            if sent.leaves_at <= soon:
+                due.append(sent)
+            else:
+                heapq.heappush(self._scheduled, (sent.leaves_at, next(self._order), sent))
         crash_point("dispatcher.claim-write")
-        self._send_due()
+        self._send_due(due)
 
     async def _until_answered(self, claim: Claim) -> list[ClaimVerdict]:
         """A claim is repeated until it is answered: it may have been granted although the answer was lost."""
@@ -210,13 +227,13 @@ class Sender:
                 self._lease.renewed(sent_at)
                 return verdicts
 
-    def _send_due(self) -> None:
+    def _send_due(self, due_already: Sequence[Sent] = ()) -> None:
         """Write what is due; at most one timer waits for the rest."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         now = self._loop.time()
-        due: list[Sent] = []
+        due = list(due_already)
         while self._scheduled and self._scheduled[0][0] <= now + TOGETHER_SECONDS:
             due.append(heapq.heappop(self._scheduled)[2])
         if self._scheduled:
@@ -224,8 +241,9 @@ class Sender:
         if not self._lease.valid:
             self._not_sent(due, "the lease is over")
             return
-        self._not_sent([sent for sent in due if now > sent.leaves_at + LATE_SECONDS], "its moment had passed")
-        timely = [sent for sent in due if now <= sent.leaves_at + LATE_SECONDS]
+        latest = now - LATE_SECONDS
+        self._not_sent([sent for sent in due if sent.leaves_at < latest], "its moment had passed")
+        timely = [sent for sent in due if sent.leaves_at >= latest]
         if timely:
             self._driver.submit([_submission(sent) for sent in timely])
 
@@ -236,11 +254,6 @@ class Sender:
 
 
 def _submission(sent: Sent) -> Submission:
-    attempt = sent.attempt
-    return Submission(
-        sent,
-        sent.leg.event.data,
-        attempt.part,
-        sent.reference,
-        attempt_reference(sent.leg, attempt.part, attempt.try_number),
-    )
+    leg, attempt = sent.leg, sent.attempt
+    reference = attempt_reference(leg, attempt.part, attempt.try_number)
+    return Submission(sent, leg.event.data, attempt.part, sent.reference, reference)

@@ -20,6 +20,11 @@ class DispatcherSettings(DatabaseSettings, ConfiguredSettings):
         description="how long answers are waited for at a stop or in a rebalance; below 40, the rebalance timeout",
     )
     dispatcher_most_legs: int = Field(4000, ge=100, le=100_000, description="records in hand before fetching pauses")
+    dispatcher_keep_days: int = Field(
+        35,
+        ge=21,
+        description="how long attempts and marks are kept: longer than the topics, so that a replay sends nothing anew",
+    )
     inbound_key: SecretStr = Field(
         SecretStr("postrider-inbound"), description="makes the Kafka key of an inbound message from its sender's number"
     )

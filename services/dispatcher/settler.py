@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -17,7 +17,7 @@ from libs.bus.port import Outgoing, Publisher
 from libs.service_kit.config_file import InDoubt, SmppGateway
 from libs.service_kit.crash_points import crash_point
 from libs.service_kit.metrics import LATE_ANSWERS, SETTLED
-from services.dispatcher.attempts import Attempt, LegState, Outcome, count_of, is_concluded
+from services.dispatcher.attempts import Attempt, LegState, Outcome, count_of, is_concluded, refused_for_now
 from services.dispatcher.board import Board
 from services.dispatcher.drivers.port import Result, Verdict
 from services.dispatcher.events import events_of, rows_of
@@ -63,6 +63,7 @@ class Settler:
         self._publisher = publisher
         self._done = done
         self._wake_sender = wake
+        self._resend_once = gateway.in_doubt is InDoubt.RESEND_ONCE
         self._loop = asyncio.get_running_loop()
         self._results: list[Settled] = []
         self._looks: dict[int, LegState] = {}
@@ -129,6 +130,8 @@ class Settler:
                 self._apply(one)
                 if id(one) not in told:
                     events += self._events(one.leg, one.attempt)
+            for outcome, count in Counter(one.attempt.outcome for one in settled).items():
+                SETTLED.labels(self._gateway.id, str(outcome)).inc(count)
         touched = {id(one.leg): one.leg for one in settled}
         for leg in await self._read(looks):
             touched[id(leg)] = leg
@@ -175,14 +178,14 @@ class Settler:
 
     def _apply(self, settled: Settled) -> None:
         """What is stored now holds in the leg too; before, nothing that follows from it may be claimed."""
-        known = settled.leg.attempt(settled.attempt.part, settled.attempt.try_number)
-        if known is not None:
-            settled.leg.attempts[settled.leg.attempts.index(known)] = settled.attempt
-        SETTLED.labels(self._gateway.id, str(settled.attempt.outcome)).inc()
+        attempts, stored = settled.leg.attempts, settled.attempt
+        for place, known in enumerate(attempts):
+            if known.part == stored.part and known.try_number == stored.try_number:
+                attempts[place] = stored
 
     async def _read(self, legs: list[LegState]) -> list[LegState]:
         """Take the stored attempts into the legs; what dead instances left without an outcome is in doubt from now on."""
-        legs = [leg for leg in legs if self._board.holds(leg)]
+        legs = [leg for leg in legs if leg.held]
         if not legs:
             return []
         found = await self._until_done(lambda: self._ledger.read(legs), "read attempts")
@@ -227,16 +230,19 @@ class Settler:
     def _outcome(self, sent: Sent, result: Result, observed_at: datetime) -> Attempt:
         outcome = OUTCOMES[result.verdict]
         if outcome is Outcome.TEMPORARY:
-            refusals = count_of(sent.leg, sent.attempt.part, Outcome.TEMPORARY) + 1
-            if refusals >= self._gateway.tries:
-                outcome = Outcome.FAILED
-        return replace(
-            sent.attempt,
-            outcome=outcome,
-            observed_at=observed_at,
-            provider_id=result.provider_id,
-            reason_code=result.code,
-            reason_words=result.words,
+            outcome = refused_for_now(sent.leg, sent.attempt, self._gateway.tries, observed_at)
+        attempt = sent.attempt
+        return Attempt(
+            attempt.part,
+            attempt.try_number,
+            attempt.owner,
+            outcome,
+            attempt.ours,
+            attempt.owner_dead,
+            observed_at,
+            result.provider_id,
+            result.code,
+            result.words,
         )
 
     def _events(self, leg: LegState, attempt: Attempt) -> list[Outgoing]:
@@ -245,8 +251,7 @@ class Settler:
 
     def _resends(self, leg: LegState) -> bool:
         """Whether doubt about this leg opens the next one: once, and only for a message of one part."""
-        once = self._gateway.in_doubt is InDoubt.RESEND_ONCE
-        return once and leg.parts == 1 and leg.event.data.leg.leg == 1
+        return self._resend_once and leg.parts == 1 and leg.event.data.leg.leg == 1
 
     async def _until_done(self, action: Callable[[], Awaitable[T]], what: str) -> T:
         return await until_done(action, what=what, give_up=self._never)

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter, itemgetter
+from typing import NamedTuple
 from uuid import UUID
 
 from aiokafka.structs import TopicPartition
+from asyncpg import UniqueViolationError
 
 from libs.bus.consumer import Batch
 from libs.bus.errors import BadRecord
 from libs.bus.record import Record
-from libs.contracts.events import Reason, SmsCommand, SmsStatus
+from libs.contracts.events import Reason, SmsCommand, SmsRequested, SmsStatus
 from libs.contracts.fold import AnyMessageEvent, apply, new_fold
 from libs.contracts.message_ids import time_of
 from libs.service_kit.crash_points import crash_point
 from libs.service_kit.metrics import EVENTS_FOLDED
 from libs.storage.database import Pool
-from services.projection import store
+from services.projection import merging, store
 from services.projection.journal import Line, line_of
-from services.projection.recent import RecentFolds
-from services.projection.rows import MessageRow, PersonalRow, decode_fold, encode_fold, message_row, personal_row
+from services.projection.recent import KnownFold, RecentFolds
+from services.projection.rows import MessageRow, PersonalRow, decode_fold, message_row, personal_row
 from services.projection.store import Connection, Key, StoredFold
 
 Events = dict[Key, list[AnyMessageEvent]]
@@ -40,71 +44,116 @@ async def apply_batch(
 
     Done again, or by two replicas at once, it changes nothing more. Raises asyncpg's and the system's errors; nothing is written then.
     """
-    events: Events = {}
-    lines: list[Line] = []
-    personal: list[PersonalRow] = []
+    work = sort_out(records)
+    # What is taken here is put back when it is committed: a fold of events that were not is forgotten.
+    known = recent.take(work.events)
+    async with pool.acquire() as connection:
+        if unknown := work.events.keys() - known.keys() - work.first_heard_of:
+            known |= _known(await store.read_folds(connection, unknown))
+        rows = folded(work.events, known)
+        try:
+            async with connection.transaction():
+                await store.write_journal(connection, work.lines)
+                await store.write_personal(connection, work.personal)
+                await _write_messages(connection, rows, work.events, known)
+                await store.write_offsets(connection, offsets)
+        except UniqueViolationError:  # some of the events are there already
+            await merging.prepare(connection)
+            async with connection.transaction():
+                await merging.merge_journal(connection, work.lines)
+                await merging.merge_personal(connection, work.personal)
+                await _write_messages(connection, rows, work.events, known)
+                await store.write_offsets(connection, offsets)
+    recent.put(known)
+    for type_, count in Counter(map(_type, records)).items():
+        EVENTS_FOLDED.labels(type_).inc(count)
+
+
+class Work(NamedTuple):
+    """A batch by messages; each list in the order of its table's key."""
+
+    events: Events
+    first_heard_of: set[Key]
+    """Messages whose first request is in the batch: the outbox hardly knows them yet."""
+    lines: list[Line]
+    personal: list[PersonalRow]
+
+
+_SAY_TENANT = (SmsStatus, SmsCommand)
+"""These have no message, but say themselves whose it is."""
+_type = attrgetter("event.type")
+_event_id = itemgetter(1)
+_leg = itemgetter(1, 2)
+
+
+def sort_out(records: Iterable[Record]) -> Work:
+    """What the records' events are about, and what is written of them whatever was there before.
+
+    One pass in the order in which they were decoded: they are more than fits the processor's caches.
+    """
+    found: dict[Key, tuple[list[AnyMessageEvent], list[Line], list[PersonalRow]]] = {}
+    first_heard_of: set[Key] = set()
     for record in records:
         event: AnyMessageEvent = record.event
-        lines.append(line_of(event, record.topic))
-        if (row := personal_row(event)) is not None:
-            personal.append(row)
-        events.setdefault((_tenant(event), event.subject.bytes), []).append(event)
-    async with pool.acquire() as connection:
-        known = recent.get(events)
-        if missing := events.keys() - known.keys():
-            known |= await store.read_folds(connection, missing)
-        rows = folded(events, known)
-        await store.prepare(connection)
-        async with connection.transaction():
-            if lines:
-                await store.write_journal(connection, lines)
-            if personal:
-                await store.write_personal(connection, personal)
-            written = await _write_messages(connection, rows, events)
-            await store.write_offsets(connection, offsets)
-    recent.put(known | written)
-    _count(records)
+        data = event.data
+        key = (event.subject.int, data.tenant if isinstance(data, _SAY_TENANT) else data.message.tenant)
+        of_message = found.get(key)
+        if of_message is None:
+            of_message = found[key] = ([], [], [])
+        of_message[0].append(event)
+        of_message[1].append(line_of(event, record.source.topic))
+        if not isinstance(data, _SAY_TENANT):
+            if (row := personal_row(event.subject, data)) is not None:
+                of_message[2].append(row)
+            if isinstance(data, SmsRequested) and data.leg.cycle == 1:
+                first_heard_of.add(key)
+    work = Work({}, first_heard_of, [], [])
+    for key in sorted(found):
+        events, lines, personal = found[key]
+        lines.sort(key=_event_id)
+        personal.sort(key=_leg)
+        work.events[key] = events
+        work.lines.extend(lines)
+        work.personal.extend(personal)
+    return work
 
 
-def folded(events: Events, known: Mapping[Key, StoredFold]) -> list[MessageRow]:
-    """The rows of the messages that these events change."""
+def folded(events: Events, known: dict[Key, KnownFold]) -> list[MessageRow]:
+    """The rows of the messages that these events change, in the order of `events`. `known` is brought up to date."""
     rows: list[MessageRow] = []
     for key, of_message in events.items():
+        message_id = of_message[0].subject
         before = known.get(key)
-        fold = new_fold(of_message[0]) if before is None else decode_fold(before.fold)
+        if before is None:
+            _check_id(message_id)
+            fold, version = new_fold(of_message[0]), 0
+        else:
+            fold, version = before.fold, before.stored.version
         for event in of_message:
             apply(fold, event)
-        after = encode_fold(fold)
-        if before is None:
-            _check_id(of_message[0].subject)
-            rows.append(message_row(of_message[0].subject, fold, after, 1))
-        elif after != before.fold:
-            rows.append(message_row(of_message[0].subject, fold, after, before.version + 1))
+        row = message_row(message_id, fold, version + 1)
+        if before is None or row.fold != before.stored.fold:
+            rows.append(row)
+            known[key] = KnownFold(fold, StoredFold(row.fold, row.version))
     return rows
 
 
-async def _write_messages(connection: Connection, rows: Sequence[MessageRow], events: Events) -> dict[Key, StoredFold]:
-    """Write the rows; those that another replica was quicker to write are folded again onto what it wrote. What is stored now."""
-    if not rows:
-        return {}
-    stored = _stored(rows)
-    if await store.write_messages(connection, rows) == len(rows):
-        return stored
-    current = await store.read_folds(connection, stored)  # they are locked by now: nobody is quicker again
-    lost = {key: events[key] for key in stored if current.get(key) != stored[key]}
-    again = folded(lost, current)
-    if again:
+async def _write_messages(
+    connection: Connection, rows: Sequence[MessageRow], events: Events, known: dict[Key, KnownFold]
+) -> None:
+    """Write the rows; those that another replica was quicker to write are folded again onto what it wrote."""
+    if not rows or await store.write_messages(connection, rows) == len(rows):
+        return
+    keys = [(row.message_id.int, row.tenant) for row in rows]
+    current = await store.read_folds(connection, keys)  # they are locked by now: nobody is quicker again
+    lost = {key: events[key] for key in keys if current.get(key) != known[key].stored}
+    known |= _known({key: current[key] for key in lost})
+    if again := folded(lost, known):
         await store.write_messages(connection, again)
-    return current | _stored(again)
 
 
-def _stored(rows: Iterable[MessageRow]) -> dict[Key, StoredFold]:
-    return {(row.tenant, row.message_id.bytes): StoredFold(row.fold, row.version) for row in rows}
-
-
-def _tenant(event: AnyMessageEvent) -> str:
-    data = event.data
-    return data.tenant if isinstance(data, (SmsStatus, SmsCommand)) else data.message.tenant
+def _known(stored: Mapping[Key, StoredFold]) -> dict[Key, KnownFold]:
+    return {key: KnownFold(decode_fold(each.fold), each) for key, each in stored.items()}
 
 
 def _check_id(message_id: UUID) -> None:
@@ -113,11 +162,3 @@ def _check_id(message_id: UUID) -> None:
         time_of(message_id)
     except (ValueError, OverflowError):
         raise BadRecord(Reason("message-id", "The subject is no UUIDv7")) from None
-
-
-def _count(records: Sequence[Record]) -> None:
-    by_type: dict[str, int] = {}
-    for record in records:
-        by_type[record.event.type] = by_type.get(record.event.type, 0) + 1
-    for type_, count in by_type.items():
-        EVENTS_FOLDED.labels(type_).inc(count)

@@ -1,9 +1,18 @@
-"""The journal's lines: an event without number and text, and without what the other columns say; and the event again."""
+"""The journal's lines: an event without number and text, and without what follows from the rest; and the event again.
+
+A line's body is an array: the number of a form, then the values of that form's fields. A form may grow at its end, by fields that have a
+default (an older line just ends sooner); any other change, and another version of an event, is a new form with the next number.
+
+What a message's request says, text and number aside, is in the line of the request alone, and so is the trace: every later event of the
+message passes both on. An event's time is that of its cause, which its data has.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from datetime import datetime
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -21,21 +30,8 @@ from libs.contracts.events import (
 )
 from libs.contracts.fold import AnyMessageEvent
 
-_FOLDED: dict[str, type[AnyMessageEvent]] = {
-    type_name(SmsRequested): MessageEvent[SmsRequested],
-    type_name(SmsReturned): MessageEvent[SmsReturned],
-    type_name(SmsDeferred): MessageEvent[SmsDeferred],
-    type_name(SmsDispatch): MessageEvent[SmsDispatch],
-    type_name(SmsStatus): MessageEvent[SmsStatus],
-    type_name(SmsCommand): MessageEvent[SmsCommand],
-}
-_PERSONAL = frozenset({"phone", "person_name", "destination"})
-"""Fields of an event's data that are left out; the text of `message` is too."""
-_BLANK: dict[str, Any] = {"phone": "", "person_name": None, "source_address": None}
-"""What `SmsDispatch` can't do without and a line may lack: personal data, and nulls, which are not written."""
-
-_encode = msgspec.json.Encoder().encode
-_decode: Callable[[str], dict[str, Any]] = msgspec.json.Decoder(dict[str, Any]).decode
+LEFT_OUT = datetime(1970, 1, 1, tzinfo=UTC)
+"""Stands where an event can't do without a time that its line does not have."""
 
 
 class Line(NamedTuple):
@@ -43,30 +39,115 @@ class Line(NamedTuple):
 
     message_id: UUID
     event_id: str
-    type: str
     topic: str
-    body: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """How events with this data are written: `fields` are paths into them, `time` is where the data has the envelope's time."""
+
+    data: type
+    event: type[AnyMessageEvent]
+    time: str
+    fields: tuple[str, ...]
+    blanks: dict[str, Any]
+    """What the event can't do without and the line does not have."""
+
+
+_LEG = ("data.leg.cycle", "data.leg.leg", "data.leg.leg_at")
+_PERSON = ("data.tenant", "data.recipient.kind", "data.recipient.id")
+_PERSON_OF_MESSAGE = ("data.message.tenant", "data.message.recipient.kind", "data.message.recipient.id")
+_NO_MESSAGE = {
+    "data.message.number": 0,
+    "data.message.text": "",
+    "data.message.accepted_at": LEFT_OUT,
+    "data.message.valid_until": LEFT_OUT,
+}
+_REQUESTED = _Form(
+    SmsRequested,
+    MessageEvent[SmsRequested],
+    "data.leg.leg_at",
+    (
+        *("source", "traceparent", *_PERSON_OF_MESSAGE, *_LEG),
+        *("data.message.number", "data.message.accepted_at", "data.message.valid_until", "data.message.priority"),
+        *("data.message.sender_id", "data.message.tags", "data.message.allow_unknown_number"),
+        *("data.requested_by", "data.custom_data", "data.message.scheduled_at", "data.message.batch_id"),
+    ),
+    {"data.message.text": ""},
+)
+_RETURNED = _Form(
+    SmsReturned,
+    MessageEvent[SmsReturned],
+    "data.leg.leg_at",
+    ("source", *_PERSON_OF_MESSAGE, *_LEG, "data.reason", "data.refused_part", "data.refused_try"),
+    _NO_MESSAGE,
+)
+_DISPATCH = _Form(
+    SmsDispatch,
+    MessageEvent[SmsDispatch],
+    "data.decided_at",
+    (
+        *("source", *_PERSON_OF_MESSAGE, *_LEG),
+        *("data.gateway", "data.source_address", "data.encoding", "data.segments", "data.decided_at"),
+    ),
+    {**_NO_MESSAGE, "data.phone": "", "data.person_name": None},
+)
+_STATUS = _Form(
+    SmsStatus,
+    MessageEvent[SmsStatus],
+    "data.observed_at",
+    (
+        *("source", *_PERSON, *_LEG),
+        *("data.part", "data.parts", "data.try_number", "data.status", "data.observed_at"),
+        *("data.gateway", "data.provider_id", "data.reference", "data.reason", "data.carrier_time"),
+    ),
+    {},
+)
+_DEFERRED = _Form(
+    SmsDeferred,
+    MessageEvent[SmsDeferred],
+    "data.deferred_at",
+    (
+        *("source", *_PERSON_OF_MESSAGE, *_LEG),
+        *("data.due_at", "data.deferred_at", "data.reason", "data.refused_part", "data.refused_try"),
+    ),
+    _NO_MESSAGE,
+)
+_COMMAND = _Form(
+    SmsCommand,
+    MessageEvent[SmsCommand],
+    "data.asked_at",
+    ("source", *_PERSON, "data.kind", "data.cycle", "data.asked_at"),
+    {},
+)
+_FORMS = {1: _REQUESTED, 2: _RETURNED, 3: _DISPATCH, 4: _STATUS, 5: _DEFERRED, 6: _COMMAND}
+_WRITERS: dict[type, tuple[int, Callable[[AnyMessageEvent], tuple[object, ...]]]] = {
+    form.data: (number, attrgetter(*form.fields)) for number, form in _FORMS.items()
+}
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode: Callable[[bytes], list[Any]] = msgspec.msgpack.Decoder(list[Any]).decode
 
 
 def line_of(event: AnyMessageEvent, topic: str) -> Line:
-    """What the journal keeps of an event: not its personal data, no nulls, and of the envelope only what varies."""
-    data: dict[str, Any] = msgspec.to_builtins(event.data, builtin_types=(datetime,))
-    if "message" in data:
-        del data["message"]["text"]
-    body: dict[str, Any] = {"source": event.source, "time": event.time}
-    if event.traceparent is not None:
-        body["traceparent"] = event.traceparent
-    body["data"] = {name: value for name, value in data.items() if value is not None and name not in _PERSONAL}
-    return Line(event.subject, event.id, event.type, topic, _encode(body).decode())
+    """What the journal keeps of an event."""
+    number, values = _WRITERS[type(event.data)]
+    return Line(event.subject, event.id, topic, _encode((number, *values(event))))
 
 
 def event_of(line: Line) -> AnyMessageEvent:
-    """The event that a line was made of, with empty text and number. Raises KeyError or ValueError if it is none."""
-    body = _decode(line.body)
-    data: Mapping[str, Any] = body["data"]
-    if "message" in data:
-        data = {**_BLANK, **data, "message": {**data["message"], "text": ""}}
-    event: AnyMessageEvent = msgspec.convert(
-        {**body, "id": line.event_id, "type": line.type, "subject": line.message_id, "data": data}, _FOLDED[line.type]
-    )
-    return event
+    """The event that a line was made of, blank where it is left out. Raises KeyError or ValueError if it is none."""
+    number, *values = _decode(line.body)
+    form = _FORMS[number]
+    event: dict[str, Any] = {"id": line.event_id, "type": type_name(form.data), "subject": line.message_id}
+    for path, value in (*form.blanks.items(), *zip(form.fields, values, strict=False)):
+        *holders, name = path.split(".")
+        holder = event
+        for each in holders:
+            holder = holder.setdefault(each, {})
+        holder[name] = value
+    event["time"] = event["data"]
+    for name in form.time.split(".")[1:]:
+        event["time"] = event["time"][name]
+    return msgspec.convert(event, form.event)

@@ -18,7 +18,7 @@ from libs.service_kit.config_file import ConfigFileError, load_configuration
 from libs.service_kit.lifecycle import Lifecycle, run_service
 from libs.service_kit.settings import load_settings
 from libs.storage.database import Pool, open_database
-from libs.storage.partitions import keep_partitions_ahead
+from libs.storage.retention import keep_partitions
 from services.projection import queries
 from services.projection.arrivals import Arrivals
 from services.projection.handlers import handle
@@ -38,14 +38,16 @@ CONSUMED: Topics = (
     topics.COMMANDS,
 )
 
-# Larger and slower batches than elsewhere: under load most of a message's events then fall into one, and its row is written once.
+# Larger and slower batches than elsewhere: under load most of a message's events then fall into one, so its row is written less often.
+# A read that waits for a message cuts the pause short; no status is shown later than a second after it is known.
 MAX_RECORDS = 4000
-PACING = Pacing(floor=0.020, ceiling=0.250, full_at=1000)
+PACING = Pacing(floor=0.020, ceiling=0.500, full_at=2000)
 
 
 async def start(life: Lifecycle, settings: ProjectionSettings, gateways: tuple[str, ...]) -> None:
     """Internal HTTP first, so that waiting can be seen; the consumer last. The stop goes the other way."""
     kafka = settings.kafka_bootstrap_servers
+    life.young_objects = 50 * MAX_RECORDS  # about 40 are made for each
     api = ReadApi()
     await life.serve_ops(api.routes())
 
@@ -59,28 +61,28 @@ async def start(life: Lifecycle, settings: ProjectionSettings, gateways: tuple[s
     readers = await life.part(
         "postgres for reads", lambda: open_pool(reading, queries.PARAMETERS), lambda pool: pool.close()
     )
-    life.background("partitions", keep_partitions_ahead(writer, PARTITIONED))
+    life.background("partitions", keep_partitions(writer, PARTITIONED, settings.projection_keep_days))
     dispatch = (topics.dispatch(gateway, priority) for gateway in gateways for priority in Priority)
     named = (topic for topic in CONSUMED if isinstance(topic, topics.Topic))
-    await life.part(
-        "topics", lambda: ensure_topics(kafka, (topics.REQUESTED, topics.REQUESTED_HIGH, *named, *dispatch))
-    )
-    arrivals = Arrivals(kafka, readers)
-    await life.part("kafka for reads", arrivals.start, lambda _: arrivals.stop())
-    api.outbox = Outbox(readers, arrivals, settings.projection_wait_seconds, settings.projection_read_seconds)
+    used = (topics.REQUESTED, topics.REQUESTED_HIGH, *named, *dispatch)
+    await life.part("topics", lambda: ensure_topics(kafka, used))
     producer = Producer(kafka, client_id="projection")
-    await life.part("kafka", producer.start, lambda _: producer.stop())
-    handler = partial(handle, pool=writer, recent=RecentFolds(settings.projection_recent_folds))
     consumer = BatchConsumer(
         kafka,
         "projection",
         CONSUMED,
-        handler,
+        partial(handle, pool=writer, recent=RecentFolds(settings.projection_recent_folds)),
         producer,
         max_records=MAX_RECORDS,
         pacing=PACING,
         open_source=source_on(writer),
     )
+    arrivals = Arrivals(kafka, readers)
+    await life.part("kafka for reads", arrivals.start, lambda _: arrivals.stop())
+    api.outbox = Outbox(
+        readers, arrivals, consumer.hurry, settings.projection_wait_seconds, settings.projection_read_seconds
+    )
+    await life.part("kafka", producer.start, lambda _: producer.stop())
     life.ready_when("consumer", lambda: None if consumer.ready else consumer.state)
     await life.part("consumer", consumer.start, lambda _: consumer.stop(settings.drain_budget_seconds))
 

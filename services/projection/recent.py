@@ -1,11 +1,20 @@
-"""The folds of the messages that were last written, so that most batches need not read them back."""
+"""The folds of the messages that were last written and go on, so that most batches need not read them back."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
+from libs.contracts.fold import MessageFold
 from services.projection.store import Key, StoredFold
+
+
+class KnownFold(NamedTuple):
+    """A message's fold, and what its row has of it."""
+
+    fold: MessageFold
+    stored: StoredFold
 
 
 class RecentFolds:
@@ -13,22 +22,15 @@ class RecentFolds:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._folds: OrderedDict[Key, StoredFold] = OrderedDict()
+        self._folds: OrderedDict[Key, KnownFold] = OrderedDict()
 
-    def get(self, keys: Iterable[Key]) -> dict[Key, StoredFold]:
-        """Those of the keys that are known here."""
-        known: dict[Key, StoredFold] = {}
-        for key in keys:
-            fold = self._folds.get(key)
-            if fold is not None:
-                self._folds.move_to_end(key)
-                known[key] = fold
-        return known
+    def take(self, keys: Iterable[Key]) -> dict[Key, KnownFold]:
+        """Those of the keys that are known here, which are forgotten: who folds them further puts them back when that is committed."""
+        take = self._folds.pop
+        return {key: found for key in keys if (found := take(key, None)) is not None}
 
-    def put(self, folds: Mapping[Key, StoredFold]) -> None:
+    def put(self, folds: Mapping[Key, KnownFold]) -> None:
         """Remember what is committed."""
-        for key, fold in folds.items():
-            self._folds[key] = fold
-            self._folds.move_to_end(key)
+        self._folds.update(folds)
         while len(self._folds) > self._size:
             self._folds.popitem(last=False)

@@ -9,11 +9,16 @@ from libs.service_kit.settings import ConfiguredSettings, DatabaseSettings
 
 class ProjectionSettings(DatabaseSettings, ConfiguredSettings):
     projection_recent_folds: int = Field(
-        20_000, ge=0, description="messages whose folds are kept in memory, about 1 kB each"
+        10_000, ge=0, description="messages whose folds are kept in memory, about 2 kB each"
     )
     projection_wait_seconds: float = Field(
         2.0, ge=0, le=30, description="how long a read of an unknown id waits for what Kafka held when it came"
     )
     projection_read_seconds: float = Field(
         5.0, gt=0, le=60, description="how long a read may keep Postgres busy before it is called off"
+    )
+    projection_keep_days: int = Field(
+        400,
+        ge=21,
+        description="how long messages, their history and their personal data are kept; longer than the topics",
     )

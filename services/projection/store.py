@@ -1,7 +1,8 @@
 """The outbox's tables: what a batch writes, statement by statement, and what it must know before. No statement per message.
 
-The writers expect a transaction and take their locks in the order journal, personal, messages, offsets, each by key: two
-replicas that apply the same messages for a moment wait for each other and never deadlock.
+New rows are copied straight into their tables; one that is there already is an error, and the transaction is done again by `merging`.
+All writers take their locks in the order journal, personal, messages, offsets, each by key: two replicas that apply the same messages
+for a moment wait for each other and never deadlock. So the rows that are given here must be in the order of their keys.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from services.projection.journal import Line
 from services.projection.rows import MessageRow, PersonalRow
 
 Connection = asyncpg.pool.PoolConnectionProxy | asyncpg.Connection
-Key = tuple[str, bytes]
-"""Tenant and message id, the primary key of `messages`. The id as its 16 octets, because a UUID is slow to hash."""
+
+
+Key = tuple[int, str]
+"""Message id and tenant, the primary key of `messages`. The id as an integer, because a UUID is slow to hash and to compare."""
 
 SCHEMA = "outbox"
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -30,27 +33,17 @@ PARTITIONED = (
     Partitioned("messages", by_uuid=True, fillfactor=50),
     Partitioned("personal", by_uuid=True),
 )
+PARAMETERS = {f"enable_{way}": "off" for way in ("seqscan", "bitmapscan", "hashjoin", "mergejoin")}
+"""For the connection that writes: each row is looked up by its key, in the order given, whatever the planner believes of a table that
+grows all the time."""
 
-_BATCH_TABLES = """
-CREATE TEMP TABLE batch_events
-    (message_id uuid, event_id uuid, type text, topic text, body text) ON COMMIT DELETE ROWS;
-CREATE TEMP TABLE batch_messages
-    (tenant text COLLATE "C", message_id uuid, kind text, person text, status text, gateway text, tags text[],
-     fold bytea, version integer) ON COMMIT DELETE ROWS;
-CREATE TEMP TABLE batch_personal
-    (message_id uuid, cycle integer, leg integer, phone text, person_name text, text text) ON COMMIT DELETE ROWS;
-"""
-_WRITE_EVENTS = "INSERT INTO events SELECT * FROM batch_events ORDER BY message_id, event_id ON CONFLICT DO NOTHING"
-_WRITE_PERSONAL = """
-INSERT INTO personal SELECT * FROM batch_personal ORDER BY message_id, cycle, leg ON CONFLICT DO NOTHING
-"""
-_WRITE_MESSAGES = """
-INSERT INTO messages SELECT * FROM batch_messages ORDER BY tenant, message_id
+_UPSERT_MESSAGES = """
+INSERT INTO messages SELECT * FROM unnest($1::message_row[])
 ON CONFLICT (tenant, message_id) DO UPDATE SET status = EXCLUDED.status, gateway = EXCLUDED.gateway,
-    tags = EXCLUDED.tags, fold = EXCLUDED.fold, version = EXCLUDED.version
+    tags = EXCLUDED.tags, fold = EXCLUDED.fold, version = EXCLUDED.version, batch = EXCLUDED.batch
 WHERE messages.version = EXCLUDED.version - 1
 """
-# LATERAL with LIMIT: one index look-up per key, whatever the planner believes of a table that grows all the time.
+# LATERAL with LIMIT: one index look-up per key, as above.
 _READ_FOLDS = """
 SELECT m.tenant, m.message_id, m.fold, m.version FROM unnest($1::text[], $2::uuid[]) AS k(tenant, message_id)
 CROSS JOIN LATERAL (
@@ -77,22 +70,14 @@ class StoredFold(NamedTuple):
     version: int
 
 
-async def prepare(connection: Connection) -> None:
-    """Make this connection's temporary tables, if they are not there yet."""
-    if await connection.fetchval("SELECT to_regclass('pg_temp.batch_events') IS NULL"):
-        await connection.execute(_BATCH_TABLES)
-
-
 async def write_journal(connection: Connection, lines: Sequence[Line]) -> None:
-    """Add the lines that the journal does not have yet."""
-    await connection.copy_records_to_table("batch_events", records=lines)
-    await connection.execute(_WRITE_EVENTS)
+    """Add lines that the journal does not have. Raises UniqueViolationError if it has one."""
+    await connection.copy_records_to_table("events", records=lines)
 
 
 async def write_personal(connection: Connection, rows: Sequence[PersonalRow]) -> None:
-    """Add what is not known yet; what was stored first stays."""
-    await connection.copy_records_to_table("batch_personal", records=rows)
-    await connection.execute(_WRITE_PERSONAL)
+    """Add what is not known yet. Raises UniqueViolationError if something is."""
+    await connection.copy_records_to_table("personal", records=rows)
 
 
 async def write_messages(connection: Connection, rows: Sequence[MessageRow]) -> int:
@@ -100,17 +85,15 @@ async def write_messages(connection: Connection, rows: Sequence[MessageRow]) -> 
 
     Every row is locked until the end of the transaction, also those that another replica was quicker to write.
     """
-    await connection.copy_records_to_table("batch_messages", records=rows)
-    done = await connection.execute(_WRITE_MESSAGES)
-    await connection.execute("DELETE FROM batch_messages")
+    done = await connection.execute(_UPSERT_MESSAGES, rows)
     return int(done.rpartition(" ")[2])
 
 
 async def read_folds(connection: Connection, keys: Iterable[Key]) -> dict[Key, StoredFold]:
     """The folds of those messages that have a row."""
-    tenants, message_ids = zip(*keys, strict=True)
-    rows = await connection.fetch(_READ_FOLDS, tenants, [UUID(bytes=message_id) for message_id in message_ids])
-    return {(row["tenant"], row["message_id"].bytes): StoredFold(row["fold"], row["version"]) for row in rows}
+    message_ids, tenants = zip(*keys, strict=True)
+    rows = await connection.fetch(_READ_FOLDS, tenants, [UUID(int=message_id) for message_id in message_ids])
+    return {(row["message_id"].int, row["tenant"]): StoredFold(row["fold"], row["version"]) for row in rows}
 
 
 async def write_offsets(connection: Connection, offsets: Mapping[TopicPartition, int]) -> None:

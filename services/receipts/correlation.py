@@ -17,11 +17,16 @@ from services.receipts.matching import Doubt, Key, Match, Receipt, Registration,
 Known = dict[Key, list[Registration]]
 
 
-async def register(connection: Connection, offered: Sequence[Registration]) -> list[Match]:
-    """Attempts got their ids. Answers the early receipts that waited for them."""
+async def register(connection: Connection, offered: Sequence[Registration]) -> tuple[list[Match], Known]:
+    """Attempts got their ids. Answers the early receipts that waited for them, and what need not be read of these ids any more."""
     offered = sorted(offered, key=_key)
     if await store.insert_new(connection, offered) == len(offered):
-        return []
+        return [], {r.key: [r] for r in offered}
+    return await _register_again(connection, offered), {}
+
+
+async def _register_again(connection: Connection, offered: Sequence[Registration]) -> list[Match]:
+    """The same where some of the ids were known: named by a receipt before, given anew by the carrier, or registered already."""
     known, parked = await store.read(connection, _keys(offered))
     unsettled = [r for r in offered if r.key in parked or place(r, known[r.key]) is not None]
     if not unsettled:
@@ -48,18 +53,30 @@ async def doubt(connection: Connection, doubts: Sequence[Doubt]) -> list[Match]:
         return await _settle(connection, receipts) if receipts else []
 
 
-async def match(connection: Connection, receipts: Sequence[Receipt]) -> list[Match]:
-    """Receipts came. Answers those whose attempt is known, and parks the others."""
-    known, _ = await store.read(connection, _keys(receipts))
+async def match(
+    connection: Connection, receipts: Sequence[Receipt], registered: Known
+) -> tuple[list[Match], list[Receipt]]:
+    """Receipts came. Answers those whose attempt is known, and those to be settled; stores nothing.
+
+    `registered` is what a registration has just said of some ids: they are not read again.
+    """
+    known = registered
+    if unread := _keys(r for r in receipts if r.key not in registered):
+        found, _ = await store.read(connection, unread)
+        known = {**registered, **found}
     matches, unsettled = _pair_all(receipts, known)
     # What a doubt's receipt brought about is answered whole each time it comes: see `_settle`.
-    unsettled += [m.receipt for m in matches if m.resolves_doubt]
-    matches = [m for m in matches if not m.resolves_doubt]
-    if unsettled:
-        async with connection.transaction():
-            await store.lock_references(connection, (r.gateway for r in unsettled if r.reference is not None))
-            matches += await _settle(connection, unsettled)
-    return matches
+    if any(m.resolves_doubt for m in matches):
+        unsettled += [m.receipt for m in matches if m.resolves_doubt]
+        matches = [m for m in matches if not m.resolves_doubt]
+    return matches, unsettled
+
+
+async def settle(connection: Connection, receipts: Sequence[Receipt]) -> list[Match]:
+    """Receipts found no attempt: end a doubt with them, or park them. Answers what was found after all."""
+    async with connection.transaction():
+        await store.lock_references(connection, (r.gateway for r in receipts if r.reference is not None))
+        return await _settle(connection, receipts)
 
 
 async def _settle(connection: Connection, receipts: Sequence[Receipt]) -> list[Match]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from libs.bus.codec import AnyEvent, encode
+from libs.bus.codec import AnyEvent, encode, message_key
 from libs.bus.consumer import Batch
 from libs.bus.errors import BadRecord
 from libs.bus.port import KeyValue, Publisher
+from libs.bus.record import Record
 from libs.contracts import topics
 from libs.contracts.events import GatewayReceipt, MessageEvent, Reason, SmsStatus
 from libs.contracts.statuses import Status
@@ -16,30 +18,50 @@ from libs.phone_numbers.privacy import fingerprint
 from libs.service_kit.crash_points import crash_point
 from libs.service_kit.metrics import RECEIPTS_MATCHED
 from libs.storage.database import Pool
-from services.receipts import correlation
+from services.receipts import correlation, unreported
 from services.receipts.matching import Attempt, Doubt, Match, Receipt, Registration
 from services.receipts.statuses import SOURCE, statuses
 
+HOLD_SECONDS = 0.5
+"""How long a receipt waits here for an answer to the submit that it has overtaken: far longer than most need, and to park one and take
+it out again costs more than all else about it. Until then its record is not finished, so nothing is lost with us."""
 
-async def handle(batch: Batch, pool: Pool, publisher: Publisher, destination_key: bytes) -> None:
-    """Register ids, note doubts, match receipts; publish what that brought to light."""
+
+async def handle(batch: Batch, pool: Pool, publisher: Publisher, destination_key: bytes) -> Sequence[Record]:
+    """Register ids, note doubts, match receipts; publish what that brought to light. Answers the receipts that wait a little."""
     registrations, doubts, receipts = sort_out((r.event for r in batch.records), destination_key)
     if not (registrations or doubts or receipts):
-        return
+        return ()
     crash_point("receipts.receive-store")
     matches: list[Match] = []
+    registered: correlation.Known = {}
+    held: list[Record] = []
     async with pool.acquire() as connection:
         if registrations:
-            matches += await correlation.register(connection, registrations)
+            matches, registered = await correlation.register(connection, registrations)
         if doubts:
             matches += await correlation.doubt(connection, doubts)
         if receipts:
-            matches += await correlation.match(connection, receipts)
+            found, unsettled = await correlation.match(connection, receipts, registered)
+            matches += found
+            held = _young(batch, unsettled) if unsettled else []
+            waiting = {record.event.id for record in held}
+            if due := [receipt for receipt in unsettled if receipt.id not in waiting]:
+                matches += await correlation.settle(connection, due)
+        await unreported.note(connection, matches)
     crash_point("receipts.store-publish")
     await publisher.publish(topics.STATUS.name, outgoing(matches))
     crash_point("receipts.publish-commit")
     for (gateway, state), count in Counter((m.receipt.gateway, m.receipt.state) for m in matches).items():
         RECEIPTS_MATCHED.labels(gateway, state).inc(count)
+    return held
+
+
+def _young(batch: Batch, receipts: Sequence[Receipt]) -> list[Record]:
+    """The records of those receipts that came a moment ago."""
+    ids = {receipt.id for receipt in receipts}
+    since = time.monotonic() - HOLD_SECONDS
+    return [record for record in batch.records if record.delivered_at > since and record.event.id in ids]
 
 
 def sort_out(
@@ -91,7 +113,7 @@ def sort_out(
 
 def outgoing(matches: Sequence[Match]) -> list[KeyValue]:
     """The records that matches bring, keyed by message id."""
-    return [(str(event.subject).encode(), encode(event)) for m in matches for event in statuses(m)]
+    return [(message_key(event.subject), encode(event)) for m in matches for event in statuses(m)]
 
 
 def _attempt(event: MessageEvent[SmsStatus], data: SmsStatus, destination: bytes | None) -> Attempt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -9,18 +10,25 @@ from libs.bus.admin import ensure_topics
 from libs.bus.consumer import BatchConsumer
 from libs.bus.producer import Producer
 from libs.contracts import topics
+from libs.service_kit.config_file import ConfigFileError, Configuration, load_configuration
 from libs.service_kit.lifecycle import Lifecycle, run_service
+from libs.service_kit.periodic import repeat
 from libs.service_kit.settings import load_settings
 from libs.storage.database import Pool, open_database
+from libs.storage.retention import CHECK_SECONDS
+from services.receipts import unreported
+from services.receipts.forgetting import forget
 from services.receipts.handlers import handle
 from services.receipts.parked_api import ParkedApi
+from services.receipts.progress import Progress
 from services.receipts.settings import ReceiptsSettings
+from services.receipts.statuses import SOURCE
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 CONSUMED = (topics.STATUS, topics.RECEIPTS)
 
 
-async def start(life: Lifecycle, settings: ReceiptsSettings) -> None:
+async def start(life: Lifecycle, settings: ReceiptsSettings, configuration: Configuration) -> None:
     """Internal HTTP first, so that waiting can be seen; the consumer last. The stop goes the other way."""
     kafka = settings.kafka_bootstrap_servers
     api = ParkedApi()
@@ -36,14 +44,31 @@ async def start(life: Lifecycle, settings: ReceiptsSettings) -> None:
     producer = Producer(kafka, client_id="receipts")
     await life.part("kafka", producer.start, lambda _: producer.stop())
     handler = partial(handle, pool=pool, publisher=producer, destination_key=settings.destination_key)
-    consumer = BatchConsumer(kafka, "receipts", CONSUMED, handler, producer)
+    consumer = BatchConsumer(kafka, "receipts", CONSUMED, handler, producer, own_source=SOURCE)
+    progress = Progress(kafka, "receipts", CONSUMED)
+    await life.part("progress", progress.start, lambda _: progress.stop())
+    windows = {g.id: timedelta(hours=g.receipt_window_hours) for g in configuration.gateways}
+
+    async def sweep() -> None:
+        if await progress.caught_up():
+            await unreported.sweep(pool, producer, windows, datetime.now(UTC))
+
+    async def forget_old() -> None:
+        await forget(pool, datetime.now(UTC) - timedelta(days=settings.receipts_keep_days))
+
+    life.background("sweep", repeat("sweep of the unreported", unreported.SWEEP_SECONDS, sweep))
+    life.background("old rows", repeat("deletion of old rows", CHECK_SECONDS, forget_old))
     life.ready_when("consumer", lambda: None if consumer.ready else consumer.state)
     await life.part("consumer", consumer.start, lambda _: consumer.stop(settings.drain_budget_seconds))
 
 
 def main() -> None:
     settings = load_settings(ReceiptsSettings)
-    run_service("receipts", settings, partial(start, settings=settings))
+    try:
+        configuration = load_configuration(settings.postrider_config)
+    except ConfigFileError as error:
+        raise SystemExit(f"{error}") from None
+    run_service("receipts", settings, partial(start, settings=settings, configuration=configuration))
 
 
 if __name__ == "__main__":

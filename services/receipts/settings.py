@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from pydantic import Field, SecretStr, field_validator
 
-from libs.service_kit.settings import DatabaseSettings
+from libs.service_kit.settings import ConfiguredSettings, DatabaseSettings
 
 
-class ReceiptsSettings(DatabaseSettings):
+class ReceiptsSettings(DatabaseSettings, ConfiguredSettings):
     receipts_destination_key: SecretStr = Field(
         description="16 to 64 octets: the key of the fingerprints by which destinations are compared. Kept for as long as"
         " the data: under another key no older destination agrees with a receipt's"
+    )
+    receipts_keep_days: int = Field(
+        35,
+        ge=29,
+        description="how long provider ids, parked receipts and doubts are kept: longer than the topics and the life of an id together",
     )
 
     @field_validator("receipts_destination_key")

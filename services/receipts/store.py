@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from asyncpg import Record
+from asyncpg import Record, UniqueViolationError
 
 from libs.contracts.events import PersonKind, ReceiptState
+from libs.storage.array_literals import array_literal
 from libs.storage.partitions import Connection
 from services.receipts.matching import Attempt, Doubt, Key, Receipt, Registration
 
@@ -36,6 +37,7 @@ _INSERT = f"""
         WHERE (d.message_id, d.cycle, d.leg, d.part, d.try_number)
             = (o.message_id, o.cycle, o.leg, o.part, o.try_number) AND d.provider_id IS NULL)
     INSERT INTO provider_ids ({_REGISTRATION}) SELECT {_REGISTRATION} FROM offered"""
+_DOUBTED = "SELECT EXISTS (SELECT FROM doubts WHERE provider_id IS NULL AND message_id = ANY ($1::text::uuid[]))"
 _INSERT_NEW = f"{_INSERT} ON CONFLICT DO NOTHING"
 _WRITE = f"""{_INSERT} ON CONFLICT (gateway, provider_id, reuse)
     DO UPDATE SET ({_ATTEMPT}, registered_at, resolved_by) =
@@ -49,7 +51,7 @@ _LOCK = """
 
 # LATERAL with OFFSET 0: one index probe per key, whatever the planner believes of a table it never analysed.
 _READ = f"""
-    SELECT p.parked, {_REGISTRATION} FROM unnest($1::text[], $2::text[]) AS k (g, i)
+    SELECT p.parked, {_REGISTRATION} FROM unnest($1::text::text[], $2::text::text[]) AS k (g, i)
     CROSS JOIN LATERAL (SELECT * FROM provider_ids WHERE gateway = k.g AND provider_id = k.i OFFSET 0) AS p"""
 
 _PARK = f"""
@@ -79,8 +81,19 @@ _DOUBTS = f"""
 
 
 async def insert_new(connection: Connection, registrations: Sequence[Registration]) -> int:
-    """Register ids, sorted by key, that nobody has named yet: how many they were. Complete in itself: it leaves no lock."""
-    tag = await connection.execute(_INSERT_NEW, [_flat(r) for r in registrations])
+    """Register ids, sorted by key, that nobody has named yet: how many they were. Complete in itself: it leaves no lock.
+
+    Nearly always nobody has, and their messages are not in doubt: then a copy does it, for half the price.
+    """
+    rows = [_flat(r) for r in registrations]
+    if not await connection.fetchval(_DOUBTED, array_literal([r.attempt.message_id for r in registrations])):
+        try:
+            await connection.copy_records_to_table("provider_ids", records=rows, columns=_REGISTRATION.split(", "))
+        except UniqueViolationError:
+            pass
+        else:
+            return len(rows)
+    tag = await connection.execute(_INSERT_NEW, rows)
     return int(tag.rpartition(" ")[2])
 
 
@@ -99,7 +112,7 @@ async def read(connection: Connection, keys: Sequence[Key]) -> tuple[dict[Key, l
     """What is registered for these ids, and those for which there may be parked receipts."""
     known: dict[Key, list[Registration]] = {key: [] for key in keys}
     parked: set[Key] = set()
-    for row in await connection.fetch(_READ, *_columns(keys)):
+    for row in await connection.fetch(_READ, *map(array_literal, zip(*keys, strict=True))):
         key = (row[1], row[2])
         if row[0]:
             parked.add(key)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from libs.contracts.events import ContactChanged, PersonKind
 from libs.phone_numbers.parse import NumberError, parse
+from libs.storage.array_literals import array_literal
 from libs.storage.database import Pool
 
 
@@ -36,7 +37,7 @@ class Contact(NamedTuple):
 
 async def find(pool: Pool, people: Collection[Person]) -> Mapping[Person, Contact]:
     """What is known of these people, tombstones included; who was never known is missing."""
-    rows = await pool.fetch(_FIND, [p.tenant for p in people], [p.kind for p in people], [p.id for p in people])
+    rows = await pool.fetch(_FIND, *map(array_literal, zip(*people, strict=True))) if people else ()
     return {
         Person(tenant, kind, id_): Contact(phone, problem, name, changed_at, deleted)
         for tenant, kind, id_, phone, problem, name, changed_at, deleted in rows
@@ -83,7 +84,7 @@ async def delete(pool: Pool, person: Person, now: datetime) -> bool:
 
 _FIND = """
     SELECT c.tenant, c.kind, c.id, c.phone, c.phone_problem, c.name, c.changed_at, c.deleted
-    FROM unnest($1::text[], $2::text[], $3::text[]) AS asked(tenant, kind, id)
+    FROM unnest($1::text::text[], $2::text::text[], $3::text::text[]) AS asked(tenant, kind, id)
     JOIN contacts c ON c.tenant = asked.tenant AND c.kind = asked.kind AND c.id = asked.id
 """
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
+from operator import itemgetter
 from typing import NamedTuple
 from uuid import UUID
+
+from asyncpg import UniqueViolationError
 
 from libs.contracts.events import Encoding, Reason
 from libs.contracts.statuses import Status
@@ -26,18 +29,24 @@ class Coordinates(NamedTuple):
 
 
 async def settle(pool: Pool, made: Mapping[Coordinates, Decision]) -> Mapping[Coordinates, Decision]:
-    """Store decisions, committed on return, and answer for each coordinates the decision that counts: the stored one."""
+    """Store decisions, committed on return, and answer, in the same order, the decision that counts for each: the stored one.
+
+    Nearly always none is known yet, and a copy costs half of what an insert does that is ready for conflicts.
+    """
     # In key order, so that two instances with the same messages, in a rebalance, wait for each other and don't deadlock.
-    rows = [_row(at, made[at]) for at in sorted(made)]
-    done = await pool.execute(_STORE, rows)
-    if done == f"INSERT 0 {len(rows)}":
-        return made
-    return await _stored(pool, made.keys())
+    rows = [_row(at, decision) for at, decision in sorted(made.items(), key=itemgetter(0))]
+    try:
+        await pool.copy_records_to_table("decisions", records=rows, columns=_COLUMNS)
+    except UniqueViolationError:
+        await pool.execute(_STORE, rows)
+        return await _stored(pool, made.keys())
+    return made
 
 
 async def _stored(pool: Pool, coordinates: Collection[Coordinates]) -> Mapping[Coordinates, Decision]:
     rows = await pool.fetch(_READ, *zip(*coordinates, strict=True))
-    return {Coordinates(*row[:4]): _decision(*row[4:]) for row in rows}
+    found = {Coordinates(*row[:4]): _decision(*row[4:]) for row in rows}
+    return {at: found[at] for at in coordinates}
 
 
 def _row(at: Coordinates, decision: Decision) -> tuple[object, ...]:
@@ -68,16 +77,14 @@ def _decision(
 _NO_DISPATCH = (None,) * (len(Dispatch._fields) - 1)
 """What an ended leg has in the place of a dispatch, less `decided_at`."""
 
-_COLUMNS = (
-    "leg_at, message_id, cycle, leg, decided_at, gateway, phone, person_name, source_address, encoding, segments,"
-    " status, reason_code, reason_words"
-)
+_COLUMNS = (*Coordinates._fields, *Dispatch._fields, "status", "reason_code", "reason_words")
+_COLUMN_LIST = ", ".join(_COLUMNS)
 
 _STORE = f"""
-    INSERT INTO decisions ({_COLUMNS}) SELECT {_COLUMNS} FROM unnest($1::decision[]) ON CONFLICT DO NOTHING
+    INSERT INTO decisions ({_COLUMN_LIST}) SELECT {_COLUMN_LIST} FROM unnest($1::decision[]) ON CONFLICT DO NOTHING
 """  # noqa: S608 - our own column names
 
 _READ = f"""
-    SELECT {_COLUMNS} FROM decisions WHERE (leg_at, message_id, cycle, leg) IN (
+    SELECT {_COLUMN_LIST} FROM decisions WHERE (leg_at, message_id, cycle, leg) IN (
         SELECT * FROM unnest($1::timestamptz[], $2::uuid[], $3::integer[], $4::integer[]))
 """  # noqa: S608 - our own column names

@@ -29,7 +29,8 @@ async def resolve(batch: Batch, pool: Pool, producer: Publisher, route: Route, n
     made = await _decide(causes, pool, route, now)
     settled = await settle(pool, made)
     crash_point("resolver.decide-publish")
-    await producer.publish_many([publication(cause, settled[at]) for at, cause in causes.items()])
+    pairs = zip(causes.values(), settled.values(), strict=True)
+    await producer.publish_many([publication(cause, decision) for cause, decision in pairs])
     _count(settled.values())
     crash_point("resolver.publish-commit")
 

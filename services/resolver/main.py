@@ -16,7 +16,7 @@ from libs.service_kit.config_file import ConfigFileError, Configuration, load_co
 from libs.service_kit.lifecycle import Lifecycle, run_service
 from libs.service_kit.settings import load_settings
 from libs.storage.database import Pool, open_database
-from libs.storage.partitions import keep_partitions_ahead
+from libs.storage.retention import keep_partitions
 from services.resolver import contacts
 from services.resolver.decisions import PARTITIONED
 from services.resolver.handlers import resolve
@@ -40,7 +40,7 @@ async def start(life: Lifecycle, settings: ResolverSettings, configuration: Conf
         return await open_database(dsn, "resolver", MIGRATIONS, settings.postgres_connections, PARTITIONED)
 
     pool = api.pool = await life.part("postgres", open_pool, lambda pool: pool.close())
-    life.background("partitions", keep_partitions_ahead(pool, PARTITIONED))
+    life.background("partitions", keep_partitions(pool, PARTITIONED, settings.resolver_keep_days))
     await life.part("topics", lambda: ensure_topics(kafka, _topics(configuration)))
     producer = Producer(kafka, client_id="resolver")
     await life.part("kafka", producer.start, lambda _: producer.stop())

@@ -4,42 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from uuid import UUID
-
-import msgspec
 
 from libs.bus.codec import decoder
 from libs.bus.errors import Undecodable
+from libs.bus.naming import name_of
 from libs.bus.port import Outgoing, Publisher
 from libs.bus.record import Record
 from libs.contracts import topics
-from libs.contracts.events import Leg, Reason, Recipient
+from libs.contracts.events import Reason
 from libs.contracts.statuses import Status
 from libs.storage.database import Pool
 from services.resolver.deciding import Ended
 from services.resolver.decisions import Coordinates, settle
 from services.resolver.publications import ending
 
-
-class _Message(msgspec.Struct):
-    tenant: str
-    recipient: Recipient
-
-
-class _Data(msgspec.Struct):
-    message: _Message
-    leg: Leg
-
-
-class _Named(msgspec.Struct):
-    """What of an event must be readable to tell whose message it is about."""
-
-    subject: UUID
-    data: _Data
-    traceparent: str | None = None
-
-
-_read_named = msgspec.json.Decoder(_Named).decode
 _read_status = decoder(topics.STATUS)
 
 
@@ -51,9 +29,8 @@ async def tell_history(
     That is a decision like any other: stored first, so that the same record, should it become readable, sends nothing. If the leg was
     decided before, nothing is said: it may have been sent.
     """
-    try:
-        named = _read_named(record.raw or b"")
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    named = name_of(record.raw)
+    if named is None:
         return
     leg, message = named.data.leg, named.data.message
 

@@ -6,7 +6,7 @@ from functools import cache
 from typing import TypeAlias
 from uuid import UUID
 
-from libs.bus.codec import encode
+from libs.bus.codec import encode, message_key
 from libs.bus.port import Outgoing
 from libs.contracts import topics
 from libs.contracts.events import (
@@ -60,7 +60,7 @@ def ending(
         ),
         traceparent=traceparent,
     )
-    return Outgoing(topics.STATUS.name, str(message_id).encode(), encode(event))
+    return Outgoing(topics.STATUS.name, message_key(message_id), encode(event))
 
 
 def _dispatch(message_id: UUID, message: Message, leg: Leg, decision: Dispatch, traceparent: str | None) -> Outgoing:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from libs.smpp.pdus import DeliverSm
+from services.simulated_carrier.delivery import Delivery
 from services.simulated_carrier.session import Session
 
 
@@ -18,7 +18,7 @@ class Account:
     def __init__(self, system_id: str) -> None:
         self.system_id = system_id
         self.sessions: list[Session] = []
-        self._held: deque[DeliverSm] = deque()
+        self._held: deque[Delivery] = deque()
 
     @property
     def held(self) -> int:
@@ -28,11 +28,11 @@ class Account:
         """Whether anything can be delivered to it now or soon."""
         return any(session.receives for session in self.sessions)
 
-    def hold(self, messages: Iterable[DeliverSm]) -> None:
+    def hold(self, messages: Iterable[Delivery]) -> None:
         """Puts messages behind those that wait."""
         self._held.extend(messages)
 
-    def hold_first(self, messages: list[DeliverSm]) -> None:
+    def hold_first(self, messages: list[Delivery]) -> None:
         """Puts messages that had left already in front of those that wait."""
         self._held.extendleft(reversed(messages))
 
@@ -55,4 +55,4 @@ class Redelivery(NamedTuple):
     """A refused deliver_sm that is due again later."""
 
     account: Account
-    message: DeliverSm
+    message: Delivery

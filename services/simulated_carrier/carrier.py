@@ -11,10 +11,11 @@ from typing import Final
 import structlog
 
 from libs.smpp import pdus
-from libs.smpp.pdus import DeliverSm, SubmitSm
+from libs.smpp.pdus import SubmitSm
 from libs.smpp.status import CommandStatus
 from services.simulated_carrier.accounts import Account, Redelivery
 from services.simulated_carrier.behaviour import Behaviour
+from services.simulated_carrier.delivery import Delivery
 from services.simulated_carrier.intake import Intake, Later, Response
 from services.simulated_carrier.ledger import Ledger
 from services.simulated_carrier.receipts import Receipt, write_receipt
@@ -98,7 +99,7 @@ class Carrier:
         _log.info("sessions_dropped", count=len(sessions), reset=reset)
         return len(sessions)
 
-    def deliver(self, system_id: str, messages: Iterable[DeliverSm]) -> None:
+    def deliver(self, system_id: str, messages: Iterable[Delivery]) -> None:
         """Sends messages to a system_id, as soon as it has a session that receives."""
         account = self._account(system_id)
         account.hold(messages)
@@ -109,7 +110,7 @@ class Carrier:
         if not receipts:
             return
         behaviour = self.steering.behaviour.receipts
-        touched: dict[str, list[DeliverSm]] = {}
+        touched: dict[str, list[Delivery]] = {}
         for receipt in receipts:
             touched.setdefault(receipt.system_id, []).append(write_receipt(receipt, behaviour))
         self.statistics.receipts_made += len(receipts)
@@ -143,7 +144,7 @@ class Carrier:
             _log.error("ledger_not_written", error=str(error), submits=len(submits))
             session.close()  # nothing of these submits was answered, and nothing may be
 
-    def delivered(self, session: Session, acknowledged: int, refused: list[DeliverSm]) -> None:
+    def delivered(self, session: Session, acknowledged: int, refused: list[Delivery]) -> None:
         account = self._account(session.system_id)
         statistics = self.statistics
         statistics.deliveries_acknowledged += acknowledged
@@ -158,7 +159,7 @@ class Carrier:
         if session.bind_type is not None:
             self._pump([self._account(session.system_id)])
 
-    def ended(self, session: Session, unanswered: list[DeliverSm]) -> None:
+    def ended(self, session: Session, unanswered: list[Delivery]) -> None:
         self.sessions.discard(session)
         if session.bind_type is None:
             return
@@ -204,14 +205,14 @@ class Carrier:
     def _due(self, items: list[Later]) -> None:
         answered: set[Session] = set()
         receipts: list[Receipt] = []
-        redeliveries: dict[str, list[DeliverSm]] = {}
+        redeliveries: dict[str, list[Delivery]] = {}
         for item in items:
             match item:
+                case Receipt():
+                    receipts.append(item)
                 case Response(session, frame):
                     session.send(frame)
                     answered.add(session)
-                case Receipt():
-                    receipts.append(item)
                 case Redelivery(account, message):
                     redeliveries.setdefault(account.system_id, []).append(message)
         for session in answered:

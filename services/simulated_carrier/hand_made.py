@@ -9,8 +9,9 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
 from libs.smpp import tlv
-from libs.smpp.pdus import DeliverSm, SubmitSm
+from libs.smpp.pdus import SubmitSm
 from services.simulated_carrier.behaviour import Receipts, ReceiptState
+from services.simulated_carrier.delivery import Delivery
 from services.simulated_carrier.ledger import LedgerEntry, read_lines
 from services.simulated_carrier.mobile_originated import Address
 from services.simulated_carrier.provider_ids import provider_id
@@ -52,7 +53,7 @@ def find_message(ledger: Path, message_id: str) -> LedgerEntry | None:
 
 def write_ordered(
     order: ReceiptOrder, entry: LedgerEntry | None, now_us: int, behaviour: Receipts
-) -> tuple[str, DeliverSm]:
+) -> tuple[str, Delivery]:
     """To which system_id, and what. `entry` is the message, if the ledger has it; else UnknownMessageError when the order
     doesn't name both its ends and its system_id."""
     system_id = order.system_id or (entry and entry.system_id)
@@ -70,7 +71,5 @@ def write_ordered(
         entry.received_at if entry else now_us,
         order.state,
     )
-    message = write_receipt(receipt, behaviour)
-    if order.text is not None:
-        message = msgspec.structs.replace(message, short_message=order.text.encode("latin-1"))
-    return system_id, message
+    text = None if order.text is None else order.text.encode("latin-1")
+    return system_id, write_receipt(receipt, behaviour, text)

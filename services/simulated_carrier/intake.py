@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from libs.smpp import tlv
-from libs.smpp.pdus import ESM_CLASS_UDHI, SubmitSm, SubmitSmResp
+from libs.smpp.pdus import ESM_CLASS_UDHI, HEADER, SubmitSm, SubmitSmResp
 from libs.smpp.status import CommandStatus
 from libs.sms_text.parts import read_part
 from services.simulated_carrier.accounts import Redelivery
@@ -54,7 +55,7 @@ class Intake:
         id_format = self._steering.behaviour.responses.id_format
         entries: list[LedgerEntry] = []
         frames: list[bytes] = []
-        accepted: list[tuple[SubmitSm, int]] = []
+        accepted: list[tuple[SubmitSm, int, str]] = []
         verdict: Verdict | None = None
         for ledger_sequence, (sequence, submit) in enumerate(submits, start=self._ledger.next_sequence):
             verdict = _judge_form(submit) or self._steering.judge_submit(
@@ -63,13 +64,13 @@ class Intake:
             message_id = None
             if verdict.accepted:
                 message_id = provider_id(ledger_sequence, id_format)
-                accepted.append((submit, ledger_sequence))
+                accepted.append((submit, ledger_sequence, message_id))
             status = verdict.command_status
             entries.append(_entry(ledger_sequence, received_at, verdict, message_id, session, submit))
             if status is None:
                 self._statistics.unanswered += 1
             else:
-                frames.append(SubmitSmResp(status, message_id or "").encode(sequence))
+                frames.append(_response(sequence, status, message_id))
                 if status:
                     self._statistics.refused[status] += 1
             if verdict.drops_connection:
@@ -83,12 +84,11 @@ class Intake:
             session.close(reset=self._steering.behaviour.drop.reset)
         response_delay = self._steering.behaviour.responses.delay_ms / 1_000
         if response_delay:
-            for receipt in at_once:
-                self._later.add(response_delay, receipt)
+            self._later.extend(response_delay, at_once)
         else:
             self._deliver(at_once)
-        for delay, receipt in in_the_end:
-            self._later.add(response_delay + delay, receipt)
+        for delay, receipts in in_the_end.items():
+            self._later.extend(response_delay + delay, receipts)
 
     def _respond(self, session: Session, frames: list[bytes]) -> None:
         delay_ms = self._steering.behaviour.responses.delay_ms
@@ -99,19 +99,21 @@ class Intake:
                 session.send(frame)
 
     def _receipts(
-        self, system_id: str, accepted: list[tuple[SubmitSm, int]], received_at: int
-    ) -> tuple[list[Receipt], list[Receipt], list[tuple[float, Receipt]]]:
+        self, system_id: str, accepted: list[tuple[SubmitSm, int, str]], received_at: int
+    ) -> tuple[list[Receipt], list[Receipt], dict[float, list[Receipt]]]:
         """What is to be reported of these submits before the responses, right behind them, and seconds after them."""
         behaviour = self._steering.behaviour.receipts
         at_once: list[Receipt] = []
-        in_the_end: list[tuple[float, Receipt]] = []
+        in_the_end: defaultdict[float, list[Receipt]] = defaultdict(list)
         if not behaviour.enabled:
-            return [], [], []
-        for submit, sequence in accepted:
+            return [], [], {}
+        same_format = behaviour.id_format == self._steering.behaviour.responses.id_format
+        for submit, sequence, message_id in accepted:
             if not submit.registered_delivery & 0x03:
                 continue
             outcome = self._steering.outcome(submit.destination_addr)
-            final = Receipt(system_id, submit, provider_id(sequence, behaviour.id_format), received_at, outcome)
+            as_written = message_id if same_format else provider_id(sequence, behaviour.id_format)
+            final = Receipt(system_id, submit, as_written, received_at, outcome)
             for state in behaviour.intermediate:
                 if wants_receipt(submit, state):
                     at_once.append(final._replace(state=state))
@@ -120,10 +122,15 @@ class Intake:
             delay = 0.0 if behaviour.before_response else self._steering.receipt_delay()
             for _ in range(behaviour.copies):
                 if delay:
-                    in_the_end.append((delay, final))
+                    in_the_end[delay].append(final)
                 else:
                     at_once.append(final)
-        return (at_once, [], []) if behaviour.before_response else ([], at_once, in_the_end)
+        return (at_once, [], {}) if behaviour.before_response else ([], at_once, in_the_end)
+
+
+def _response(sequence: int, status: int, message_id: str | None) -> bytes:
+    body = b"%b\0" % (message_id or "").encode()
+    return HEADER.pack(HEADER.size + len(body), SubmitSmResp.command_id, status, sequence) + body
 
 
 def _judge_form(submit: SubmitSm) -> Verdict | None:

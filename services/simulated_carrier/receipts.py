@@ -6,14 +6,16 @@ the purpose.
 
 from __future__ import annotations
 
+import struct
 import time
 from functools import lru_cache
 from typing import Final, NamedTuple
 
 from libs.smpp import tlv
 from libs.smpp.pdus import ESM_CLASS_UDHI, DeliverSm, SubmitSm
-from libs.smpp.receipt import ESM_CLASS_INTERMEDIATE, ESM_CLASS_RECEIPT, MessageState, build_receipt_tlvs
+from libs.smpp.receipt import ESM_CLASS_INTERMEDIATE, ESM_CLASS_RECEIPT, MessageState
 from services.simulated_carrier.behaviour import Receipts, ReceiptState
+from services.simulated_carrier.delivery import Delivery, delivery_of
 
 STATES: Final[dict[ReceiptState, MessageState]] = {
     "ENROUTE": MessageState.ENROUTE,
@@ -30,6 +32,7 @@ ERRORS: Final[dict[ReceiptState, int]] = {"EXPIRED": 27, "DELETED": 172, "UNDELI
 
 _INTERMEDIATE: Final = ("ENROUTE", "ACCEPTD")
 _GSM_NETWORK: Final = b"\x03"  # network_error_code, §5.3.2.31
+_TLV_HEADER: Final = struct.Struct(">HH")  # tag and length, §3.2.4
 
 
 class Receipt(NamedTuple):
@@ -53,31 +56,59 @@ def wants_receipt(submit: SubmitSm, state: ReceiptState) -> bool:
     return (asked == 2 and failed) or (asked == 3 and state == "DELIVRD")  # 3: success only, as in SMPP 5.0
 
 
-def write_receipt(receipt: Receipt, behaviour: Receipts) -> DeliverSm:
-    """The deliver_sm of a receipt whose state is reached now."""
+def write_receipt(receipt: Receipt, behaviour: Receipts, text: bytes | None = None) -> Delivery:
+    """The deliver_sm of a receipt whose state is reached now; `text` goes instead of what a receipt says.
+
+    Receipts are half of what a carrier writes, so all that they share with others is written once.
+    """
     submit, state = receipt.submit, receipt.state
-    tlvs: dict[int, bytes] = {}
+    if text is None:
+        text = b"" if behaviour.content == "tlv" else _text(receipt, behaviour)
+    start = _start(
+        submit.destination_addr,
+        submit.dest_addr_ton,
+        submit.dest_addr_npi,
+        submit.source_addr,
+        submit.source_addr_ton,
+        submit.source_addr_npi,
+        _esm_class(state) if behaviour.mark_esm_class else 0,
+    )
+    parameters = b""
     if behaviour.content != "text":
-        tlvs = build_receipt_tlvs(receipt.message_id, STATES[state])
-        if behaviour.omit_id:
-            del tlvs[tlv.RECEIPTED_MESSAGE_ID]
-        if state in ERRORS:
-            tlvs[tlv.NETWORK_ERROR_CODE] = _GSM_NETWORK + ERRORS[state].to_bytes(2)
+        parameters = _state_parameters(state)
+        if not behaviour.omit_id:
+            given = receipt.message_id.encode("latin-1")
+            parameters = b"%b%b\0%b" % (_TLV_HEADER.pack(tlv.RECEIPTED_MESSAGE_ID, len(given) + 1), given, parameters)
     if behaviour.echo_user_message_reference:
         reference = submit.tlvs.get(tlv.USER_MESSAGE_REFERENCE)
         if reference is not None:
-            tlvs[tlv.USER_MESSAGE_REFERENCE] = reference
-    return DeliverSm(
-        submit.destination_addr,
-        submit.source_addr,
-        b"" if behaviour.content == "tlv" else _text(receipt, behaviour),
-        esm_class=_esm_class(state) if behaviour.mark_esm_class else 0,
-        tlvs=tlvs,
-        source_addr_ton=submit.dest_addr_ton,
-        source_addr_npi=submit.dest_addr_npi,
-        dest_addr_ton=submit.source_addr_ton,
-        dest_addr_npi=submit.source_addr_npi,
+            parameters += _TLV_HEADER.pack(tlv.USER_MESSAGE_REFERENCE, len(reference)) + reference
+    return b"%b%c%b%b" % (start, len(text), text, parameters)
+
+
+@lru_cache(maxsize=4096)
+def _start(
+    source: str, source_ton: int, source_npi: int, destination: str, ton: int, npi: int, esm_class: int
+) -> Delivery:
+    """Everything ahead of the text and its length."""
+    empty = DeliverSm(
+        source,
+        destination,
+        esm_class=esm_class,
+        source_addr_ton=source_ton,
+        source_addr_npi=source_npi,
+        dest_addr_ton=ton,
+        dest_addr_npi=npi,
     )
+    return delivery_of(empty)[:-1]
+
+
+@lru_cache
+def _state_parameters(state: ReceiptState) -> bytes:
+    tlvs = {tlv.MESSAGE_STATE: bytes([STATES[state].value])}
+    if state in ERRORS:
+        tlvs[tlv.NETWORK_ERROR_CODE] = _GSM_NETWORK + ERRORS[state].to_bytes(2)
+    return tlv.encode_tlvs(tlvs)
 
 
 def _esm_class(state: ReceiptState) -> int:
@@ -85,18 +116,23 @@ def _esm_class(state: ReceiptState) -> int:
 
 
 def _text(receipt: Receipt, behaviour: Receipts) -> bytes:
-    submit, state = receipt.submit, receipt.state
-    error = ERRORS.get(state, 0)
-    date_format = "%y%m%d%H%M%S" if behaviour.dates_with_seconds else "%y%m%d%H%M"
+    submit = receipt.submit
+    submitted, done = receipt.submitted_at // 1_000_000, int(time.time())
+    words = _words(receipt.state, submitted, done, behaviour.dates_with_seconds, behaviour.hex_error)
     quoted = b"" if submit.esm_class & ESM_CLASS_UDHI or submit.data_coding else submit.short_message[:20]
-    return (
-        f"{'' if behaviour.omit_id else f'id:{receipt.message_id} '}sub:001 dlvrd:{'001' if state == 'DELIVRD' else '000'}"
-        f" submit date:{_date(receipt.submitted_at // 1_000_000, date_format)}"
-        f" done date:{_date(int(time.time()), date_format)}"
-        f" stat:{state} err:{f'{error:03X}' if behaviour.hex_error else f'{error:03d}'} text:"
-    ).encode("latin-1") + quoted
+    if behaviour.omit_id:
+        return words + quoted
+    return b"id:%b %b%b" % (receipt.message_id.encode("latin-1"), words, quoted)
 
 
 @lru_cache(maxsize=4096)
-def _date(epoch_second: int, date_format: str) -> str:
-    return time.strftime(date_format, time.gmtime(epoch_second))
+def _words(state: ReceiptState, submitted: int, done: int, with_seconds: bool, hex_error: bool) -> bytes:
+    """Everything between the id and the quoted text, of all messages of one second (since the epoch)."""
+    error = ERRORS.get(state, 0)
+    date_format = "%y%m%d%H%M%S" if with_seconds else "%y%m%d%H%M"
+    return (
+        f"sub:001 dlvrd:{'001' if state == 'DELIVRD' else '000'}"
+        f" submit date:{time.strftime(date_format, time.gmtime(submitted))}"
+        f" done date:{time.strftime(date_format, time.gmtime(done))}"
+        f" stat:{state} err:{f'{error:03X}' if hex_error else f'{error:03d}'} text:"
+    ).encode("latin-1")

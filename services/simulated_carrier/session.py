@@ -11,12 +11,14 @@ from typing import Final, Protocol
 from libs.smpp import pdus, tlv
 from libs.smpp.codec import Framer, decode
 from libs.smpp.errors import PduError
-from libs.smpp.pdus import BindType, DeliverSm, Pdu, SubmitSm
+from libs.smpp.pdus import HEADER, BindType, DeliverSmResp, GenericNack, Pdu, SubmitSm
 from libs.smpp.status import CommandStatus
 from services.simulated_carrier.connection import Connection
+from services.simulated_carrier.delivery import Delivery, frame_of
 
 _BIND_RESP_TLVS: Final = {tlv.SC_INTERFACE_VERSION: b"\x34"}
 _LAST_SEQUENCE: Final = 0x7FFF_FFFF
+_ANSWERS: Final = frozenset({DeliverSmResp.command_id, GenericNack.command_id})
 
 
 class SessionOwner(Protocol):
@@ -34,7 +36,7 @@ class SessionOwner(Protocol):
         """Judges, records and answers submits read together (sequence number and PDU) at that time (epoch µs)."""
         ...
 
-    def delivered(self, session: Session, acknowledged: int, refused: list[DeliverSm]) -> None:
+    def delivered(self, session: Session, acknowledged: int, refused: list[Delivery]) -> None:
         """What one read answered to what the session delivered: there is room in its window again."""
         ...
 
@@ -42,7 +44,7 @@ class SessionOwner(Protocol):
         """The peer, which had stopped, reads again."""
         ...
 
-    def ended(self, session: Session, unanswered: list[DeliverSm]) -> None:
+    def ended(self, session: Session, unanswered: list[Delivery]) -> None:
         """The session serves its system_id no more; what it delivered last was not answered."""
         ...
 
@@ -61,10 +63,10 @@ class Session(Connection):
         self._owner = owner
         self._framer = Framer()
         self._sequence = 0
-        self._unanswered: dict[int, tuple[DeliverSm, float]] = {}
+        self._unanswered: dict[int, tuple[Delivery, float]] = {}
         self._submits: list[tuple[int, SubmitSm]] = []
         self._acknowledged = 0
-        self._refused: list[DeliverSm] = []
+        self._refused: list[Delivery] = []
         self._received_at = 0
         self._ended = False
 
@@ -87,16 +89,16 @@ class Session(Connection):
             return 0
         return max(0, window - len(self._unanswered))
 
-    def deliver(self, messages: list[DeliverSm]) -> None:
+    def deliver(self, messages: list[Delivery]) -> None:
         """Sends deliver_sm, and writes whatever is queued."""
         now = time.monotonic()
         for message in messages:
             sequence = self._next_sequence()
             self._unanswered[sequence] = message, now
-            self.send(message.encode(sequence))
+            self.send(frame_of(message, sequence))
         self.flush()
 
-    def overdue(self, sent_before: float) -> list[DeliverSm]:
+    def overdue(self, sent_before: float) -> list[Delivery]:
         """Takes out what was delivered before then (monotonic seconds) and is unanswered; a late answer is ignored."""
         sequences: list[int] = []
         for sequence, (_, sent_at) in self._unanswered.items():
@@ -148,6 +150,10 @@ class Session(Connection):
         self.slow_down(len(data))
 
     def _read(self, frame: bytes) -> None:
+        _, command_id, command_status, sequence = HEADER.unpack_from(frame)
+        if command_id in _ANSWERS:  # the header says it all, and they are half of what comes
+            self._answered(sequence, command_status)
+            return
         try:
             sequence, pdu = decode(frame)
         except PduError as error:
@@ -158,18 +164,19 @@ class Session(Connection):
                 self._submits.append((sequence, pdu))
             else:
                 self.send(pdus.SubmitSmResp(CommandStatus.ESME_RINVBNDSTS).encode(sequence))
-        elif isinstance(pdu, pdus.DeliverSmResp | pdus.GenericNack):
-            answered = self._unanswered.pop(sequence, None)
-            if answered is None:
-                return  # late, or to nothing of ours
-            if pdu.command_status:
-                self._refused.append(answered[0])
-            else:
-                self._acknowledged += 1
         else:
             self._settle()
             if not self.closing:
                 self._handle(sequence, pdu)
+
+    def _answered(self, sequence: int, command_status: int) -> None:
+        answered = self._unanswered.pop(sequence, None)
+        if answered is None:
+            return  # late, or to nothing of ours
+        if command_status:
+            self._refused.append(answered[0])
+        else:
+            self._acknowledged += 1
 
     def _settle(self) -> None:
         """Has the carrier deal with what was collected so far."""
@@ -193,7 +200,7 @@ class Session(Connection):
             case pdus.EnquireLinkResp() | pdus.UnbindResp():
                 pass  # that something was heard is all it says
             case _:
-                self.send(pdus.GenericNack(CommandStatus.ESME_RINVCMDID).encode(sequence))
+                self.send(GenericNack(CommandStatus.ESME_RINVCMDID).encode(sequence))
 
     def _bind(self, sequence: int, request: pdus.Bind) -> None:
         if self.bind_type is not None:
@@ -212,7 +219,7 @@ class Session(Connection):
         if error.command_id == SubmitSm.command_id:
             self.send(pdus.SubmitSmResp(error.command_status).encode(error.sequence))
         elif not error.command_id & pdus.RESPONSE_BIT:
-            self.send(pdus.GenericNack(error.command_status).encode(error.sequence))
+            self.send(GenericNack(error.command_status).encode(error.sequence))
 
     def _next_sequence(self) -> int:
         self._sequence = self._sequence % _LAST_SEQUENCE + 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 _Item = TypeVar("_Item")
@@ -25,12 +25,15 @@ class Wheel(Generic[_Item]):
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, delay_seconds: float, item: _Item) -> None:
+        self.extend(delay_seconds, [item])
+
+    def extend(self, delay_seconds: float, items: Iterable[_Item]) -> None:
         bucket = math.ceil((self._loop.time() + delay_seconds) / self._bucket_seconds)
-        items = self._buckets.get(bucket)
-        if items is not None:
-            items.append(item)
+        waiting = self._buckets.get(bucket)
+        if waiting is not None:
+            waiting.extend(items)
             return
-        self._buckets[bucket] = [item]
+        self._buckets[bucket] = list(items)
         heapq.heappush(self._order, bucket)
         if self._order[0] == bucket:
             self._arm()

@@ -28,10 +28,10 @@ NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 Handler = Callable[[Batch], Awaitable[None]]
 
 
-def change(name: str, person: str = "17") -> tuple[bytes, bytes]:
+def change(name: str, person: str = "17", source: str = "test") -> tuple[bytes, bytes]:
     """A record (key, value) on a contact topic; `name` tells it from the others."""
     data = ContactChanged(tenant="t", recipient=Recipient(PersonKind.CLIENT, person), changed_at=NOW, name=name)
-    event = Event(id=name, type=data.TYPE, source="test", time=NOW, subject=f"client/{person}", data=data)
+    event = Event(id=name, type=data.TYPE, source=source, time=NOW, subject=f"client/{person}", data=data)
     return f"t/client/{person}".encode(), encode(event)
 
 

@@ -108,6 +108,60 @@ async def test_commits_go_up_to_the_lowest_unfinished_record(bus: Harness) -> No
     assert await bus.committed(group, topic) == [3]
 
 
+async def test_what_a_handler_holds_stays_uncommitted_and_comes_again_with_what_follows(bus: Harness) -> None:
+    topic, group, batches = await bus.topic(), bus.group(), list[list[str]]()
+    let_go = False
+
+    async def hold_the_second(batch: Batch) -> list[Record]:
+        batches.append(names(batch.records))
+        return [] if let_go else [record for record in batch if record.event.data.name == "2"]
+
+    await bus.publish(topic, "1", "2", "3")
+    await bus.consumer([topic], hold_the_second, group).start()
+    await eventually(lambda: ["2"] in batches)
+    assert await bus.committed(group, topic) == [1]
+    await bus.publish(topic, "4")
+    await eventually(lambda: ["2", "4"] in batches)
+    let_go = True
+    seen = len(batches)
+    await eventually(lambda: len(batches) > seen)
+    await bus.running[-1].stop()
+    assert await bus.committed(group, topic) == [4]
+    assert sum(batch.count("3") for batch in batches) == 1
+
+
+async def test_what_is_held_at_the_stop_goes_to_the_next_member(bus: Harness) -> None:
+    topic, group, next_one = await bus.topic(), bus.group(), Handled()
+    first = list[str]()
+
+    async def hold(batch: Batch) -> list[Record]:
+        first.extend(names(batch.records))
+        return list(batch)
+
+    await bus.publish(topic, "1")
+    consumer = bus.consumer([topic], hold, group)
+    await consumer.start()
+    await eventually(lambda: first)
+    await consumer.stop()
+    await bus.consumer([topic], next_one, group).start()
+    await eventually(lambda: next_one.names == ["1"])
+
+
+async def test_what_a_service_said_itself_is_passed_over_and_committed(bus: Harness) -> None:
+    topic, group, handled = await bus.topic(), bus.group(), Handled()
+    records = [change("1"), change("2", source="us"), change("us"), change("4", source="us")]
+    await bus.producer.publish(topic.name, [*records, (None, b'{"source":"us"')])
+    consumer = bus.consumer([topic], handled, group, own_source="us")
+    await consumer.start()
+    await eventually(lambda: handled.names == ["1", "us"])
+    await bus.producer.publish(topic.name, [change("6", source="us")])
+    await bus.publish(topic, "7")
+    await eventually(lambda: handled.names == ["1", "us", "7"])
+    await consumer.stop()
+    assert await bus.committed(group, topic) == [7]
+    assert [letter.value for letter in await bus.dead_letters(topic)] == [b'{"source":"us"']
+
+
 async def test_offsets_set_back_bring_everything_again(bus: Harness) -> None:
     topic, group = await bus.topic(partitions=2), bus.group()
     for person in range(8):

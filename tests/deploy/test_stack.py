@@ -22,7 +22,10 @@ from deploy.local.supervisor import missing
 from libs.service_kit.config_file import ConfigFileError
 
 FAKE_SERVICE = Path(__file__).with_name("fake_service.py")
-IN_ORDER = ["carrier", "projection", "receipts", "dispatcher-demo-1", "resolver", "api-gateway"]
+IN_ORDER = [
+    *("carrier", "projection", "receipts", "inbound"),
+    *("dispatcher-demo-1", "scheduler", "resolver", "api-gateway"),
+]
 
 
 def make_stack(directory: Path, said: list[str], **options) -> Stack:
@@ -118,7 +121,7 @@ async def test_a_part_that_does_not_start_stops_the_others(fake_services: None, 
 
 async def test_a_mistake_in_the_configuration_is_told_with_its_line(tmp_path: Path) -> None:
     config = tmp_path / "my.yaml"
-    config.write_text(DEFAULT_CONFIG.read_text().replace("window: 100", "window: many"))
+    config.write_text(DEFAULT_CONFIG.read_text().replace("window: 500", "window: many"))
     line = next(n for n, text in enumerate(config.read_text().splitlines(), 1) if "window: many" in text)
     with pytest.raises(ConfigFileError, match=rf"my\.yaml:{line}: gateways.*window"):
         await make_stack(tmp_path, [], config=config).start()

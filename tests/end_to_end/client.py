@@ -137,6 +137,10 @@ class Carrier:
         await self._ask("DELETE", "/behaviour")
         await self._ask("DELETE", "/stats")
 
+    async def bring(self, **message: object) -> None:
+        """Have a handset send a message to whoever is bound for the demo gateway."""
+        await self._ask("POST", "/actions/mobile-originated", {"system_id": "postrider", **message})
+
     async def sessions(self, system_id: str) -> Json:
         """How many are bound, and the most that ever were at once."""
         return (await self._ask("GET", "/sessions"))["system_ids"][system_id]

@@ -26,7 +26,7 @@ CONSUMERS = {
     topics.STATUS: {"receipts", "projection"},
     topics.COMMANDS: {"dispatcher.marks"},
     topics.RECEIPTS: {"receipts"},
-    topics.INBOUND: set[str](),
+    topics.INBOUND: {"inbound"},
     topics.CONTACT_CHANGED: {"resolver.contacts"},
     DISPATCH_HIGH: {"dispatcher.demo.high", "projection"},
     DISPATCH: {"dispatcher.demo", "projection"},

@@ -1,258 +1,268 @@
-"""A load on POST /sms that costs little: raw sockets, keep-alive, no HTTP library. As a program: `python -m tests.load.post_load --help`.
+"""A load on the API that costs little, in a process of its own. As a program: `python -m tests.load.post_load --help`.
 
-Without a rate, every connection sends as fast as it is answered. With a rate, requests are due on a clock, and latency counts from when a
-request was due, so that a server that stalls can't hide it.
+Without a rate, every connection sends as fast as it is answered, and answers are read at most every millisecond, many at once. With a rate,
+requests are due on a clock, and latency counts from when a request was due, so that a server that stalls can't hide it.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import json
+import gc
 import os
+import select
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import urlsplit
 
-import uvloop
+from tests.load.arithmetic import percentile
+from tests.load.raw_http import Connection
+from tests.load.workload import Workload
 
 LOST = 0
 """The status of a request whose connection ended before its answer."""
+SAMPLE = 100
+"""Ids that are kept, spread over the answers."""
 _TICK_SECONDS = 0.001
-
-MakeBody = Callable[[int], bytes]
-
-
-def to_clients(count: int, text: str = "Dear client, your payment of 250.00 was received. Thank you.") -> MakeBody:
-    """One text, to `count` clients in turn (ids from 1)."""
-    bodies = [json.dumps({"message": text, "clientId": str(n + 1)}).encode() for n in range(count)]
-    return lambda n: bodies[n % count]
+_SILENCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What to send. `rate` in messages per second; None: as fast as answers come. `keys`: a prefix for Idempotency-Keys; None: no keys."""
+    """What to send. `rate` in requests per second; None: as fast as answers come. `keys`: a prefix for Idempotency-Keys; None: no keys."""
 
     url: str
     api_key: str
-    messages: int
-    body: MakeBody = field(default_factory=lambda: to_clients(100))
-    connections: int = 128
-    pipeline: int = 1
+    work: Workload
+    connections: int = 64
+    pipeline: int = 16
     rate: float | None = None
     keys: str | None = None
 
 
 @dataclass(slots=True)
 class Result:
-    """What came back. Latencies in seconds, of accepted messages only; `ids` in the order of the answers.
+    """What came back. Statuses and latencies (seconds, of requests answered 202 alone) in the order of the answers.
 
-    `began` is the time of the first request, in seconds since the epoch; with a rate, message n (from 0) was due n / rate later.
+    `began` is the time of the first request, in seconds since the epoch; with a rate, request n (from 0) was due n / rate later.
+    `cpu_seconds` is what sending and reading cost this process.
     """
 
+    messages: int = 0
     began: float = 0.0
     seconds: float = 0.0
-    statuses: Counter[int] = field(default_factory=Counter[int])
+    cpu_seconds: float = 0.0
+    statuses: dict[int, int] = field(default_factory=dict[int, int])
+    """requests by the status of their answer"""
     latencies: list[float] = field(default_factory=list[float])
     ids: list[str] = field(default_factory=list[str])
+    """of messages accepted by themselves, `SAMPLE` or so"""
 
     @property
     def per_second(self) -> float:
-        return self.statuses[202] / self.seconds if self.seconds else 0.0
-
-    def percentile(self, percent: float) -> float:
-        """The latency in seconds that this share of the accepted messages did not exceed; nan when there are none."""
-        ordered = sorted(self.latencies)
-        return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] if ordered else float("nan")
+        """Accepted messages."""
+        accepted = self.messages * self.statuses.get(202, 0) / max(1, sum(self.statuses.values()))
+        return accepted / self.seconds if self.seconds else 0.0
 
     def __str__(self) -> str:
         statuses = ", ".join(f"{status or 'lost'}: {count}" for status, count in sorted(self.statuses.items()))
-        p50, p95, p99 = (self.percentile(p) * 1000 for p in (50, 95, 99))
+        ordered = sorted(self.latencies) or [float("nan")]
+        p50, p95, p99 = (percentile(ordered, p) * 1000 for p in (50, 95, 99))
         return (
             f"{self.per_second:,.0f} accepted/s over {self.seconds:.2f} s ({statuses}); "
-            f"latency p50 {p50:.1f}, p95 {p95:.1f}, p99 {p99:.1f} ms"
+            f"latency p50 {p50:.1f}, p95 {p95:.1f}, p99 {p99:.1f} ms; {self.cpu_seconds / self.messages * 1e6:.1f} µs CPU a message"
         )
 
 
-async def run(load: Load) -> Result:
-    """Send it all and wait for every answer. Raises OSError when no connection can be made."""
+def run(load: Load, ready: Callable[[], object] = lambda: None) -> Result:
+    """Connect, call `ready`, send it all and wait for every answer.
+
+    Raises OSError when no connection can be made, TimeoutError when nothing is answered for a minute.
+    """
     target = urlsplit(load.url)
-    source = _Source(load)
-    loop = asyncio.get_running_loop()
-    connections = list[_Connection]()
-    for _ in range(min(load.connections, load.messages)):
-        _, connection = await loop.create_connection(lambda: _Connection(source), target.hostname, target.port)
-        connections.append(connection)
-    source.start(connections)
+    assert target.hostname and target.port
+    connections = [Connection(target.hostname, target.port) for _ in range(min(load.connections, load.work.requests))]
+    gc.freeze()
+    gc.disable()
     try:
-        await source.done
+        ready()
+        return _Sender(load, connections).run()
     finally:
-        source.stop()
+        gc.enable()
         for connection in connections:
             connection.close()
-    source.result.seconds = source.ended - source.started
-    return source.result
 
 
-class _Source:
+class _Sender:
     """Hands out requests to connections with a free place, and takes in the answers."""
 
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: Load, connections: list[Connection]) -> None:
         self._load = load
-        host = urlsplit(load.url).netloc
+        self._work = load.work
+        self._open = {connection.fileno(): connection for connection in connections}
+        self._poll = select.epoll()
+        for descriptor in self._open:
+            self._poll.register(descriptor, select.EPOLLIN)
         self._head = (
-            f"POST /sms HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {load.api_key}\r\n"
-            "Content-Type: application/json\r\n"
+            f"POST {load.work.path} HTTP/1.1\r\nHost: {urlsplit(load.url).netloc}\r\n"
+            f"Authorization: Bearer {load.api_key}\r\nContent-Type: application/json\r\n"
         ).encode()
+        self._requests = load.work.requests
         self._next = 0
         self._answered = 0
-        self._free: deque[_Connection] = deque()
-        self._due: deque[float] = deque()
-        self._released = 0
-        self._open = 0
-        self._timer: asyncio.TimerHandle | None = None
-        self.result = Result()
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.started = self.ended = 0.0
+        self._sample_every = max(1, self._requests // SAMPLE)
+        self.result = Result(messages=load.work.messages)
 
-    def start(self, connections: list[_Connection]) -> None:
-        self._open = len(connections)
-        self.result.began = time.time()
-        self.started = time.perf_counter()
-        for _ in range(self._load.pipeline):
-            for connection in connections:
-                self.free(connection)
-        if self._load.rate is not None:
-            self._tick()
-
-    def stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def free(self, connection: _Connection) -> None:
-        """The connection has a place for one more request."""
+    def run(self) -> Result:
+        result = self.result
+        cpu = time.process_time()
+        result.began, started = time.time(), time.perf_counter()
         if self._load.rate is None:
-            if self._next < self._load.messages:
-                connection.send(self._request(), time.perf_counter())
-        elif self._due:
-            connection.send(self._request(), self._due.popleft())
+            self._as_fast_as_answers_come()
         else:
-            self._free.append(connection)
+            self._at_a_rate(self._load.rate, started)
+        result.seconds = time.perf_counter() - started
+        result.cpu_seconds = time.process_time() - cpu
+        self._poll.close()
+        return result
 
-    def answered(self, status: int, since: float, body: bytes) -> None:
-        now = time.perf_counter()
-        self.result.statuses[status] += 1
-        if status == 202:
-            self.result.latencies.append(now - since)
-            start = body.index(b'"id":"') + 6
-            self.result.ids.append(body[start : start + 36].decode())
-        self._answered += 1
-        if self._answered == self._load.messages:
-            self.ended = now
-            if not self.done.done():
-                self.done.set_result(None)
+    def _as_fast_as_answers_come(self) -> None:
+        for connection in list(self._open.values()):
+            self._send(connection, self._load.pipeline, time.perf_counter())
+        while self._answered < self._requests and self._open:
+            time.sleep(_TICK_SECONDS)  # answers gather meanwhile: most of what an answer costs is its read
+            if not self._wait(_SILENCE_SECONDS):
+                raise TimeoutError("no answers")
+            for connection, answers in self._read():
+                self._send(connection, answers, time.perf_counter())
 
-    def gone(self, connection: _Connection) -> None:
-        """A connection ended; when it was the last, what was not sent yet is lost too."""
-        self._free = deque(c for c in self._free if c is not connection)
-        self._open -= 1
-        if self._open == 0:
-            while self._next < self._load.messages:
-                self._next += 1
-                self.answered(LOST, 0, b"")
+    def _at_a_rate(self, rate: float, started: float) -> None:
+        due: deque[float] = deque()
+        released, heard = 0, started
+        while self._answered < self._requests and self._open:
+            now = time.perf_counter()
+            until = min(self._requests, int((now - started) * rate) + 1)
+            due.extend(started + n / rate for n in range(released, until))
+            released = until
+            for connection in list(self._open.values()) if due else ():
+                while due and len(connection.sent) < self._load.pipeline and connection.fileno() in self._open:
+                    self._send(connection, 1, due.popleft())
+            next_due = started + released / rate if released < self._requests else now + _SILENCE_SECONDS
+            if self._wait(max(0.0, next_due - time.perf_counter())):
+                self._read()
+                heard = now
+            if now - heard > _SILENCE_SECONDS:
+                raise TimeoutError("no answers")
 
-    def _tick(self) -> None:
-        """Release what has become due since the last tick."""
-        assert self._load.rate is not None
-        now = time.perf_counter()
-        until = min(self._load.messages, int((now - self.started) * self._load.rate) + 1)
-        for n in range(self._released, until):
-            due = self.started + n / self._load.rate
-            if self._free:
-                self._free.popleft().send(self._request(), due)
+    def _wait(self, seconds: float) -> bool:
+        """Whether anything has come within so long; epoll itself knows no part of a millisecond."""
+        return bool(select.select([self._poll], [], [], seconds)[0])
+
+    def _read(self) -> list[tuple[Connection, int]]:
+        """Takes in what has come; how many answers on which connection."""
+        came: list[tuple[Connection, int]] = []
+        for descriptor, event in self._poll.poll(0):
+            connection = self._open[descriptor]
+            try:
+                if event & select.EPOLLOUT:
+                    connection.flush()
+                    self._watch(connection)
+                answers = self._take_in(connection, connection.read()) if event & ~select.EPOLLOUT else 0
+            except OSError:
+                self._gone(connection)
             else:
-                self._due.append(due)
-        self._released = until
-        if until < self._load.messages:
-            self._timer = asyncio.get_running_loop().call_later(_TICK_SECONDS, self._tick)
+                came.append((connection, answers))
+        return came
 
-    def _request(self) -> bytes:
-        body = self._load.body(self._next)
-        key = b"" if self._load.keys is None else f"Idempotency-Key: {self._load.keys}{self._next}\r\n".encode()
-        self._next += 1
-        return b"%bContent-Length: %d\r\n%b\r\n%b" % (self._head, len(body), key, body)
+    def _take_in(self, connection: Connection, data: bytes) -> int:
+        now, result, sent, before = time.perf_counter(), self.result, connection.sent, self._answered
+        accepted = 0
+        for status, body in connection.answers(data):
+            since = sent.popleft()
+            if status == 202:
+                accepted += 1
+                result.latencies.append(now - since)
+                if self._answered % self._sample_every == 0:
+                    start = body.find(b'"id":"') + 6
+                    if start > 5:
+                        result.ids.append(body[start : start + 36].decode())
+            else:
+                self._count(status, 1)
+            self._answered += 1
+        if accepted:
+            self._count(202, accepted)
+        return self._answered - before
 
-
-class _Connection(asyncio.Protocol):
-    """Sends requests and reads the answers, which come in the order of the requests."""
-
-    def __init__(self, source: _Source) -> None:
-        self._source = source
-        self._sent: deque[float] = deque()
-        self._buffer = b""
-        self._transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: Any) -> None:  # uvloop's is no asyncio.Transport by name
-        self._transport = transport
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
-        for since in self._sent:
-            self._source.answered(LOST, since, b"")
-        self._sent.clear()
-        self._source.gone(self)
-
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
-
-    def send(self, request: bytes, since: float) -> None:
-        if self._transport is None:
-            self._source.answered(LOST, since, b"")
+    def _send(self, connection: Connection, count: int, since: float) -> None:
+        of = range(self._next, min(self._requests, self._next + count))
+        if not of:
             return
-        self._sent.append(since)
-        self._transport.write(request)
+        self._next = of.stop
+        head, keys = self._head, self._load.keys
+        bodies = self._work.bodies(of)
+        if keys is None:
+            requests = [b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body) for body in bodies]
+        else:
+            requests = [
+                b"%bIdempotency-Key: %b%d\r\nContent-Length: %d\r\n\r\n%b" % (head, keys.encode(), n, len(body), body)
+                for n, body in zip(of, bodies, strict=True)
+            ]
+        try:
+            connection.send(requests, since)
+        except OSError:
+            self._gone(connection)
+        else:
+            if connection.stuck:
+                self._watch(connection)
 
-    def data_received(self, data: bytes) -> None:
-        buffer = self._buffer + data if self._buffer else data
-        while (end := buffer.find(b"\r\n\r\n")) >= 0:
-            length = buffer.index(b"Content-Length: ") + 16  # every answer of the API says it, success or problem
-            size = end + 4 + int(buffer[length : buffer.index(b"\r\n", length)])
-            if len(buffer) < size:
-                break
-            self._source.answered(int(buffer[9:12]), self._sent.popleft(), buffer[end + 4 : size])
-            buffer = buffer[size:]
-            self._source.free(self)
-        self._buffer = buffer
+    def _watch(self, connection: Connection) -> None:
+        out = select.EPOLLOUT if connection.stuck else 0
+        self._poll.modify(connection.fileno(), select.EPOLLIN | out)
+
+    def _gone(self, connection: Connection) -> None:
+        """A connection ended; when it was the last, what was not sent yet is lost too."""
+        if self._open.pop(connection.fileno(), None) is None:
+            return
+        self._poll.unregister(connection.fileno())
+        self._lose(len(connection.sent))
+        connection.sent.clear()
+        if not self._open:
+            self._lose(self._requests - self._next)
+            self._next = self._requests
+
+    def _count(self, status: int, requests: int) -> None:
+        self.result.statuses[status] = self.result.statuses.get(status, 0) + requests
+
+    def _lose(self, requests: int) -> None:
+        if requests:
+            self._count(LOST, requests)
+            self._answered += requests
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", default=os.environ.get("POSTRIDER_URL", "http://127.0.0.1:8080"))
     parser.add_argument("--api-key", default=os.environ.get("POSTRIDER_API_KEY"), help="POSTRIDER_API_KEY by default")
-    parser.add_argument("--messages", type=int, default=10_000)
-    parser.add_argument("--connections", type=int, default=128)
-    parser.add_argument("--pipeline", type=int, default=1, help="requests under way per connection")
-    parser.add_argument("--rate", type=float, help="messages per second; as fast as possible by default")
+    parser.add_argument("--messages", type=int, default=10_000, help="to clients 0000 to 0999 in turn")
+    parser.add_argument("--bulk", type=int, help="so many messages per POST /sms/bulk; by default each by a POST /sms")
+    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--pipeline", type=int, default=16, help="requests under way per connection")
+    parser.add_argument("--rate", type=float, help="requests per second; as fast as possible by default")
     parser.add_argument("--keys", help="send Idempotency-Keys with this prefix")
-    parser.add_argument("--clients", type=int, default=100, help="the messages go to clients 1 to this number")
     given = parser.parse_args()
     if not given.api_key:
         parser.error("an API key is needed: --api-key or POSTRIDER_API_KEY")
     load = Load(
         url=given.url,
         api_key=given.api_key,
-        messages=given.messages,
-        body=to_clients(given.clients),
+        work=Workload(messages=given.messages, bulk=given.bulk),
         connections=given.connections,
         pipeline=given.pipeline,
         rate=given.rate,
         keys=given.keys,
     )
-    print(uvloop.run(run(load)))
+    print(run(load))
 
 
 if __name__ == "__main__":

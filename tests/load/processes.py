@@ -16,9 +16,10 @@ _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """CPU in seconds, of a process and all its descendants, and the peak memory (VmHWM) in bytes of the largest of them."""
+    """CPU in seconds, of a process and all its descendants, and the memory in bytes (VmRSS, VmHWM) of the largest of them."""
 
     cpu_seconds: float
+    resident_bytes: int
     peak_bytes: int
 
 
@@ -30,11 +31,10 @@ class _Stat:
 
 
 def pids_of(stack: Stack) -> dict[str, int]:
-    """Everything that takes part, this process (the load generator) included."""
+    """Everything that takes part in serving, and the carrier."""
     found = {process.spec.name: process.pid for process in stack.processes}
     found["Kafka"] = stack.broker.pid if stack.broker else None
     found["PostgreSQL"] = stack.database.pid if stack.database else None
-    found["load generator"] = os.getpid()
     return {name: pid for name, pid in found.items() if pid is not None}
 
 
@@ -53,7 +53,9 @@ def usage(pids: Mapping[str, int]) -> dict[str, Usage]:
     for name, root in pids.items():
         members = [pid for pid in family(root) if pid in stats]
         ticks = sum(stats[pid].ticks for pid in members)
-        found[name] = Usage(ticks / _TICKS_PER_SECOND, max(map(_peak_bytes, members), default=0))
+        sizes = [_memory(pid) for pid in members]
+        resident, peak = (max(column, default=0) for column in zip(*sizes, strict=True)) if sizes else (0, 0)
+        found[name] = Usage(ticks / _TICKS_PER_SECOND, resident, peak)
     return found
 
 
@@ -78,9 +80,12 @@ def _read_all() -> dict[int, _Stat]:
     return found
 
 
-def _peak_bytes(pid: int) -> int:
+def _memory(pid: int) -> tuple[int, int]:
+    """Bytes resident, now and at most."""
     try:
         lines = (PROC / str(pid) / "status").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
+        return 0, 0
+    fields = {name: rest for name, _, rest in (line.partition(":") for line in lines)}
+    resident, peak = (int(fields.get(name, "0").split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
+    return resident, peak

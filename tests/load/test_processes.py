@@ -28,6 +28,7 @@ def test_children_count_to_their_parent_also_when_they_have_ended_and_memory_is_
         used = usage(parents)
     assert used["busy"].cpu_seconds >= 0.2 > used["idle"].cpu_seconds
     assert used["busy"].peak_bytes >= used["idle"].peak_bytes + 40_000_000
+    assert used["busy"].peak_bytes >= used["busy"].resident_bytes + 40_000_000
 
 
 def test_a_child_that_is_listed_itself_is_not_counted_twice() -> None:

@@ -52,6 +52,7 @@ class ServiceProgram:
             "OPS_PORT": str(self.port),
             "INTERNAL_TOKEN": TOKEN,
             "CRASH_AT": crash_at,
+            f"{self.SERVICE.upper()}_KEEP_DAYS": "36500",  # the tests' messages are of a day long gone
             **self.ENVIRONMENT,
         }
         if self.CONFIGURATION is not None:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from enum import Enum
-from typing import NamedTuple, Protocol
+from enum import StrEnum
+from typing import Protocol
+
+import msgspec
 
 from libs.contracts.events import GatewayReceipt, SmsDispatch, SmsInbound
 
 
-class Verdict(Enum):
+class Verdict(StrEnum):
     """What became of one submit. The closed vocabulary of every gateway type."""
 
     ACCEPTED = "accepted"
@@ -29,7 +31,7 @@ class Verdict(Enum):
     """It may or may not have been accepted. A later answer may still follow, once."""
 
 
-class Submission(NamedTuple):
+class Submission(msgspec.Struct, gc=False):
     """One part to send.
 
     `reference` (16 bits) joins the parts of a message, `attempt_reference` (16 bits) comes back in the receipts of some providers.
@@ -42,7 +44,7 @@ class Submission(NamedTuple):
     attempt_reference: int
 
 
-class Result(NamedTuple):
+class Result(msgspec.Struct, gc=False):
     """What became of a token. `code` is stable, for programs; `words` are for operators and hold no number and no text."""
 
     token: object

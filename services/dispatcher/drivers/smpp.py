@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from libs.contracts.events import GatewayReceipt, ReceiptState, SmsInbound
 from libs.service_kit.config_file import SmppGateway
@@ -16,7 +17,7 @@ from libs.smpp.message_id import normalise_id
 from libs.smpp.pdus import BindType, SubmitSm
 from libs.smpp.receipt import MessageState, read_receipt
 from libs.smpp.status import CommandStatus, StatusClass
-from libs.smpp.submission import Answer, AnswerKind, UnsentReason
+from libs.smpp.submission import Answer, UnsentReason
 from libs.smpp.submission import Submission as SmppSubmission
 from libs.sms_text.segments import segments
 from services.dispatcher.drivers.port import Callbacks, Report, Result, Submission, Verdict
@@ -34,6 +35,16 @@ VERDICTS: dict[StatusClass, Verdict] = {
 }
 
 RECEIPT_STATES: dict[MessageState, ReceiptState] = {state: ReceiptState(state.name.lower()) for state in MessageState}
+
+
+@lru_cache(maxsize=1000)
+def _source(address: str, ton: int, npi: int) -> tuple[str, int, int]:
+    """The source address as it travels, with its TON and NPI: those configured are the configured address's, but a number is a
+    number whoever chose it."""
+    digits = address.lstrip("+")
+    if not digits.isdigit():
+        return address, ton, npi
+    return (digits, 1, 1) if ton == 5 else (digits, ton, npi)
 
 
 class SmppDriver:
@@ -85,13 +96,11 @@ class SmppDriver:
     def _submit_sm(self, submission: Submission) -> SubmitSm:
         dispatch, gateway = submission.dispatch, self._gateway
         segment = segments(dispatch.message.text, submission.reference)[submission.part - 1]
-        source = dispatch.source_address or ""
-        numeric = source.lstrip("+").isdigit()
+        source, source_ton, source_npi = _source(dispatch.source_address or "", gateway.source_ton, gateway.source_npi)
         return SubmitSm(
-            source_addr=source.lstrip("+") if numeric else source,
-            # The configured TON and NPI are those of the configured address; a number is a number whoever chose it.
-            source_addr_ton=gateway.source_ton if not numeric or gateway.source_ton != 5 else 1,
-            source_addr_npi=gateway.source_npi if not numeric or gateway.source_ton != 5 else 1,
+            source_addr=source,
+            source_addr_ton=source_ton,
+            source_addr_npi=source_npi,
             destination_addr=dispatch.phone.lstrip("+"),
             dest_addr_ton=gateway.destination_ton,
             dest_addr_npi=gateway.destination_npi,
@@ -106,19 +115,15 @@ class SmppDriver:
         self._callbacks.on_results([self._result(answer) for answer in answers])
 
     def _result(self, answer: Answer) -> Result:
-        if answer.kind is not AnswerKind.ANSWERED or answer.command_status is None:
-            return Result(
-                answer.token, Verdict.NO_ANSWER, code=f"smpp.{answer.kind.name.lower()}", words=answer.kind.value
-            )
-        if answer.command_status == 0:
-            return Result(
-                answer.token,
-                Verdict.ACCEPTED,
-                provider_id=normalise_id(answer.message_id, self._gateway.response_id_format),
-            )
-        status = CommandStatus(answer.command_status)
+        token, command_status = answer.token, answer.command_status
+        if command_status == 0:
+            return Result(token, Verdict.ACCEPTED, normalise_id(answer.message_id, self._gateway.response_id_format))
+        if command_status is None:
+            kind = answer.kind
+            return Result(token, Verdict.NO_ANSWER, code=f"smpp.{kind.name.lower()}", words=kind.value)
+        status = CommandStatus(command_status)
         return Result(
-            answer.token,
+            token,
             VERDICTS[status.status_class],
             code=f"smpp.{status.name}",
             words=status.words,

@@ -44,7 +44,7 @@ CREATE TABLE attempts (
 ) PARTITION BY RANGE (leg_at);
 CREATE TABLE attempts_default PARTITION OF attempts DEFAULT;
 COMMENT ON COLUMN attempts.outcome IS
-    'null none yet; A accepted; T refused for now; B refused by a throttled gateway; F refused for good; N not sent; C cancelled; X expired;'
+    'null none yet; A accepted; T refused for now, tried again in place; E refused for now, deferred to the next leg; B refused by a throttled gateway; F refused for good; N not sent; C cancelled; R returned, what is known of the person changed; X expired;'
     ' D in doubt, said by the owner; P in doubt, said by a peer; n, f late proof of non-acceptance: the next leg opens, or the leg has failed';
 
 -- What people ask about a message on its way; it binds while no attempt of the leg may have been accepted.
@@ -71,12 +71,13 @@ CREATE TABLE late_events (
 -- validity (statements that begin before the lock is held would see too old a picture), and insert the attempts.
 -- Times: p_age_us is how long ago the caller first sent this claim; leave_us counts from that moment, so that a repeat says the same.
 -- p_interval_us is the gateway's microseconds per segment, 0 = unlimited. p_known is how many attempts of the leg the caller knows of.
--- Verdicts: G granted, C cancelled, X expired (both take the attempt's row), K the leg holds something the caller does not know;
--- an asked part without a verdict was not granted now. A single L: the lease is over.
+-- p_part to p_reference are null when every part asked for is the first try of its leg's single part.
+-- Verdicts: G granted, C cancelled, R returned, X expired (these take the attempt's row), K the leg holds something the caller does not know;
+-- an asked part without a verdict was not granted now. A single row with ord 0 speaks for all of them: G granted, L the lease is over.
 CREATE FUNCTION claim(
     p_instance uuid, p_claim bigint, p_repeat boolean, p_gateway text, p_interval_us bigint, p_age_us bigint,
-    p_leg_at timestamptz[], p_message uuid[], p_cycle smallint[], p_leg smallint[], p_part smallint[], p_try smallint[],
-    p_first boolean[], p_known smallint[], p_valid_until timestamptz[], p_reference int[]
+    p_leg_at timestamptz[], p_message uuid[], p_cycle smallint[], p_leg smallint[], p_valid_until timestamptz[], p_decided_at timestamptz[],
+    p_part smallint[], p_try smallint[], p_first boolean[], p_known smallint[], p_reference int[]
 ) RETURNS TABLE (ord int, verdict "char", leave_us bigint)
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -86,12 +87,21 @@ DECLARE
     v_step    interval := p_interval_us * interval '1 microsecond';
     v_horizon interval := interval '250 milliseconds';
     v_room    bigint := cardinality(p_message);
+    v_plain   boolean := p_part IS NULL;
     v_marks   boolean;
+    v_granted bigint;
 BEGIN
     UPDATE instances SET beat = beat + 1 WHERE instance = p_instance AND NOT dead;
     v_alive := FOUND;
     SELECT r.next_at INTO STRICT v_next FROM rates r WHERE r.gateway = p_gateway FOR UPDATE;
     v_now := clock_timestamp();
+    IF v_plain THEN
+        p_part := array_fill(1::smallint, ARRAY[cardinality(p_message)]);
+        p_try := p_part;
+        p_first := array_fill(true, ARRAY[cardinality(p_message)]);
+        p_known := array_fill(0::smallint, ARRAY[cardinality(p_message)]);
+        p_reference := array_fill(0, ARRAY[cardinality(p_message)]);
+    END IF;
 
     IF p_repeat THEN
         RETURN QUERY
@@ -122,15 +132,45 @@ BEGIN
     END IF;
     v_marks := EXISTS (SELECT FROM marks);
 
+    IF v_plain AND p_interval_us = 0 THEN
+        -- Nothing to look up or to count: whatever else such a leg holds, it holds the row of this try, and the key refuses a second.
+        WITH taken AS (
+            INSERT INTO attempts AS a (leg_at, message_id, cycle, leg, part, try, owner, claim, reference, allowed_at, outcome, observed_at)
+            SELECT j.leg_at, j.message_id, j.cycle, j.leg, 1, 1, p_instance, p_claim, 0, v_now,
+                   j.said, CASE WHEN j.said IS NOT NULL THEN v_now END
+              FROM (SELECT u.*, CASE
+                               WHEN v_marks AND EXISTS (
+                                    SELECT FROM marks m WHERE m.message_id = u.message_id AND m.cycle = u.cycle AND m.kind = 'cancel') THEN 'C'
+                               WHEN v_marks AND EXISTS (
+                                    SELECT FROM marks m WHERE m.message_id = u.message_id AND m.cycle = u.cycle AND m.kind = 'return'
+                                       AND m.asked_at > u.decided_at) THEN 'R'
+                               WHEN u.valid_until <= v_now THEN 'X' END::"char" AS said
+                      FROM unnest(p_leg_at, p_message, p_cycle, p_leg, p_valid_until, p_decided_at)
+                           AS u (leg_at, message_id, cycle, leg, valid_until, decided_at)) j
+            ON CONFLICT DO NOTHING
+            RETURNING a.outcome
+        )
+        SELECT count(*) FILTER (WHERE t.outcome IS NULL) INTO v_granted FROM taken t;
+        IF v_granted = cardinality(p_message) THEN
+            RETURN QUERY SELECT 0, 'G'::"char", p_age_us;
+            RETURN;
+        END IF;
+        RETURN QUERY
+            SELECT u.ord::int, CASE WHEN a.owner = p_instance AND a.claim = p_claim THEN coalesce(a.outcome, 'G') ELSE 'K' END, p_age_us
+              FROM unnest(p_leg_at, p_message, p_cycle, p_leg) WITH ORDINALITY AS u (leg_at, message_id, cycle, leg, ord)
+              LEFT JOIN attempts a ON a.leg_at = u.leg_at AND a.message_id = u.message_id AND a.cycle = u.cycle AND a.leg = u.leg
+                                  AND a.part = 1 AND a.try = 1;
+        RETURN;
+    END IF;
     RETURN QUERY
     WITH asked AS (
         SELECT u.*, e.known AS known_here, e.closed, e.open
-          FROM unnest(p_leg_at, p_message, p_cycle, p_leg, p_part, p_try, p_first, p_known, p_valid_until, p_reference)
-               WITH ORDINALITY AS u (leg_at, message_id, cycle, leg, part, try, first, known, valid_until, reference, ord)
+          FROM unnest(p_leg_at, p_message, p_cycle, p_leg, p_part, p_try, p_first, p_known, p_valid_until, p_decided_at, p_reference)
+               WITH ORDINALITY AS u (leg_at, message_id, cycle, leg, part, try, first, known, valid_until, decided_at, reference, ord)
          CROSS JOIN LATERAL (
                -- The first try of a single part needs no look: whatever else the leg holds, it holds that row.
                SELECT count(*) AS known,
-                      coalesce(bool_or(a.outcome IN ('F', 'C', 'X', 'n', 'f')), false) AS closed,
+                      coalesce(bool_or(a.outcome IN ('E', 'F', 'C', 'R', 'X', 'n', 'f')), false) AS closed,
                       coalesce(bool_or(a.outcome IS NULL OR a.outcome IN ('A', 'D', 'P')), false) AS open
                  FROM attempts a
                 WHERE NOT u.first AND a.leg_at = u.leg_at AND a.message_id = u.message_id
@@ -141,6 +181,9 @@ BEGIN
                    WHEN asked.known_here <> asked.known OR asked.closed THEN 'K'
                    WHEN v_marks AND NOT asked.open AND EXISTS (
                         SELECT FROM marks m WHERE m.message_id = asked.message_id AND m.cycle = asked.cycle AND m.kind = 'cancel') THEN 'C'
+                   WHEN v_marks AND NOT asked.open AND EXISTS (
+                        SELECT FROM marks m WHERE m.message_id = asked.message_id AND m.cycle = asked.cycle AND m.kind = 'return'
+                           AND m.asked_at > asked.decided_at) THEN 'R'
                    WHEN asked.valid_until <= v_now THEN 'X'
                    ELSE 'G' END AS said
           FROM asked
@@ -157,7 +200,7 @@ BEGIN
                CASE WHEN n.said = 'G' THEN NULL ELSE n.said::"char" END,
                CASE WHEN n.said = 'G' THEN NULL ELSE v_now END
           FROM numbered n
-         WHERE n.said IN ('C', 'X') OR (n.said = 'G' AND n.place <= v_room)
+         WHERE n.said IN ('C', 'R', 'X') OR (n.said = 'G' AND n.place <= v_room)
         ON CONFLICT DO NOTHING
         RETURNING a.message_id, a.cycle, a.leg, a.part, a.try, a.allowed_at
     )

@@ -55,6 +55,35 @@ async def test_a_small_batch_is_followed_by_a_pause_that_stop_cuts_short(bus: Ha
     assert await bus.committed(group, topic) == [1]
 
 
+async def test_a_pause_is_cut_short_for_who_waits(bus: Harness) -> None:
+    topic, handled = await bus.topic(), Handled()
+    consumer = bus.consumer([topic], handled, pacing=A_MINUTE)
+    await consumer.start()
+    for name in "123":
+        await bus.publish(topic, name)
+        consumer.hurry()
+        await eventually(lambda name=name: handled.names[-1:] == [name])
+
+
+async def test_who_waits_while_a_batch_is_handled_is_not_kept_waiting_by_the_pause_after_it(bus: Harness) -> None:
+    topic, handled = await bus.topic(), Handled()
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def handle(batch: Batch) -> None:
+        begun.set()
+        await go_on.wait()
+        await handled(batch)
+
+    await bus.publish(topic, "1")
+    consumer = bus.consumer([topic], handle, pacing=A_MINUTE)
+    await consumer.start()
+    await begun.wait()
+    await bus.publish(topic, "2")
+    consumer.hurry()
+    go_on.set()
+    await eventually(lambda: handled.names == ["1", "2"])
+
+
 async def test_high_priority_is_never_paced(bus: Harness) -> None:
     topic, normal, handled = await bus.topic(suffix=".high"), await bus.topic(), Handled()
     await bus.consumer([normal, topic], handled, pacing=A_MINUTE).start()

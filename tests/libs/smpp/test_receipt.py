@@ -1,6 +1,7 @@
 """Receipts as SMSCs write them: told from messages, read whatever they hold, built."""
 
 from datetime import UTC, datetime, timedelta, timezone
+from itertools import product
 
 import pytest
 from hypothesis import given
@@ -69,6 +70,18 @@ def test_a_receipts_text_may_vary(text: bytes, message_id: str, state: MessageSt
 def test_the_quoted_message_overwrites_nothing_that_the_smsc_says() -> None:
     receipt = _receipt(APPENDIX_B + b" id:666 stat:REJECTD err:666")
     assert (receipt.message_id, receipt.state, receipt.error) == ("0123456789", MessageState.DELIVERED, "000")
+
+
+def test_the_usual_text_is_read_as_every_other_is() -> None:
+    numbers = ("0123456789", "a-Z_9", "1:2", "err:5", " 5", "")
+    dates = ("2611200101", "", "26-11")
+    stats = ("DELIVRD", "X", "delivrd", "id:1", "")
+    errors = ("000", "0A1", "", "1 2", "a:b")
+    rests = ("", " text:hi", " Text:err:9", "text:", " err:7", " id:9 text:", "\n")
+    for number, date, stat, error, rest in product(numbers, dates, stats, errors, rests):
+        fields = f"submit date:{date} done date:{date} stat:{stat} err:{error}"
+        text = f"id:{number} sub:001 dlvrd:001 {fields}{rest}".encode()
+        assert _receipt(text) == _receipt(b" " + text), "a leading space keeps the quick reader from it"
 
 
 def test_parameters_alone_make_a_receipt() -> None:

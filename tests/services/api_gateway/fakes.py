@@ -1,4 +1,4 @@
-"""An API gateway over real HTTP whose Kafka, Postgres, resolver and projection are stand-ins."""
+"""An API gateway over real HTTP whose Kafka, Postgres, resolver, projection and inbound are stand-ins."""
 
 import asyncio
 import json
@@ -222,6 +222,7 @@ class Gateway:
     asked: FakeAsked
     resolver: FakeUpstream
     projection: FakeUpstream
+    inbound: FakeUpstream
     kafka: Neighbour
     postgres: Neighbour
     accepter: Accepter
@@ -259,6 +260,7 @@ async def running_gateway(timeout_seconds: float = 4.0) -> AsyncIterator[Gateway
     async with (
         FakeUpstream().running() as resolver,
         FakeUpstream().running() as projection,
+        FakeUpstream().running() as inbound,
         aiohttp.ClientSession() as session,
     ):
         durable = DurablePublisher(publisher, kafka, timeout_seconds)
@@ -273,6 +275,7 @@ async def running_gateway(timeout_seconds: float = 4.0) -> AsyncIterator[Gateway
             commands=Commands(asked, durable, postgres, default_validity=validity, max_resends=3),
             resolver=Upstream("resolver", resolver.url, TOKEN, session),
             projection=Upstream("projection", projection.url + "/", TOKEN, session),
+            inbound=Upstream("inbound service", inbound.url, TOKEN, session),
             default_validity=validity,
             openapi=OPENAPI,
             asyncapi=ASYNCAPI,
@@ -288,6 +291,7 @@ async def running_gateway(timeout_seconds: float = 4.0) -> AsyncIterator[Gateway
                 asked,
                 resolver,
                 projection,
+                inbound,
                 kafka,
                 postgres,
                 accepter,

@@ -98,6 +98,7 @@ async def gateway_process(
         "INTERNAL_TOKEN": TOKEN,
         "RESOLVER_URL": f"http://127.0.0.1:{free_port()}",
         "PROJECTION_URL": f"http://127.0.0.1:{free_port()}",
+        "INBOUND_URL": f"http://127.0.0.1:{free_port()}",
         **environment,
     }
     child = await Child.spawn(

@@ -184,7 +184,9 @@ async def test_a_wrong_whole_is_refused_by_name(gateway: Gateway, body: bytes, f
     assert [error["field"] for error in answer.body["errors"]] == [field]
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b'{"messages": [{]}', b'{"messages": [\xff]}', b"[" * 100_000])
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b'{"messages": [{]}', b'{"messages": ["\\ud83d"', b'{"messages": [\xff]}', b"[" * 100_000]
+)
 async def test_broken_json_is_refused(gateway: Gateway, body: bytes) -> None:
     answer = await gateway.ask("POST", "/sms/bulk", data=body, headers={"Content-Type": "application/json"})
     assert answer.status == 400

@@ -68,4 +68,4 @@ def test_what_is_given_back_is_neither_claimed_nor_done_here():
     legs: list[LegState] = [ask.leg for ask in board.take(9)]
     assert [leg.event for leg in legs] == [kept]
     gone = LegState(lost, [])
-    assert not board.holds(gone) and board.finish(gone) == []
+    assert not gone.held and board.finish(gone) == []

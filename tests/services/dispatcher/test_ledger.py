@@ -93,7 +93,7 @@ async def test_an_expired_message_takes_its_row_and_is_never_granted(ledger: Led
     leg = leg_of(dispatch_event(valid_seconds=-1))
     assert letters(await claim(ledger, leg)) == "X"
     assert (await ledger.read([leg]))[leg.key][0].outcome is Outcome.EXPIRED
-    assert letters(await claim(ledger, leg_of(leg.event))) == "K"
+    assert letters(await claim(ledger, leg_of(leg.event), number=2)) == "K"
 
 
 async def test_a_mark_cancels_what_is_not_sent_and_binds_no_more_once_a_part_may_be_accepted(
@@ -106,6 +106,18 @@ async def test_a_mark_cancels_what_is_not_sent_and_binds_no_more_once_a_part_may
         await pool.execute("INSERT INTO marks VALUES ($1, 1, 'cancel', now())", leg.event.subject)
     verdicts = await claim(ledger, fresh, begun, number=2)
     assert {(v.ask.leg is fresh, v.letter) for v in verdicts} == {(True, "C"), (False, "G")}
+
+
+@pytest.mark.parametrize("text", ["one part", THREE_PARTS])
+async def test_a_mark_returns_what_was_decided_before_it(ledger: Ledger, pool: Pool, text: str):
+    leg, later = leg_of(dispatch_event(text)), leg_of(dispatch_event(text))
+    await pool.execute("INSERT INTO marks VALUES ($1, 1, 'return', now())", leg.event.subject)
+    await pool.execute("INSERT INTO marks VALUES ($1, 1, 'return', '2020-01-01Z')", later.event.subject)
+    verdicts = await claim(ledger, leg, later)
+    assert {v.letter for v in verdicts if v.ask.leg is leg} == {"R"}
+    assert {v.letter for v in verdicts if v.ask.leg is later} == {"G"}
+    assert {a.outcome for a in (await ledger.read([leg]))[leg.key]} == {Outcome.RETURNED}
+    assert letters(await claim(ledger, leg_of(leg.event), number=2)) == "K" * leg.parts
 
 
 async def test_rate_grants_are_spaced_shared_by_replicas_and_bounded_to_a_quarter_second(pool: Pool):

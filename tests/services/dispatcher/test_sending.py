@@ -2,9 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 
+import pytest
 from aiokafka import AIOKafkaConsumer
 
+from deploy.local.ports import free_port
 from libs.bus.codec import encode
 from libs.contracts import topics
 from libs.contracts.events import (
@@ -13,6 +16,7 @@ from libs.contracts.events import (
     SmsDispatch,
 )
 from libs.contracts.statuses import Status
+from services.dispatcher import instance, sender
 from tests.services.dispatcher.world import MakeWorld, World
 
 
@@ -74,19 +78,77 @@ async def test_a_throttled_message_waits_and_is_sent_in_place(world: MakeWorld):
         assert len(await w.carrier.accepted()) == 10
 
 
-async def test_a_temporary_refusal_is_tried_again_and_fails_after_its_tries(world: MakeWorld):
+async def test_a_message_refused_for_now_is_deferred_to_a_leg_of_its_own_and_told_the_same_again(world: MakeWorld):
+    async with world() as w:
+        await w.carrier.behave(refusals={"next": 1, "command_status": 0x45})
+        w.start()
+        event = w.event()
+        await w.send(event)
+        await w.until(lambda: event.subject in w.deferred)
+        first = w.deferred.pop(event.subject)
+        assert (first.leg.leg, first.leg.leg_at, first.refused_part, first.refused_try) == (2, first.due_at, 1, 1)
+        assert 20 < (first.due_at - first.deferred_at).total_seconds() < 40
+        assert first.reason is not None and first.reason.code == "smpp.ESME_RSUBMITFAIL"
+        await w.send(event)
+        await w.until(lambda: event.subject in w.deferred)
+        assert w.deferred[event.subject] == first
+        assert await w.carrier.accepted() == [] and w.words(event.subject) == []
+
+
+async def test_a_message_refused_for_now_in_its_last_leg_fails(world: MakeWorld):
+    async with world(tries=2) as w:
+        await w.carrier.behave(refusals={"next": 2, "command_status": 0x45})
+        w.start()
+        last, too_short = w.event(leg=2), w.event(valid_seconds=15)
+        await w.send(last, too_short)
+        await w.until(all_told(w, [last, too_short], Status.FAILED))
+        assert w.deferred == {}
+
+
+async def test_parts_refused_for_now_are_tried_again_in_place(world: MakeWorld):
     async with world(tries=2) as w:
         await w.carrier.behave(refusals={"next": 1, "command_status": 0x45})
         w.start()
-        first = w.event("first")
+        first = w.event("x" * 400)
         await w.send(first)
-        await w.until(all_told(w, [first], Status.SUBMITTED))
-        assert w.statuses[first.subject][0].try_number == 2
-        await w.carrier.behave(refusals={"next": 2, "command_status": 0x45})
-        second = w.event("second")
+        await w.until(lambda: w.words(first.subject) == ["submitted"] * 3)
+        assert sorted(s.try_number for s in w.statuses[first.subject]) == [1, 1, 2]
+        await w.carrier.behave(refusals={"next": 6, "command_status": 0x45})
+        second = w.event("y" * 400)
         await w.send(second)
         await w.until(all_told(w, [second], Status.FAILED))
-        assert w.statuses[second.subject][0].try_number == 2
+        assert w.deferred == {}
+
+
+async def test_a_marked_message_goes_back_unattempted_and_one_decided_after_the_mark_is_sent(world: MakeWorld):
+    async with world() as w:
+        before, after = w.event(), w.event()
+        await w.pool.execute("INSERT INTO marks VALUES ($1, 1, 'return', $2)", before.subject, datetime.now(UTC))
+        await w.pool.execute(
+            "INSERT INTO marks VALUES ($1, 1, 'return', $2)",
+            after.subject,
+            after.data.decided_at - timedelta(seconds=1),
+        )
+        w.start()
+        await w.send(before, after)
+        await w.until(lambda: before.subject in w.returned)
+        await w.until(all_told(w, [after], Status.SUBMITTED))
+        assert w.returned[before.subject].leg.leg == 2 and w.returned[before.subject].reason.code == "contact_changed"
+        assert w.returned[before.subject].refused_part == 0 and after.subject not in w.returned
+        assert len(await w.carrier.accepted()) == 1
+
+
+async def test_what_passes_its_validity_ends_while_the_gateway_is_away(
+    world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(instance, "FIRST_BIND_SECONDS", 0.1)
+    monkeypatch.setattr(sender, "CLOCKS_APART", timedelta(0))
+    async with world(port=free_port()) as w:
+        w.start()
+        event, valid = w.event(valid_seconds=1), w.event()
+        await w.send(event, valid)
+        await w.until(all_told(w, [event], Status.EXPIRED))
+        assert w.words(valid.subject) == []
 
 
 async def test_silence_is_doubt_and_doubt_is_not_sent_again(world: MakeWorld):

@@ -23,6 +23,7 @@ from libs.contracts.events import (
     GatewayReceipt,
     MessageEvent,
     Priority,
+    SmsDeferred,
     SmsDispatch,
     SmsInbound,
     SmsReturned,
@@ -36,7 +37,7 @@ from services.dispatcher.instance import Instance
 from services.dispatcher.settings import DispatcherSettings
 from tests.services.dispatcher.builders import dispatch_event
 
-USED = (topics.STATUS, topics.RETURNED, topics.RECEIPTS, topics.INBOUND, topics.COMMANDS)
+USED = (topics.STATUS, topics.RETURNED, topics.DEFERRED, topics.RECEIPTS, topics.INBOUND, topics.COMMANDS)
 
 
 @dataclass
@@ -109,6 +110,7 @@ class World:
     consumer: AIOKafkaConsumer
     statuses: dict[UUID, list[SmsStatus]] = field(default_factory=dict)
     returned: dict[UUID, SmsReturned] = field(default_factory=dict)
+    deferred: dict[UUID, SmsDeferred] = field(default_factory=dict)
     receipts: list[GatewayReceipt] = field(default_factory=list)
     inbound: list[SmsInbound] = field(default_factory=list)
     running: list[tuple[Instance, asyncio.Task[None]]] = field(default_factory=list)
@@ -167,6 +169,9 @@ class World:
         elif topic == topics.RETURNED.name:
             returned = decoder_for(MessageEvent[SmsReturned])(value)
             self.returned[returned.subject] = returned.data
+        elif topic == topics.DEFERRED.name:
+            deferred = decoder_for(MessageEvent[SmsDeferred])(value)
+            self.deferred[deferred.subject] = deferred.data
         elif topic == topics.RECEIPTS.name:
             receipt = decoder_for(Event[GatewayReceipt])(value).data
             if receipt.gateway == self.gateway.id:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from libs.contracts.events import (
+    CommandKind,
     Encoding,
     Leg,
     Message,
@@ -17,6 +18,8 @@ from libs.contracts.events import (
     Priority,
     Reason,
     Recipient,
+    SmsCommand,
+    SmsDeferred,
     SmsDispatch,
     SmsRequested,
     SmsReturned,
@@ -27,7 +30,7 @@ from libs.contracts.events import (
 )
 from libs.contracts.fold import AnyMessageEvent
 from libs.contracts.statuses import Status
-from libs.contracts.topics import RETURNED, STATUS, dispatch, requested
+from libs.contracts.topics import COMMANDS, DEFERRED, RETURNED, STATUS, dispatch, requested
 
 TENANT = "bank"
 TEXT = "Your appointment is on Monday at nine"
@@ -65,12 +68,14 @@ class Story:
         tags: tuple[str, ...] = ("reminder",),
         gateway: str = "demo",
         phone: str = PHONE,
+        batch: UUID | None = None,
     ) -> None:
         self.id = message_id(at, number)
         self.now = at
         self.gateway = gateway
         self.phone = phone
         self.leg = self.first_leg = Leg(1, 1, at)
+        self.refused = (0, 0)
         self.message = Message(
             tenant=tenant,
             recipient=Recipient(kind, person),
@@ -80,6 +85,7 @@ class Story:
             valid_until=at + timedelta(days=2),
             priority=priority,
             tags=tags,
+            batch_id=batch,
         )
 
     def requested(self) -> Told:
@@ -111,6 +117,44 @@ class Story:
         )
         return self._told(RETURNED.name, data)
 
+    def deferred(self, refused_part: int = 0, refused_try: int = 0) -> Told:
+        """Until ten seconds later, when `due` follows."""
+        deferred_at = self._later()
+        self.leg = Leg(self.leg.cycle, self.leg.leg + 1, deferred_at + timedelta(seconds=10))
+        self.refused = (refused_part, refused_try)
+        data = SmsDeferred(
+            message=self.message,
+            leg=self.leg,
+            due_at=self.leg.leg_at,
+            deferred_at=deferred_at,
+            reason=Reason("smpp-0x14", "The queue is full") if refused_part else None,
+            refused_part=refused_part,
+            refused_try=refused_try,
+        )
+        return self._told(DEFERRED.name, data)
+
+    def due(self) -> Told:
+        self.now = self.leg.leg_at
+        part, try_number = self.refused
+        data = SmsReturned(
+            message=self.message,
+            leg=self.leg,
+            reason=Reason("due", "Its time has come"),
+            refused_part=part,
+            refused_try=try_number,
+        )
+        return self._told(RETURNED.name, data)
+
+    def command(self, kind: CommandKind = CommandKind.CANCEL) -> Told:
+        data = SmsCommand(
+            tenant=self.message.tenant,
+            recipient=self.message.recipient,
+            kind=kind,
+            cycle=self.leg.cycle,
+            asked_at=self._later(),
+        )
+        return self._told(COMMANDS.name, data)
+
     def status(self, status: Status, part: int = 1, parts: int = 1, try_number: int = 1, reason: str = "") -> Told:
         taken = status in (Status.SUBMITTED, Status.BUFFERED, Status.DELIVERED, Status.UNKNOWN)
         data = SmsStatus(
@@ -138,9 +182,13 @@ class Story:
         self.now += timedelta(seconds=1)
         return self.now
 
-    def _told(self, topic: str, data: SmsRequested | SmsReturned | SmsDispatch | SmsStatus) -> Told:
+    def _told(
+        self, topic: str, data: SmsRequested | SmsReturned | SmsDeferred | SmsDispatch | SmsStatus | SmsCommand
+    ) -> Told:
         by_message = isinstance(data, SmsStatus)
         parts = (data.part, data.try_number, data.status) if by_message else ()
+        if isinstance(data, SmsCommand):
+            parts = (data.kind,)
         event = MessageEvent(
             id=event_id(type_name(type(data)), self.id, self.leg.cycle, self.leg.leg, *parts),
             type=type_name(type(data)),
@@ -212,4 +260,32 @@ def _doubted(story: Story) -> Iterator[Told]:
     yield story.status(Status.FAILED, reason="absent")
 
 
-_WAYS = (_usual, _three_parts, _rejected, _returned, _throttled, _doubted)
+def _scheduled_and_cancelled(story: Story) -> Iterator[Told]:
+    yield story.requested()
+    yield story.deferred()
+    yield story.command()
+    yield story.status(Status.CANCELLED, part=0, try_number=0, reason="cancel-asked")
+
+
+def _deferred(story: Story) -> Iterator[Told]:
+    yield story.requested()
+    yield story.dispatched()
+    yield story.deferred(refused_part=1, refused_try=2)
+    yield story.due()
+    story.phone = "+4915187654321"
+    yield story.dispatched()
+    yield story.command(CommandKind.RETURN)
+    yield story.status(Status.SUBMITTED)
+    yield story.command()
+
+
+_WAYS = (
+    _usual,
+    _three_parts,
+    _rejected,
+    _returned,
+    _throttled,
+    _doubted,
+    _scheduled_and_cancelled,
+    _deferred,
+)

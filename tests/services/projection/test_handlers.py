@@ -59,6 +59,36 @@ async def test_everything_applied_anew_changes_no_row_not_even_its_version(pool:
     assert await dump(pool) == before
 
 
+async def test_only_a_batch_with_something_known_goes_by_way_of_temporary_tables(open_pool: OpenPool) -> None:
+    async def went_that_way(pool: Pool) -> bool:
+        return await pool.fetchval("SELECT count(*) > 0 FROM pg_class WHERE relname = 'batch_events'")
+
+    told = stories(seed=5, messages=30)
+    pool, expected = await open_pool(), await open_pool()
+    await fold_in(pool, told, batch=10)
+    assert not await went_that_way(pool)
+    # One event that is there among many that are not, then one that is twice in its batch.
+    more = [step for number in range(100, 120) for step in Story(number).delivered()]
+    await fold_in(pool, [*more[:40], told[0], *more[40:]])
+    assert await went_that_way(pool)
+    await fold_in(pool, [last := Story(200).requested(), last])
+    await fold_in(expected, [*told, *more, last])
+    assert await dump(pool, versions=False) == await dump(expected, versions=False)
+
+
+async def test_a_batch_that_fails_leaves_no_fold_in_memory(pool: Pool) -> None:
+    told, recent = Story(1).delivered(), RecentFolds(10)
+    await fold_in(pool, told[:1], recent=recent)
+    broken = replace(told[1].event, id="not 32 digits of hex")
+    with pytest.raises(ValueError, match=r"hex|UUID"):
+        await fold_in(pool, [told[1]._replace(event=broken)], recent=recent)
+    await fold_in(pool, told[2:3], recent=recent)
+    whole = new_fold(told[0].event)
+    for _, _, event in (told[0], told[2]):
+        apply(whole, event)
+    assert decode_fold(await pool.fetchval("SELECT fold FROM messages")) == whole
+
+
 async def test_replicas_that_apply_the_same_messages_at_once_lose_nothing(open_pool: OpenPool) -> None:
     told = stories(seed=3, messages=40)
     alone, shared = await open_pool(), await open_pool()

@@ -17,5 +17,5 @@ async def receipts_database(postgres: DatabaseFactory) -> AsyncIterator[Pool]:
 @pytest.fixture
 async def pool(receipts_database: Pool) -> Pool:
     """The service's own schema, empty."""
-    await receipts_database.execute("TRUNCATE provider_ids, parked, doubts")
+    await receipts_database.execute("TRUNCATE provider_ids, parked, doubts, reported, sweeps, unreported")
     return receipts_database

@@ -100,12 +100,16 @@ async def take(connection: Any, *events: Any) -> list[Match]:
     """Have a batch of these events stored; what is to be published."""
     registrations, doubts, receipts = sort_out(events, KEY)
     matches: list[Match] = []
+    registered: correlation.Known = {}
     if registrations:
-        matches += await correlation.register(connection, registrations)
+        matches, registered = await correlation.register(connection, registrations)
     if doubts:
         matches += await correlation.doubt(connection, doubts)
     if receipts:
-        matches += await correlation.match(connection, receipts)
+        found, unsettled = await correlation.match(connection, receipts, registered)
+        matches += found
+        if unsettled:
+            matches += await correlation.settle(connection, unsettled)
     return matches
 
 

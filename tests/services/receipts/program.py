@@ -18,11 +18,18 @@ from services.receipts.statuses import SOURCE
 from tests.services.program import TOKEN, ServiceProgram
 from tests.services.receipts.examples import KEY, read_status
 
+CONFIGURATION = """
+gateways:
+  - {id: demo, type: smpp, host: 127.0.0.1, port: 2775, systemId: demo}
+defaultGateway: demo
+"""
+
 
 class Program(ServiceProgram):
     """The receipts service."""
 
     SERVICE = "receipts"
+    CONFIGURATION = CONFIGURATION
     ENVIRONMENT: ClassVar[dict[str, str]] = {"RECEIPTS_DESTINATION_KEY": KEY.decode()}
 
     async def get(self, path: str, token: str = TOKEN) -> tuple[int, str]:

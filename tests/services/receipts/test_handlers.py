@@ -1,9 +1,18 @@
-import pytest
+import time
+from typing import Any
 
+import pytest
+from aiokafka.structs import TopicPartition
+
+from libs.bus.consumer import Batch
 from libs.bus.errors import BadRecord
+from libs.bus.memory import MemoryBus
+from libs.bus.record import Record
+from libs.contracts import topics
 from libs.contracts.statuses import Status
-from services.receipts.handlers import sort_out
-from tests.services.receipts.examples import KEY, attempt_status, in_doubt, receipt, submitted
+from libs.storage.database import Pool
+from services.receipts.handlers import HOLD_SECONDS, handle, sort_out
+from tests.services.receipts.examples import KEY, attempt_status, in_doubt, published, receipt, submitted
 
 
 def test_only_submits_with_an_id_doubts_with_a_reference_and_receipts_concern_us() -> None:
@@ -43,3 +52,37 @@ def test_spellings_of_one_number_have_one_fingerprint() -> None:
 def test_a_receipt_without_an_id_is_a_bad_record() -> None:
     with pytest.raises(BadRecord, match="provider_id"):
         sort_out([receipt("")], KEY)
+
+
+def record(event: Any, age: float = 0) -> Record:
+    """A record that came so many seconds ago."""
+    return Record(TopicPartition("any", 0), 0, None, 0, None, (), event, delivered_at=time.monotonic() - age)
+
+
+async def parked(pool: Pool) -> list[str]:
+    return [row[0] for row in await pool.fetch("SELECT provider_id FROM parked WHERE NOT matched")]
+
+
+async def test_a_receipt_that_has_overtaken_its_submit_waits_unparked_and_then_is_matched(pool: Pool) -> None:
+    bus = MemoryBus()
+    early = record(receipt("a"))
+    held = await handle(
+        Batch([early, record(submitted("b", message=2)), record(receipt("b"))]), pool, bus.producer(), KEY
+    )
+    assert held == [early]
+    assert await parked(pool) == []
+    assert await handle(Batch([early, record(submitted("a"))]), pool, bus.producer(), KEY) == []
+    said = published([(None, each.value) for each in bus.records(topics.STATUS.name)])
+    assert [event.data.provider_id for event in said] == ["b", "a"]
+
+
+async def test_a_receipt_that_has_waited_is_parked(pool: Pool) -> None:
+    late, young = record(receipt("a"), age=HOLD_SECONDS + 0.1), record(receipt("b"))
+    assert await handle(Batch([late, young]), pool, MemoryBus().producer(), KEY) == [young]
+    assert await parked(pool) == ["a"]
+
+
+async def test_an_open_doubt_ends_with_the_registration_of_its_attempt(pool: Pool) -> None:
+    await handle(Batch([record(in_doubt(7))]), pool, MemoryBus().producer(), KEY)
+    await handle(Batch([record(submitted("a")), record(submitted("b", message=2))]), pool, MemoryBus().producer(), KEY)
+    assert await pool.fetchval("SELECT provider_id FROM doubts") == "a"

@@ -40,6 +40,14 @@ class Jittery:
         await self._pause()
         return await self._connection.fetch(*arguments)
 
+    async def fetchval(self, *arguments: Any) -> Any:
+        await self._pause()
+        return await self._connection.fetchval(*arguments)
+
+    async def copy_records_to_table(self, *arguments: Any, **more: Any) -> str:
+        await self._pause()
+        return await self._connection.copy_records_to_table(*arguments, **more)
+
     async def _pause(self) -> None:
         await asyncio.sleep(self._chance.choice((0, 0, 0.0005, 0.002)))
 

@@ -5,9 +5,11 @@ import re
 import pytest
 
 from libs.smpp import tlv
+from libs.smpp.codec import decode
 from libs.smpp.pdus import DeliverSm
 from libs.smpp.receipt import MessageState, read_receipt
 from services.simulated_carrier.behaviour import Receipts, ReceiptState
+from services.simulated_carrier.delivery import Delivery, frame_of
 from services.simulated_carrier.receipts import ERRORS, STATES, Receipt, write_receipt
 from tests.services.simulated_carrier.raw_client import sms
 
@@ -16,7 +18,13 @@ SUBMITTED_AT = 1_700_000_000_000_000  # 2023-11-14 22:13:20 UTC
 
 def written(state: ReceiptState = "DELIVRD", **behaviour: object) -> DeliverSm:
     receipt = Receipt("demo", sms(text=b"your code is 123456 bye"), "1000000001", SUBMITTED_AT, state)
-    return write_receipt(receipt, Receipts.model_validate(behaviour))
+    return read(write_receipt(receipt, Receipts.model_validate(behaviour)))
+
+
+def read(delivery: Delivery) -> DeliverSm:
+    _, pdu = decode(frame_of(delivery, 1))
+    assert isinstance(pdu, DeliverSm)
+    return pdu
 
 
 def text_of(delivery: DeliverSm) -> str:
@@ -56,4 +64,4 @@ def test_variants_that_carriers_are_known_for() -> None:
 def test_a_text_that_is_not_plain_is_not_quoted() -> None:
     for submit in (sms(text=b"\x05\x00\x03\x01\x02\x01hi", esm_class=0x40), sms(text=b"\x04\x11", data_coding=8)):
         receipt = Receipt("demo", submit, "1", SUBMITTED_AT, "DELIVRD")
-        assert text_of(write_receipt(receipt, Receipts())).endswith(" text:")
+        assert text_of(read(write_receipt(receipt, Receipts()))).endswith(" text:")

@@ -1,0 +1,88 @@
+"""`make dead-letters`: what could not be handled, and why; `REPLAY=<id>` or `REPLAY=all` sends it back to where it came from.
+
+`TOPIC=` and `REASON=` narrow both. It works on the cluster that KAFKA_BOOTSTRAP_SERVERS names, else on the running local stack.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from aiokafka.errors import KafkaError
+
+from libs.bus.errors import PublishFailed
+from libs.bus.producer import Producer
+from libs.bus.replay import DeadLetter, DeadLetterBox, UnknownDeadLetter, open_dead_letters
+
+ENVIRONMENT_FILE = Path(__file__).resolve().parents[1] / ".run" / "env"
+KAFKA = "KAFKA_BOOTSTRAP_SERVERS"
+
+
+def bootstrap_servers(environment: Mapping[str, str], file: Path = ENVIRONMENT_FILE) -> str:
+    """Where Kafka is. Ends the process where nothing says so."""
+    if given := environment.get(KAFKA):
+        return given
+    lines = file.read_text().splitlines() if file.exists() else []
+    for line in lines:
+        name, _, value = line.removeprefix("export ").partition("=")
+        if name == KAFKA:
+            return value.strip("'\"")
+    raise SystemExit(f"Postrider is not running here: start it with `make run`, or set {KAFKA}")
+
+
+async def run(kafka: str, topic: str | None, reason: str | None, replay: str | None, force: bool) -> None:
+    """List, or replay. Ends the process with the reason where it can't."""
+    if replay == "all" and not (topic or reason):
+        raise SystemExit("REPLAY=all needs TOPIC=… or REASON=…, so that nobody replays everything by mistake")
+    async with open_dead_letters(kafka) as box:
+        if not replay:
+            show(await box.waiting(topic, reason))
+            return
+        if replay != "all":
+            letter, replayed = await box.find(replay)
+            if replayed and not force:
+                raise SystemExit(f"{replay} was replayed before; FORCE=1 does it again")
+            letters = [letter]
+        else:
+            letters = await box.waiting(topic, reason)
+        await send_back(box, kafka, letters)
+
+
+async def send_back(box: DeadLetterBox, kafka: str, letters: list[DeadLetter]) -> None:
+    producer = Producer(kafka, client_id="dead-letters")
+    await producer.start()
+    try:
+        for letter in letters:
+            await box.replay(letter, producer)
+            print(f"{letter.id} replayed to {letter.topic}", flush=True)
+    finally:
+        await producer.stop()
+    print(f"{len(letters)} replayed")
+
+
+def show(letters: list[DeadLetter]) -> None:
+    for letter in letters:
+        print(
+            f"{letter.id}  {letter.at:%Y-%m-%dT%H:%M:%SZ}  {letter.reason}  {letter.group}  {letter.message_id or '-'}"
+        )
+        if letter.words:
+            print(f"    {letter.words}")
+    print(f"{len(letters)} dead letters" if letters else "There are no dead letters.")
+
+
+def main() -> None:
+    given = os.environ
+    arguments = (given.get("TOPIC") or None, given.get("REASON") or None, given.get("REPLAY") or None)
+    try:
+        asyncio.run(run(bootstrap_servers(given), *arguments, given.get("FORCE") == "1"))
+    except UnknownDeadLetter as error:
+        sys.exit(str(error))
+    except (KafkaError, OSError, PublishFailed) as error:
+        sys.exit(f"Kafka: {type(error).__name__}: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
+
+
+if __name__ == "__main__":
+    main()

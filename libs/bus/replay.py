@@ -1,0 +1,162 @@
+"""Dead letters, read by people: what lies there, and the way back to where it came from.
+
+That one was replayed is written behind it, in the same partition of the dead letters: a record without content that names its offset. So
+it is remembered for exactly as long as the dead letter lies there, and there is no second topic to keep.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.structs import ConsumerRecord, TopicPartition
+
+from libs.bus.admin import DEAD_LETTER_PARTITIONS
+from libs.bus.codec import message_id_of
+from libs.bus.port import Headers, Outgoing, Publisher
+
+SUFFIX = ".dead-letter"
+REPLAYED = "dead-letter-replayed"
+"""The header of a mark: the offset of the dead letter that was replayed."""
+FETCH_MILLISECONDS = 1_000
+
+_ID = re.compile(r"(.+)/(\d+):(\d+)")
+
+
+class UnknownDeadLetter(LookupError):
+    """No dead letter has this id: it never had, or it has passed its retention."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """What may be shown of a dead letter: never its content. `topic` is where it came from; `place` is where it lies."""
+
+    topic: str
+    place: TopicPartition
+    offset: int
+    at: datetime
+    reason: str
+    words: str
+    group: str
+    message_id: UUID | None
+
+    @property
+    def id(self) -> str:
+        """`<topic>/<partition>:<offset>`, of the place in the topic's dead letters."""
+        return f"{self.place.topic.removesuffix(SUFFIX)}/{self.place.partition}:{self.offset}"
+
+
+class DeadLetterBox:
+    """All dead letters of a cluster, through a consumer of no group; see `open_dead_letters`."""
+
+    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+        self._consumer = consumer
+
+    async def waiting(self, topic: str | None = None, reason: str | None = None) -> list[DeadLetter]:
+        """Those that were not replayed, oldest first; of one topic or one reason if that is given."""
+        found: list[DeadLetter] = []
+        for place in await self._places(topic):
+            letters: dict[int, DeadLetter] = {}
+            async for record in self._records(place):
+                headers = dict(record.headers)
+                if REPLAYED in headers:
+                    letters.pop(int(headers[REPLAYED]), None)
+                else:
+                    letters[record.offset] = _letter(place, record)
+            found += [letter for letter in letters.values() if reason is None or letter.reason == reason]
+        return sorted(found, key=lambda letter: (letter.at, letter.id))
+
+    async def find(self, letter_id: str) -> tuple[DeadLetter, bool]:
+        """The dead letter with this id, and whether it was replayed. Raises UnknownDeadLetter."""
+        if (match := _ID.fullmatch(letter_id)) is None:
+            raise UnknownDeadLetter(f"{letter_id}: a dead letter's id is <topic>/<partition>:<offset>")
+        place, offset = TopicPartition(match[1].removesuffix(SUFFIX) + SUFFIX, int(match[2])), int(match[3])
+        found, replayed = None, False
+        if place in await self._places(match[1]):
+            async for record in self._records(place, offset):
+                mark = dict(record.headers).get(REPLAYED)
+                if record.offset == offset and mark is None:
+                    found = _letter(place, record)
+                replayed = replayed or (mark is not None and int(mark) == offset)
+        if found is None:
+            raise UnknownDeadLetter(f"{letter_id}: there is no such dead letter")
+        return found, replayed
+
+    async def replay(self, letter: DeadLetter, publisher: Publisher) -> None:
+        """Publish the record to its topic as it was, key and headers too, then mark it.
+
+        A crash between the two leaves it unmarked, and replaying it again makes a duplicate, which every consumer knows to expect.
+        Raises PublishFailed, and UnknownDeadLetter when its retention has ended meanwhile.
+        """
+        record = await self._read(letter)
+        headers = [(name, value) for name, value in record.headers if not name.startswith("dead-letter-")]
+        await publisher.publish_many([Outgoing(letter.topic, record.key, record.value, headers)])
+        mark: Headers = [(REPLAYED, str(letter.offset).encode())]
+        await publisher.publish_many([Outgoing(letter.place.topic, record.key, None, mark)])
+
+    async def _places(self, topic: str | None) -> list[TopicPartition]:
+        """The partitions of dead letters, of one topic or of all."""
+        wanted = topic and topic.removesuffix(SUFFIX) + SUFFIX
+        names = sorted(name for name in await self._consumer.topics() if name.endswith(SUFFIX))
+        return [
+            TopicPartition(name, partition)
+            for name in names
+            if wanted is None or name == wanted
+            for partition in range(DEAD_LETTER_PARTITIONS)
+        ]
+
+    async def _records(self, place: TopicPartition, first: int = 0) -> AsyncIterator[ConsumerRecord[bytes, bytes]]:
+        """What lies in a partition from an offset on, up to its end now."""
+        consumer = self._consumer
+        consumer.assign([place])
+        begin = (await consumer.beginning_offsets([place]))[place]
+        end = (await consumer.end_offsets([place]))[place]
+        consumer.seek(place, max(begin, first))
+        while await consumer.position(place) < end:
+            for records in (await consumer.getmany(place, timeout_ms=FETCH_MILLISECONDS)).values():
+                for record in records:
+                    if record.offset < end:
+                        yield record
+
+    async def _read(self, letter: DeadLetter) -> ConsumerRecord[bytes, bytes]:
+        async for record in self._records(letter.place, letter.offset):
+            if record.offset == letter.offset:
+                return record
+            break
+        raise UnknownDeadLetter(f"{letter.id}: it has passed its retention")
+
+
+@asynccontextmanager
+async def open_dead_letters(bootstrap_servers: str) -> AsyncGenerator[DeadLetterBox]:
+    """The dead letters of the cluster. Raises KafkaError when it is not there."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap_servers, client_id="dead-letters", enable_auto_commit=False)
+    await consumer.start()
+    await asyncio.sleep(0)  # aiokafka's stop raises CancelledError if its own tasks never began
+    try:
+        yield DeadLetterBox(consumer)
+    finally:
+        await consumer.stop()
+
+
+def _letter(place: TopicPartition, record: ConsumerRecord[bytes, bytes]) -> DeadLetter:
+    headers = dict(record.headers)  # ours were added last, and win
+
+    def header(name: str) -> str:
+        return headers.get(f"dead-letter-{name}", b"").decode(errors="replace")
+
+    return DeadLetter(
+        topic=header("topic") or place.topic.removesuffix(SUFFIX),
+        place=place,
+        offset=record.offset,
+        at=datetime.fromtimestamp(record.timestamp / 1000, UTC),
+        reason=header("reason") or "unknown",
+        words=header("words"),
+        group=header("group"),
+        message_id=message_id_of(record.value),
+    )

@@ -1,0 +1,35 @@
+"""Pages by key: ids are UUIDv7 and sort by time, so a page begins where the last ended and costs the same wherever that is."""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class BadCursor(ValueError):
+    """The cursor is none that a page gave."""
+
+
+def first_id(at: datetime) -> UUID:
+    """The least id of the messages accepted at or after a moment; ids know whole milliseconds, from 1970 on."""
+    milliseconds = -((_EPOCH - at) // timedelta(milliseconds=1))  # rounded up
+    return UUID(int=max(0, milliseconds) << 80)
+
+
+def cursor_after(last: UUID) -> str:
+    """What brings the page after the one that ended with this id."""
+    return urlsafe_b64encode(last.bytes).rstrip(b"=").decode()
+
+
+def position(cursor: str) -> UUID:
+    """The id after which the page begins. Raises BadCursor."""
+    try:
+        position = UUID(bytes=urlsafe_b64decode(cursor + "=="))
+    except ValueError:
+        raise BadCursor from None
+    if cursor_after(position) != cursor:
+        raise BadCursor
+    return position

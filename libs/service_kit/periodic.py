@@ -1,0 +1,20 @@
+"""Work that comes again and again beside the rest of a service."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+log = structlog.get_logger()
+
+
+async def repeat(what: str, seconds: float, work: Callable[[], Awaitable[object]]) -> None:
+    """Do it now and then every so many seconds, for ever; a failure is logged and it is done again at the next turn."""
+    while True:
+        try:
+            await work()
+        except Exception as error:
+            log.error(f"{what} failed", reason=f"{type(error).__name__}: {error}")
+        await asyncio.sleep(seconds)

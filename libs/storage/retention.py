@@ -1,0 +1,122 @@
+"""What is older than it is kept: whole partitions are dropped, and rows elsewhere are deleted in batches.
+
+A partition is detached first, under a lock on its table that waits a fraction of a second, since whoever writes waits behind it; then it
+is dropped, when nobody looks at it any more. What a crash leaves between the two is found by its name and dropped the next time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import asyncpg
+import structlog
+
+from libs.service_kit.periodic import repeat
+from libs.storage.partitions import EPOCH, Connection, Partitioned, first_uuid, make_ahead, milliseconds_of
+
+log = structlog.get_logger()
+
+CHECK_SECONDS = 3600
+LOCK_MILLISECONDS = 200
+TRIES = 20
+RETRY_SECONDS = 3.0
+BATCH_ROWS = 5_000
+PAUSE_SECONDS = 0.05
+"""Between two batches of deletions, so that they take a share of the disk and not all of it."""
+
+_PARTITIONS = """
+    SELECT c.relname AS name, pg_get_expr(c.relpartbound, c.oid) AS bound
+      FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+     WHERE i.inhparent = $1::regclass ORDER BY c.relname"""
+_DETACHED = """
+    SELECT c.relname AS name FROM pg_class c
+     WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'r' AND NOT c.relispartition
+       AND c.relname ~ ('^' || $1 || '_[0-9]{8}$')"""
+_END = re.compile(r"TO \('([^']+)'\)$")
+
+
+async def keep_partitions(pool: asyncpg.Pool, tables: tuple[Partitioned, ...], keep_days: int) -> None:
+    """Make partitions ahead, and let go of what is older than so many days: now and then every hour, for ever."""
+
+    async def work() -> None:
+        now = datetime.now(UTC)
+        async with pool.acquire() as connection, connection.transaction():
+            await make_ahead(connection, tables, now)
+        await drop_old(pool, tables, now - timedelta(days=keep_days))
+
+    await repeat("making and dropping of partitions", CHECK_SECONDS, work)
+
+
+async def drop_old(pool: asyncpg.Pool, tables: Sequence[Partitioned], before: datetime) -> None:
+    """Drop the partitions that hold only what is older than a moment, and delete such rows of the default partitions.
+
+    Raises LockNotAvailableError when a table was busy all the time.
+    """
+    for table in tables:
+        async with pool.acquire() as connection:
+            names = [name for name, end in await _ended(connection, table) if end <= before]
+        for name in names:
+            await _detach(pool, table, name)
+        async with pool.acquire() as connection:
+            for row in await connection.fetch(_DETACHED, table.table):
+                await connection.execute(f"DROP TABLE IF EXISTS {row['name']}")
+                log.info("partition dropped", table=table.table, partition=row["name"])
+        await _empty_default(pool, table, before)
+
+
+async def delete_old(pool: asyncpg.Pool, what: str, statement: str, *arguments: object) -> int:
+    """Repeat a DELETE whose last parameter is the most rows of one batch, until it finds fewer: how many rows went."""
+    total = 0
+    while True:
+        tag = await pool.execute(statement, *arguments, BATCH_ROWS)
+        deleted = int(tag.rpartition(" ")[2])
+        total += deleted
+        if deleted < BATCH_ROWS:
+            break
+        await asyncio.sleep(PAUSE_SECONDS)
+    if total:
+        log.info("old rows deleted", what=what, rows=total)
+    return total
+
+
+async def _ended(connection: Connection, table: Partitioned) -> list[tuple[str, datetime]]:
+    """The partitions with the moment at which each ends; the default one has none."""
+    found: list[tuple[str, datetime]] = []
+    for row in await connection.fetch(_PARTITIONS, table.table):
+        if end := _END.search(row["bound"]):
+            text = end[1]
+            at = EPOCH + milliseconds_of(UUID(text)) if table.by_uuid else datetime.fromisoformat(text)
+            found.append((row["name"], at))
+    return found
+
+
+async def _detach(pool: asyncpg.Pool, table: Partitioned, name: str) -> None:
+    """CONCURRENTLY would wait for nobody, but Postgres refuses it beside a default partition."""
+    for left in reversed(range(TRIES)):
+        try:
+            async with pool.acquire() as connection, connection.transaction():
+                await connection.execute(f"SET LOCAL lock_timeout = {LOCK_MILLISECONDS}")
+                await connection.execute("SELECT pg_advisory_xact_lock(hashtext('postrider.partitions'))")
+                if name in {found for found, _ in await _ended(connection, table)}:
+                    await connection.execute(f"ALTER TABLE {table.table} DETACH PARTITION {name}")
+            return
+        except asyncpg.LockNotAvailableError:
+            if not left:
+                raise
+        await asyncio.sleep(RETRY_SECONDS)
+
+
+async def _empty_default(pool: asyncpg.Pool, table: Partitioned, before: datetime) -> None:
+    async with pool.acquire() as connection:
+        column = await connection.fetchval("SELECT pg_get_partkeydef($1::regclass)", table.table)
+    column = column.removeprefix("RANGE (").removesuffix(")")
+    default = f"{table.table}_default"
+    statement = (
+        f"DELETE FROM {default} WHERE ctid = ANY (ARRAY("  # noqa: S608 - names are ours
+        f"SELECT ctid FROM {default} WHERE {column} < $1 LIMIT $2))"
+    )
+    await delete_old(pool, default, statement, first_uuid(before) if table.by_uuid else before)

@@ -1,0 +1,58 @@
+"""From stored parts to what the API shows: one message, joined and decoded as far as it can be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from asyncpg import Record
+
+from libs.contracts.http import Inbound, InboundPart
+from libs.sms_text.parts import decode_text, is_text
+from services.inbound.joining import octets_of
+
+
+def inbound(rows: Sequence[Record]) -> Inbound:
+    """The message that these parts, at least one, make. A part that came twice is listed twice and read once."""
+    rows = sorted(rows, key=lambda row: (row["number"], row["received_at"], row["event_id"]))
+    first = next((row for row in rows if row["opens"]), rows[0])
+    numbers = {row["number"]: row for row in reversed(rows)}
+    complete = len(numbers) == first["total"]
+    return Inbound(
+        id=first["message_id"],
+        gateway=first["gateway"],
+        source=first["sender"],
+        destination=first["destination"],
+        received_at=min(row["received_at"] for row in rows),
+        text=_text([numbers[n] for n in sorted(numbers)]) if complete else None,
+        complete=complete,
+        total=first["total"],
+        parts=tuple(_part(row) for row in rows),
+    )
+
+
+def _text(rows: Sequence[Record]) -> str | None:
+    """The text of all parts in their order; None where one of them is in no alphabet that we know.
+
+    The octets are joined before they are decoded: other senders do split characters.
+    """
+    if not all(is_text(row["data_coding"]) for row in rows):
+        return None
+    return "".join(
+        decode_text(b"".join(octets_of(row["content"], row["esm_class"]) for row in run), data_coding)
+        for data_coding, run in groupby(rows, key=lambda row: row["data_coding"])
+    )
+
+
+def _part(row: Record) -> InboundPart:
+    return InboundPart(
+        part=row["number"],
+        received_at=row["received_at"],
+        source=row["source"],
+        data_coding=row["data_coding"],
+        esm_class=row["esm_class"],
+        content_hex=row["content"].hex(),
+        sar_reference=row["sar_reference"],
+        sar_total=row["sar_total"],
+        sar_part=row["sar_part"],
+    )

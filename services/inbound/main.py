@@ -1,0 +1,56 @@
+"""Inbound: keeps what handsets sent, joins its parts, and answers what is asked of it. `python -m services.inbound.main`."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from libs.bus.admin import ensure_topics
+from libs.bus.consumer import BatchConsumer
+from libs.bus.producer import Producer
+from libs.contracts import topics
+from libs.service_kit.config_file import ConfigFileError, Configuration, load_configuration
+from libs.service_kit.lifecycle import Lifecycle, run_service
+from libs.service_kit.settings import load_settings
+from libs.storage.database import Pool, open_database
+from libs.storage.retention import keep_partitions
+from services.inbound.handlers import handle
+from services.inbound.read_api import Inbox, ReadApi
+from services.inbound.settings import InboundSettings
+from services.inbound.store import MIGRATIONS, PARTITIONED, SCHEMA
+
+CONSUMED = (topics.INBOUND,)
+
+
+async def start(life: Lifecycle, settings: InboundSettings, configuration: Configuration) -> None:
+    """Internal HTTP first, so that waiting can be seen; the consumer last. The stop goes the other way."""
+    kafka = settings.kafka_bootstrap_servers
+    api = ReadApi()
+    await life.serve_ops(api.routes())
+
+    async def open_pool() -> Pool:
+        dsn = settings.postgres_dsn.unicode_string()
+        return await open_database(dsn, SCHEMA, MIGRATIONS, settings.postgres_connections, PARTITIONED)
+
+    pool = await life.part("postgres", open_pool, lambda pool: pool.close())
+    life.background("partitions", keep_partitions(pool, PARTITIONED, settings.inbound_keep_days))
+    api.inbox = Inbox(pool, settings.inbound_read_seconds)
+    await life.part("topics", lambda: ensure_topics(kafka, CONSUMED))
+    producer = Producer(kafka, client_id="inbound")
+    await life.part("kafka", producer.start, lambda _: producer.stop())
+    handler = partial(handle, pool=pool, tenant_of=configuration.tenant_of, default_region=configuration.default_region)
+    consumer = BatchConsumer(kafka, "inbound", CONSUMED, handler, producer)
+    life.ready_when("consumer", lambda: None if consumer.ready else consumer.state)
+    await life.part("consumer", consumer.start, lambda _: consumer.stop(settings.drain_budget_seconds))
+
+
+def main() -> None:
+    settings = load_settings(InboundSettings)
+    try:
+        configuration = load_configuration(settings.postrider_config)
+    except ConfigFileError as error:
+        raise SystemExit(f"{error}") from None
+    run_service("inbound", settings, partial(start, settings=settings, configuration=configuration))
+
+
+if __name__ == "__main__":
+    main()

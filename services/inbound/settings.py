@@ -1,0 +1,16 @@
+"""What the inbound service needs to know."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from libs.service_kit.settings import ConfiguredSettings, DatabaseSettings
+
+
+class InboundSettings(DatabaseSettings, ConfiguredSettings):
+    inbound_keep_days: int = Field(
+        400, ge=21, description="how long what handsets sent is kept; longer than the topics"
+    )
+    inbound_read_seconds: float = Field(
+        5.0, gt=0, le=60, description="how long a read may keep Postgres busy before it is called off"
+    )

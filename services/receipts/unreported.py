@@ -1,0 +1,157 @@
+"""What was submitted or in doubt and never reported ends as `unknown`, once the gateway's receipt window is over.
+
+Time is cut into slots of five minutes. Final receipts are noted by the slot of their attempt, many to a row; when a slot's window is
+over, its attempts less those noted are stored as ended, and the slot is passed for good, in one transaction. Then that is published, and
+forgotten. A receipt that comes later all the same wins by its rank.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+
+from asyncpg import Record
+
+from libs.bus.codec import encode
+from libs.bus.port import Publisher
+from libs.contracts import topics
+from libs.contracts.events import (
+    Leg,
+    MessageEvent,
+    PersonKind,
+    Reason,
+    ReceiptState,
+    Recipient,
+    SmsStatus,
+    event_id,
+)
+from libs.contracts.statuses import Status
+from libs.service_kit.crash_points import crash_point
+from libs.service_kit.metrics import UNREPORTED
+from libs.storage.database import Pool
+from libs.storage.partitions import Connection
+from services.receipts.matching import Match
+from services.receipts.statuses import SOURCE
+
+SLOT_SECONDS = 300
+SWEEP_SECONDS = 60.0
+DEFAULT_WINDOW = timedelta(hours=72)
+"""Of a gateway that the configuration no longer names."""
+PUBLISHED_AT_ONCE = 1_000
+
+NOT_FINAL = frozenset({ReceiptState.ENROUTE, ReceiptState.ACCEPTED})
+REASON = Reason("receipt.none", "no final receipt came within the gateway's receipt window")
+
+_NOTE = "INSERT INTO reported SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[])"
+_BEGIN = "INSERT INTO sweeps SELECT unnest($1::text[]), $2 ON CONFLICT DO NOTHING"
+_GATEWAYS = "SELECT gateway FROM sweeps ORDER BY gateway"
+_NEXT = "SELECT next_slot FROM sweeps WHERE gateway = $1 FOR UPDATE SKIP LOCKED"
+_ATTEMPT = "message_id, cycle, leg, leg_at, part, parts, try_number, tenant, kind, person, gateway, provider_id"
+# Only the summary of times is of use here, so the primary key, which begins with the gateway, is kept out of it.
+_END_SUBMITTED = f"""
+    WITH told AS MATERIALIZED (
+        SELECT unnest(string_to_array(provider_ids, chr(31))) AS provider_id FROM reported WHERE gateway = $1 AND slot = $2)
+    INSERT INTO unreported SELECT {_ATTEMPT}, registered_at + $5::interval FROM provider_ids AS p
+     WHERE registered_at >= $3 AND registered_at < $4 AND gateway || '' = $1
+       AND NOT EXISTS (SELECT FROM told AS t WHERE t.provider_id = p.provider_id)
+    ON CONFLICT DO NOTHING"""  # noqa: S608 - constants
+_END_DOUBTS = f"""
+    INSERT INTO unreported SELECT {_ATTEMPT}, doubted_at + $4::interval FROM doubts
+     WHERE doubted_at >= $2 AND doubted_at < $3 AND gateway = $1 AND provider_id IS NULL
+    ON CONFLICT DO NOTHING"""  # noqa: S608 - constants
+_MOVE_ON = "UPDATE sweeps SET next_slot = $2 + 1 WHERE gateway = $1"
+_FORGET = "DELETE FROM reported WHERE gateway = $1 AND slot <= $2"
+_ENDED = f"SELECT {_ATTEMPT}, ended_at FROM unreported ORDER BY message_id, cycle, leg, part, try_number LIMIT $1"  # noqa: S608
+_PUBLISHED = """
+    DELETE FROM unreported AS u USING unnest($1::uuid[], $2::int[], $3::int[], $4::int[], $5::int[]) AS k (m, c, l, p, t)
+     WHERE (u.message_id, u.cycle, u.leg, u.part, u.try_number) = (k.m, k.c, k.l, k.p, k.t)"""
+
+
+def slot_of(at: datetime) -> int:
+    return int(at.timestamp()) // SLOT_SECONDS
+
+
+def start_of(slot: int) -> datetime:
+    return datetime.fromtimestamp(slot * SLOT_SECONDS, UTC)
+
+
+async def note(connection: Connection, matches: Iterable[Match]) -> None:
+    """Remember that these attempts had their final receipt; a repeat changes nothing."""
+    by_slot: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
+    for match in matches:
+        if match.receipt.state not in NOT_FINAL:
+            registration = match.registration
+            by_slot[registration.gateway, slot_of(registration.registered_at)].append(registration.provider_id)
+    if by_slot:
+        gateways, slots = zip(*by_slot, strict=True)
+        await connection.execute(_NOTE, gateways, slots, ["\x1f".join(ids) for ids in by_slot.values()])
+
+
+async def sweep(pool: Pool, publisher: Publisher, windows: Mapping[str, timedelta], now: datetime) -> None:
+    """End what is overdue by now. Call it only when all that the group had to consume some time ago is consumed.
+
+    A gateway's first sweep begins with what is registered from then on. Raises PublishFailed; what was decided is published next time.
+    """
+    await pool.execute(_BEGIN, list(windows), slot_of(now))
+    for row in await pool.fetch(_GATEWAYS):
+        while await _pass_slot(pool, row["gateway"], windows.get(row["gateway"], DEFAULT_WINDOW), now):
+            await publish(pool, publisher)
+    await publish(pool, publisher)
+
+
+async def _pass_slot(pool: Pool, gateway: str, window: timedelta, now: datetime) -> bool:
+    """Decide the gateway's next slot; False if its window is not over, or another replica is at it."""
+    async with pool.acquire() as connection, connection.transaction():
+        slot: int | None = await connection.fetchval(_NEXT, gateway)
+        if slot is None or start_of(slot + 1) + window > now:
+            return False
+        first, end = start_of(slot), start_of(slot + 1)
+        await connection.execute("SET LOCAL enable_seqscan = off")
+        ended = _rows(await connection.execute(_END_SUBMITTED, gateway, slot, first, end, window))
+        ended += _rows(await connection.execute(_END_DOUBTS, gateway, first, end, window))
+        await connection.execute(_MOVE_ON, gateway, slot)
+        await connection.execute(_FORGET, gateway, slot)
+    crash_point("receipts.decide-publish")
+    if ended:
+        UNREPORTED.labels(gateway).inc(ended)
+    return True
+
+
+async def publish(pool: Pool, publisher: Publisher) -> None:
+    """Publish what was ended, and forget it."""
+    while rows := await pool.fetch(_ENDED, PUBLISHED_AT_ONCE):
+        await publisher.publish(
+            topics.STATUS.name, [(str(row["message_id"]).encode(), encode(_event(row))) for row in rows]
+        )
+        crash_point("receipts.publish-forget")
+        keys = [(row["message_id"], row["cycle"], row["leg"], row["part"], row["try_number"]) for row in rows]
+        await pool.execute(_PUBLISHED, *zip(*keys, strict=True))
+
+
+def _rows(tag: str) -> int:
+    return int(tag.rpartition(" ")[2])
+
+
+def _event(row: Record) -> MessageEvent[SmsStatus]:
+    coordinates = (row["message_id"], row["cycle"], row["leg"], row["part"], row["try_number"])
+    return MessageEvent(
+        id=event_id(SmsStatus.TYPE, *coordinates, Status.UNKNOWN, REASON.code),
+        type=SmsStatus.TYPE,
+        source=SOURCE,
+        time=row["ended_at"],
+        subject=row["message_id"],
+        data=SmsStatus(
+            tenant=row["tenant"],
+            recipient=Recipient(PersonKind(row["kind"]), row["person"]),
+            leg=Leg(row["cycle"], row["leg"], row["leg_at"]),
+            part=row["part"],
+            parts=row["parts"],
+            try_number=row["try_number"],
+            status=Status.UNKNOWN,
+            observed_at=row["ended_at"],
+            gateway=row["gateway"],
+            provider_id=row["provider_id"],
+            reason=REASON,
+        ),
+    )

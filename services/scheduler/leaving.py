@@ -1,0 +1,122 @@
+"""What is due leaves: taken in its order, marked as leaving, published, and only then settled; a limited number a second.
+
+Marked before it is published: from then on it can't be cancelled here any more, and the next who decides about it is the resolver.
+Published before it is settled: whoever dies between has it published again, by another replica or by itself, once its lease is
+over. That is the same event, and the resolver repeats the decision that it stored for the first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from libs.bus.backoff import GivenUp, until_done
+from libs.bus.port import Publisher
+from libs.service_kit.crash_points import crash_point
+from libs.service_kit.metrics import ENTRIES_SETTLED, RETURN_DELAY
+from libs.storage.database import Pool
+from services.scheduler import store
+from services.scheduler.publications import returned
+from services.scheduler.store import Outcome
+
+BATCH = 500
+LOOK_SECONDS = 0.5
+"""So often it looks for what other replicas took in, or left behind. What this one takes in wakes it."""
+
+
+class Leaving:
+    """`rows_per_second` bounds how many leave through this replica; `lease` is how long it may take to publish a batch."""
+
+    def __init__(
+        self, pool: Pool, producer: Publisher, now: Callable[[], datetime], rows_per_second: float, lease: timedelta
+    ) -> None:
+        self._pool = pool
+        self._producer = producer
+        self._now = now
+        self._rows_per_second = rows_per_second
+        self._batch = max(1, min(BATCH, int(rows_per_second / 10)))
+        self._lease = lease
+        self._woken = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._sleeps_until: datetime | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def on_arrival(self, due_at: datetime) -> None:
+        """Something came in that is due then."""
+        if self._sleeps_until is None or due_at < self._sleeps_until:
+            self._woken.set()
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="leaving")
+
+    async def stop(self, budget_seconds: float) -> None:
+        """Take no more, and finish within the budget what is leaving."""
+        self._stopping.set()
+        self._woken.set()
+        if self._task is not None:
+            done, _ = await asyncio.wait([self._task], timeout=budget_seconds)
+            if not done:
+                self._task.cancel()
+                await asyncio.wait([self._task])
+
+    @property
+    def problem(self) -> str | None:
+        """What keeps it from working, for the readiness check."""
+        if self._task is None:
+            return "starting"
+        return "stopped" if self._task.done() else None
+
+    async def wait(self) -> None:
+        """Returns when it has stopped; raises what ended it."""
+        if self._task is not None:
+            await asyncio.shield(self._task)
+
+    async def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._woken.clear()
+            self._sleeps_until = None  # from here on, whatever comes in is looked for again
+            started = time.monotonic()
+            try:
+                left = await until_done(self.once, what="leaving", give_up=self._stopping)
+                if left == self._batch:
+                    seconds = left / self._rows_per_second - (time.monotonic() - started)
+                    await self._unless_stopped(seconds)
+                else:
+                    await self._sleep()
+            except GivenUp:
+                return
+
+    async def once(self) -> int:
+        """One batch: how many left."""
+        entries = await store.claim(self._pool, self._batch, self._now(), self._lease)
+        if not entries:
+            return 0
+        crash_point("scheduler.claim-publish")
+        await self._producer.publish_many([returned(entry) for entry in entries])
+        crash_point("scheduler.publish-mark")
+        now = self._now()
+        await store.settle(self._pool, [entry.place for entry in entries], now)
+        ENTRIES_SETTLED.labels(Outcome.RETURNED).inc(len(entries))
+        RETURN_DELAY.observe((now - entries[0].due_at).total_seconds())
+        return len(entries)
+
+    async def _sleep(self) -> None:
+        """Until the next is due, at most until the next look."""
+        first = await until_done(lambda: store.next_due(self._pool), what="leaving", give_up=self._stopping)
+        now = self._now()
+        until = now + timedelta(seconds=LOOK_SECONDS)
+        self._sleeps_until = until if first is None else min(until, first)
+        try:
+            async with asyncio.timeout(max(0.0, (self._sleeps_until - now).total_seconds())):
+                await self._woken.wait()
+        except TimeoutError:
+            pass
+
+    async def _unless_stopped(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(max(0.0, seconds)):
+                await self._stopping.wait()
+        except TimeoutError:
+            pass

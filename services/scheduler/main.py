@@ -1,0 +1,87 @@
+"""Scheduler: keeps what is deferred until it is due, then gives it back to be resolved. `python -m services.scheduler.main`."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from libs.bus.admin import ensure_topics
+from libs.bus.consumer import BatchConsumer
+from libs.bus.errors import is_transient
+from libs.bus.producer import Producer
+from libs.contracts import topics
+from libs.service_kit.lifecycle import Lifecycle, run_service
+from libs.service_kit.settings import load_settings
+from libs.storage.database import Pool, open_database
+from services.scheduler import store
+from services.scheduler.handlers import handle
+from services.scheduler.leaving import Leaving
+from services.scheduler.poison import tell_history
+from services.scheduler.settings import SchedulerSettings
+
+log = structlog.get_logger()
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+CONSUMED = (topics.DEFERRED, topics.COMMANDS)
+FORGET_SECONDS = 3600
+FORGET_BATCH = 5_000
+
+
+async def start(life: Lifecycle, settings: SchedulerSettings) -> None:
+    """Internal HTTP first, so that waiting can be seen; the consumer last. The stop goes the other way."""
+    kafka = settings.kafka_bootstrap_servers
+    await life.serve_ops()
+
+    async def open_pool() -> Pool:
+        dsn = settings.postgres_dsn.unicode_string()
+        return await open_database(
+            dsn, "scheduler", MIGRATIONS, settings.postgres_connections, parameters=store.PARAMETERS
+        )
+
+    pool = await life.part("postgres", open_pool, lambda pool: pool.close())
+    life.background("forgetting", _keep_forgetting(pool, timedelta(days=settings.scheduler_keep_days)))
+    await life.part("topics", lambda: ensure_topics(kafka, (*CONSUMED, topics.RETURNED, topics.STATUS)))
+    producer = Producer(kafka, client_id="scheduler")
+    await life.part("kafka", producer.start, lambda _: producer.stop())
+
+    lease = timedelta(seconds=settings.scheduler_lease_seconds)
+    leaving = Leaving(pool, producer, _now, settings.scheduler_rows_per_second, lease)
+    life.ready_when("leaving", lambda: leaving.problem)
+    await life.part("leaving", leaving.start, lambda _: leaving.stop(settings.drain_budget_seconds / 2))
+    life.background("leaving", leaving.wait())
+
+    handler = partial(handle, pool=pool, producer=producer, now=_now, on_arrival=leaving.on_arrival)
+    on_dead_letter = partial(tell_history, pool=pool, producer=producer, now=_now)
+    consumer = BatchConsumer(kafka, "scheduler", CONSUMED, handler, producer, on_dead_letter=on_dead_letter)
+    life.ready_when("consumer", lambda: None if consumer.ready else consumer.state)
+    await life.part("consumer", consumer.start, lambda _: consumer.stop(settings.drain_budget_seconds / 2))
+
+
+async def _keep_forgetting(pool: Pool, keep: timedelta) -> None:
+    """Forget what is older, now and then every hour, for ever; a neighbour's absence is waited out."""
+    while True:
+        try:
+            gone = await store.forget(pool, _now() - keep, FORGET_BATCH)
+            log.info("settled entries forgotten", rows=gone)
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            log.warning("settled entries could not be forgotten", reason=type(error).__name__)
+        await asyncio.sleep(FORGET_SECONDS)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def main() -> None:
+    settings = load_settings(SchedulerSettings)
+    run_service("scheduler", settings, partial(start, settings=settings))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""The events that the scheduler publishes. Made of what came and what is stored alone, so that a repeat is the same to the byte."""
+
+from __future__ import annotations
+
+from libs.bus.codec import encode
+from libs.bus.port import Outgoing
+from libs.contracts import topics
+from libs.contracts.events import (
+    Leg,
+    MessageEvent,
+    PersonKind,
+    Reason,
+    Recipient,
+    SmsDeferred,
+    SmsReturned,
+    SmsStatus,
+    event_id,
+    person_key,
+)
+from libs.contracts.statuses import Status
+from services.scheduler.store import Arrival, Settled
+
+SOURCE = "postrider/scheduler"
+DUE = Reason("due", "its time has come")
+CANCELLED = Reason("cancelled", "its cancellation was asked for while it waited for its time")
+
+
+def returning(event: MessageEvent[SmsDeferred]) -> bytes:
+    """What is published when a deferral is due. It is made when that comes in: to return a million at once is copying."""
+    deferred = event.data
+    return encode(
+        MessageEvent(
+            id=event_id(SmsReturned.TYPE, event.subject, deferred.leg.cycle, deferred.leg.leg),
+            type=SmsReturned.TYPE,
+            source=SOURCE,
+            time=deferred.due_at,
+            subject=event.subject,
+            data=SmsReturned(
+                message=deferred.message,
+                leg=deferred.leg,
+                reason=DUE,
+                refused_part=deferred.refused_part,
+                refused_try=deferred.refused_try,
+            ),
+            traceparent=event.traceparent,
+        )
+    )
+
+
+def returned(entry: Arrival) -> Outgoing:
+    return Outgoing(topics.RETURNED.name, person_key(entry.tenant, Recipient(entry.kind, entry.person)), entry.event)
+
+
+def ending(entry: Settled, status: Status, reason: Reason) -> Outgoing:
+    """The status of a message that ends here; of its parts nothing is known in this leg."""
+    event = MessageEvent(
+        id=event_id(SmsStatus.TYPE, entry.message_id, entry.cycle, entry.leg, 0, 0, status),
+        type=SmsStatus.TYPE,
+        source=SOURCE,
+        time=entry.settled_at,
+        subject=entry.message_id,
+        data=SmsStatus(
+            tenant=entry.tenant,
+            recipient=Recipient(PersonKind(entry.kind), entry.person),
+            leg=Leg(entry.cycle, entry.leg, entry.due_at),
+            part=0,
+            parts=0,
+            try_number=0,
+            status=status,
+            observed_at=entry.settled_at,
+            reason=reason,
+        ),
+        traceparent=entry.traceparent,
+    )
+    return Outgoing(topics.STATUS.name, str(entry.message_id).encode(), encode(event))

@@ -1,0 +1,22 @@
+"""What the scheduler needs to know."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from libs.service_kit.settings import DatabaseSettings
+
+
+class SchedulerSettings(DatabaseSettings):
+    scheduler_rows_per_second: int = Field(
+        5_000, ge=1, le=100_000, description="how many due messages one replica returns in a second at most"
+    )
+    scheduler_lease_seconds: float = Field(
+        10.0,
+        gt=0,
+        le=600,
+        description="after this long a message that is leaving is taken over from a replica that died",
+    )
+    scheduler_keep_days: int = Field(
+        30, ge=15, description="how long what is done is remembered: longer than the topics keep their records"
+    )

@@ -1,0 +1,196 @@
+"""What waits, in Postgres. Every call is one statement for a whole batch, committed on return, and walks an index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import NamedTuple
+from uuid import UUID
+
+from libs.contracts.events import PersonKind
+from libs.storage.database import Pool
+
+PARAMETERS = {f"enable_{way}": "off" for way in ("seqscan", "bitmapscan", "hashjoin", "mergejoin", "incremental_sort")}
+"""For all connections: the table grows from nothing to millions between two looks of the planner, and every statement has its index."""
+
+
+class Place(NamedTuple):
+    """The leg that a deferral opens."""
+
+    message_id: UUID
+    cycle: int
+    leg: int
+
+
+class Arrival(NamedTuple):
+    """One deferral: its place, whose it is, and `event`, which is published when it is due. In the order of the type's attributes."""
+
+    message_id: UUID
+    cycle: int
+    leg: int
+    due_at: datetime
+    tenant: str
+    kind: PersonKind
+    person: str
+    traceparent: str | None
+    event: bytes
+
+    @property
+    def place(self) -> Place:
+        return Place(self.message_id, self.cycle, self.leg)
+
+
+class Outcome(StrEnum):
+    RETURNED = "returned"
+    CANCELLED = "cancelled"
+    REJECTED = "rejected"
+
+
+class Settled(NamedTuple):
+    """A deferral that ended here, and when that was decided."""
+
+    message_id: UUID
+    cycle: int
+    leg: int
+    due_at: datetime
+    tenant: str
+    kind: str
+    person: str
+    traceparent: str | None
+    settled_at: datetime
+
+
+class Mark(NamedTuple):
+    """A cancellation of one cycle of a message."""
+
+    message_id: UUID
+    cycle: int
+
+
+async def add(pool: Pool, arrivals: Sequence[Arrival]) -> None:
+    """Add what is not there yet."""
+    await pool.execute(_ADD, sorted(arrivals, key=lambda a: a.place))
+
+
+async def mark(pool: Pool, marks: Iterable[Mark], now: datetime) -> None:
+    """Remember cancellations."""
+    await pool.execute(_MARK, *zip(*sorted(marks), strict=True), now)
+
+
+async def cancel_marked(pool: Pool, messages: Iterable[UUID], now: datetime) -> list[Settled]:
+    """Cancel what of these messages waits and is marked, and answer all that is cancelled of them, now or before.
+
+    What is leaving already is let go. Call it when both the arrivals and the marks of a batch are committed: then whichever of two
+    replicas comes last, with the one or with the other, sees both.
+    """
+    asked = list(messages)
+    await pool.execute(_CANCEL, asked, now)
+    return [Settled(*row) for row in await pool.fetch(_CANCELLED, asked, Outcome.CANCELLED)]
+
+
+async def reject(pool: Pool, arrival: Arrival, now: datetime) -> Settled | None:
+    """End at once what can't be kept. Answers what is stored; None if it is there already and was not rejected."""
+    rows = await pool.fetch(_REJECT, [arrival], now)
+    return Settled(*rows[0]) if rows else None
+
+
+async def claim(pool: Pool, limit: int, now: datetime, lease: timedelta) -> list[Arrival]:
+    """Take what is due, in the order in which it is: as leaving, for the length of the lease. What a replica took whose lease is
+    over is taken again."""
+    rows = await pool.fetch(_CLAIM, now, limit, now + lease)
+    return sorted((Arrival(*row) for row in rows), key=lambda a: (a.due_at, a.place))
+
+
+async def settle(pool: Pool, places: Iterable[Place], now: datetime) -> None:
+    """These were published."""
+    await pool.execute(_SETTLE, *zip(*sorted(places), strict=True), now)
+
+
+async def next_due(pool: Pool) -> datetime | None:
+    """When the first that waits is due."""
+    first: datetime | None = await pool.fetchval(_NEXT)
+    return first
+
+
+async def forget(pool: Pool, before: datetime, batch: int) -> int:
+    """Delete what was settled, and marks that were made, before this moment; a batch of messages at a time. How many rows went."""
+    gone, last = 0, Place(UUID(int=0), 0, 0)
+    while True:
+        rows = await pool.fetch(_FORGET, *last, batch, before)
+        gone += sum(row["deleted"] for row in rows)
+        if len(rows) < batch:
+            break
+        last = max(Place(row["message_id"], row["cycle"], row["leg"]) for row in rows)
+    done = await pool.execute("DELETE FROM marks WHERE marked_at < $1", before)
+    return gone + int(done.rpartition(" ")[2])
+
+
+_ARRIVAL = "message_id, cycle, leg, due_at, tenant, kind, person, traceparent, event"
+_SETTLED = "e.message_id, e.cycle, e.leg, e.due_at, e.tenant, e.kind, e.person, e.traceparent, e.settled_at"
+
+_ADD = f"""
+    INSERT INTO entries ({_ARRIVAL}) SELECT {_ARRIVAL} FROM unnest($1::arrival[]) ON CONFLICT DO NOTHING
+"""  # noqa: S608 - our own column names
+
+_MARK = """
+    INSERT INTO marks SELECT message_id, cycle, $3 FROM unnest($1::uuid[], $2::integer[]) AS m (message_id, cycle)
+    ON CONFLICT DO NOTHING
+"""
+
+# Locked in key order, so that replicas with the same messages wait for each other and don't deadlock. The condition is looked at again
+# under the lock.
+_CANCEL = """
+    WITH waiting AS MATERIALIZED (
+        SELECT e.message_id, e.cycle, e.leg FROM entries e JOIN marks m USING (message_id, cycle)
+        WHERE e.message_id = ANY($1) AND e.settled_at IS NULL AND e.leaving_until IS NULL
+        ORDER BY e.message_id, e.cycle, e.leg FOR UPDATE OF e)
+    UPDATE entries e SET settled_at = $2, outcome = 'cancelled', event = NULL FROM waiting w
+    WHERE (e.message_id, e.cycle, e.leg) = (w.message_id, w.cycle, w.leg)
+"""
+
+_CANCELLED = f"SELECT {_SETTLED} FROM entries e WHERE e.message_id = ANY($1) AND e.outcome = $2"  # noqa: S608 - the same
+
+_REJECT = f"""
+    INSERT INTO entries AS e ({_ARRIVAL}, settled_at, outcome)
+    SELECT message_id, cycle, leg, due_at, tenant, kind, person, traceparent, NULL, $2, 'rejected'
+    FROM unnest($1::arrival[])
+    ON CONFLICT (message_id, cycle, leg) DO UPDATE SET outcome = e.outcome WHERE e.outcome = 'rejected'
+    RETURNING {_SETTLED}
+"""  # noqa: S608 - the same
+
+# Replicas pass over what others have locked, so that they take turns and never wait.
+_CLAIM = f"""
+    WITH due AS MATERIALIZED (
+        SELECT message_id, cycle, leg FROM entries
+        WHERE settled_at IS NULL AND due_at <= $1 AND (leaving_until IS NULL OR leaving_until <= $1)
+        ORDER BY due_at, message_id, cycle, leg LIMIT $2 FOR UPDATE SKIP LOCKED)
+    UPDATE entries e SET leaving_until = $3 FROM due d
+    WHERE (e.message_id, e.cycle, e.leg) = (d.message_id, d.cycle, d.leg)
+    RETURNING {", ".join("e." + column for column in _ARRIVAL.split(", "))}
+"""  # noqa: S608 - the same
+
+_SETTLE = """
+    WITH gone AS MATERIALIZED (
+        SELECT e.message_id, e.cycle, e.leg FROM unnest($1::uuid[], $2::integer[], $3::integer[]) AS g (message_id, cycle, leg)
+        JOIN entries e USING (message_id, cycle, leg) WHERE e.settled_at IS NULL
+        ORDER BY e.message_id, e.cycle, e.leg FOR UPDATE OF e)
+    UPDATE entries e SET settled_at = $4, outcome = 'returned', event = NULL FROM gone g
+    WHERE (e.message_id, e.cycle, e.leg) = (g.message_id, g.cycle, g.leg)
+"""
+
+_NEXT = """
+    SELECT due_at FROM entries WHERE settled_at IS NULL AND leaving_until IS NULL
+    ORDER BY due_at, message_id, cycle, leg LIMIT 1
+"""
+
+# By the key of messages, which is their age; what waits still is walked over and stays.
+_FORGET = """
+    WITH walked AS MATERIALIZED (
+        SELECT message_id, cycle, leg, settled_at FROM entries
+        WHERE (message_id, cycle, leg) > ($1, $2, $3) ORDER BY message_id, cycle, leg LIMIT $4),
+    deleted AS (
+        DELETE FROM entries e USING walked w
+        WHERE (e.message_id, e.cycle, e.leg) = (w.message_id, w.cycle, w.leg) AND w.settled_at < $5)
+    SELECT message_id, cycle, leg, coalesce(settled_at < $5, false) AS deleted FROM walked
+"""

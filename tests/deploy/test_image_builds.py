@@ -1,0 +1,31 @@
+"""What goes into an image build, and from where."""
+
+from deploy.containers import host_settings, runtime_requirements
+
+
+def test_the_runtime_lock_is_the_part_of_the_whole_lock_that_services_need() -> None:
+    written = runtime_requirements.RUNTIME_LOCK.read_text()
+    assert written == runtime_requirements.runtime_lock(), "run python -m deploy.containers.runtime_requirements"
+
+
+def test_the_runtime_lock_has_no_development_tools() -> None:
+    names = set(runtime_requirements.lock_entries(runtime_requirements.RUNTIME_LOCK.read_text()))
+    assert {"aiokafka", "asyncpg", "uvloop", "pydantic-core"} <= names
+    assert not names & {"pytest", "ruff", "pyright", "hypothesis", "aiosmpplib"}
+
+
+def test_the_machines_index_is_handed_on_and_its_paths_are_not() -> None:
+    listed = "\n".join(
+        [
+            "global.cert='/etc/ssl/certs/ca-certificates.crt'",
+            "global.index-url='https://one.example/simple'",
+            ":env:.index-url='https://two.example/simple'",
+            ":env:.find-links='/opt/wheels'",
+        ]
+    )
+    assert host_settings.pip_settings(listed) == "[global]\nindex-url = https://two.example/simple\n"
+
+
+def test_of_apts_settings_the_proxies_are_handed_on() -> None:
+    dumped = 'APT::Architecture "amd64";\nAcquire::http::Proxy "http://proxy.example:3128";\nAcquire::Retries "3";\n'
+    assert host_settings.apt_settings(dumped) == 'Acquire::http::Proxy "http://proxy.example:3128";\n'

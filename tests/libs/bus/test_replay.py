@@ -1,0 +1,108 @@
+"""Dead letters listed and sent back, on a real Kafka."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from deploy.dead_letters import bootstrap_servers, run
+from libs.bus.replay import DeadLetter, DeadLetterBox, UnknownDeadLetter, open_dead_letters
+from libs.contracts.topics import Topic
+from tests.conformance.bus_harness import Harness, open_harness
+
+ID = "019b30cb-7a50-7a55-9d3e-2b1f0c8e7a41"
+NAMED = b'{"subject": "%s"}' % ID.encode()
+
+
+@pytest.fixture
+async def bus(kafka: str) -> AsyncIterator[Harness]:
+    harness = await open_harness(kafka)
+    yield harness
+    await harness.close()
+
+
+@pytest.fixture
+async def box(kafka: str) -> AsyncIterator[DeadLetterBox]:
+    async with open_dead_letters(kafka) as box:
+        yield box
+
+
+async def dead(bus: Harness, box: DeadLetterBox, *values: bytes | None) -> tuple[Topic, list[DeadLetter]]:
+    """A topic of its own whose records all went to the dead letters."""
+    topic = await bus.topic(partitions=2)
+    await bus.producer.publish(topic.name, [(f"key {n}".encode(), value) for n, value in enumerate(values)])
+    stream = bus.stream([topic])
+    await stream.start()
+    while len(await bus.dead_letters(topic)) < len(values):
+        await stream.getmany(timeout_ms=1000, max_records=10)
+    await stream.stop()
+    letters = await box.waiting(topic.name)
+    assert len(letters) == len(values)
+    return topic, letters
+
+
+async def test_they_are_listed_with_where_why_and_which_message(bus: Harness, box: DeadLetterBox) -> None:
+    topic, letters = await dead(bus, box, NAMED, b"\xff secret +254700000001")
+    assert {letter.id for letter in letters} == {f"{topic.name}/0:0", f"{topic.name}/0:1"}
+    assert {letter.reason for letter in letters} == {"undecodable"}
+    assert {str(letter.message_id) for letter in letters} == {ID, "None"}
+    assert {letter.topic for letter in letters} == {topic.name}
+    assert "254700000001" not in str(letters)
+    assert set(letters) <= set(await box.waiting())
+    assert await box.waiting(topic.dead_letter) == letters
+    assert await box.waiting(topic.name, "undecodable") == letters
+    assert await box.waiting(topic.name, "other") == []
+
+
+async def test_one_goes_back_as_it_was_and_is_not_listed_again(bus: Harness, box: DeadLetterBox) -> None:
+    topic, letters = await dead(bus, box, b"one", b"two", None)
+    content = {letter.value: letter.key for letter in await bus.dead_letters(topic)}
+    for letter in letters:
+        await box.replay(letter, bus.producer)
+        letters_left = [other for other in letters if other.offset > letter.offset]
+        assert {left.id for left in await box.waiting(topic.name)} >= {left.id for left in letters_left}
+        assert letter.id not in {left.id for left in await box.waiting(topic.name)}
+        assert await box.find(letter.id) == (letter, True)
+    assert await box.waiting(topic.name) == []
+    stored = [record for partition in (0, 1) for record in await bus.stored(topic.name, partition)]
+    assert sorted(str(r.value) for r in stored) == sorted(2 * [str(value) for value in content])
+    assert {(r.value, r.key) for r in stored} == set(content.items())
+    assert {tuple(r.headers) for r in stored} == {tuple(stored[0].headers)}
+
+
+async def test_one_that_is_not_there_is_named(bus: Harness, box: DeadLetterBox) -> None:
+    topic, letters = await dead(bus, box, b"one")
+    await box.replay(letters[0], bus.producer)
+    for wrong in ("nonsense", "no.such.topic/0:0", f"{topic.name}/0:99", f"{topic.name}/1:0", f"{topic.name}/0:1"):
+        with pytest.raises(UnknownDeadLetter, match=wrong):
+            await box.find(wrong)
+
+
+async def test_a_second_replay_is_refused_unless_forced_and_all_needs_a_filter(
+    bus: Harness, box: DeadLetterBox, kafka: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    topic, letters = await dead(bus, box, b"one", b"two", b"three")
+    await run(kafka, topic.name, None, None, False)
+    shown = capsys.readouterr().out
+    assert all(letter.id in shown for letter in letters)
+    assert "3 dead letters" in shown
+
+    await run(kafka, None, None, letters[0].id, False)
+    with pytest.raises(SystemExit, match="FORCE=1"):
+        await run(kafka, None, None, letters[0].id, False)
+    await run(kafka, None, None, letters[0].id, True)
+    with pytest.raises(SystemExit, match="REPLAY=all needs"):
+        await run(kafka, None, None, "all", False)
+    await run(kafka, topic.name, "undecodable", "all", False)
+    assert await box.waiting(topic.name) == []
+    stored = [record for partition in (0, 1) for record in await bus.stored(topic.name, partition)]
+    assert len(stored) == 3 + 2 + 2
+
+
+def test_kafka_is_the_one_named_or_that_of_the_local_stack(tmp_path: Path) -> None:
+    file = tmp_path / "env"
+    with pytest.raises(SystemExit, match="make run"):
+        bootstrap_servers({}, file)
+    file.write_text("export POSTRIDER_URL=http://127.0.0.1:8080\nexport KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:19092\n")
+    assert bootstrap_servers({}, file) == "127.0.0.1:19092"
+    assert bootstrap_servers({"KAFKA_BOOTSTRAP_SERVERS": "other:9092"}, file) == "other:9092"

@@ -1,0 +1,50 @@
+"""The API gateway alone: what comes behind stands still until everything is accepted."""
+
+from __future__ import annotations
+
+from tests.load import tables
+from tests.load.arithmetic import percentile, spread
+from tests.load.ground import Ground
+from tests.load.report import Page, Table
+from tests.load.runs import Run
+from tests.load.workload import Workload
+
+STOPPED = ("resolver", "receipts", "projection")
+
+
+async def measure(ground: Ground) -> Page:
+    place, plan = await ground.shared(), ground.plan
+    system = place.system
+    stopped = [*STOPPED, *(p.spec.name for p in system.stack.dispatchers(system.stack.configuration.default_gateway))]
+    kinds = {"single POSTs": Workload(messages=plan.messages)}
+    bulk = Workload(messages=plan.messages, bulk=plan.bulk)
+    served = await system.serves(bulk)
+    if served:
+        kinds[f"bulk of {plan.bulk:,}"] = bulk
+    found: list[Table] = []
+    for name, work in kinds.items():
+        runs: list[Run] = []
+        for _ in range(plan.runs):
+            runs.append(await system.send(system.load(work), stopped=stopped))
+            ground.say(f"{name}: {tables.in_a_line(runs[-1])}")
+        rows = [
+            ("accepted per second", spread([run.accepted_per_second for run in runs], ",.0f")),
+            ("POST → 202, p50 (ms)", spread([percentile(run.to_answer(), 50) * 1000 for run in runs], ".1f")),
+            ("POST → 202, p99 (ms)", spread([percentile(run.to_answer(), 99) * 1000 for run in runs], ".1f")),
+            ("CPU of the API gateway (µs per message)", spread([_api(run) for run in runs], ".1f")),
+        ]
+        found.append(Table(title=f"{name}: median (min–max) of {plan.runs} runs", head=("", ""), rows=rows))
+    return Page(
+        title="Accept alone",
+        words="From the first request to the last answer, which comes when Kafka has the message. "
+        + ("" if served else "Bulk is left out: `POST /sms/bulk` is not served yet."),
+        tables=found,
+        facts=[
+            f"{plan.messages:,} messages a run; {', '.join(stopped)} stood still meanwhile, and delivered it all afterwards"
+        ],
+        system=place.conditions,
+    )
+
+
+def _api(run: Run) -> float:
+    return run.cpu["api-gateway"] / run.messages * 1e6

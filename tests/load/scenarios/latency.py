@@ -1,0 +1,34 @@
+"""How long a message takes to the carrier at a fixed rate, and what that rate costs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from tests.load.arithmetic import milliseconds
+from tests.load.ground import Ground
+from tests.load.report import Page, Table
+from tests.load.tables import in_a_line
+from tests.load.workload import Workload
+
+PRIORITIES: tuple[Literal["normal", "high"], ...] = ("normal", "high")
+
+
+async def measure(ground: Ground) -> Page:
+    place, plan = await ground.shared(), ground.plan
+    system, messages = place.system, int(plan.rate * plan.seconds)
+    rows: list[tuple[str, ...]] = []
+    for priority in PRIORITIES:
+        for number in range(1, plan.runs + 1):
+            run = await system.send(system.load(Workload(messages=messages, priority=priority), rate=plan.rate))
+            ground.say(f"{priority}: {in_a_line(run)}")
+            used = f"{run.cores:.2f}", f"{run.elsewhere:.2f}"
+            rows.append((f"`{priority}` {number}, POST → 202", *milliseconds(run.to_answer()), *used))
+            rows.append((f"`{priority}` {number}, POST → carrier", *milliseconds(run.to_carrier()), *used))
+    head = ("", "p50 ms", "p95 ms", "p99 ms", "cores busy", "cores used elsewhere")
+    return Page(
+        title=f"Latency at {plan.rate:g} messages per second",
+        words="Counted from when a message was due, so that a stall can't hide; the carrier's clock stops when it reads the submit.",
+        tables=[Table(title=f"{plan.runs} run(s) of {plan.seconds:g} s each", head=head, rows=rows)],
+        facts=["cores busy: CPU of all processes, the load generator and the carrier included, over the run's time"],
+        system=place.conditions,
+    )

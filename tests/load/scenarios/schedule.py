@@ -1,0 +1,108 @@
+"""What a scheduled message costs when it is due, with few and with many others that wait."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+
+from tests.load.arithmetic import milliseconds
+from tests.load.ground import Ground, NotServed
+from tests.load.load_process import load_processes
+from tests.load.post_load import Load
+from tests.load.processes import pids_of, usage
+from tests.load.report import Page, Table, megabytes
+from tests.load.system import System
+from tests.load.workload import Workload
+
+FAR = timedelta(days=300)
+LEAST_LEAD_SECONDS = 15.0
+PER_SECOND = 1_000
+"""At which accepting and storing what will be due is surely done with."""
+POLL_SECONDS = 0.25
+STALLED_SECONDS = 120.0
+
+
+async def measure(ground: Ground) -> Page:
+    plan, waiting = ground.plan, 0
+    async with ground.own() as place:
+        system = place.system
+        probe = Workload(messages=1, scheduled_at=_rfc3339(datetime.now(UTC) + FAR))
+        if not await system.serves(probe):
+            raise NotServed("scheduledAt")
+        rows: list[tuple[str, ...]] = []
+        for count in plan.waiting:
+            await _let_wait(system, count - waiting, plan.bulk)
+            waiting = count
+            rows.append((f"{count:,}", *await _fall_due(system, plan.due)))
+            ground.say(" ".join(rows[-1]))
+    head = (
+        "waiting",
+        "CPU per due message (µs)",
+        "of that, scheduler and PostgreSQL",
+        "due → carrier p50",
+        "p95",
+        "p99 ms",
+        "scheduler MB",
+    )
+    return Page(
+        title="Scheduled messages",
+        words=f"{plan.due:,} messages due at one moment, beside others that wait far longer. From that moment to the last `delivered`.",
+        tables=[Table(title="One run each", head=head, rows=rows)],
+        system=place.conditions,
+    )
+
+
+async def _let_wait(system: System, messages: int, bulk: int) -> None:
+    """So many more that are due in a far future; returns when the outbox shows them as scheduled."""
+    at = _rfc3339(datetime.now(UTC) + FAR)
+    work = Workload(messages=messages, scheduled_at=at)
+    if await system.serves(in_bulk := Workload(messages=messages, scheduled_at=at, bulk=bulk)):
+        work = in_bulk
+    before = await _scheduled(system)
+    await _post(system.load(work))
+    await _reached(lambda: _scheduled(system), before + messages, "scheduled", poll_seconds=2)
+
+
+async def _fall_due(system: System, messages: int) -> tuple[str, ...]:
+    due = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=LEAST_LEAD_SECONDS + messages // PER_SECOND)
+    load, last_entry = system.load(Workload(messages=messages, scheduled_at=_rfc3339(due))), system.carrier.last()
+    began = time.time()
+    await _post(load)
+    assert datetime.now(UTC) < due, "accepting them took longer than until they were due"
+    await asyncio.sleep(max(0.0, due.timestamp() - time.time() - 1))
+    before = usage(pids_of(system.stack))
+    await _reached(lambda: system.delivered(began), messages, "delivered")
+    after = usage(pids_of(system.stack))
+    cpu = {name: (used.cpu_seconds - before[name].cpu_seconds) / messages * 1e6 for name, used in after.items()}
+    scheduling = cpu["scheduler"], cpu["PostgreSQL"]
+    late = sorted(at - due.timestamp() for at in system.arrivals([load], last_entry).values())
+    assert late[0] >= 0, "a message left before it was due"
+    own = f"{scheduling[0]:.0f} and {scheduling[1]:.0f}"
+    return f"{sum(cpu.values()):.0f}", own, *milliseconds(late), megabytes(after["scheduler"].resident_bytes)
+
+
+async def _post(load: Load) -> None:
+    async with load_processes([load]) as [process]:
+        result = await process.run()
+    assert result.statuses == {202: load.work.requests}, f"not all was accepted: {result}"
+
+
+async def _scheduled(system: System) -> int:
+    return int(await system.database.fetchval("SELECT count(*) FROM outbox.messages WHERE status = 'scheduled'"))
+
+
+async def _reached(
+    count: Callable[[], Awaitable[int]], expected: int, what: str, poll_seconds: float = POLL_SECONDS
+) -> None:
+    progress, since = -1, time.monotonic()
+    while progress < expected:
+        await asyncio.sleep(poll_seconds)
+        if (now := await count()) > progress:
+            progress, since = now, time.monotonic()
+        assert time.monotonic() - since < STALLED_SECONDS, f"{progress} of {expected} {what}, and no more"
+
+
+def _rfc3339(at: datetime) -> str:
+    return at.strftime("%Y-%m-%dT%H:%M:%SZ")

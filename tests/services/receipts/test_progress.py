@@ -1,0 +1,50 @@
+"""Whether a group has consumed what was there, on a real Kafka."""
+
+from uuid import uuid4
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.structs import TopicPartition
+
+from libs.bus.admin import ensure_topics
+from libs.bus.producer import Producer
+from libs.contracts.events import SmsStatus
+from libs.contracts.topics import Topic
+from services.receipts.progress import Progress
+
+
+async def test_it_has_caught_up_once_what_was_there_at_the_call_before_is_committed(kafka: str) -> None:
+    name = f"progress.{uuid4().hex[:12]}"
+    topic = Topic(name=name, purpose="test", data=SmsStatus, key="message id", partitions=2)
+    await ensure_topics(kafka, [topic])
+    producer, progress = Producer(kafka, client_id="test"), Progress(kafka, name, [topic])
+    await producer.start()
+    await progress.start()
+
+    async def commit(**offsets: int) -> None:
+        consumer = AIOKafkaConsumer(bootstrap_servers=kafka, group_id=name, enable_auto_commit=False)
+        await consumer.start()
+        partitions = {TopicPartition(name, int(p.removeprefix("p"))): offset for p, offset in offsets.items()}
+        consumer.assign(list(partitions))
+        await consumer.commit(partitions)
+        await consumer.stop()
+
+    async def publish(count: int) -> None:
+        for key in (b"a", b"b", b"c", b"d"):
+            await producer.publish(name, [(key, b"x")] * count)
+
+    try:
+        assert [await progress.caught_up() for _ in range(2)] == [False, True]  # an empty topic holds nothing back
+        await publish(3)
+        assert await progress.caught_up()  # it came since the last call
+        assert not await progress.caught_up()
+        ends = await progress._consumer.end_offsets(progress._partitions)
+        assert all(ends.values())
+        await commit(p0=ends[TopicPartition(name, 0)])
+        assert not await progress.caught_up()
+        await commit(p1=ends[TopicPartition(name, 1)])
+        await publish(1)
+        assert await progress.caught_up()
+        assert not await progress.caught_up()
+    finally:
+        await progress.stop()
+        await producer.stop()

@@ -1,0 +1,175 @@
+"""What was never reported ends as unknown: once, and only that."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from libs.bus.errors import PublishFailed
+from libs.bus.port import KeyValue, Outgoing
+from libs.contracts.events import MessageEvent, ReceiptState, SmsStatus
+from libs.contracts.statuses import Status
+from libs.storage.database import Pool
+from services.receipts import unreported
+from services.receipts.unreported import SLOT_SECONDS, note, slot_of, start_of
+from tests.services.receipts.examples import NOON, in_doubt, published, receipt, submitted, take
+
+WINDOW = timedelta(hours=72)
+AFTER = NOON + WINDOW + timedelta(seconds=2 * SLOT_SECONDS)
+
+
+class Recorder:
+    """A publisher that keeps what it is given, and fails so many times first."""
+
+    def __init__(self) -> None:
+        self.records: list[KeyValue] = []
+        self.failures = 0
+
+    async def publish(self, topic: str, records: Sequence[KeyValue]) -> None:
+        assert topic == "sms.status"
+        if self.failures:
+            self.failures -= 1
+            raise PublishFailed("not now")
+        self.records += records
+
+    async def publish_many(self, records: Sequence[Outgoing]) -> None:
+        raise AssertionError
+
+    @property
+    def said(self) -> list[MessageEvent[SmsStatus]]:
+        return published(self.records)
+
+
+@pytest.fixture
+async def swept(pool: Pool) -> Pool:
+    """The gateway's sweep has begun before anything was sent."""
+    await sweep(pool, Recorder(), NOON - timedelta(hours=1))
+    return pool
+
+
+async def handle(pool: Pool, *events: Any) -> None:
+    """As the handler does."""
+    async with pool.acquire() as connection:
+        await note(connection, await take(connection, *events))
+
+
+async def sweep(pool: Pool, publisher: Recorder, now: Any = AFTER, **windows: timedelta) -> None:
+    await unreported.sweep(pool, publisher, windows or {"demo": WINDOW}, now)
+
+
+async def test_what_has_no_final_receipt_ends_as_unknown_at_the_end_of_its_window(swept: Pool) -> None:
+    await handle(swept, *(submitted(f"p{n}", n, parts=2, part=n % 2 + 1) for n in range(1, 6)))
+    await handle(swept, receipt("p1"), receipt("p2", ReceiptState.UNDELIVERABLE), receipt("p3", ReceiptState.ENROUTE))
+    publisher = Recorder()
+    await sweep(swept, publisher)
+    assert sorted(e.data.provider_id or "" for e in publisher.said) == ["p3", "p4", "p5"]
+    (event,) = [e for e in publisher.said if e.data.provider_id == "p4"]
+    sent = submitted("p4", 4, parts=2, part=1)
+    assert (event.subject, event.time, event.data.observed_at) == (sent.subject, NOON + WINDOW, NOON + WINDOW)
+    assert (event.data.status, event.data.reason and event.data.reason.code) == (Status.UNKNOWN, "receipt.none")
+    for field in ("tenant", "recipient", "leg", "part", "parts", "try_number", "gateway"):
+        assert getattr(event.data, field) == getattr(sent.data, field)
+    assert publisher.records[0][0] == str(publisher.said[0].subject).encode()
+
+
+async def test_it_is_said_once(swept: Pool) -> None:
+    await handle(swept, submitted("a"), in_doubt(7, message=2))
+    publisher = Recorder()
+    for _ in range(3):
+        await sweep(swept, publisher)
+    assert len(publisher.said) == 2
+    assert await swept.fetchval("SELECT count(*) FROM unreported") == 0
+    assert await swept.fetchval("SELECT count(*) FROM reported") == 0
+
+
+async def test_nothing_is_said_before_the_window_is_over(swept: Pool) -> None:
+    await handle(swept, submitted("a"), in_doubt(7, message=2))
+    publisher = Recorder()
+    await sweep(swept, publisher, start_of(slot_of(NOON) + 1) + WINDOW - timedelta(seconds=1))
+    assert publisher.said == []
+    await sweep(swept, publisher, start_of(slot_of(NOON) + 1) + WINDOW)
+    assert len(publisher.said) == 2
+
+
+async def test_a_doubt_that_was_never_resolved_ends_too_and_a_resolved_one_does_not(swept: Pool) -> None:
+    await handle(swept, in_doubt(7, message=1), in_doubt(8, message=2), in_doubt(9, message=3))
+    await handle(swept, receipt("late", reference=8), submitted("answered", message=3))
+    await handle(swept, receipt("answered"))
+    publisher = Recorder()
+    await sweep(swept, publisher)
+    (event,) = publisher.said
+    assert (event.subject, event.data.provider_id) == (in_doubt(7, message=1).subject, None)
+
+
+async def test_each_gateway_has_its_own_window(pool: Pool) -> None:
+    windows = {"demo": WINDOW, "quick": timedelta(hours=1)}
+    await sweep(pool, Recorder(), NOON - timedelta(hours=1), **windows)
+    await handle(pool, submitted("a"), submitted("a", 2, gateway="quick"))
+    publisher = Recorder()
+    await sweep(pool, publisher, NOON + timedelta(hours=2), **windows)
+    assert [e.data.gateway for e in publisher.said] == ["quick"]
+    assert publisher.said[0].time == NOON + timedelta(hours=1)
+    await sweep(pool, publisher, AFTER, quick=windows["quick"])  # demo is no longer configured
+    assert [e.data.gateway for e in publisher.said] == ["quick", "demo"]
+
+
+async def test_what_was_sent_before_the_first_sweep_is_left_as_it_is(pool: Pool) -> None:
+    await handle(pool, submitted("a"))
+    publisher = Recorder()
+    await sweep(pool, publisher, NOON + timedelta(hours=1))
+    await sweep(pool, publisher)
+    assert publisher.said == []
+
+
+async def test_what_could_not_be_published_is_published_the_next_time_as_the_same_event(swept: Pool) -> None:
+    await handle(swept, *(submitted(f"p{n}", n) for n in range(5)))
+    publisher = Recorder()
+    publisher.failures = 1
+    with pytest.raises(PublishFailed):
+        await sweep(swept, publisher)
+    stored = await swept.fetchval("SELECT count(*) FROM unreported")
+    assert stored == 5
+    await sweep(swept, publisher, AFTER + timedelta(days=1))
+    assert len({e.id for e in publisher.said}) == 5
+    assert {e.time for e in publisher.said} == {NOON + WINDOW}
+
+
+async def test_a_receipt_after_the_window_still_becomes_its_status_and_leaves_nothing_behind(swept: Pool) -> None:
+    await handle(swept, submitted("a"))
+    await sweep(swept, Recorder())
+    async with swept.acquire() as connection:
+        matches = await take(connection, receipt("a", at=WINDOW.total_seconds() + 900))
+        assert len(matches) == 1
+        await note(connection, matches)
+    later = Recorder()
+    await sweep(swept, later, AFTER + timedelta(hours=1))
+    assert later.said == []
+    assert await swept.fetchval("SELECT count(*) FROM reported") == 0
+
+
+async def test_the_sweep_reads_only_its_slots(swept: Pool) -> None:
+    """By the plan: the summary of times, not the whole table."""
+    await swept.execute(
+        """
+        INSERT INTO provider_ids (gateway, provider_id, reuse, message_id, cycle, leg, leg_at, part, parts, try_number, tenant, kind,
+                                  person, registered_at)
+        SELECT 'demo', 'many' || n, 0, gen_random_uuid(), 1, 1, at, 1, 1, 1, 'bank', 'client', '17', at
+          FROM generate_series(1, 20000) AS n, LATERAL (SELECT $1::timestamptz + n * interval '1 second') AS t (at)""",
+        NOON,
+    )
+    async with swept.acquire() as connection, connection.transaction():
+        await connection.execute("SET LOCAL enable_seqscan = off")
+        await connection.execute("SELECT brin_summarize_new_values('provider_ids_registered')")
+        query = unreported._END_SUBMITTED
+        rows = await connection.fetch(
+            "EXPLAIN "
+            + query.replace("$1", "'demo'")
+            .replace("$2", "1")
+            .replace("$3", f"'{NOON}'")
+            .replace("$4", f"'{NOON + timedelta(minutes=5)}'")
+            .replace("$5", "'72 hours'")
+        )
+    plan = "\n".join(row[0] for row in rows)
+    assert "provider_ids_registered" in plan
+    assert "provider_ids_pkey" not in plan

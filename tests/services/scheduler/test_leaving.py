@@ -1,0 +1,140 @@
+import asyncio
+from datetime import timedelta
+from random import Random
+
+import pytest
+
+from libs.bus.errors import PublishFailed
+from libs.contracts.events import Leg, Reason, event_id
+from services.scheduler import store
+from services.scheduler.leaving import Leaving
+from tests.services.scheduler.builders import NOW, TRACE, command, deferred
+from tests.services.scheduler.conftest import World
+
+LEASE = timedelta(seconds=10)
+
+
+async def drain(leaving: Leaving) -> list[int]:
+    """Batch by batch, until nothing is due."""
+    batches: list[int] = []
+    while batches[-1:] != [0]:
+        batches.append(await leaving.once())
+    return batches
+
+
+async def test_what_is_due_is_returned_in_the_leg_that_the_deferral_opened(world: World) -> None:
+    event = deferred(NOW, refused=(1, 3))
+    await world.take(event)
+    assert await world.leaving().once() == 1
+    [back] = world.returned()
+    assert back.id == event_id("postrider.sms.returned.v1", event.subject, 1, 2)
+    assert (back.subject, back.time, back.traceparent, back.source) == (
+        event.subject,
+        NOW,
+        TRACE,
+        "postrider/scheduler",
+    )
+    assert (back.data.message, back.data.leg) == (event.data.message, Leg(1, 2, NOW))
+    assert (back.data.refused_part, back.data.refused_try) == (1, 3)
+    assert back.data.reason == Reason("due", "its time has come")
+    [record] = world.bus.records("sms.returned")
+    assert record.key == b"acme/client/17"
+
+
+async def test_nothing_leaves_before_its_time(world: World) -> None:
+    await world.take(deferred(NOW + timedelta(microseconds=1)))
+    assert await world.leaving().once() == 0
+    world.now += timedelta(microseconds=1)
+    assert await world.leaving().once() == 1
+
+
+async def test_it_leaves_in_the_order_in_which_it_is_due(world: World) -> None:
+    events = [deferred(NOW - timedelta(seconds=n // 3)) for n in range(60)]
+    expected = sorted(events, key=lambda e: (e.data.due_at, e.subject))
+    mixed = Random(1).sample(events, len(events))
+    await world.take(*mixed[:20])
+    await world.take(*mixed[20:])
+    assert await drain(world.leaving(rows_per_second=70)) == [7] * 8 + [4, 0]
+    assert [e.subject for e in world.returned()] == [e.subject for e in expected]
+
+
+async def test_replicas_share_what_is_due_and_nothing_leaves_twice(world: World) -> None:
+    events = [deferred() for _ in range(400)]
+    await world.take(*events)
+    await asyncio.gather(*(drain(world.leaving(rows_per_second=100)) for _ in range(3)))
+    assert sorted(e.subject for e in world.returned()) == sorted(e.subject for e in events)
+
+
+async def test_what_a_dead_replica_had_taken_is_taken_over_once_its_lease_is_over(world: World) -> None:
+    event = deferred()
+    await world.take(event)
+    assert len(await store.claim(world.pool, 10, world.now, LEASE)) == 1  # and dies
+    survivor = world.leaving()
+    world.now += LEASE - timedelta(microseconds=1)
+    assert await survivor.once() == 0
+    world.now += timedelta(microseconds=1)
+    assert await survivor.once() == 1
+    assert await survivor.once() == 0
+
+
+async def test_what_could_not_be_published_is_published_again_as_the_same_event(world: World) -> None:
+    await world.take(deferred())
+    leaving = world.leaving()
+    world.bus.available = False
+    with pytest.raises(PublishFailed):
+        await leaving.once()
+    world.bus.available = True
+    world.now += LEASE
+    await leaving.once()
+    [first] = world.bus.records("sms.returned")
+    await world.pool.execute("UPDATE entries SET settled_at = NULL, outcome = NULL, event = $1", first.value)
+    world.now += LEASE
+    await leaving.once()
+    _, second = world.bus.records("sms.returned")
+    assert (second.key, second.value) == (first.key, first.value)
+
+
+async def test_cancelled_or_returned_never_both(world: World) -> None:
+    """Cancellations race the claims, in batches of all sizes."""
+    events = [deferred() for _ in range(600)]
+    await world.take(*events)
+    random = Random(2)
+    asked = random.sample(events, len(events))
+
+    async def cancel() -> None:
+        left = list(asked)
+        while left:
+            some = [left.pop() for _ in range(min(len(left), random.randint(1, 30)))]
+            await world.take(*(command(e.subject) for e in some))
+
+    await asyncio.gather(cancel(), *(drain(world.leaving(rows_per_second=70)) for _ in range(2)))
+    cancelled, returned = ({e.subject for e in found} for found in (world.ended(), world.returned()))
+    assert not cancelled & returned
+    assert cancelled | returned == {e.subject for e in events}
+    assert cancelled and returned, "one of the two was never first: the race was none"
+
+
+async def test_it_is_woken_by_what_is_due_before_it_would_look_again(world: World) -> None:
+    leaving = world.leaving()
+    sleeping = asyncio.create_task(leaving._sleep())
+    async with asyncio.timeout(10):
+        while leaving._sleeps_until is None:
+            await asyncio.sleep(0)
+        leaving.on_arrival(NOW + timedelta(days=1))
+        assert not leaving._woken.is_set()
+        leaving.on_arrival(NOW)
+        await sleeping
+
+
+async def test_told_to_stop_it_takes_no_more(world: World) -> None:
+    leaving = world.leaving(rows_per_second=1)
+    await world.take(*(deferred() for _ in range(3)))
+    await leaving.start()
+    assert leaving.problem is None
+    async with asyncio.timeout(20):
+        while not world.returned():
+            await asyncio.sleep(0.01)
+        await leaving.stop(5)
+    assert leaving.problem == "stopped"
+    left = await world.pool.fetchval("SELECT count(*) FROM entries WHERE leaving_until IS NULL")
+    assert left == 3 - len(world.returned()) > 0
