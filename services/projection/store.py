@@ -37,7 +37,7 @@ PARTITIONED = (
 _UPSERT_MESSAGES = """
 INSERT INTO messages SELECT * FROM unnest($1::message_row[])
 ON CONFLICT (tenant, message_id) DO UPDATE SET status = EXCLUDED.status, gateway = EXCLUDED.gateway,
-    tags = EXCLUDED.tags, fold = EXCLUDED.fold, version = EXCLUDED.version
+    tags = EXCLUDED.tags, fold = EXCLUDED.fold, version = EXCLUDED.version, batch = EXCLUDED.batch
 WHERE messages.version = EXCLUDED.version - 1
 """
 # LATERAL with LIMIT: one index look-up per key, whatever the planner believes of a table that grows all the time.
