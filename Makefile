@@ -34,8 +34,8 @@ dead-letters: ## [TOPIC=…] [REASON=…]: what could not be handled, and why; R
 reset: setup ## forget what the local stack has stored
 	@$(PYTHON) -m deploy.local.reset
 
-bench: setup ## speed on this machine; writes docs/benchmarks/ (SCENARIOS=single,growth,… PROFILE=1 QUICK=1)
-	@$(PYTHON) -m tests.load.bench $(SCENARIOS) $(if $(PROFILE),profile) $(if $(QUICK),--quick)
+bench: setup ## speed on this machine; writes docs/benchmarks/ (SCENARIO=single,growth,… PROFILE=1 QUICK=1)
+	@$(PYTHON) -m tests.load.bench $(SCENARIO) $(if $(PROFILE),profile) $(if $(QUICK),--quick)
 
 images: setup ## the container images that docker-compose.yml names
 	@$(PYTHON) -m deploy.containers.images

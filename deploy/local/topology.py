@@ -112,7 +112,7 @@ def dispatcher(around: Surroundings, gateway: str, replica: int) -> ProcessSpec:
 
 
 def resolver(around: Surroundings) -> ProcessSpec:
-    return _process(around, "resolver", "resolver")
+    return _process(around, "resolver", "resolver", PROJECTION_URL=around.ops_url("projection"))
 
 
 def scheduler(around: Surroundings) -> ProcessSpec:

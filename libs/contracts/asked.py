@@ -26,7 +26,7 @@ def take_command(asked: list[Asked], command: SmsCommand) -> None:
             asked[place] = min(known, new)
             return
     asked.append(new)
-    asked.sort(key=lambda x: (x.cycle, x.kind))
+    asked.sort()
 
 
 def cancel_asked_at(asked: list[Asked], cycle: int) -> datetime | None:

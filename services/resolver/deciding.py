@@ -32,13 +32,26 @@ class Ended(NamedTuple):
     reason: Reason
 
 
-Decision: TypeAlias = Dispatch | Ended
+class Deferred(NamedTuple):
+    """It waits, in the next leg, for the time that the message names."""
+
+    decided_at: datetime
+
+
+Decision: TypeAlias = Dispatch | Ended | Deferred
+
+CANCELLED = Reason("cancelled", "its cancellation was asked for before it was sent")
 
 VALIDITY_OVER = Reason("validity_over", "its validity was over before it could be sent")
 UNKNOWN_PERSON = Reason("unknown_person", "no such client or staff member is known")
 PERSON_DELETED = Reason("person_deleted", "the client or staff member was deleted")
 NO_NUMBER = Reason("no_number", "no phone number is known for this person")
 NUMBER_NOT_ALLOWED = Reason("number_not_allowed", "the sender may not send to a bare number")
+
+
+def is_early(message: Message, leg: int, now: datetime) -> bool:
+    """Whether it must wait. Only the first leg asks: that another begins says that it has waited."""
+    return leg == 1 and message.scheduled_at is not None and message.scheduled_at > now
 
 
 def decide(message: Message, contact: Contact | None, now: datetime, route: Route) -> Decision:

@@ -14,7 +14,7 @@ from libs.contracts.events import Encoding, Reason
 from libs.contracts.statuses import Status
 from libs.storage.database import Pool
 from libs.storage.partitions import Partitioned
-from services.resolver.deciding import Decision, Dispatch, Ended
+from services.resolver.deciding import Decision, Deferred, Dispatch, Ended
 
 PARTITIONED = (Partitioned("decisions", by_uuid=False),)
 
@@ -53,6 +53,8 @@ def _row(at: Coordinates, decision: Decision) -> tuple[object, ...]:
     """All columns, in their order."""
     if isinstance(decision, Dispatch):
         return (*at, *decision, None, None, None)
+    if isinstance(decision, Deferred):
+        return (*at, decision.decided_at, *_NO_DISPATCH, Status.SCHEDULED, "scheduled", "it waits for its time")
     reason = decision.reason
     return (*at, decision.decided_at, *_NO_DISPATCH, decision.status, reason.code, reason.words)
 
@@ -69,13 +71,15 @@ def _decision(
     reason_code: str,
     reason_words: str,
 ) -> Decision:
+    if status == Status.SCHEDULED:
+        return Deferred(decided_at)
     if status is not None:
         return Ended(decided_at, Status(status), Reason(reason_code, reason_words))
     return Dispatch(decided_at, gateway, phone, person_name, source_address, Encoding(encoding), segments)
 
 
 _NO_DISPATCH = (None,) * (len(Dispatch._fields) - 1)
-"""What an ended leg has in the place of a dispatch, less `decided_at`."""
+"""What a leg that is not dispatched has in the place of that, less `decided_at`."""
 
 _COLUMNS = (*Coordinates._fields, *Dispatch._fields, "status", "reason_code", "reason_words")
 _COLUMN_LIST = ", ".join(_COLUMNS)

@@ -8,13 +8,15 @@ from datetime import datetime
 
 from libs.bus.consumer import Batch
 from libs.bus.port import Publisher
+from libs.contracts.statuses import Status
 from libs.service_kit.crash_points import crash_point
 from libs.service_kit.metrics import DECISIONS
 from libs.storage.database import Pool
 from services.resolver import contacts
 from services.resolver.contacts import Person
-from services.resolver.deciding import Decision, Dispatch, decide
+from services.resolver.deciding import CANCELLED, Decision, Deferred, Dispatch, Ended, decide, is_early
 from services.resolver.decisions import Coordinates, settle
+from services.resolver.marks import marked
 from services.resolver.publications import Cause, publication
 from services.resolver.routing import Route
 
@@ -48,9 +50,18 @@ async def _decide(
     causes: Mapping[Coordinates, Cause], pool: Pool, route: Route, now: Callable[[], datetime]
 ) -> dict[Coordinates, Decision]:
     asked = [(at, cause.data.message, _person(cause)) for at, cause in causes.items()]
+    cancelled = await marked(pool, [at.message_id for at in causes])
     known = await contacts.find(pool, {person for _, _, person in asked})
     moment = now()
-    return {at: decide(message, known.get(person), moment, route) for at, message, person in asked}
+    made: dict[Coordinates, Decision] = {}
+    for at, message, person in asked:
+        if cancelled and (at.message_id, at.cycle) in cancelled:
+            made[at] = Ended(moment, Status.CANCELLED, CANCELLED)
+        elif is_early(message, at.leg, moment):
+            made[at] = Deferred(moment)
+        else:
+            made[at] = decide(message, known.get(person), moment, route)
+    return made
 
 
 def _person(cause: Cause) -> Person:
@@ -58,7 +69,10 @@ def _person(cause: Cause) -> Person:
     return Person(message.tenant, message.recipient.kind, message.recipient.id)
 
 
+_OUTCOMES: dict[type, str] = {Dispatch: "dispatched", Deferred: "scheduled"}
+
+
 def _count(decisions: Iterable[Decision]) -> None:
-    outcomes = Counter("dispatched" if isinstance(d, Dispatch) else d.reason.code for d in decisions)
+    outcomes = Counter(d.reason.code if isinstance(d, Ended) else _OUTCOMES[type(d)] for d in decisions)
     for outcome, number in outcomes.items():
         DECISIONS.labels(outcome).inc(number)

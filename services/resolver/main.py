@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+
+import aiohttp
 
 from libs.bus.admin import ensure_topics
 from libs.bus.consumer import BatchConsumer
@@ -14,18 +16,21 @@ from libs.contracts import topics
 from libs.contracts.events import ContactChanged, Event, Priority
 from libs.service_kit.config_file import ConfigFileError, Configuration, load_configuration
 from libs.service_kit.lifecycle import Lifecycle, run_service
+from libs.service_kit.periodic import repeat
 from libs.service_kit.settings import load_settings
 from libs.storage.database import Pool, open_database
 from libs.storage.retention import keep_partitions
-from services.resolver import contacts
+from services.resolver import contacts, marks
 from services.resolver.decisions import PARTITIONED
 from services.resolver.handlers import resolve
 from services.resolver.people_api import PeopleApi
 from services.resolver.poison import tell_history
+from services.resolver.returning import LOOK_SECONDS, Outbox, ask_back
 from services.resolver.routing import default_route
 from services.resolver.settings import ResolverSettings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+FORGET_SECONDS = 3600
 MESSAGES = (topics.REQUESTED_HIGH, topics.REQUESTED, topics.RETURNED)
 
 
@@ -41,6 +46,8 @@ async def start(life: Lifecycle, settings: ResolverSettings, configuration: Conf
 
     pool = api.pool = await life.part("postgres", open_pool, lambda pool: pool.close())
     life.background("partitions", keep_partitions(pool, PARTITIONED, settings.resolver_keep_days))
+    keep = timedelta(days=settings.resolver_keep_days)
+    life.background("marks", repeat("forgetting marks", FORGET_SECONDS, lambda: marks.forget(pool, _now() - keep)))
     await life.part("topics", lambda: ensure_topics(kafka, _topics(configuration)))
     producer = Producer(kafka, client_id="resolver")
     await life.part("kafka", producer.start, lambda _: producer.stop())
@@ -48,6 +55,11 @@ async def start(life: Lifecycle, settings: ResolverSettings, configuration: Conf
     handler = partial(resolve, pool=pool, producer=producer, route=default_route(configuration), now=_now)
     on_dead_letter = partial(tell_history, pool=pool, producer=producer, now=_now)
     messages = BatchConsumer(kafka, "resolver", MESSAGES, handler, producer, on_dead_letter=on_dead_letter)
+    commands = BatchConsumer(
+        kafka, "resolver.commands", (topics.COMMANDS,), partial(marks.mark, pool=pool, now=_now), producer
+    )
+    life.ready_when("commands", lambda: None if commands.ready else commands.state)
+    await life.part("commands", commands.start, lambda _: commands.stop(settings.drain_budget_seconds))
     life.ready_when("messages", lambda: None if messages.ready else messages.state)
     await life.part("messages", messages.start, lambda _: messages.stop(settings.drain_budget_seconds))
 
@@ -59,11 +71,18 @@ async def start(life: Lifecycle, settings: ResolverSettings, configuration: Conf
     life.ready_when("contact changes", lambda: None if changes.ready else changes.state)
     await life.part("contact changes", changes.start, lambda _: changes.stop())
 
+    timeout = aiohttp.ClientTimeout(total=10)
+    session = aiohttp.ClientSession(timeout=timeout)
+    life.on_stop("http client", session.close)
+    outbox = Outbox(str(settings.projection_url), settings.internal_token.get_secret_value(), session)
+    asking = repeat("asking messages back", LOOK_SECONDS, lambda: ask_back(pool, producer, outbox, _now))
+    life.background("asking messages back", asking)
+
 
 def _topics(configuration: Configuration) -> list[topics.Topic]:
     """All that it reads and writes."""
     dispatch = [topics.dispatch(gateway.id, priority) for gateway in configuration.gateways for priority in Priority]
-    return [*MESSAGES, topics.CONTACT_CHANGED, topics.STATUS, *dispatch]
+    return [*MESSAGES, topics.COMMANDS, topics.CONTACT_CHANGED, topics.DEFERRED, topics.STATUS, *dispatch]
 
 
 def _now() -> datetime:

@@ -15,6 +15,7 @@ from libs.contracts.events import (
     MessageEvent,
     Priority,
     Recipient,
+    SmsDeferred,
     SmsDispatch,
     SmsRequested,
     SmsReturned,
@@ -22,7 +23,7 @@ from libs.contracts.events import (
     event_id,
     person_key,
 )
-from services.resolver.deciding import Decision, Dispatch, Ended
+from services.resolver.deciding import Decision, Deferred, Dispatch, Ended
 
 SOURCE = "postrider/resolver"
 
@@ -34,6 +35,8 @@ def publication(cause: Cause, decision: Decision) -> Outgoing:
     message, leg = cause.data.message, cause.data.leg
     if isinstance(decision, Dispatch):
         return _dispatch(cause.subject, message, leg, decision, cause.traceparent)
+    if isinstance(decision, Deferred):
+        return _deferral(cause, decision)
     return ending(cause.subject, message.tenant, message.recipient, leg, decision, cause.traceparent)
 
 
@@ -85,6 +88,29 @@ def _dispatch(message_id: UUID, message: Message, leg: Leg, decision: Dispatch, 
     )
     topic = _dispatch_topic(decision.gateway, message.priority)
     return Outgoing(topic, person_key(message.tenant, message.recipient), encode(event))
+
+
+def _deferral(cause: Cause, decision: Deferred) -> Outgoing:
+    """The next leg begins at the time that the message names; its `leg_at` is that time, whatever lies ahead of it."""
+    message, leg = cause.data.message, cause.data.leg
+    due_at = message.scheduled_at
+    if due_at is None:
+        raise ValueError("only a message that names its time is deferred")
+    event = MessageEvent(
+        id=event_id(SmsDeferred.TYPE, cause.subject, leg.cycle, leg.leg + 1),
+        type=SmsDeferred.TYPE,
+        source=SOURCE,
+        time=decision.decided_at,
+        subject=cause.subject,
+        data=SmsDeferred(
+            message=message,
+            leg=Leg(leg.cycle, leg.leg + 1, due_at),
+            due_at=due_at,
+            deferred_at=decision.decided_at,
+        ),
+        traceparent=cause.traceparent,
+    )
+    return Outgoing(topics.DEFERRED.name, person_key(message.tenant, message.recipient), encode(event))
 
 
 @cache

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, HttpUrl
 
 from libs.service_kit.settings import ConfiguredSettings, DatabaseSettings
 
 
 class ResolverSettings(DatabaseSettings, ConfiguredSettings):
-    """Postgres, Kafka and the configuration file."""
+    """Postgres, Kafka, the configuration file, and where the outbox is read."""
 
+    projection_url: HttpUrl = Field(description="the projection's internal HTTP: it lists a person's queued messages")
     resolver_keep_days: int = Field(
         35,
         ge=21,
-        description="how long decisions are kept: longer than the topics, so that a replay decides nothing anew",
+        description="how long decisions and cancellations are kept: longer than the topics, so that a replay decides nothing anew",
     )

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
-import structlog
-
 from libs.bus.admin import ensure_topics
 from libs.bus.consumer import BatchConsumer
-from libs.bus.errors import is_transient
 from libs.bus.producer import Producer
 from libs.contracts import topics
 from libs.service_kit.lifecycle import Lifecycle, run_service
+from libs.service_kit.periodic import repeat
 from libs.service_kit.settings import load_settings
 from libs.storage.database import Pool, open_database
 from services.scheduler import store
@@ -22,8 +19,6 @@ from services.scheduler.handlers import handle
 from services.scheduler.leaving import Leaving
 from services.scheduler.poison import tell_history
 from services.scheduler.settings import SchedulerSettings
-
-log = structlog.get_logger()
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 CONSUMED = (topics.DEFERRED, topics.COMMANDS)
@@ -43,7 +38,10 @@ async def start(life: Lifecycle, settings: SchedulerSettings) -> None:
         )
 
     pool = await life.part("postgres", open_pool, lambda pool: pool.close())
-    life.background("forgetting", _keep_forgetting(pool, timedelta(days=settings.scheduler_keep_days)))
+    keep = timedelta(days=settings.scheduler_keep_days)
+    life.background(
+        "forgetting", repeat("forgetting", FORGET_SECONDS, lambda: store.forget(pool, _now() - keep, FORGET_BATCH))
+    )
     await life.part("topics", lambda: ensure_topics(kafka, (*CONSUMED, topics.RETURNED, topics.STATUS)))
     producer = Producer(kafka, client_id="scheduler")
     await life.part("kafka", producer.start, lambda _: producer.stop())
@@ -59,19 +57,6 @@ async def start(life: Lifecycle, settings: SchedulerSettings) -> None:
     consumer = BatchConsumer(kafka, "scheduler", CONSUMED, handler, producer, on_dead_letter=on_dead_letter)
     life.ready_when("consumer", lambda: None if consumer.ready else consumer.state)
     await life.part("consumer", consumer.start, lambda _: consumer.stop(settings.drain_budget_seconds / 2))
-
-
-async def _keep_forgetting(pool: Pool, keep: timedelta) -> None:
-    """Forget what is older, now and then every hour, for ever; a neighbour's absence is waited out."""
-    while True:
-        try:
-            gone = await store.forget(pool, _now() - keep, FORGET_BATCH)
-            log.info("settled entries forgotten", rows=gone)
-        except Exception as error:
-            if not is_transient(error):
-                raise
-            log.warning("settled entries could not be forgotten", reason=type(error).__name__)
-        await asyncio.sleep(FORGET_SECONDS)
 
 
 def _now() -> datetime:

@@ -18,5 +18,5 @@ class SchedulerSettings(DatabaseSettings):
         description="after this long a message that is leaving is taken over from a replica that died",
     )
     scheduler_keep_days: int = Field(
-        30, ge=15, description="how long what is done is remembered: longer than the topics keep their records"
+        35, ge=21, description="how long what is done is remembered: as long as attempts and decisions are"
     )

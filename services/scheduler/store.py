@@ -24,7 +24,7 @@ class Place(NamedTuple):
 
 
 class Arrival(NamedTuple):
-    """One deferral: its place, whose it is, and `event`, which is published when it is due. In the order of the type's attributes."""
+    """One deferral: its place, whose it is, and `event`, which is published when it is due. All but that are the type's attributes."""
 
     message_id: UUID
     cycle: int
@@ -70,7 +70,11 @@ class Mark(NamedTuple):
 
 async def add(pool: Pool, arrivals: Sequence[Arrival]) -> None:
     """Add what is not there yet."""
-    await pool.execute(_ADD, sorted(arrivals, key=lambda a: a.place))
+    ordered = sorted(arrivals, key=lambda a: a.place)
+    events = [(*a.place, a.event) for a in ordered]
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute(_ADD, [a[:-1] for a in ordered])
+        await connection.execute(_ADD_EVENTS, *zip(*events, strict=True))
 
 
 async def mark(pool: Pool, marks: Iterable[Mark], now: datetime) -> None:
@@ -91,7 +95,7 @@ async def cancel_marked(pool: Pool, messages: Iterable[UUID], now: datetime) -> 
 
 async def reject(pool: Pool, arrival: Arrival, now: datetime) -> Settled | None:
     """End at once what can't be kept. Answers what is stored; None if it is there already and was not rejected."""
-    rows = await pool.fetch(_REJECT, [arrival], now)
+    rows = await pool.fetch(_REJECT, [arrival[:-1]], now)
     return Settled(*rows[0]) if rows else None
 
 
@@ -126,12 +130,22 @@ async def forget(pool: Pool, before: datetime, batch: int) -> int:
     return gone + int(done.rpartition(" ")[2])
 
 
-_ARRIVAL = "message_id, cycle, leg, due_at, tenant, kind, person, traceparent, event"
+_ARRIVAL = "message_id, cycle, leg, due_at, tenant, kind, person, traceparent"
 _SETTLED = "e.message_id, e.cycle, e.leg, e.due_at, e.tenant, e.kind, e.person, e.traceparent, e.settled_at"
 
 _ADD = f"""
     INSERT INTO entries ({_ARRIVAL}) SELECT {_ARRIVAL} FROM unnest($1::arrival[]) ON CONFLICT DO NOTHING
 """  # noqa: S608 - our own column names
+
+# What is settled already gets no event again. OFFSET 0: one look by key for each, whatever the planner believes.
+_ADD_EVENTS = """
+    INSERT INTO events
+    SELECT a.* FROM unnest($1::uuid[], $2::integer[], $3::integer[], $4::bytea[]) AS a (message_id, cycle, leg, event)
+    CROSS JOIN LATERAL (
+        SELECT FROM entries e WHERE (e.message_id, e.cycle, e.leg) = (a.message_id, a.cycle, a.leg) AND e.settled_at IS NULL
+        OFFSET 0) AS waits
+    ON CONFLICT DO NOTHING
+"""
 
 _MARK = """
     INSERT INTO marks SELECT message_id, cycle, $3 FROM unnest($1::uuid[], $2::integer[]) AS m (message_id, cycle)
@@ -144,8 +158,10 @@ _CANCEL = """
     WITH waiting AS MATERIALIZED (
         SELECT e.message_id, e.cycle, e.leg FROM entries e JOIN marks m USING (message_id, cycle)
         WHERE e.message_id = ANY($1) AND e.settled_at IS NULL AND e.leaving_until IS NULL
-        ORDER BY e.message_id, e.cycle, e.leg FOR UPDATE OF e)
-    UPDATE entries e SET settled_at = $2, outcome = 'cancelled', event = NULL FROM waiting w
+        ORDER BY e.message_id, e.cycle, e.leg FOR UPDATE OF e),
+    emptied AS (
+        DELETE FROM events e USING waiting w WHERE (e.message_id, e.cycle, e.leg) = (w.message_id, w.cycle, w.leg))
+    UPDATE entries e SET settled_at = $2, outcome = 'cancelled' FROM waiting w
     WHERE (e.message_id, e.cycle, e.leg) = (w.message_id, w.cycle, w.leg)
 """
 
@@ -153,7 +169,7 @@ _CANCELLED = f"SELECT {_SETTLED} FROM entries e WHERE e.message_id = ANY($1) AND
 
 _REJECT = f"""
     INSERT INTO entries AS e ({_ARRIVAL}, settled_at, outcome)
-    SELECT message_id, cycle, leg, due_at, tenant, kind, person, traceparent, NULL, $2, 'rejected'
+    SELECT message_id, cycle, leg, due_at, tenant, kind, person, traceparent, $2, 'rejected'
     FROM unnest($1::arrival[])
     ON CONFLICT (message_id, cycle, leg) DO UPDATE SET outcome = e.outcome WHERE e.outcome = 'rejected'
     RETURNING {_SETTLED}
@@ -165,17 +181,19 @@ _CLAIM = f"""
         SELECT message_id, cycle, leg FROM entries
         WHERE settled_at IS NULL AND due_at <= $1 AND (leaving_until IS NULL OR leaving_until <= $1)
         ORDER BY due_at, message_id, cycle, leg LIMIT $2 FOR UPDATE SKIP LOCKED)
-    UPDATE entries e SET leaving_until = $3 FROM due d
+    UPDATE entries e SET leaving_until = $3 FROM due d JOIN events USING (message_id, cycle, leg)
     WHERE (e.message_id, e.cycle, e.leg) = (d.message_id, d.cycle, d.leg)
-    RETURNING {", ".join("e." + column for column in _ARRIVAL.split(", "))}
+    RETURNING {", ".join("e." + column for column in _ARRIVAL.split(", "))}, events.event
 """  # noqa: S608 - the same
 
 _SETTLE = """
     WITH gone AS MATERIALIZED (
         SELECT e.message_id, e.cycle, e.leg FROM unnest($1::uuid[], $2::integer[], $3::integer[]) AS g (message_id, cycle, leg)
         JOIN entries e USING (message_id, cycle, leg) WHERE e.settled_at IS NULL
-        ORDER BY e.message_id, e.cycle, e.leg FOR UPDATE OF e)
-    UPDATE entries e SET settled_at = $4, outcome = 'returned', event = NULL FROM gone g
+        ORDER BY e.message_id, e.cycle, e.leg FOR UPDATE OF e),
+    emptied AS (
+        DELETE FROM events e USING gone g WHERE (e.message_id, e.cycle, e.leg) = (g.message_id, g.cycle, g.leg))
+    UPDATE entries e SET settled_at = $4, outcome = 'returned' FROM gone g
     WHERE (e.message_id, e.cycle, e.leg) = (g.message_id, g.cycle, g.leg)
 """
 

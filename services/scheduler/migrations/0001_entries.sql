@@ -1,6 +1,6 @@
 -- One row per deferral: it waits (settled_at is null), it is leaving (and leaving_until is set), or it is settled with an outcome.
 -- Settled rows stay, so that an event that comes again finds them. Not partitioned: a row lies up to a year ahead of what is
--- due now, and those that are kept are small, because what is personal in them goes when they are settled.
+-- due now, and those that are kept are small.
 CREATE TABLE entries (
     message_id    uuid        NOT NULL,
     cycle         integer     NOT NULL,
@@ -10,17 +10,22 @@ CREATE TABLE entries (
     kind          text        COLLATE "C" NOT NULL,
     person        text        COLLATE "C" NOT NULL,
     traceparent   text        COLLATE "C",
-    event         bytea,                -- what is published when it is due; null once it is settled
     leaving_until timestamptz,          -- whoever took it publishes it before then, or another does
     settled_at    timestamptz,
     outcome       text        COLLATE "C" CHECK (outcome IN ('returned', 'cancelled', 'rejected')),
     PRIMARY KEY (message_id, cycle, leg),
-    CHECK ((settled_at IS NULL) = (outcome IS NULL)),
-    CHECK (settled_at IS NOT NULL OR event IS NOT NULL)
-) WITH (fillfactor = 80, toast_tuple_target = 128, autovacuum_vacuum_scale_factor = 0.05);
+    CHECK ((settled_at IS NULL) = (outcome IS NULL))
+) WITH (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05);
 
--- Out of the row, so that a change of state writes some 150 octets and not the whole message again.
-ALTER TABLE entries ALTER COLUMN event SET STORAGE EXTERNAL;
+-- What is published when an entry is due; gone once it is settled, and with it all that is personal. Apart, so that a change of
+-- state writes some 150 octets and not the whole message again.
+CREATE TABLE events (
+    message_id uuid    NOT NULL,
+    cycle      integer NOT NULL,
+    leg        integer NOT NULL,
+    event      bytea   NOT NULL,
+    PRIMARY KEY (message_id, cycle, leg)
+) WITH (autovacuum_vacuum_scale_factor = 0.05);
 
 -- In the order in which they leave. To take a row changes no column of it, so that the row stays where it is (HOT).
 CREATE INDEX entries_due ON entries (due_at, message_id, cycle, leg) WHERE settled_at IS NULL;
@@ -42,6 +47,5 @@ CREATE TYPE arrival AS (
     tenant      text,
     kind        text,
     person      text,
-    traceparent text,
-    event       bytea
+    traceparent text
 );

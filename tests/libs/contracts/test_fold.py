@@ -30,7 +30,8 @@ from libs.contracts.events import (
     event_id,
     type_name,
 )
-from libs.contracts.fold import AnyMessageEvent, MessageFold, MessageView, apply, new_fold, view
+from libs.contracts.fold import AnyMessageEvent, MessageFold, apply, new_fold, view
+from libs.contracts.message_view import MessageView
 from libs.contracts.statuses import Status
 
 ID = UUID("019b30cb-7a50-7a55-9d3e-2b1f0c8e7a41")

@@ -87,3 +87,16 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path):
 def test_secrets_do_not_show_in_a_mistake(tmp_path: Path):
     told = problems(tmp_path, GOOD.replace("password: secret", "password: much-too-long"))
     assert not any("much-too-long" in line for line in told)
+
+
+def test_inbound_messages_belong_to_the_gateways_tenant_or_the_only_one(tmp_path: Path):
+    file = tmp_path / "p.yaml"
+    another = "\n  - {name: b, tenant: clinic, key: another-key-of-enough, scopes: []}\n"
+    for text, tenant in (
+        (GOOD, "bank"),
+        (GOOD.replace("password: secret", "password: secret\n    tenant: desk"), "desk"),
+        (GOOD.rstrip() + another, "default"),
+    ):
+        file.write_text(text)
+        assert load_configuration(file, ENVIRONMENT).tenant_of("demo") == tenant
+    assert load_configuration(file, ENVIRONMENT).tenant_of("gone") == "default"

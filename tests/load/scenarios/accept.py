@@ -18,7 +18,7 @@ async def measure(ground: Ground) -> Page:
     stopped = [*STOPPED, *(p.spec.name for p in system.stack.dispatchers(system.stack.configuration.default_gateway))]
     kinds = {"single POSTs": Workload(messages=plan.messages)}
     bulk = Workload(messages=plan.messages, bulk=plan.bulk)
-    served = await system.serves(bulk)
+    served = not await system.refusal(bulk)
     if served:
         kinds[f"bulk of {plan.bulk:,}"] = bulk
     found: list[Table] = []

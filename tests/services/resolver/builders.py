@@ -5,6 +5,7 @@ from itertools import count
 from uuid import UUID
 
 from libs.contracts.events import (
+    CommandKind,
     ContactChanged,
     Event,
     Leg,
@@ -14,6 +15,7 @@ from libs.contracts.events import (
     Priority,
     Reason,
     Recipient,
+    SmsCommand,
     SmsRequested,
     SmsReturned,
     event_id,
@@ -54,6 +56,7 @@ def message(
     allow_unknown_number: bool = False,
     accepted_at: datetime = NOW,
     valid_for: timedelta = timedelta(hours=48),
+    scheduled_at: datetime | None = None,
 ) -> Message:
     return Message(
         tenant=tenant,
@@ -61,10 +64,11 @@ def message(
         number=1,
         text=text,
         accepted_at=accepted_at,
-        valid_until=accepted_at + valid_for,
+        valid_until=(scheduled_at or accepted_at) + valid_for,
         priority=priority,
         sender_id=sender_id,
         allow_unknown_number=allow_unknown_number,
+        scheduled_at=scheduled_at,
     )
 
 
@@ -89,6 +93,23 @@ def returned(of: Message, message_id: UUID, leg: Leg) -> MessageEvent[SmsReturne
         time=leg.leg_at,
         subject=message_id,
         data=SmsReturned(message=of, leg=leg, reason=Reason("asked", "sent again")),
+        traceparent=TRACE,
+    )
+
+
+def command(
+    message_id: UUID, kind: CommandKind = CommandKind.CANCEL, cycle: int = 1, person: str = "17"
+) -> MessageEvent[SmsCommand]:
+    data = SmsCommand(
+        tenant="acme", recipient=Recipient(PersonKind.CLIENT, person), kind=kind, cycle=cycle, asked_at=NOW
+    )
+    return MessageEvent(
+        id=event_id(SmsCommand.TYPE, message_id, kind, cycle),
+        type=SmsCommand.TYPE,
+        source="postrider/api_gateway",
+        time=NOW,
+        subject=message_id,
+        data=data,
         traceparent=TRACE,
     )
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import aiohttp
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
+from deploy.local.ports import free_port
 from libs.bus.codec import decoder, encode
 from libs.bus.port import Outgoing
 from libs.bus.producer import Producer
 from libs.contracts import topics
-from libs.contracts.events import ContactChanged, Event, MessageEvent, SmsRequested, SmsReturned, person_key
+from libs.contracts.events import ContactChanged, Event, MessageEvent, SmsCommand, SmsRequested, SmsReturned, person_key
 from libs.contracts.topics import Topic
 from libs.service_kit.internal import HEADER, TENANT_HEADER
 from services.resolver.main import MESSAGES
@@ -27,7 +28,7 @@ defaultGateway: demo
 defaultRegion: KE
 """
 DISPATCHED = (topics.dispatch("demo"), topics.dispatch("demo", topics.Priority.HIGH))
-OUT = (*DISPATCHED, topics.STATUS)
+OUT = (*DISPATCHED, topics.STATUS, topics.DEFERRED)
 
 
 class Program(ServiceProgram):
@@ -35,6 +36,7 @@ class Program(ServiceProgram):
 
     SERVICE = "resolver"
     CONFIGURATION = CONFIGURATION
+    ENVIRONMENT: ClassVar[dict[str, str]] = {"PROJECTION_URL": f"http://127.0.0.1:{free_port()}"}
 
     async def http(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
         url = f"http://127.0.0.1:{self.port}/internal/{path}"
@@ -59,7 +61,7 @@ class Traffic:
     async def start(self) -> None:
         await self._producer.start()
         await self._consumer.start()
-        dead = [(t.dead_letter, 1) for t in (*MESSAGES, topics.CONTACT_CHANGED)]
+        dead = [(t.dead_letter, 1) for t in (*MESSAGES, topics.COMMANDS, topics.CONTACT_CHANGED)]
         partitions = [(t.name, t.partitions) for t in OUT] + dead
         self._consumer.assign([TopicPartition(name, p) for name, count in partitions for p in range(count)])
         self._reading = asyncio.create_task(self._read())
@@ -86,6 +88,10 @@ class Traffic:
     async def change(self, *changes: Event[ContactChanged]) -> None:
         records = [(person_key(c.data.tenant, c.data.recipient), encode(c)) for c in changes]
         await self._producer.publish(topics.CONTACT_CHANGED.name, records)
+
+    async def command(self, *commands: MessageEvent[SmsCommand]) -> None:
+        records = [(person_key(c.data.tenant, c.data.recipient), encode(c)) for c in commands]
+        await self._producer.publish(topics.COMMANDS.name, records)
 
     async def raw(self, topic: Topic, *values: bytes) -> None:
         await self._producer.publish(topic.name, [(b"acme/client/1", value) for value in values])

@@ -10,19 +10,42 @@ from libs.bus.consumer import Batch
 from libs.bus.errors import PublishFailed
 from libs.bus.memory import MemoryBus
 from libs.bus.record import Record
-from libs.contracts.events import Leg, MessageEvent, PersonKind, Priority, Recipient, SmsDispatch, SmsStatus
+from libs.contracts.events import (
+    CommandKind,
+    Leg,
+    MessageEvent,
+    PersonKind,
+    Priority,
+    Recipient,
+    SmsCommand,
+    SmsDeferred,
+    SmsDispatch,
+    SmsStatus,
+    event_id,
+)
 from libs.contracts.statuses import Status
 from libs.storage.database import Pool
-from services.resolver import contacts
+from services.resolver import contacts, marks
 from services.resolver.contacts import Person
 from services.resolver.handlers import resolve
 from services.resolver.publications import Cause
 from services.resolver.routing import default_route
-from tests.services.resolver.builders import CONFIGURATION, NOW, PHONE, message, new_message_id, requested, returned
+from tests.services.resolver.builders import (
+    CONFIGURATION,
+    NOW,
+    PHONE,
+    TRACE,
+    command,
+    message,
+    new_message_id,
+    requested,
+    returned,
+)
 
 LATER = NOW + timedelta(minutes=1)
 _ids = count(1)
 read_dispatch = decoder_for(MessageEvent[SmsDispatch])
+read_deferred = decoder_for(MessageEvent[SmsDeferred])
 read_status = decoder_for(MessageEvent[SmsStatus])
 
 
@@ -36,6 +59,13 @@ class World:
     async def resolve(self, *causes: Cause, at: datetime = NOW) -> None:
         records = [_record(cause, offset) for offset, cause in enumerate(causes)]
         await resolve(Batch(records), self.pool, self.bus.producer(), default_route(CONFIGURATION), lambda: at)
+
+    async def mark(self, *commands: MessageEvent[SmsCommand]) -> None:
+        records = [Record(TopicPartition("sms.commands", 0), 0, b"", 0, encode(c), (), c) for c in commands]
+        await marks.mark(Batch(records), self.pool, lambda: NOW)
+
+    def deferred(self) -> Sequence[MessageEvent[SmsDeferred]]:
+        return [read_deferred(r.value) for r in self.bus.records("sms.deferred")]
 
     async def person(self, phone: str | None = PHONE) -> str:
         id_ = f"h{next(_ids)}"
@@ -148,3 +178,88 @@ async def test_a_decision_is_stored_even_if_it_could_not_be_published(world: Wor
     world.bus.available = True
     await world.resolve(cause, at=LATER)
     assert [(e.data.phone, e.time) for e in world.dispatched()] == [(PHONE, NOW)]
+
+
+async def test_a_message_that_names_a_time_to_come_waits_for_it_in_the_next_leg(world: World):
+    person = await world.person()
+    cause = requested(message(person, scheduled_at=LATER))
+    await world.resolve(cause)
+    [event] = world.deferred()
+    assert event.id == event_id("postrider.sms.deferred.v1", cause.subject, 1, 2)
+    assert (event.subject, event.time, event.traceparent) == (cause.subject, NOW, TRACE)
+    assert (event.data.message, event.data.leg) == (cause.data.message, Leg(1, 2, LATER))
+    assert (event.data.due_at, event.data.deferred_at, event.data.reason) == (LATER, NOW, None)
+    [record] = world.bus.records("sms.deferred")
+    assert record.key == f"acme/client/{person}".encode()
+    assert (world.dispatched(), world.ended()) == ([], [])
+
+
+async def test_that_is_a_decision_and_stays_one(world: World):
+    cause = requested(message(await world.person(), scheduled_at=LATER))
+    await world.resolve(cause)
+    await world.resolve(cause, at=LATER + timedelta(hours=1))
+    first, second = world.bus.records("sms.deferred")
+    assert _content(first) == _content(second)
+    assert world.dispatched() == []
+
+
+async def test_when_it_is_due_it_goes_to_the_number_of_that_moment(world: World):
+    person = await world.person(phone=None)
+    cause = requested(message(person, scheduled_at=LATER))
+    await world.resolve(cause)
+    await contacts.put(world.pool, Person("acme", PersonKind.CLIENT, person), PHONE, None, NOW)
+    await world.resolve(returned(cause.data.message, cause.subject, Leg(1, 2, LATER)), at=NOW)  # this clock is behind
+    assert [e.data.phone for e in world.dispatched()] == [PHONE]
+    assert len(world.deferred()) == 1
+
+
+@pytest.mark.parametrize("scheduled_at", [NOW, NOW - timedelta(hours=1)])
+async def test_a_time_that_has_come_is_not_waited_for(world: World, scheduled_at: datetime):
+    await world.resolve(requested(message(await world.person(), scheduled_at=scheduled_at)))
+    assert (len(world.dispatched()), world.deferred()) == (1, [])
+
+
+async def test_what_comes_back_after_its_validity_ends_as_expired(world: World):
+    cause = requested(message(await world.person(), scheduled_at=LATER, valid_for=timedelta(minutes=2)))
+    late = LATER + timedelta(minutes=2)
+    await world.resolve(returned(cause.data.message, cause.subject, Leg(1, 2, LATER)), at=late)
+    assert [e.data.status for e in world.ended()] == [Status.EXPIRED]
+
+
+@pytest.mark.parametrize("scheduled_at", [None, LATER])
+async def test_a_cancelled_message_is_neither_sent_nor_deferred(world: World, scheduled_at: datetime | None):
+    cause = requested(message(await world.person(), scheduled_at=scheduled_at))
+    await world.mark(command(cause.subject), command(cause.subject))
+    await world.resolve(cause)
+    await world.resolve(cause)
+    first, second = world.ended()
+    assert first == second
+    assert (first.data.status, first.data.leg, first.data.part) == (Status.CANCELLED, cause.data.leg, 0)
+    assert (world.dispatched(), world.deferred()) == ([], [])
+
+
+async def test_a_cancellation_after_the_decision_is_left_to_whoever_decides_next(world: World):
+    cause = requested(message(await world.person()))
+    await world.resolve(cause)
+    await world.mark(command(cause.subject))
+    await world.resolve(cause)
+    assert (len(world.dispatched()), world.ended()) == (2, [])
+    await world.resolve(returned(cause.data.message, cause.subject, Leg(1, 2, LATER)), at=LATER)
+    assert [(e.data.status, e.data.leg.leg) for e in world.ended()] == [(Status.CANCELLED, 2)]
+
+
+async def test_other_commands_and_other_cycles_cancel_nothing(world: World):
+    cause = requested(message(await world.person()))
+    await world.mark(
+        command(cause.subject, CommandKind.RETURN), command(cause.subject, cycle=2), command(new_message_id())
+    )
+    await world.resolve(cause)
+    assert len(world.dispatched()) == 1
+
+
+async def test_marks_older_than_asked_for_are_forgotten(world: World):
+    await world.mark(command(cause := new_message_id()))
+    await marks.forget(world.pool, NOW)
+    assert await marks.marked(world.pool, [cause]) == {(cause, 1)}
+    await marks.forget(world.pool, NOW + timedelta(seconds=1))
+    assert await marks.marked(world.pool, [cause]) == set()

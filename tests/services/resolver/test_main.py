@@ -23,7 +23,7 @@ from libs.contracts.topics import Topic
 from services.resolver.main import MESSAGES
 from tests.conftest import DatabaseFactory
 from tests.services.program import until
-from tests.services.resolver.builders import PHONE, TRACE, contact_changed, message, requested, returned
+from tests.services.resolver.builders import PHONE, TRACE, command, contact_changed, message, requested, returned
 from tests.services.resolver.program import OUT, Program, Traffic
 
 START = datetime.now(UTC)
@@ -42,7 +42,7 @@ class Ground:
 async def ground(server_directory: Path, postgres: DatabaseFactory, tmp_path_factory: Any) -> AsyncIterator[Ground]:
     """A broker of its own: the resolver's topics and groups have fixed names."""
     async with Kafka(server_directory / "kafka-resolver", java_options=SHORT_RUN) as broker:
-        await ensure_topics(broker.bootstrap_servers, [*MESSAGES, *OUT, topics.CONTACT_CHANGED])
+        await ensure_topics(broker.bootstrap_servers, [*MESSAGES, *OUT, topics.COMMANDS, topics.CONTACT_CHANGED])
         dsn = await postgres()
         program = Program(tmp_path_factory.mktemp("resolver"), broker.bootstrap_servers, dsn)
         traffic = Traffic(broker.bootstrap_servers)
@@ -93,6 +93,32 @@ async def test_high_priority_and_returned_messages_are_decided_too(running: Grou
     await running.traffic.ask(again)
     await until(lambda: len(running.traffic.about(urgent)) == 2, "the second leg")
     assert [e.data.leg.leg for _, e in running.traffic.about(urgent)] == [1, 2]
+
+
+async def test_a_scheduled_message_is_deferred_and_a_cancelled_one_ends(running: Ground):
+    person = someone()
+    await running.program.http("PUT", f"clients/{person}", {"phone": PHONE})
+    due_at = datetime.now(UTC) + timedelta(hours=1)
+    waiting, cancelled = sms(person, scheduled_at=due_at), sms(person, scheduled_at=due_at)
+    await running.traffic.command(command(cancelled.subject))
+    await _marked(running, cancelled)
+    await running.traffic.ask(waiting, cancelled)
+    topic, event = await running.traffic.answer(waiting)
+    assert (topic, event.data.leg) == ("sms.deferred", Leg(1, 2, due_at))
+    topic, event = await running.traffic.answer(cancelled)
+    assert (topic, event.data.status) == ("sms.status", Status.CANCELLED)
+
+
+async def _marked(ground: Ground, cause: MessageEvent[Any]) -> None:
+    connection = await asyncpg.connect(ground.dsn)
+    try:
+        for _ in range(400):
+            if await connection.fetchval("SELECT count(*) FROM resolver.marks WHERE message_id = $1", cause.subject):
+                return
+            await connection.execute("SELECT pg_sleep(0.05)")
+        raise AssertionError("the cancellation was not stored")
+    finally:
+        await connection.close()
 
 
 async def test_contacts_come_from_upstream_and_older_news_changes_nothing(running: Ground):
@@ -154,7 +180,7 @@ async def test_people_who_cannot_be_reached_end_their_messages_with_the_reason(r
     assert expired.data.status is Status.EXPIRED
 
 
-@pytest.mark.parametrize("topic", [*MESSAGES, topics.CONTACT_CHANGED], ids=lambda topic: topic.name)
+@pytest.mark.parametrize("topic", [*MESSAGES, topics.COMMANDS, topics.CONTACT_CHANGED], ids=lambda topic: topic.name)
 async def test_poison_goes_to_the_dead_letters_and_the_rest_goes_on(running: Ground, topic: Topic):
     before = len(running.traffic.dead(topic))
     poison = [b"\x00\xff", b"{", b"{}", b"[]", json.dumps({"type": "postrider.other.v1"}).encode()]

@@ -34,7 +34,7 @@ async def scheduler_database(postgres: DatabaseFactory) -> AsyncIterator[Pool]:
 
 @pytest.fixture
 async def pool(scheduler_database: Pool) -> Pool:
-    await scheduler_database.execute("TRUNCATE entries, marks")
+    await scheduler_database.execute("TRUNCATE entries, events, marks")
     return scheduler_database
 
 

@@ -9,9 +9,11 @@ from tests.services.scheduler.builders import NOW, deferred, new_message_id
 
 LEASE = timedelta(seconds=10)
 _FILL = """
-    INSERT INTO entries (message_id, cycle, leg, due_at, tenant, kind, person, event)
-    SELECT gen_random_uuid(), 1, 2, $1::timestamptz + n * interval '1 second', 'acme', 'client', '17', 'x'
-    FROM generate_series(1, $2::int) AS n
+    WITH filled AS (
+        INSERT INTO entries (message_id, cycle, leg, due_at, tenant, kind, person)
+        SELECT gen_random_uuid(), 1, 2, $1::timestamptz + n * interval '1 second', 'acme', 'client', '17'
+        FROM generate_series(1, $2::int) AS n RETURNING message_id)
+    INSERT INTO events SELECT message_id, 1, 2, 'x' FROM filled
 """
 
 
@@ -33,7 +35,7 @@ async def _claim_of_100(pool: Pool) -> int:
     ]
     settling = [list(column) for column in zip(*sorted(places), strict=True)]
     touched += await _buffers(pool, store._SETTLE, *settling, NOW)
-    await pool.execute("DELETE FROM entries WHERE due_at <= $1", NOW)
+    await pool.execute("DELETE FROM entries WHERE settled_at IS NOT NULL")
     return touched
 
 

@@ -1,0 +1,39 @@
+"""Cancellations: a mark per message and cycle, which binds whatever is decided next about it here.
+
+A mark that comes just after a decision was made is not looked back for: the same command marks it where the message goes next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from datetime import datetime
+from uuid import UUID
+
+from libs.bus.consumer import Batch
+from libs.contracts.events import CommandKind, MessageEvent, SmsCommand
+from libs.storage.database import Pool
+
+
+async def mark(batch: Batch, pool: Pool, now: Callable[[], datetime]) -> None:
+    """A handler of `sms.commands`."""
+    commands: list[MessageEvent[SmsCommand]] = [record.event for record in batch]
+    marks = sorted({(c.subject, c.data.cycle) for c in commands if c.data.kind is CommandKind.CANCEL})
+    if marks:
+        await pool.execute(_MARK, *zip(*marks, strict=True), now())
+
+
+async def marked(pool: Pool, messages: Collection[UUID]) -> set[tuple[UUID, int]]:
+    """Which cycles of these messages are to be cancelled."""
+    return {(row[0], row[1]) for row in await pool.fetch(_MARKED, messages)}
+
+
+async def forget(pool: Pool, before: datetime) -> None:
+    await pool.execute("DELETE FROM marks WHERE marked_at < $1", before)
+
+
+_MARK = """
+    INSERT INTO marks SELECT message_id, cycle, $3 FROM unnest($1::uuid[], $2::integer[]) AS m (message_id, cycle)
+    ON CONFLICT DO NOTHING
+"""
+
+_MARKED = "SELECT message_id, cycle FROM marks WHERE message_id = ANY($1)"

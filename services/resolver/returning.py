@@ -1,0 +1,137 @@
+"""A person's number or name changed: messages that are queued with what was known before are asked to come back.
+
+Which these are the outbox knows, which has them by person; an index of decisions by person would cost every message. It learns of a
+dispatch a moment later, and a decision with the old number may be under way while the number changes: so it is asked several
+times, the last time a minute after the change. Only messages that show another number or name than is known now are asked back.
+Whether one can still come back is for its dispatcher to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
+from typing import NamedTuple
+
+import aiohttp
+import structlog
+
+from libs.bus.codec import encode
+from libs.bus.port import Outgoing, Publisher
+from libs.contracts import topics
+from libs.contracts.events import CommandKind, MessageEvent, PersonKind, Recipient, SmsCommand, event_id, person_key
+from libs.contracts.http import Sms, SmsPage
+from libs.contracts.statuses import Status
+from libs.service_kit.internal import HEADER, TENANT_HEADER
+from libs.storage.database import Pool
+from services.resolver import contacts
+from services.resolver.contacts import Person
+from services.resolver.publications import SOURCE
+
+log = structlog.get_logger()
+
+LOOK_SECONDS = 1.0
+NEXT_LOOKS_SECONDS = (9.0, 50.0)
+"""After the first and the second look; there is no fourth."""
+PEOPLE = 50
+LEASE_SECONDS = 15.0
+PAGE = 500
+
+_FILTERS = {PersonKind.CLIENT: "clientId", PersonKind.STAFF: "staffId"}
+
+
+class Outbox:
+    """The projection's list of messages, over its internal HTTP."""
+
+    def __init__(self, base_url: str, token: str, session: aiohttp.ClientSession) -> None:
+        self._url = base_url.rstrip("/") + "/internal/sms"
+        self._token = token
+        self._session = session
+
+    async def queued(self, person: Person) -> AsyncIterator[Sms]:
+        """The person's messages that wait at a gateway. Raises aiohttp's errors, or TimeoutError."""
+        query = {_FILTERS[person.kind]: person.id, "status": Status.QUEUED.value, "limit": str(PAGE)}
+        headers = {HEADER: self._token, TENANT_HEADER: person.tenant}
+        while True:
+            async with self._session.get(self._url, params=query, headers=headers, raise_for_status=True) as answer:
+                page = SmsPage.model_validate_json(await answer.read())
+            for sms in page.items:
+                yield sms
+            if page.next_cursor is None:
+                return
+            query["cursor"] = page.next_cursor
+
+
+class _Changed(NamedTuple):
+    person: Person
+    changed_at: datetime
+    looks: int
+
+
+async def ask_back(pool: Pool, producer: Publisher, outbox: Outbox, now: Callable[[], datetime]) -> int:
+    """Look once for each person whose turn it is. How many messages were asked back.
+
+    While the outbox is away nobody is looked for; it is tried again when the lease is over.
+    """
+    asked = 0
+    for changed in [_changed(*row) for row in await pool.fetch(_TAKE, PEOPLE, LEASE_SECONDS)]:
+        try:
+            asked += await _look(changed.person, pool, producer, outbox, now())
+        except (aiohttp.ClientError, TimeoutError) as error:  # whose words would name the person
+            log.warning("the outbox can't be asked", reason=type(error).__name__)
+            break
+        if changed.looks < len(NEXT_LOOKS_SECONDS):
+            await pool.execute(_LOOK_AGAIN, *changed.person, changed.changed_at, NEXT_LOOKS_SECONDS[changed.looks])
+        else:
+            await pool.execute(_DONE, *changed.person, changed.changed_at)
+    return asked
+
+
+async def _look(person: Person, pool: Pool, producer: Publisher, outbox: Outbox, now: datetime) -> int:
+    contact = await contacts.get(pool, person)
+    known = None if contact is None else (contact.phone, contact.name)
+    commands = [
+        _return(person, sms, now)
+        async for sms in outbox.queued(person)
+        if sms.phone is not None and (sms.phone, sms.person_name) != known
+    ]
+    if commands:
+        await producer.publish_many(commands)
+    return len(commands)
+
+
+def _return(person: Person, sms: Sms, now: datetime) -> Outgoing:
+    """`asked_at` is now: it binds whatever was decided until now, with what was known before."""
+    recipient = Recipient(person.kind, person.id)
+    event = MessageEvent(
+        id=event_id(SmsCommand.TYPE, sms.id, CommandKind.RETURN, sms.cycle, now),
+        type=SmsCommand.TYPE,
+        source=SOURCE,
+        time=now,
+        subject=sms.id,
+        data=SmsCommand(
+            tenant=person.tenant, recipient=recipient, kind=CommandKind.RETURN, cycle=sms.cycle, asked_at=now
+        ),
+    )
+    return Outgoing(topics.COMMANDS.name, person_key(person.tenant, recipient), encode(event))
+
+
+def _changed(tenant: str, kind: str, id_: str, changed_at: datetime, looks: int) -> _Changed:
+    return _Changed(Person(tenant, PersonKind(kind), id_), changed_at, looks)
+
+
+_TAKE = """
+    WITH due AS MATERIALIZED (
+        SELECT tenant, kind, id FROM changed_people WHERE next_look <= clock_timestamp()
+        ORDER BY next_look LIMIT $1 FOR UPDATE SKIP LOCKED)
+    UPDATE changed_people c SET next_look = clock_timestamp() + make_interval(secs => $2) FROM due d
+    WHERE (c.tenant, c.kind, c.id) = (d.tenant, d.kind, d.id)
+    RETURNING c.tenant, c.kind, c.id, c.changed_at, c.looks
+"""
+
+# Who changed once more meanwhile is looked for from the beginning.
+_LOOK_AGAIN = """
+    UPDATE changed_people SET looks = looks + 1, next_look = clock_timestamp() + make_interval(secs => $5)
+    WHERE (tenant, kind, id, changed_at) = ($1, $2, $3, $4)
+"""
+
+_DONE = "DELETE FROM changed_people WHERE (tenant, kind, id, changed_at) = ($1, $2, $3, $4)"

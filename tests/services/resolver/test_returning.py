@@ -1,0 +1,192 @@
+"""Messages that are asked back when their person changes; the outbox is a stand-in that answers what it is told to."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import count
+from uuid import UUID
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from libs.bus.codec import decoder_for
+from libs.bus.memory import MemoryBus
+from libs.contracts.events import CommandKind, MessageEvent, PersonKind, SmsCommand
+from libs.contracts.http import Sms, SmsPage
+from libs.contracts.statuses import Status
+from libs.service_kit.internal import HEADER, TENANT_HEADER
+from libs.storage.database import Pool
+from services.resolver import contacts, returning
+from services.resolver.contacts import Person
+from services.resolver.returning import Outbox, ask_back
+from tests.services.resolver.builders import NOW, PHONE, contact_changed, new_message_id
+
+OTHER_PHONE = "+254700000001"
+read_command = decoder_for(MessageEvent[SmsCommand])
+_ids = count(1)
+
+
+@dataclass
+class World:
+    pool: Pool
+    outbox: Outbox
+    bus: MemoryBus = field(default_factory=MemoryBus)
+    pages: list[list[Sms]] = field(default_factory=lambda: list[list[Sms]]())
+    requests: list[web.BaseRequest] = field(default_factory=lambda: list[web.BaseRequest]())
+    failing: bool = False
+
+    async def answer(self, request: web.BaseRequest) -> web.Response:
+        self.requests.append(request)
+        if self.failing:
+            return web.Response(status=503)
+        number = int(request.query.get("cursor", "0"))
+        more = str(number + 1) if number + 1 < len(self.pages) else None
+        page = SmsPage(items=tuple(self.pages[number] if self.pages else ()), next_cursor=more)
+        return web.Response(text=page.model_dump_json(by_alias=True), content_type="application/json")
+
+    async def ask(self) -> int:
+        return await ask_back(self.pool, self.bus.producer(), self.outbox, lambda: NOW)
+
+    async def next_look(self) -> None:
+        """The time of the next look has come."""
+        await self.pool.execute("UPDATE changed_people SET next_look = now()")
+
+    def commands(self) -> Sequence[MessageEvent[SmsCommand]]:
+        return [read_command(r.value) for r in self.bus.records("sms.commands")]
+
+    async def put(self, person: Person, phone: str | None, name: str | None = "Jane Doe") -> None:
+        await contacts.put(self.pool, person, phone, name, NOW)
+
+
+@pytest.fixture
+async def world(pool: Pool) -> AsyncIterator[World]:
+    await pool.execute("TRUNCATE changed_people")
+    async with aiohttp.ClientSession() as session:
+        found: list[World] = []
+
+        async def answer(request: web.BaseRequest) -> web.Response:
+            return await found[0].answer(request)
+
+        runner = web.ServerRunner(web.Server(answer))
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
+        found.append(World(pool, Outbox(url, "a token of the services", session)))
+        yield found[0]
+        await runner.cleanup()
+
+
+def someone() -> Person:
+    return Person("acme", PersonKind.CLIENT, f"r{next(_ids)}")
+
+
+def queued(phone: str | None = PHONE, name: str | None = "Jane Doe", cycle: int = 1) -> Sms:
+    message_id: UUID = new_message_id()
+    return Sms(
+        id=message_id,
+        number=1,
+        client_id="17",
+        staff_id=None,
+        message="Hello",
+        phone=phone,
+        person_name=name,
+        status=Status.QUEUED,
+        status_at=NOW,
+        reason=None,
+        priority=None,
+        sender_id=None,
+        tags=(),
+        custom_data=None,
+        gateway="demo",
+        encoding=None,
+        segments=1,
+        accepted_at=NOW,
+        valid_until=None,
+        submitted_at=None,
+        delivered_at=None,
+        cycle=cycle,
+        leg=1,
+        possible_double=False,
+        requested_by=None,
+        parts=(),
+    )
+
+
+async def test_what_is_queued_for_the_old_number_is_asked_back(world: World) -> None:
+    person = someone()
+    await world.put(person, PHONE)
+    await world.put(person, OTHER_PHONE)
+    old, again, new, undecided = queued(), queued(cycle=2), queued(OTHER_PHONE), queued(None)
+    world.pages = [[old, new], [again, undecided]]
+    assert await world.ask() == 2
+    assert [(e.subject, e.data.cycle) for e in world.commands()] == [(old.id, 1), (again.id, 2)]
+    first = world.commands()[0]
+    assert (first.data.kind, first.data.asked_at, first.time) == (CommandKind.RETURN, NOW, NOW)
+    [record, _] = world.bus.records("sms.commands")
+    assert record.key == f"acme/client/{person.id}".encode()
+    asked = world.requests[0]
+    assert (asked.path, asked.query["clientId"], asked.query["status"]) == ("/internal/sms", person.id, "queued")
+    assert (asked.headers[HEADER], asked.headers[TENANT_HEADER]) == ("a token of the services", "acme")
+
+
+@pytest.mark.parametrize("change", ["name", "deletion", "upstream"])
+async def test_a_new_name_a_deletion_and_a_change_from_upstream_do_the_same(world: World, change: str) -> None:
+    person = someone()
+    await world.put(person, PHONE)
+    if change == "name":
+        await world.put(person, PHONE, "Jane Roe")
+    elif change == "deletion":
+        await contacts.delete(world.pool, person, NOW)
+    else:
+        later = NOW + timedelta(minutes=1)
+        await contacts.apply_change(
+            world.pool, contact_changed(person.id, phone=OTHER_PHONE, changed_at=later).data, "KE"
+        )
+    world.pages = [[queued()]]
+    assert await world.ask() == 1
+
+
+async def test_nothing_is_looked_for_where_nothing_was_known_or_nothing_has_changed(world: World) -> None:
+    new, same = someone(), someone()
+    await world.put(new, None)
+    await world.put(new, PHONE)
+    for _ in range(2):
+        await world.put(same, PHONE)
+    assert await world.ask() == 0
+    assert world.requests == []
+
+
+async def test_it_looks_again_for_what_the_outbox_did_not_know_yet_and_then_no_more(world: World) -> None:
+    person = someone()
+    await world.put(person, PHONE)
+    await world.put(person, OTHER_PHONE)
+    looks = 1 + len(returning.NEXT_LOOKS_SECONDS)
+    for _ in range(looks + 2):
+        await world.ask()
+        await world.ask()  # it is not yet time
+        await world.next_look()
+    assert len(world.requests) == looks
+    assert await world.pool.fetchval("SELECT count(*) FROM changed_people") == 0
+
+
+async def test_who_changes_again_meanwhile_is_looked_for_from_the_beginning(world: World) -> None:
+    person = someone()
+    await world.put(person, PHONE)
+    await world.put(person, OTHER_PHONE)
+    await world.ask()
+    await world.put(person, PHONE)
+    assert await world.pool.fetchval("SELECT looks FROM changed_people") == 0
+
+
+async def test_while_the_outbox_is_away_the_look_is_still_due(world: World) -> None:
+    person = someone()
+    await world.put(person, PHONE)
+    await world.put(person, OTHER_PHONE)
+    world.failing = True
+    assert await world.ask() == 0
+    world.failing = False
+    world.pages = [[queued()]]
+    await world.next_look()
+    assert await world.ask() == 1
