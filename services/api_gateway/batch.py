@@ -26,7 +26,7 @@ from services.api_gateway.problems import MAX_FIELDS, ProblemError, bad_field
 from services.api_gateway.requests import recipient, requested_event
 from services.api_gateway.responses import Response
 
-CHUNK = 500
+CHUNK = 250
 """Items that are read in one go; between two chunks other requests have their turn."""
 MAX_TEMPLATES = 50
 _TOPICS = {priority: requested(priority).name for priority in Priority}
@@ -55,6 +55,7 @@ class Batch:
         self._traceparent = traceparent
         self._accepted_at = time_of(batch_id)
         self._templates: dict[tuple[PersonKind, tuple[bytes, ...]], _Template] = {}
+        self._key_prefixes = {kind: f"{caller.tenant}/{kind}/" for kind in PersonKind}
         self._answers: list[str] = []
         self._problems: list[FieldProblem] = []
 
@@ -150,7 +151,7 @@ class Batch:
         )
 
     def _key(self, kind: PersonKind, person: str) -> bytes:
-        return f"{self._caller.tenant}/{kind}/{person}".encode()
+        return (self._key_prefixes[kind] + person).encode()
 
     def _refuse(self, index: int, problem: ProblemError) -> None:
         whole = (FieldProblem(field="body", reason=problem.problem.detail or ""),)
