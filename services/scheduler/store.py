@@ -130,6 +130,8 @@ async def forget(pool: Pool, before: datetime, batch: int) -> int:
     return gone + int(done.rpartition(" ")[2])
 
 
+# Where rows are looked up by key, what waits is told by `outcome` and not by `settled_at`, which is null as often: that keeps the planner
+# off `entries_due`, all of which it would else walk for every key while it believes that the table is small.
 _ARRIVAL = "message_id, cycle, leg, due_at, tenant, kind, person, traceparent"
 _SETTLED = "e.message_id, e.cycle, e.leg, e.due_at, e.tenant, e.kind, e.person, e.traceparent, e.settled_at"
 
@@ -137,12 +139,16 @@ _ADD = f"""
     INSERT INTO entries ({_ARRIVAL}) SELECT {_ARRIVAL} FROM unnest($1::arrival[]) ON CONFLICT DO NOTHING
 """  # noqa: S608 - our own column names
 
-# What is settled already gets no event again. OFFSET 0: one look by key for each, whatever the planner believes.
+# OFFSET 0: one look by key for each. Left alone the planner would walk all of a table that it once saw empty.
+_EVENT_OF_K = """CROSS JOIN LATERAL (
+    SELECT e.ctid, e.event FROM events e WHERE (e.message_id, e.cycle, e.leg) = (k.message_id, k.cycle, k.leg) OFFSET 0) AS v"""
+
+# What is settled already gets no event again.
 _ADD_EVENTS = """
     INSERT INTO events
     SELECT a.* FROM unnest($1::uuid[], $2::integer[], $3::integer[], $4::bytea[]) AS a (message_id, cycle, leg, event)
     CROSS JOIN LATERAL (
-        SELECT FROM entries e WHERE (e.message_id, e.cycle, e.leg) = (a.message_id, a.cycle, a.leg) AND e.settled_at IS NULL
+        SELECT FROM entries e WHERE (e.message_id, e.cycle, e.leg) = (a.message_id, a.cycle, a.leg) AND e.outcome IS NULL
         OFFSET 0) AS waits
     ON CONFLICT DO NOTHING
 """
@@ -154,16 +160,17 @@ _MARK = """
 
 # Locked in key order, so that replicas with the same messages wait for each other and don't deadlock. The condition is looked at again
 # under the lock.
-_CANCEL = """
+_CANCEL = f"""
     WITH waiting AS MATERIALIZED (
-        SELECT e.message_id, e.cycle, e.leg FROM entries e JOIN marks m USING (message_id, cycle)
-        WHERE e.message_id = ANY($1) AND e.settled_at IS NULL AND e.leaving_until IS NULL
+        SELECT e.message_id, e.cycle, e.leg
+        FROM (SELECT message_id, cycle FROM marks WHERE message_id = ANY($1) OFFSET 0) AS m
+        JOIN entries e USING (message_id, cycle)
+        WHERE e.outcome IS NULL AND e.leaving_until IS NULL
         ORDER BY e.message_id, e.cycle, e.leg FOR UPDATE OF e),
-    emptied AS (
-        DELETE FROM events e USING waiting w WHERE (e.message_id, e.cycle, e.leg) = (w.message_id, w.cycle, w.leg))
+    emptied AS (DELETE FROM events WHERE ctid = ANY (ARRAY(SELECT v.ctid FROM waiting AS k {_EVENT_OF_K})))
     UPDATE entries e SET settled_at = $2, outcome = 'cancelled' FROM waiting w
     WHERE (e.message_id, e.cycle, e.leg) = (w.message_id, w.cycle, w.leg)
-"""
+"""  # noqa: S608 - the same
 
 _CANCELLED = f"SELECT {_SETTLED} FROM entries e WHERE e.message_id = ANY($1) AND e.outcome = $2"  # noqa: S608 - the same
 
@@ -180,22 +187,22 @@ _CLAIM = f"""
     WITH due AS MATERIALIZED (
         SELECT message_id, cycle, leg FROM entries
         WHERE settled_at IS NULL AND due_at <= $1 AND (leaving_until IS NULL OR leaving_until <= $1)
-        ORDER BY due_at, message_id, cycle, leg LIMIT $2 FOR UPDATE SKIP LOCKED)
-    UPDATE entries e SET leaving_until = $3 FROM due d JOIN events USING (message_id, cycle, leg)
-    WHERE (e.message_id, e.cycle, e.leg) = (d.message_id, d.cycle, d.leg)
-    RETURNING {", ".join("e." + column for column in _ARRIVAL.split(", "))}, events.event
+        ORDER BY due_at, message_id, cycle, leg LIMIT $2 FOR UPDATE SKIP LOCKED),
+    k AS (
+        UPDATE entries e SET leaving_until = $3 FROM due d
+        WHERE (e.message_id, e.cycle, e.leg) = (d.message_id, d.cycle, d.leg) RETURNING e.*)
+    SELECT {_ARRIVAL}, v.event FROM k {_EVENT_OF_K}
 """  # noqa: S608 - the same
 
-_SETTLE = """
+_SETTLE = f"""
     WITH gone AS MATERIALIZED (
         SELECT e.message_id, e.cycle, e.leg FROM unnest($1::uuid[], $2::integer[], $3::integer[]) AS g (message_id, cycle, leg)
-        JOIN entries e USING (message_id, cycle, leg) WHERE e.settled_at IS NULL
+        JOIN entries e USING (message_id, cycle, leg) WHERE e.outcome IS NULL
         ORDER BY e.message_id, e.cycle, e.leg FOR UPDATE OF e),
-    emptied AS (
-        DELETE FROM events e USING gone g WHERE (e.message_id, e.cycle, e.leg) = (g.message_id, g.cycle, g.leg))
+    emptied AS (DELETE FROM events WHERE ctid = ANY (ARRAY(SELECT v.ctid FROM gone AS k {_EVENT_OF_K})))
     UPDATE entries e SET settled_at = $4, outcome = 'returned' FROM gone g
     WHERE (e.message_id, e.cycle, e.leg) = (g.message_id, g.cycle, g.leg)
-"""
+"""  # noqa: S608 - the same
 
 _NEXT = """
     SELECT due_at FROM entries WHERE settled_at IS NULL AND leaving_until IS NULL
