@@ -19,7 +19,7 @@ from aiokafka.errors import KafkaError
 from libs.service_kit.crash_points import crash_point
 from libs.service_kit.settings import load_settings
 from libs.storage.database import MigrationError, open_database
-from services.projection import store
+from services.projection import queries, store
 from services.projection.checking import WHOLE_TABLE_SECONDS, differences
 from services.projection.progress import Progress
 from services.projection.refolding import UnreadableLine, folds_of, lines_of, whole_journal
@@ -178,7 +178,7 @@ async def _estimate(live: Connection) -> int:
 
 @asynccontextmanager
 async def _connection(dsn: str, schema: str) -> AsyncGenerator[Connection]:
-    parameters = store.PARAMETERS if schema == BESIDE else {}
+    parameters = queries.PARAMETERS if schema == BESIDE else {}
     pool = await open_database(dsn, schema, MIGRATIONS, 1, PARTITIONED, parameters)
     try:
         async with pool.acquire() as connection:
