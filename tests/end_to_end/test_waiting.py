@@ -1,0 +1,87 @@
+"""Messages that wait, through the whole system: what is cancelled is not sent, what is scheduled is sent when it is due."""
+
+import asyncio
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
+from services.simulated_carrier.texts import join_texts
+from tests.end_to_end.client import Api, Carrier, until
+from tests.end_to_end.conftest import Reconfigure
+
+CLIENTS = {f"waiting-{n}": f"+2547222{n:05}" for n in range(20)}
+RACES = 1000
+TEMPORARY = 0x45  # ESME_RSUBMITFAIL, SMPP 3.4 §5.1.3
+
+
+async def cancel(api: Api, message_id: str) -> None:
+    status, answer = await api.call("DELETE", f"/sms/{message_id}")
+    assert (status, answer["status"]) == (202, "cancelling"), answer
+
+
+async def test_what_is_cancelled_while_it_is_claimed_is_cancelled_or_sent_and_never_both(
+    api: Api, carrier: Carrier, reconfigure: Reconfigure
+) -> None:
+    await api.put_clients(CLIENTS)
+    await reconfigure(2, segmentsPerSecond=100)
+    before = carrier.last()
+    sent = await api.send_all(
+        {"clientId": f"waiting-{n % len(CLIENTS)}", "message": f"race {n}", "tags": ["race"]} for n in range(RACES)
+    )
+    await asyncio.gather(*(cancel(api, message_id) for message_id in sent))
+    await reconfigure(1)
+    ended = await api.ended("race", RACES, within=90)
+
+    seen = Counter(text.text for text in join_texts(carrier.entries(before)))
+    said = {ended[message_id]["status"] for message_id in sent}
+    assert said == {"cancelled", "delivered"}, "the race was run both ways"
+    for n, message_id in enumerate(sent):
+        assert seen[f"race {n}"] == (1 if ended[message_id]["status"] == "delivered" else 0)
+    late = await api.read(next(m for m in sent if ended[m]["status"] == "delivered"))
+    assert late["reason"]["code"] == "cancel-too-late" and late["cancelAskedAt"]
+
+
+async def test_what_is_scheduled_waits_and_goes_to_the_number_of_its_time(api: Api, carrier: Carrier) -> None:
+    await api.put_clients(CLIENTS)
+    due = datetime.now(UTC) + timedelta(seconds=4)
+    scheduled, cancelled = await api.send_all(
+        {"clientId": client, "message": f"later {client}", "tags": ["later"], "scheduledAt": due.isoformat()}
+        for client in ("waiting-1", "waiting-2")
+    )
+
+    async def both_wait() -> bool:
+        return all(sms["status"] == "scheduled" for sms in await api.read_all((scheduled, cancelled)))
+
+    await until(both_wait, "both are scheduled", within=3)
+    await api.put_client("waiting-1", "+254722999999")
+    await cancel(api, cancelled)
+
+    async def over() -> bool:
+        statuses = [sms["status"] for sms in await api.read_all((scheduled, cancelled))]
+        return statuses == ["delivered", "cancelled"]
+
+    await until(over, "one is delivered, one cancelled", within=30)
+    sms = await api.read(scheduled)
+    assert sms["phone"] == "+254722999999" and sms["leg"] == 2
+    assert due <= datetime.fromisoformat(sms["submittedAt"]) < due + timedelta(seconds=5)
+    assert [t["status"] for t in sms["history"]][:2] == ["accepted", "scheduled"]
+    assert "later waiting-2" not in {text.text for text in join_texts(carrier.entries())}
+
+
+async def test_what_is_refused_for_now_waits_for_another_leg(api: Api, carrier: Carrier) -> None:
+    await api.put_clients(CLIENTS)
+    await carrier.steer(refusals={"next": 1, "command_status": TEMPORARY})
+    message_id = await api.send(clientId="waiting-3", message="busy")
+
+    async def waits() -> bool:
+        return (await api.read(message_id))["status"] == "scheduled"
+
+    await until(waits, "it is deferred", within=20)
+    sms = await api.read(message_id)
+    assert sms["leg"] == 2 and sms["reason"]["code"] == "smpp.ESME_RSUBMITFAIL"
+    assert 20 < (datetime.fromisoformat(sms["scheduledAt"]) - datetime.now(UTC)).total_seconds() < 40
+    await cancel(api, message_id)
+
+    async def ended() -> bool:
+        return (await api.read(message_id))["status"] == "cancelled"
+
+    await until(ended, "it is cancelled while it waits", within=20)
