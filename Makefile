@@ -1,6 +1,6 @@
 PYTHON := .venv/bin/python
 
-.PHONY: setup run test test-compose lint fmt scale reset bench images dead-letters
+.PHONY: setup run test test-compose lint fmt scale reset bench images dead-letters rebuild-outbox check-outbox
 
 setup: ## what the machine lacks, the virtual environment, Kafka's jars
 	@deploy/local/setup
@@ -31,11 +31,17 @@ dead-letters: export TOPIC REASON REPLAY FORCE
 dead-letters: ## [TOPIC=…] [REASON=…]: what could not be handled, and why; REPLAY=<id> or REPLAY=all sends it back, FORCE=1 once more
 	@$(PYTHON) -m deploy.dead_letters
 
+rebuild-outbox: ## the outbox's messages made anew from their journal, beside the live table, and swapped; sending goes on
+	@$(PYTHON) -m deploy.running_stack services.projection.rebuild
+
+check-outbox: ## the outbox's messages compared with their journal, row by row; fails if any differs, and says which
+	@$(PYTHON) -m deploy.running_stack services.projection.rebuild --check
+
 reset: setup ## forget what the local stack has stored
 	@$(PYTHON) -m deploy.local.reset
 
-bench: setup ## speed on this machine; writes docs/benchmarks/ (SCENARIOS=single,growth,… PROFILE=1 QUICK=1)
-	@$(PYTHON) -m tests.load.bench $(SCENARIOS) $(if $(PROFILE),profile) $(if $(QUICK),--quick)
+bench: setup ## speed on this machine; writes docs/benchmarks/ (SCENARIO=single,growth,… PROFILE=1 QUICK=1)
+	@$(PYTHON) -m tests.load.bench $(SCENARIO) $(if $(PROFILE),profile) $(if $(QUICK),--quick)
 
 images: setup ## the container images that docker-compose.yml names
 	@$(PYTHON) -m deploy.containers.images

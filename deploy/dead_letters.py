@@ -6,29 +6,15 @@
 import asyncio
 import os
 import sys
-from collections.abc import Mapping
-from pathlib import Path
 
 from aiokafka.errors import KafkaError
 
+from deploy.running_stack import environment
 from libs.bus.errors import PublishFailed
 from libs.bus.producer import Producer
 from libs.bus.replay import DeadLetter, DeadLetterBox, UnknownDeadLetter, open_dead_letters
 
-ENVIRONMENT_FILE = Path(__file__).resolve().parents[1] / ".run" / "env"
 KAFKA = "KAFKA_BOOTSTRAP_SERVERS"
-
-
-def bootstrap_servers(environment: Mapping[str, str], file: Path = ENVIRONMENT_FILE) -> str:
-    """Where Kafka is. Ends the process where nothing says so."""
-    if given := environment.get(KAFKA):
-        return given
-    lines = file.read_text().splitlines() if file.exists() else []
-    for line in lines:
-        name, _, value = line.removeprefix("export ").partition("=")
-        if name == KAFKA:
-            return value.strip("'\"")
-    raise SystemExit(f"Postrider is not running here: start it with `make run`, or set {KAFKA}")
 
 
 async def run(kafka: str, topic: str | None, reason: str | None, replay: str | None, force: bool) -> None:
@@ -75,7 +61,7 @@ def main() -> None:
     given = os.environ
     arguments = (given.get("TOPIC") or None, given.get("REASON") or None, given.get("REPLAY") or None)
     try:
-        asyncio.run(run(bootstrap_servers(given), *arguments, given.get("FORCE") == "1"))
+        asyncio.run(run(environment(given, KAFKA)[KAFKA], *arguments, given.get("FORCE") == "1"))
     except UnknownDeadLetter as error:
         sys.exit(str(error))
     except (KafkaError, OSError, PublishFailed) as error:

@@ -25,6 +25,7 @@ from libs.contracts.events import (
     SmsReturned,
     SmsStatus,
 )
+from libs.contracts.message_view import MessageView, PartView
 from libs.contracts.statuses import NEGATIVE_FINALS, RANK, UNSETTLED, Status
 
 
@@ -109,36 +110,6 @@ class MessageFold:
     request: Request | None
     legs: list[LegFold]
     asked: list[Asked]
-
-
-@dataclass(frozen=True, slots=True)
-class PartView:
-    """One part of the newest leg. `part` counts from 1."""
-
-    part: int
-    status: Status
-    provider_id: str | None
-    try_number: int
-
-
-@dataclass(frozen=True, slots=True)
-class MessageView:
-    """What is shown: the outbox row. Times are our clock at the cause; `scheduled_at` is when it will be due, while it waits for that."""
-
-    status: Status
-    observed_at: datetime
-    cycle: int
-    leg: int
-    reason: Reason | None
-    gateway: str | None
-    encoding: Encoding | None
-    segments: int
-    submitted_at: datetime | None
-    delivered_at: datetime | None
-    possible_double: bool
-    parts: tuple[PartView, ...]
-    scheduled_at: datetime | None = None
-    cancel_asked_at: datetime | None = None
 
 
 AnyMessageEvent = (

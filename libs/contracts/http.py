@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
 from libs.contracts.events import Encoding, GatewayId, PersonKind, Priority, Reason
@@ -51,6 +61,21 @@ def _storable(data: dict[str, JsonValue]) -> dict[str, JsonValue]:
     return data
 
 
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def _rfc3339(value: Any) -> Any:
+    """The model's own parser would also take seconds since 1970, and other forms of ISO 8601."""
+    if value is None or isinstance(value, datetime):
+        return value
+    if not isinstance(value, str) or not _RFC3339.fullmatch(value):
+        raise ValueError("must be RFC 3339 with a time zone, as in 2026-01-31T08:00:00Z")
+    try:
+        return datetime.fromisoformat(value)
+    except ValueError:
+        raise ValueError("there is no such date or time") from None
+
+
 _ONE_LINE = r"^[^\x00-\x1f\x7f]+$"
 
 PersonId = Annotated[
@@ -60,11 +85,13 @@ PersonId = Annotated[
 ]
 Tag = Annotated[str, Field(min_length=1, max_length=64, pattern=_ONE_LINE)]
 Text = Annotated[str, AfterValidator(_without_nul)]
+Moment = Annotated[AwareDatetime, BeforeValidator(_rfc3339, json_schema_input_type=AwareDatetime)]
 
 MAX_VALIDITY_SECONDS = 7 * 24 * 3600
 MAX_SEGMENTS = 10
 MAX_TEXT_CHARACTERS = 1520
 """Ten segments of GSM text at most; the segment count itself is checked apart."""
+MAX_BULK_MESSAGES = 10_000
 
 
 class SendSms(ApiModel):
@@ -79,7 +106,12 @@ class SendSms(ApiModel):
     )
     tags: tuple[Tag, ...] = Field((), max_length=20)
     custom_data: Annotated[dict[str, JsonValue], AfterValidator(_storable)] | None = None
-    validity_seconds: int | None = Field(None, ge=60, le=MAX_VALIDITY_SECONDS)
+    validity_seconds: int | None = Field(
+        None, ge=60, le=MAX_VALIDITY_SECONDS, description="how long it may be sent, from its acceptance or schedule on"
+    )
+    scheduled_at: Moment | None = Field(
+        None, description="not to be sent before, RFC 3339 with zone: in the future, at most a year ahead"
+    )
 
     @model_validator(mode="after")
     def _one_person(self) -> SendSms:
@@ -94,6 +126,62 @@ class Accepted(ApiModel):
     id: UUID
     number: int
     status: Status
+    location: str
+
+
+class Cancelling(ApiModel):
+    """202: the wish is durable. Whether it came in time is told by the message's status and history, at `location`."""
+
+    id: UUID
+    status: Literal["cancelling"]
+    location: str
+
+
+class SendBulk(ApiModel):
+    """POST /sms/bulk: messages, each as for POST /sms, and each taken or refused by itself."""
+
+    messages: tuple[SendSms, ...] = Field(min_length=1, max_length=MAX_BULK_MESSAGES)
+
+
+class FieldProblem(ApiModel):
+    """One wrong field and why."""
+
+    field: str
+    reason: str
+
+
+class BulkAccepted(ApiModel):
+    """A message of the batch that is durable. `index` counts from 0."""
+
+    index: int
+    id: UUID
+    number: int
+    status: Status
+
+
+class BulkRefused(ApiModel):
+    """A message of the batch that was refused, and why."""
+
+    index: int
+    errors: tuple[FieldProblem, ...]
+
+
+class Bulk(ApiModel):
+    """202: every message not refused is durable. `location` counts them by status."""
+
+    batch_id: UUID
+    accepted: int
+    rejected: int
+    items: tuple[BulkAccepted | BulkRefused, ...]
+    location: str
+
+
+class Batch(ApiModel):
+    """GET /batches/{id}: the accepted messages of a batch that the outbox knows so far, counted by status."""
+
+    id: UUID
+    total: int
+    by_status: dict[Status, int]
     location: str
 
 
@@ -170,6 +258,7 @@ class Sms(ApiModel):
     parts: tuple[Part, ...]
     scheduled_at: datetime | None = Field(None, description="when it will be due, while it waits for that")
     cancel_asked_at: datetime | None = Field(None, description="when the cancellation of this cycle was asked for")
+    batch_id: UUID | None = Field(None, description="the bulk call that it came with")
 
 
 class SmsWithHistory(Sms):
@@ -196,6 +285,7 @@ class SmsQuery(ApiModel):
     gateway: GatewayId | None = None
     number: Text | None = Field(None, max_length=20, description="the phone number it was sent to, E.164")
     tag: Tag | None = None
+    batch_id: UUID | None = None
     limit: int = Field(50, ge=1, le=500)
     cursor: Text | None = Field(None, max_length=200)
 
@@ -263,13 +353,6 @@ class InboundQuery(ApiModel):
     )
     limit: int = Field(50, ge=1, le=500)
     cursor: Text | None = Field(None, max_length=200)
-
-
-class FieldProblem(ApiModel):
-    """One wrong field and why."""
-
-    field: str
-    reason: str
 
 
 class Problem(ApiModel):

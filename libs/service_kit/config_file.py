@@ -93,6 +93,7 @@ class Scope(StrEnum):
 
     SEND = "sms:send"
     READ = "sms:read"
+    CANCEL = "sms:cancel"
     CONTACTS = "contacts:write"
     CONTACTS_READ = "contacts:read"
     SEND_TO_ANY_NUMBER = "sms:send-to-any-number"

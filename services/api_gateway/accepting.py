@@ -8,8 +8,6 @@ from collections.abc import Sequence
 
 import structlog
 
-from libs.bus.errors import PublishFailed, is_transient
-from libs.bus.port import Outgoing, Publisher
 from libs.service_kit.crash_points import crash_point
 from libs.service_kit.metrics import MESSAGES_ACCEPTED
 from services.api_gateway.gatherer import Gatherer, Overloaded, Settle
@@ -18,6 +16,7 @@ from services.api_gateway.known_keys import KnownKeys, in_progress, other_body
 from services.api_gateway.neighbours import Neighbour
 from services.api_gateway.numbers import Numbers
 from services.api_gateway.problems import ProblemError, unavailable
+from services.api_gateway.publishing import DurablePublisher
 from services.api_gateway.requests import Named, Repeatable, Request, to_record
 
 log = structlog.get_logger()
@@ -31,27 +30,28 @@ class Accepter:
 
     def __init__(
         self,
-        publisher: Publisher,
+        publisher: DurablePublisher,
         ledger: Ledger,
         numbers: Numbers,
         *,
         gather_seconds: float,
         timeout_seconds: float,
-        kafka: Neighbour,
         postgres: Neighbour,
     ) -> None:
         self._publisher = publisher
         self._ledger = ledger
         self._numbers = numbers
-        self._kafka = kafka
         self._postgres = postgres
         self._keys = KnownKeys(ledger)
         self._plain = Gatherer(self._flush_plain, gather_seconds=gather_seconds, timeout_seconds=timeout_seconds)
         self._keyed = Gatherer(self._flush_keyed, gather_seconds=gather_seconds, timeout_seconds=timeout_seconds)
 
     def accept(self, request: Request, settle: Settle[Named]) -> None:
-        """Settles the request once Kafka has the event. Raises, or settles with, the problems 409 and 422 (key in use) and 503."""
+        """Settles the request once Kafka has the event. Raises, or settles with, the problems 409 and 422 (key in use) and 503,
+        and that of a refused request that repeats nothing."""
         asked = request.repeatable
+        if asked is None and request.refused is not None:
+            raise request.refused
         if asked is not None and (known := self._keys.enter(asked)) is not None:
             settle(known)
             return
@@ -69,16 +69,33 @@ class Accepter:
     async def _flush_plain(self, requests: Sequence[Request], deadline: float) -> list[Named | Exception]:
         numbers = await self._take_numbers(len(requests))
         new = [to_record(request, number) for request, number in zip(requests, numbers, strict=True)]
-        await self._publish([record for _, record in new], deadline)
+        await self._publisher.publish_many([record for _, record in new], deadline)
         _count(requests)
         return [Named(message_id, number) for (message_id, _), number in zip(new, numbers, strict=True)]
 
     async def _flush_keyed(self, requests: Sequence[Request], deadline: float) -> list[Named | Exception]:
         try:
-            return await self._flush_reserved(requests, deadline)
+            refused = await self._refused(requests)
+            if not refused:
+                return await self._flush_reserved(requests, deadline)
+            rest = iter(await self._flush_reserved([r for n, r in enumerate(requests) if n not in refused], deadline))
+            return [refused[n] if n in refused else next(rest) for n in range(len(requests))]
         finally:
             for request in requests:
                 self._keys.leave(_key(request))
+
+    async def _refused(self, requests: Sequence[Request]) -> dict[int, ProblemError]:
+        """By their positions, those that are refused: they repeat nothing that was accepted before."""
+        found = {n: (_key(r).key, r.refused) for n, r in enumerate(requests) if r.refused is not None}
+        if not found:
+            return {}
+        try:
+            known = await self._ledger.known([key for key, _ in found.values()])
+        except Exception as error:
+            raise self._postgres.blamed_for(
+                error, "the Idempotency-Key could not be looked up: send it again"
+            ) from error
+        return {n: problem for n, (key, problem) in found.items() if key not in known}
 
     async def _flush_reserved(self, requests: Sequence[Request], deadline: float) -> list[Named | Exception]:
         verdicts = await self._reserve(requests)
@@ -101,7 +118,7 @@ class Accepter:
         try:
             verdicts = await self._ledger.reserve(reservations)
         except Exception as error:
-            raise self._postgres_failed(error, "the Idempotency-Key could not be stored: send it again") from error
+            raise self._postgres.blamed_for(error, "the Idempotency-Key could not be stored: send it again") from error
         self._postgres.answered()
         return verdicts
 
@@ -112,7 +129,7 @@ class Accepter:
         if not claimed:
             return None
         try:
-            await self._publish([verdict.record for _, verdict in claimed], deadline)
+            await self._publisher.publish_many([verdict.record for _, verdict in claimed], deadline)
         except ProblemError as failure:
             try:
                 await self._ledger.release([_key(request).key for request, _ in claimed])
@@ -125,24 +142,7 @@ class Accepter:
         try:
             return await self._numbers.take(count)
         except Exception as error:
-            raise self._postgres_failed(error, "no message numbers are left; nothing was accepted") from error
-
-    async def _publish(self, records: Sequence[Outgoing], deadline: float) -> None:
-        try:
-            async with asyncio.timeout_at(deadline):
-                await self._publisher.publish_many(records)
-        except (PublishFailed, TimeoutError) as error:
-            self._kafka.failed()
-            log.warning("events not acknowledged", records=len(records), reason=str(error) or "out of time")
-            raise unavailable("Kafka did not acknowledge the message in time; it may still go out") from None
-        self._kafka.answered()
-
-    def _postgres_failed(self, error: Exception, words: str) -> Exception:
-        if not is_transient(error):
-            return error
-        self._postgres.failed()
-        log.warning("postgres did not answer", reason=type(error).__name__)
-        return unavailable(words)
+            raise self._postgres.blamed_for(error, "no message numbers are left; nothing was accepted") from error
 
 
 def _key(request: Request) -> Repeatable:

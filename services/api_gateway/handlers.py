@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from hashlib import sha256
+from http import HTTPStatus
 from uuid import UUID
 
 from pydantic import TypeAdapter
 
 from libs.bus.tracing import child_of
 from libs.contracts.events import PersonKind
-from libs.contracts.http import MAX_SEGMENTS, PERSON_PATHS, ApiModel, InboundQuery, PersonId, PersonIn, SmsQuery
-from libs.sms_text.segments import PART_UNITS, count_segments
+from libs.contracts.http import PERSON_PATHS, ApiModel, InboundQuery, PersonId, PersonIn, SendSms, SmsQuery
 from services.api_gateway.accepting import Accepter
+from services.api_gateway.bulk import BulkAccepter
 from services.api_gateway.calls import Call, parse
-from services.api_gateway.plain_sms import parse_sms
-from services.api_gateway.problems import bad_field
+from services.api_gateway.checks import check_length, check_schedule
+from services.api_gateway.commands import Commands, read_shown
+from services.api_gateway.plain_sms import PlainSms, parse_sms
+from services.api_gateway.problems import ProblemError, bad_field
 from services.api_gateway.requests import Named, Repeatable, Request, accepted
 from services.api_gateway.responses import Response
 from services.api_gateway.upstreams import Upstream
@@ -26,8 +29,6 @@ from services.api_gateway.upstreams import Upstream
 IDEMPOTENCY_KEY = "Idempotency-Key"
 TRACEPARENT = b"traceparent"
 _IDEMPOTENCY_KEY = IDEMPOTENCY_KEY.lower().encode()
-_SURELY_FITS = MAX_SEGMENTS * (PART_UNITS - 1) // 2
-"""Characters that fit whatever they are: two units each, and a unit of each segment lost where a pair is not split."""
 
 _person_id: TypeAdapter[str] = TypeAdapter(PersonId)
 _message_id = TypeAdapter(UUID)
@@ -40,6 +41,8 @@ class Services:
     """What handlers work with."""
 
     accepter: Accepter
+    bulk: BulkAccepter
+    commands: Commands
     resolver: Upstream
     projection: Upstream
     inbound: Upstream
@@ -53,18 +56,48 @@ def send_sms(services: Services, call: Call) -> None:
     repeatable_as = _idempotency_key(call)
     body = call.body
     sms = parse_sms(body)
-    _check_length(sms.message)
+    check_length(sms.message)
+    scheduled_at, refused = _schedule(sms)
     validity = services.default_validity if sms.validity_seconds is None else timedelta(seconds=sms.validity_seconds)
-    trace = call.header(TRACEPARENT)
-    traceparent = child_of(trace if trace is not None and _trace_context.fullmatch(trace) else None)
     repeatable = Repeatable(repeatable_as, sha256(body).digest()) if repeatable_as is not None else None
-    services.accepter.accept(
-        Request(call.caller, sms, validity, traceparent, repeatable), partial(_answer_accepted, call)
-    )
+    request = Request(call.caller, sms, validity, _traceparent(call), repeatable, scheduled_at, refused)
+    services.accepter.accept(request, partial(_answer_accepted, call))
 
 
 def _answer_accepted(call: Call, result: Named | Exception) -> None:
     call.answer(accepted(result) if isinstance(result, Named) else result)
+
+
+def _schedule(sms: SendSms | PlainSms) -> tuple[datetime | None, ProblemError | None]:
+    if sms.scheduled_at is None:
+        return None, None
+    try:
+        return check_schedule(sms.scheduled_at, datetime.now(UTC)), None
+    except ProblemError as problem:
+        return None, problem
+
+
+async def send_bulk(services: Services, call: Call) -> Response:
+    """202 once every message that is not refused is durable."""
+    return await services.bulk.accept(call.caller, call.body, _traceparent(call), _idempotency_key(call))
+
+
+async def cancel_sms(services: Services, call: Call) -> Response:
+    found = await services.projection.forward(call, "sms", str(call.parameter("id", _message_id)), method="GET")
+    if found.status != HTTPStatus.OK:
+        return found
+    return await services.commands.cancel(call.caller, read_shown(found.body), _traceparent(call))
+
+
+async def resend_sms(services: Services, call: Call) -> Response:
+    found = await services.projection.forward(call, "sms", str(call.parameter("id", _message_id)), method="GET")
+    if found.status != HTTPStatus.OK:
+        return found
+    return await services.commands.resend(call.caller, read_shown(found.body), _traceparent(call))
+
+
+async def get_batch(services: Services, call: Call) -> Response:
+    return await services.projection.forward(call, "batches", str(call.parameter("id", _message_id)))
 
 
 async def get_sms(services: Services, call: Call) -> Response:
@@ -124,9 +157,6 @@ def _idempotency_key(call: Call) -> str | None:
     return f"{call.caller.tenant}/{call.caller.name}/{given}"
 
 
-def _check_length(text: str) -> None:
-    if len(text) <= _SURELY_FITS:
-        return
-    segments = count_segments(text)
-    if segments > MAX_SEGMENTS:
-        raise bad_field("message", f"needs {segments} segments; at most {MAX_SEGMENTS} are allowed")
+def _traceparent(call: Call) -> str:
+    trace = call.header(TRACEPARENT)
+    return child_of(trace if trace is not None and _trace_context.fullmatch(trace) else None)

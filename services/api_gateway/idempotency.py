@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -80,6 +80,8 @@ SELECT key, body_hash, message_id, number, topic, record_key, event,
        extract(epoch FROM now() - claimed_at)::float8 AS age
 FROM idempotency_keys WHERE key = ANY($1::text[])
 """
+_KNOWN = "SELECT key FROM idempotency_keys WHERE key = ANY($1::text[])"
+_FORGET = "DELETE FROM idempotency_keys WHERE key = $1 AND event IS NOT NULL"
 _MARK = "UPDATE idempotency_keys SET event = NULL, record_key = NULL WHERE key = ANY($1::text[])"
 _RELEASE = "UPDATE idempotency_keys SET claimed_at = '-infinity' WHERE key = ANY($1::text[]) AND event IS NOT NULL"
 _SWEEP = f"""
@@ -122,6 +124,15 @@ class Ledger:
             for r in reservations
         ]
 
+    async def known(self, keys: Sequence[str]) -> set[str]:
+        """Those of the keys that are reserved already."""
+        async with asyncio.timeout(TIMEOUT_SECONDS), self._pool.acquire() as connection:
+            return {row[0] for row in await connection.fetch(_KNOWN, keys)}
+
+    async def forget(self, key: str) -> None:
+        """Nothing is to be published under it: the key is free again."""
+        await self._execute(_FORGET, key)
+
     async def mark(self, keys: Sequence[str]) -> None:
         """Their events are acknowledged: forget them."""
         await self._execute(_MARK, sorted(keys))
@@ -157,15 +168,15 @@ def _verdict(asked: Reservation, stored: Any, claimed: set[UUID]) -> Verdict:
     return InProgress(math.ceil(max(1.0, min(CLAIM_SECONDS, CLAIM_SECONDS - stored["age"]))))
 
 
-async def sweep_always(ledger: Ledger, postgres: Neighbour) -> None:
-    """Delete old keys now and then, for ever; also how an idle replica notices that Postgres is away, or back."""
+async def sweep_always(sweeps: Sequence[Callable[[], Awaitable[bool]]], postgres: Neighbour) -> None:
+    """Delete old rows now and then, for ever; also how an idle replica notices that Postgres is away, or back."""
     while True:
         more = False
         try:
-            more = await ledger.sweep()
+            more = any([await sweep() for sweep in sweeps])
             postgres.answered()
         except Exception as error:
             postgres.failed()
-            log.warning("old keys not deleted", reason=type(error).__name__)
+            log.warning("old rows not deleted", reason=type(error).__name__)
         if not more:
             await asyncio.sleep(SWEEP_SECONDS)

@@ -13,19 +13,23 @@ import aiohttp
 from libs.bus.admin import ensure_topics
 from libs.bus.producer import Producer
 from libs.contracts.asyncapi import asyncapi
-from libs.contracts.topics import REQUESTED, REQUESTED_HIGH
+from libs.contracts.topics import COMMANDS, REQUESTED, REQUESTED_HIGH
 from libs.service_kit.config_file import ConfigFileError, Configuration, load_configuration
 from libs.service_kit.lifecycle import Lifecycle, run_service
 from libs.service_kit.settings import load_settings
 from libs.storage.database import Pool, open_database
 from services.api_gateway.accepting import Accepter
 from services.api_gateway.api_keys import ApiKeys
+from services.api_gateway.asked import AskedTable
+from services.api_gateway.bulk import BulkAccepter
+from services.api_gateway.commands import Commands
 from services.api_gateway.dispatcher import Dispatcher
 from services.api_gateway.handlers import Services
 from services.api_gateway.idempotency import Ledger, sweep_always
 from services.api_gateway.neighbours import Neighbour
 from services.api_gateway.numbers import BLOCK, Numbers
 from services.api_gateway.openapi import openapi
+from services.api_gateway.publishing import DurablePublisher
 from services.api_gateway.routes import ROUTES
 from services.api_gateway.server import serve
 from services.api_gateway.settings import Settings
@@ -49,35 +53,42 @@ async def start(life: Lifecycle, settings: Settings, configuration: Configuratio
         dsn = settings.postgres_dsn.unicode_string()
         return await open_database(dsn, "api", MIGRATIONS, settings.postgres_connections)
 
-    ledger = Ledger(await life.part("postgres", open_pool, lambda pool: pool.close()))
+    pool = await life.part("postgres", open_pool, lambda pool: pool.close())
+    ledger, asked = Ledger(pool), AskedTable(pool)
     numbers = Numbers(ledger.next_block)
     await life.part("numbers", lambda: numbers.fetch(BLOCK), lambda _: numbers.stop())
-    life.background("sweep", sweep_always(ledger, postgres))
+    life.background("sweep", sweep_always((ledger.sweep, asked.sweep), postgres))
     bootstrap = settings.kafka_bootstrap_servers
-    topics = (REQUESTED, REQUESTED_HIGH)
+    topics = (REQUESTED, REQUESTED_HIGH, COMMANDS)
     await life.part("topics", lambda: asyncio.wait_for(ensure_topics(bootstrap, topics), TRY_SECONDS))
     producer = Producer(bootstrap, "api_gateway", delivery_timeout=settings.accept_timeout_seconds)
     await life.part("kafka", lambda: asyncio.wait_for(producer.start(), TRY_SECONDS), lambda _: producer.stop())
+    publisher = DurablePublisher(producer, kafka, settings.accept_timeout_seconds)
+    default_validity = timedelta(seconds=configuration.validity_seconds)
     accepter = Accepter(
-        producer,
+        publisher,
         ledger,
         numbers,
         gather_seconds=settings.gather_seconds,
         timeout_seconds=settings.accept_timeout_seconds,
-        kafka=kafka,
         postgres=postgres,
     )
     life.on_stop("accepter", accepter.stop)
+    bulk = BulkAccepter(publisher, ledger, numbers, postgres, default_validity)
+    life.on_stop("bulk", bulk.stop)
+    commands = Commands(asked, publisher, postgres, default_validity=default_validity, max_resends=settings.max_resends)
     timeout = aiohttp.ClientTimeout(total=settings.forward_timeout_seconds, connect=CONNECT_SECONDS)
     session = aiohttp.ClientSession(timeout=timeout)
     life.on_stop("upstreams", session.close)
     token = settings.internal_token.get_secret_value()
     services = Services(
         accepter=accepter,
+        bulk=bulk,
+        commands=commands,
         resolver=Upstream("resolver", str(settings.resolver_url), token, session),
         projection=Upstream("projection", str(settings.projection_url), token, session),
         inbound=Upstream("inbound service", str(settings.inbound_url), token, session),
-        default_validity=timedelta(seconds=configuration.validity_seconds),
+        default_validity=default_validity,
         openapi=json.dumps(openapi(ROUTES)).encode(),
         asyncapi=json.dumps(asyncapi()).encode(),
     )

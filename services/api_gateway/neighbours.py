@@ -1,9 +1,16 @@
-"""Whether Kafka and Postgres answered when last asked: what readiness says."""
+"""Whether Kafka and Postgres answered when last asked: what readiness says, and what callers are told."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+
+import structlog
+
+from libs.bus.errors import is_transient
+from services.api_gateway.problems import unavailable
+
+log = structlog.get_logger()
 
 
 class Neighbour:
@@ -22,6 +29,14 @@ class Neighbour:
 
     def failed(self) -> None:
         self._lost_at = self._clock()
+
+    def blamed_for(self, error: Exception, words: str) -> Exception:
+        """What to raise for an error: the problem 503 with these words if the neighbour is away, else the error itself."""
+        if not is_transient(error):
+            return error
+        self.failed()
+        log.warning("neighbour did not answer", neighbour=self._name, reason=type(error).__name__)
+        return unavailable(words)
 
     def missing(self) -> str | None:
         """A readiness check."""

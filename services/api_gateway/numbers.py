@@ -23,6 +23,7 @@ class Numbers:
     def __init__(self, next_block: Callable[[], Awaitable[int]]) -> None:
         self._next_block = next_block
         self._stock: deque[int] = deque()
+        self._run = range(0)
         self._fetching = asyncio.Lock()
         self._ahead: asyncio.Task[None] | None = None
 
@@ -34,6 +35,15 @@ class Numbers:
         if len(self._stock) < BLOCK and (self._ahead is None or self._ahead.done()):
             self._ahead = asyncio.create_task(self._fetch_ahead())
         return taken
+
+    async def take_run(self, count: int) -> int:
+        """The first of that many numbers in a row, a block at most. What is left of a block that is too short for it is given to nobody."""
+        async with self._fetching:
+            if len(self._run) < count:
+                first = await self._next_block()
+                self._run = range(first, first + BLOCK)
+            taken, self._run = self._run[:count], self._run[count:]
+            return taken.start
 
     async def fetch(self, least: int) -> None:
         """Add blocks until there are that many numbers."""

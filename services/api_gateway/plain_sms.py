@@ -6,6 +6,7 @@ with the same values; the tests hold it to that.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any, ClassVar
 
 import msgspec
@@ -29,6 +30,7 @@ class PlainSms(msgspec.Struct, rename="camel", forbid_unknown_fields=True, froze
     tags: ClassVar[tuple[str, ...]] = ()
     custom_data: ClassVar[dict[str, Any] | None] = None
     validity_seconds: ClassVar[int | None] = None
+    scheduled_at: ClassVar[datetime | None] = None
 
 
 _decode = msgspec.json.Decoder(PlainSms).decode

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import NamedTuple
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from libs.bus.codec import encode
@@ -15,6 +15,7 @@ from libs.contracts.message_ids import new_message_id, time_of
 from libs.contracts.topics import requested
 from services.api_gateway.api_keys import Caller
 from services.api_gateway.plain_sms import PlainSms
+from services.api_gateway.problems import ProblemError
 from services.api_gateway.responses import Response
 
 SOURCE = "postrider/api_gateway"
@@ -34,13 +35,18 @@ class Repeatable:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request that passed every check. `validity`: for how long it may be sent, from its acceptance on."""
+    """A request that passed every check. `validity`: for how long it may be sent, from its acceptance or schedule on.
+
+    `refused`: what is wrong with its schedule by now. It is told so, unless it repeats a request that was accepted before.
+    """
 
     caller: Caller
     sms: SendSms | PlainSms
     validity: timedelta
     traceparent: str
     repeatable: Repeatable | None = None
+    scheduled_at: datetime | None = None
+    refused: ProblemError | None = None
 
 
 class Named(NamedTuple):
@@ -58,18 +64,58 @@ def accepted(message: Named) -> Response:
     return Response(202, body.encode(), headers={"Location": location})
 
 
+def recipient(sms: SendSms | PlainSms) -> tuple[PersonKind, str]:
+    """Who it is for."""
+    if sms.client_id is not None:
+        return PersonKind.CLIENT, sms.client_id
+    return PersonKind.STAFF, sms.staff_id or ""
+
+
 def to_record(request: Request, number: int) -> tuple[UUID, Outgoing]:
-    """A new message id, whose time is the time of acceptance, and the record to publish under it: a `MessageEvent[SmsRequested]`.
+    """A new message id, whose time is the time of acceptance, and the record to publish under it."""
+    sms = request.sms
+    tenant = request.caller.tenant
+    message_id = new_message_id()
+    kind, person = recipient(sms)
+    event = requested_event(
+        event_id=event_id(SmsRequested.TYPE, message_id, 1, 1),
+        message_id=message_id,
+        number=number,
+        kind=kind,
+        person=person,
+        text=sms.message,
+        sms=sms,
+        caller=request.caller,
+        accepted_at=time_of(message_id),
+        scheduled_at=request.scheduled_at,
+        validity=request.validity,
+        traceparent=request.traceparent,
+    )
+    return message_id, Outgoing(requested(sms.priority).name, f"{tenant}/{kind}/{person}".encode(), encode(event))
+
+
+def requested_event(
+    *,
+    event_id: str,
+    message_id: UUID | str,
+    number: int | str,
+    kind: PersonKind,
+    person: str,
+    text: str,
+    sms: SendSms | PlainSms,
+    caller: Caller,
+    accepted_at: datetime,
+    scheduled_at: datetime | None,
+    validity: timedelta,
+    traceparent: str,
+    batch_id: UUID | None = None,
+) -> dict[str, Any]:
+    """A `MessageEvent[SmsRequested]` of the first cycle, to be encoded.
 
     Written as a dictionary, since the event's seven dataclasses take three times as long to make; the tests hold it to them.
     """
-    sms = request.sms
-    caller = request.caller
-    message_id = new_message_id()
-    accepted_at = time_of(message_id)
-    kind, person = (PersonKind.STAFF, sms.staff_id) if sms.client_id is None else (PersonKind.CLIENT, sms.client_id)
-    event = {
-        "id": event_id(SmsRequested.TYPE, message_id, 1, 1),
+    return {
+        "id": event_id,
         "type": SmsRequested.TYPE,
         "source": SOURCE,
         "time": accepted_at,
@@ -79,21 +125,21 @@ def to_record(request: Request, number: int) -> tuple[UUID, Outgoing]:
                 "tenant": caller.tenant,
                 "recipient": {"kind": kind, "id": person},
                 "number": number,
-                "text": sms.message,
+                "text": text,
                 "accepted_at": accepted_at,
-                "valid_until": accepted_at + request.validity,
+                "valid_until": (scheduled_at or accepted_at) + validity,
                 "priority": sms.priority,
                 "sender_id": sms.sender_id,
                 "tags": sms.tags,
                 "allow_unknown_number": False,
+                "scheduled_at": scheduled_at,
+                "batch_id": batch_id,
             },
             "leg": {"cycle": 1, "leg": 1, "leg_at": accepted_at},
             "requested_by": caller.name,
             "custom_data": sms.custom_data,
         },
-        "traceparent": request.traceparent,
+        "traceparent": traceparent,
         "specversion": "1.0",
         "datacontenttype": "application/json",
     }
-    key = f"{caller.tenant}/{kind}/{person}".encode()
-    return message_id, Outgoing(requested(sms.priority).name, key, encode(event))

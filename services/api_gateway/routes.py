@@ -13,11 +13,15 @@ from libs.contracts.http import (
     PERSON_PATHS,
     Accepted,
     ApiModel,
+    Batch,
+    Bulk,
+    Cancelling,
     Inbound,
     InboundPage,
     InboundQuery,
     Person,
     PersonIn,
+    SendBulk,
     SendSms,
     SmsPage,
     SmsQuery,
@@ -25,6 +29,7 @@ from libs.contracts.http import (
 )
 from libs.service_kit.config_file import Scope
 from services.api_gateway import handlers
+from services.api_gateway.bulk import MAX_BULK_BYTES
 from services.api_gateway.calls import MAX_BODY_BYTES, Call
 from services.api_gateway.handlers import IDEMPOTENCY_KEY, Services
 from services.api_gateway.problems import ProblemError
@@ -94,6 +99,11 @@ def _person_routes(kind: PersonKind) -> tuple[Route, ...]:
     )
 
 
+_REPEATABLE = {
+    IDEMPOTENCY_KEY: "1 to 255 printable ASCII characters. A repeat within 24 hours with the same body gets the same "
+    "answer and sends nothing anew."
+}
+
 ROUTES: tuple[Route, ...] = (
     Route(
         method="POST",
@@ -104,10 +114,7 @@ ROUTES: tuple[Route, ...] = (
         body=SendSms,
         answers={202: Accepted},
         scope=Scope.SEND,
-        headers={
-            IDEMPOTENCY_KEY: "1 to 255 printable ASCII characters. A repeat within 24 hours with the same body gets the same "
-            "answer and sends nothing anew."
-        },
+        headers=_REPEATABLE,
         problems=(400, 409, 413, 415, 422),
         alongside=True,
     ),
@@ -131,6 +138,49 @@ ROUTES: tuple[Route, ...] = (
         answers={200: SmsWithHistory},
         scope=Scope.READ,
         problems=(400, 404),
+    ),
+    Route(
+        method="POST",
+        path="/sms/bulk",
+        handler=handlers.send_bulk,
+        name="sendBulk",
+        summary="Send up to 10,000 SMS, each taken or refused by itself. 202: those taken are durable. 400 if none was to be taken.",
+        body=SendBulk,
+        answers={202: Bulk},
+        scope=Scope.SEND,
+        headers=_REPEATABLE,
+        problems=(400, 409, 413, 415, 422),
+        most_bytes=MAX_BULK_BYTES,
+    ),
+    Route(
+        method="GET",
+        path="/batches/{id}",
+        handler=handlers.get_batch,
+        name="getBatch",
+        summary="A batch's accepted messages, counted by status.",
+        answers={200: Batch},
+        scope=Scope.READ,
+        problems=(400, 404),
+    ),
+    Route(
+        method="DELETE",
+        path="/sms/{id}",
+        handler=handlers.cancel_sms,
+        name="cancelSms",
+        summary="Ask that a message be not sent. 202 also if it comes too late: what became of it is at `location`.",
+        answers={202: Cancelling},
+        scope=Scope.CANCEL,
+        problems=(400, 404),
+    ),
+    Route(
+        method="POST",
+        path="/sms/{id}/resend",
+        handler=handlers.resend_sms,
+        name="resendSms",
+        summary="Send a message again that ended without being delivered. 409 for any other, or if it was sent again too often.",
+        answers={202: Accepted},
+        scope=Scope.SEND,
+        problems=(400, 404, 409),
     ),
     Route(
         method="GET",

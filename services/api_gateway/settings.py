@@ -17,6 +17,7 @@ class Settings(DatabaseSettings, ConfiguredSettings):
     accept_timeout_seconds: float = Field(
         4, gt=0, le=30, description="after which a request that Kafka can't take is 503"
     )
+    max_resends: int = Field(3, ge=0, le=100, description="how often one message may be sent again on request")
     forward_timeout_seconds: float = Field(
         15, gt=0, le=60, description="how long the services that own the answers may take"
     )

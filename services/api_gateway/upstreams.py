@@ -31,14 +31,19 @@ class Upstream:
         self._session = session
 
     async def forward(
-        self, call: Call, *path: str, query: Mapping[str, str] | None = None, body: bytes | None = None
+        self,
+        call: Call,
+        *path: str,
+        query: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        method: str | None = None,
     ) -> Response:
         """Ask on behalf of the caller's tenant. The service's own problems (4xx) are passed on; raises 503 when it is away or at fault."""
         url = URL("/".join((self._base, *(quote(step, safe="") for step in path))), encoded=True)
         headers = {HEADER: self._token, TENANT_HEADER: call.caller.tenant, hdrs.CONTENT_TYPE: JSON}
         try:
             async with self._session.request(
-                call.method, url.update_query(query or {}), data=body, headers=headers, allow_redirects=False
+                method or call.method, url.update_query(query or {}), data=body, headers=headers, allow_redirects=False
             ) as answer:
                 if _is_for_caller(answer):
                     return Response(answer.status, await answer.read(), answer.content_type)

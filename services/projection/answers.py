@@ -59,6 +59,7 @@ def sms(message_id: UUID, fold: MessageFold, personal: Sequence[PersonalRow]) ->
         ),
         scheduled_at=shown.scheduled_at,
         cancel_asked_at=shown.cancel_asked_at,
+        batch_id=request and request.batch_id,
     )
 
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from libs.contracts.events import PersonKind
-from libs.contracts.http import SmsPage, SmsQuery, SmsWithHistory
+from libs.contracts.http import Batch, SmsPage, SmsQuery, SmsWithHistory
+from libs.contracts.statuses import Status
 from libs.service_kit.pages import cursor_after, first_id, position
 from libs.storage.database import Pool
 from services.projection import answers
@@ -28,6 +29,11 @@ young partition, the planner would rather read and sort all of a tenant's messag
 _ONE = "SELECT fold FROM messages WHERE tenant = $1 AND message_id = $2"
 _JOURNAL = "SELECT message_id, event_id, topic, body FROM events WHERE message_id = $1"
 _PERSONAL = "SELECT message_id, cycle, leg, phone, person_name, text FROM personal WHERE message_id = ANY($1)"
+_BATCH = """
+SELECT status, count(*) FROM messages WHERE tenant = $1 AND message_id BETWEEN $2 AND $3 AND batch = $4
+GROUP BY status ORDER BY status
+"""
+_IDS_OF_ONE_MILLISECOND = (1 << 80) - 1
 # Each id found in the index on numbers is looked up by itself, newest first, so that the first ones that fit end the query.
 _SENT_TO = """
 (SELECT DISTINCT message_id AS sent_id FROM personal WHERE {conditions} ORDER BY sent_id DESC) AS sent
@@ -47,6 +53,20 @@ async def find(pool: Pool, tenant: str, message_id: UUID, seconds: float) -> Sms
         journal = await connection.fetch(_JOURNAL, message_id, timeout=seconds)
     lines = (Line(r["message_id"], r["event_id"].hex, r["topic"], r["body"]) for r in journal)
     return answers.with_history(answers.sms(message_id, decode_fold(fold), personal[message_id]), lines)
+
+
+async def batch(pool: Pool, tenant: str, batch_id: UUID, seconds: float) -> Batch | None:
+    """The tenant's batch, counted by status as far as its messages have arrived. Raises TimeoutError after `seconds`."""
+    async with pool.acquire(timeout=seconds) as connection:
+        rows = await connection.fetch(_BATCH, tenant, *_ids_beside(batch_id), batch_id, timeout=seconds)
+    by_status = {Status(status): count for status, count in rows}
+    total = sum(by_status.values())
+    return Batch(id=batch_id, total=total, by_status=by_status, location=f"/batches/{batch_id}") if rows else None
+
+
+def _ids_beside(batch_id: UUID) -> tuple[UUID, UUID]:
+    """Between which ids those of a batch's messages are: they have its millisecond."""
+    return UUID(int=batch_id.int & ~_IDS_OF_ONE_MILLISECOND), UUID(int=batch_id.int | _IDS_OF_ONE_MILLISECOND)
 
 
 async def page(pool: Pool, tenant: str, query: SmsQuery, seconds: float) -> SmsPage:
@@ -77,6 +97,9 @@ def page_query(tenant: str, query: SmsQuery) -> tuple[str, list[object]]:
         bounds.append(f"message_id < {argument(min(before))}")
     if query.from_ is not None:
         bounds.append(f"message_id >= {argument(first_id(query.from_))}")
+    if query.batch_id is not None:
+        first, last = _ids_beside(query.batch_id)
+        bounds += [f"message_id >= {argument(first)}", f"message_id <= {argument(last)}"]
     source, order = "messages", "message_id"
     if query.number is not None:
         number = "+" + query.number.lstrip("+ ")  # an unescaped + arrives as a space
@@ -89,6 +112,8 @@ def page_query(tenant: str, query: SmsQuery) -> tuple[str, list[object]]:
         conditions.append(f"status = {argument(query.status)}")
     if query.gateway is not None:
         conditions.append(f"gateway = {argument(query.gateway)}")
+    if query.batch_id is not None:
+        conditions.append(f"batch = {argument(query.batch_id)}")
     if query.tag is not None:
         conditions.append(f"{argument(query.tag)} = ANY(tags)")
     # The limit is written out: a plan for any limit would be one for a tenth of the table.

@@ -1,10 +1,12 @@
-"""The projection's internal HTTP, for the API gateway: one message with its history, and pages of messages."""
+"""The projection's internal HTTP, for the API gateway: one message with its history, pages of messages, and batches."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 from uuid import UUID
 
 import structlog
@@ -13,7 +15,7 @@ from aiohttp.typedefs import Handler
 from pydantic import BaseModel, ValidationError
 
 from libs.bus.errors import is_transient
-from libs.contracts.http import FieldProblem, Problem, SmsQuery, SmsWithHistory
+from libs.contracts.http import ApiModel, FieldProblem, Problem, SmsQuery
 from libs.service_kit.internal import TENANT_HEADER
 from libs.service_kit.pages import BadCursor
 from libs.storage.database import Pool
@@ -21,6 +23,8 @@ from services.projection import queries
 from services.projection.arrivals import Arrivals
 
 log = structlog.get_logger()
+
+M = TypeVar("M", bound=ApiModel)
 
 POLL_SECONDS = 0.025
 """How often a read of an unknown message looks again."""
@@ -54,7 +58,8 @@ class ReadApi:
     def routes(self) -> list[web.RouteDef]:
         return [
             web.get("/internal/sms", self._answering(_page), allow_head=False),
-            web.get("/internal/sms/{id}", self._answering(_one), allow_head=False),
+            web.get("/internal/sms/{id}", self._answering(partial(_one, "message", queries.find)), allow_head=False),
+            web.get("/internal/batches/{id}", self._answering(partial(_one, "batch", queries.batch)), allow_head=False),
         ]
 
     def _answering(self, read: Callable[[Outbox, str, web.Request], Awaitable[BaseModel]]) -> Handler:
@@ -80,29 +85,33 @@ class ReadApi:
         return handle
 
 
-async def _one(outbox: Outbox, tenant: str, request: web.Request) -> SmsWithHistory:
+Find = Callable[[Pool, str, UUID, float], Awaitable[M | None]]
+"""Finds what a tenant has under an id, within so many seconds."""
+
+
+async def _one(what: str, find: Find[M], outbox: Outbox, tenant: str, request: web.Request) -> M:
     try:
-        message_id = UUID(request.match_info["id"])
+        wanted = UUID(request.match_info["id"])
     except ValueError:
-        raise _unknown() from None
-    found = await queries.find(outbox.pool, tenant, message_id, outbox.read_seconds)
-    return found or await _await_arrival(outbox, tenant, message_id)
+        raise _unknown(what) from None
+    found = await find(outbox.pool, tenant, wanted, outbox.read_seconds)
+    return found or await _await_arrival(what, find, outbox, tenant, wanted)
 
 
-async def _await_arrival(outbox: Outbox, tenant: str, message_id: UUID) -> SmsWithHistory:
+async def _await_arrival(what: str, find: Find[M], outbox: Outbox, tenant: str, wanted: UUID) -> M:
     """It may be on its way: it is known not to be only when the outbox has passed what Kafka holds now."""
     loop = asyncio.get_running_loop()
     until = loop.time() + outbox.wait_seconds
     ends = await outbox.arrivals.ends()
     while True:
         passed = await outbox.arrivals.passed(ends)
-        found = await queries.find(outbox.pool, tenant, message_id, outbox.read_seconds)
+        found = await find(outbox.pool, tenant, wanted, outbox.read_seconds)
         if found is not None:
             return found
         if passed:
-            raise _unknown()
+            raise _unknown(what)
         if loop.time() >= until:
-            raise _RequestError(503, "No such message is known yet", detail="The outbox is behind: ask again")
+            raise _RequestError(503, f"No such {what} is known yet", detail="The outbox is behind: ask again")
         outbox.hurry()
         await asyncio.sleep(POLL_SECONDS)
 
@@ -135,8 +144,8 @@ def _bad_request(*errors: FieldProblem) -> _RequestError:
     return _RequestError(400, "The request is not valid", *errors)
 
 
-def _unknown() -> _RequestError:
-    return _RequestError(404, "No such message is known")
+def _unknown(what: str) -> _RequestError:
+    return _RequestError(404, f"No such {what} is known")
 
 
 def _problem(problem: Problem) -> web.Response:

@@ -29,6 +29,7 @@ class MessageRow(NamedTuple):
     tags: tuple[str, ...]
     fold: bytes
     version: int
+    batch: UUID | None
 
 
 class PersonalRow(NamedTuple):
@@ -56,6 +57,7 @@ def message_row(message_id: UUID, fold: MessageFold, version: int) -> MessageRow
         tuple(map(storable, tags)) if tags else (),
         encode_fold(fold),
         version,
+        fold.request.batch_id if fold.request is not None else None,
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, PostgresDsn
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from libs.service_kit.settings import ConfiguredSettings, DatabaseSettings
 
@@ -22,3 +23,12 @@ class ProjectionSettings(DatabaseSettings, ConfiguredSettings):
         ge=21,
         description="how long messages, their history and their personal data are kept; longer than the topics",
     )
+
+
+class RebuildSettings(BaseSettings):
+    """For the work of an operator's hand, which is no service."""
+
+    model_config = SettingsConfigDict(extra="ignore")
+
+    kafka_bootstrap_servers: str = Field(description="host:port of one or more brokers, comma-separated")
+    postgres_dsn: PostgresDsn = Field(description="postgresql://user:password@host:port/database")

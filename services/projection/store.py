@@ -33,17 +33,14 @@ PARTITIONED = (
     Partitioned("messages", by_uuid=True, fillfactor=50),
     Partitioned("personal", by_uuid=True),
 )
-PARAMETERS = {f"enable_{way}": "off" for way in ("seqscan", "bitmapscan", "hashjoin", "mergejoin")}
-"""For the connection that writes: each row is looked up by its key, in the order given, whatever the planner believes of a table that
-grows all the time."""
 
 _UPSERT_MESSAGES = """
 INSERT INTO messages SELECT * FROM unnest($1::message_row[])
 ON CONFLICT (tenant, message_id) DO UPDATE SET status = EXCLUDED.status, gateway = EXCLUDED.gateway,
-    tags = EXCLUDED.tags, fold = EXCLUDED.fold, version = EXCLUDED.version
+    tags = EXCLUDED.tags, fold = EXCLUDED.fold, version = EXCLUDED.version, batch = EXCLUDED.batch
 WHERE messages.version = EXCLUDED.version - 1
 """
-# LATERAL with LIMIT: one index look-up per key, as above.
+# LATERAL with LIMIT: one index look-up per key, whatever the planner believes of a table that grows all the time.
 _READ_FOLDS = """
 SELECT m.tenant, m.message_id, m.fold, m.version FROM unnest($1::text[], $2::uuid[]) AS k(tenant, message_id)
 CROSS JOIN LATERAL (

@@ -26,6 +26,7 @@ from services.simulated_carrier.steering import Steering
 from services.simulated_carrier.wheel import Wheel
 
 _HOUSEKEEPING_SECONDS: Final = 0.1
+_BUCKET_SECONDS: Final = 0.02  # how late a receipt may be: each bucket costs a turn of the loop and a write
 _UNBIND_SECONDS: Final = 2
 
 _log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger("simulated_carrier")
@@ -46,7 +47,7 @@ class Carrier:
         self.steering = Steering(settings.behaviour, random.Random(settings.seed), clock_us())  # noqa: S311
         self.sessions: set[Session] = set()
         self.accounts: dict[str, Account] = {}
-        self._later: Wheel[Later] = Wheel(self._due)
+        self._later: Wheel[Later] = Wheel(self._due, _BUCKET_SECONDS)
         self._intake = Intake(ledger, self.steering, self.statistics, self._later, self.deliver_receipts)
         self._connections = 0
         self._server: asyncio.Server | None = None

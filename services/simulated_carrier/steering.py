@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple, TypeVar
 
 from libs.smpp.status import CommandStatus
-from services.simulated_carrier.behaviour import Behaviour, ReceiptState
+from services.simulated_carrier.behaviour import Behaviour, Drop, ReceiptState, Refusals, Silence, Throttle
 
 _SECOND_US: Final = 1_000_000
 
@@ -51,6 +51,13 @@ class Steering:
         outcomes = behaviour.receipts.outcomes
         self._states = list(outcomes)
         self._weights = list(outcomes.values())
+        # Nothing refuses a submit on its own account before the next behaviour is set.
+        self._takes_all = (
+            behaviour.drop == Drop()
+            and behaviour.refusals == Refusals()
+            and behaviour.throttle == Throttle()
+            and behaviour.silence == Silence()
+        )
 
     def shown(self, now_us: int) -> Behaviour:
         """The behaviour in force with what is left of its countdowns."""
@@ -71,6 +78,8 @@ class Steering:
         return 0
 
     def judge_submit(self, system_id: str, destination: str, now_us: int) -> Verdict:
+        if self._takes_all:
+            return ACCEPT
         behaviour = self.behaviour
         drop = behaviour.drop
         if drop.after is not None:

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from deploy.local.stack import Stack
+from services.projection.rebuild import check, rebuild
 from tests.faults.auditor import audit, doubts, explain
 from tests.faults.conftest import REPLICAS
 from tests.faults.killing import POINTS, carry_out, schedule, witness
@@ -43,3 +44,8 @@ async def test_every_service_may_be_killed_anywhere(stack: Stack, records: Reade
     assert not complaints, explain(run, complaints) + await records.histories(complaints)
     assert accepted, "no kill fell between the carrier's acceptance and its record"
     assert surplus, "no kill fell between an attempt and its first byte"
+    assert await check(stack.postgres_dsn, print) == 0, "the outbox is not what its journal says"
+    shown = await records.outbox(load.name)
+    await rebuild(stack.postgres_dsn, stack.kafka, print)
+    assert await check(stack.postgres_dsn, print) == 0
+    assert await records.outbox(load.name) == shown

@@ -1,6 +1,6 @@
 """Rows of the outbox made by SQL from those of one message, as many as it takes to make it large.
 
-Whatever columns the tables have, the copies differ in `message_id` alone.
+Whatever columns the tables have, the copies differ in `message_id` and `person` alone.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import asyncpg
 
 from libs.storage.partitions import make_ahead
 from services.projection.store import PARTITIONED
+from tests.load.workload import CLIENTS
 
 BATCH = 200_000
 SPREAD = timedelta(days=30)
@@ -25,6 +26,8 @@ SELECT {values} FROM outbox.{table} AS t CROSS JOIN generate_series($2::bigint, 
 _ID = """
 (lpad(to_hex($4::bigint + n * $5::bigint / 1000), 12, '0') || '7' || substr(md5(n::text), 1, 3) || '8' || substr(md5(n::text), 4, 15))::uuid
 """
+
+_OWN = {"message_id": _ID, "person": f"lpad((n % {CLIENTS})::text, 4, '0')"}
 
 
 async def copy_message(database: asyncpg.Connection, message_id: UUID, copies: int, until: datetime) -> None:
@@ -42,7 +45,7 @@ async def copy_message(database: asyncpg.Connection, message_id: UUID, copies: i
             table,
         )
         columns = [row["column_name"] for row in names]
-        values = [_ID if column == "message_id" else f't."{column}"' for column in columns]
+        values = [_OWN.get(column, f't."{column}"') for column in columns]
         copy = _COPY.format(table=table, columns=", ".join(f'"{c}"' for c in columns), values=", ".join(values))
         for first in range(0, copies, BATCH):
             last = min(first + BATCH, copies) - 1

@@ -52,7 +52,7 @@ class ServiceProgram:
             "OPS_PORT": str(self.port),
             "INTERNAL_TOKEN": TOKEN,
             "CRASH_AT": crash_at,
-            f"{self.SERVICE.upper()}_KEEP_DAYS": "36500",  # the tests' messages are of a day long gone
+            f"{self.SERVICE.upper()}_KEEP_DAYS": "20000",  # the tests' messages are of a day long gone
             **self.ENVIRONMENT,
         }
         if self.CONFIGURATION is not None:

@@ -1,11 +1,10 @@
 """Dead letters listed and sent back, on a real Kafka."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
-from deploy.dead_letters import bootstrap_servers, run
+from deploy.dead_letters import run
 from libs.bus.replay import DeadLetter, DeadLetterBox, UnknownDeadLetter, open_dead_letters
 from libs.contracts.topics import Topic
 from tests.conformance.bus_harness import Harness, open_harness
@@ -97,12 +96,3 @@ async def test_a_second_replay_is_refused_unless_forced_and_all_needs_a_filter(
     assert await box.waiting(topic.name) == []
     stored = [record for partition in (0, 1) for record in await bus.stored(topic.name, partition)]
     assert len(stored) == 3 + 2 + 2
-
-
-def test_kafka_is_the_one_named_or_that_of_the_local_stack(tmp_path: Path) -> None:
-    file = tmp_path / "env"
-    with pytest.raises(SystemExit, match="make run"):
-        bootstrap_servers({}, file)
-    file.write_text("export POSTRIDER_URL=http://127.0.0.1:8080\nexport KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:19092\n")
-    assert bootstrap_servers({}, file) == "127.0.0.1:19092"
-    assert bootstrap_servers({"KAFKA_BOOTSTRAP_SERVERS": "other:9092"}, file) == "other:9092"

@@ -9,16 +9,16 @@ from tests.load.report import Page, Table
 from tests.load.runs import Run
 from tests.load.workload import Workload
 
-STOPPED = ("resolver", "receipts", "projection")
+AT_WORK = ("api-gateway", "carrier")
 
 
 async def measure(ground: Ground) -> Page:
     place, plan = await ground.shared(), ground.plan
     system = place.system
-    stopped = [*STOPPED, *(p.spec.name for p in system.stack.dispatchers(system.stack.configuration.default_gateway))]
+    stopped = [process.spec.name for process in system.stack.processes if process.spec.name not in AT_WORK]
     kinds = {"single POSTs": Workload(messages=plan.messages)}
     bulk = Workload(messages=plan.messages, bulk=plan.bulk)
-    served = await system.serves(bulk)
+    served = not await system.refusal(bulk)
     if served:
         kinds[f"bulk of {plan.bulk:,}"] = bulk
     found: list[Table] = []

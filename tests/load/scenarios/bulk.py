@@ -11,8 +11,8 @@ from tests.load.workload import Workload
 async def measure(ground: Ground) -> Page:
     place, plan = await ground.shared(), ground.plan
     work = Workload(messages=plan.messages, bulk=plan.bulk)
-    if not await place.system.serves(work):
-        raise NotServed("POST /sms/bulk")
+    if refusal := await place.system.refusal(work):
+        raise NotServed(refusal)
     runs = [await place.system.send(place.system.load(work, keys=f"bulk-{run}-")) for run in range(plan.runs)]
     return Page(
         title="Bulk, end to end",

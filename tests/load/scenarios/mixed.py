@@ -19,7 +19,7 @@ async def measure(ground: Ground) -> Page:
     system, half = place.system, plan.messages // 2
     single, bulk = Workload(messages=half), Workload(messages=half, bulk=plan.bulk)
     urgent = Workload(messages=URGENT_PER_SECOND * URGENT_SECONDS, priority="high")
-    has_bulk = await system.serves(bulk)
+    has_bulk = not await system.refusal(bulk)
     runs = [
         await system.send(
             system.load(urgent, rate=URGENT_PER_SECOND),

@@ -42,7 +42,7 @@ async def measure(ground: Ground) -> Page:
         words=f"{plan.pages} pages at each depth, one after the other, through the API gateway: the time to the whole answer.",
         tables=[Table(title="Milliseconds", head=("query", "depth", "p50", "p95", "p99"), rows=rows)],
         facts=[
-            f"rows copied by SQL from one message to client 0001, spread over {SPREAD.days} days; {size / 1e9:.1f} GB of database",
+            f"rows copied by SQL from one message, to 1,000 clients, spread over {SPREAD.days} days; {size / 1e9:.1f} GB of database",
             "no other load; each page begins somewhere else near its depth",
         ],
         system=place.conditions,

@@ -65,7 +65,7 @@ async def measure(ground: Ground) -> dict[str, Page]:
         process: Page(
             title=f"Profile: {process}",
             words=words,
-            tables=_functions(found, run.cpu[process] / run.messages * 1e6),
+            tables=functions(found, run.cpu[process] / run.messages * 1e6),
             **facts,
         )
         for process, found in samples.items()
@@ -75,7 +75,7 @@ async def measure(ground: Ground) -> dict[str, Page]:
     return pages
 
 
-def _functions(found: Samples, cpu_us: float) -> list[Table]:
+def functions(found: Samples, cpu_us: float) -> list[Table]:
     """By what is spent within, and by what is a function's own. `cpu_us`: what the process spends per message."""
     titles = {"cumulative": "With what it calls", "own": "By itself"}
     counts: Mapping[str, dict[str, int]] = {"cumulative": found["cumulative"], "own": found["own"]}

@@ -29,8 +29,8 @@ async def measure(ground: Ground) -> Page:
     async with ground.own() as place:
         system = place.system
         probe = Workload(messages=1, scheduled_at=_rfc3339(datetime.now(UTC) + FAR))
-        if not await system.serves(probe):
-            raise NotServed("scheduledAt")
+        if refusal := await system.refusal(probe):
+            raise NotServed(f"scheduledAt in {refusal}")
         rows: list[tuple[str, ...]] = []
         for count in plan.waiting:
             await _let_wait(system, count - waiting, plan.bulk)
@@ -58,7 +58,8 @@ async def _let_wait(system: System, messages: int, bulk: int) -> None:
     """So many more that are due in a far future; returns when the outbox shows them as scheduled."""
     at = _rfc3339(datetime.now(UTC) + FAR)
     work = Workload(messages=messages, scheduled_at=at)
-    if await system.serves(in_bulk := Workload(messages=messages, scheduled_at=at, bulk=bulk)):
+    in_bulk = Workload(messages=messages, scheduled_at=at, bulk=bulk)
+    if not await system.refusal(in_bulk):
         work = in_bulk
     before = await _scheduled(system)
     await _post(system.load(work))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from hashlib import sha256
 from typing import Any
+from uuid import UUID
 
 import aiohttp
 from aiohttp import web
@@ -22,12 +23,17 @@ from libs.service_kit.config_file import ApiKey, Scope
 from libs.service_kit.internal import HEADER, TENANT_HEADER
 from services.api_gateway.accepting import Accepter
 from services.api_gateway.api_keys import ApiKeys
+from services.api_gateway.asked import Asked as FirstAsked
+from services.api_gateway.asked import AskedTable, What
+from services.api_gateway.bulk import BulkAccepter
+from services.api_gateway.commands import Commands
 from services.api_gateway.dispatcher import Dispatcher
 from services.api_gateway.handlers import Services
 from services.api_gateway.idempotency import InProgress, Ledger, OtherBody, Publish, Published, Reservation, Verdict
 from services.api_gateway.neighbours import Neighbour
 from services.api_gateway.numbers import BLOCK, Numbers
 from services.api_gateway.openapi import openapi
+from services.api_gateway.publishing import DurablePublisher
 from services.api_gateway.routes import ROUTES
 from services.api_gateway.server import Server, serve
 from services.api_gateway.upstreams import Upstream
@@ -113,6 +119,14 @@ class FakeLedger(Ledger):
         self._check()
         self.released += keys
 
+    async def known(self, keys: Sequence[str]) -> set[str]:
+        self._check()
+        return {key for key in keys if key in self.rows}
+
+    async def forget(self, key: str) -> None:
+        self._check()
+        self.rows.pop(key, None)
+
     async def next_block(self) -> int:
         self._check()
         self.blocks += 1
@@ -121,6 +135,19 @@ class FakeLedger(Ledger):
     def _check(self) -> None:
         if self.error is not None:
             raise self.error
+
+
+class FakeAsked(AskedTable):
+    """What was first asked, in a dictionary. Fails while `error` is set."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[What, UUID, int], FirstAsked] = {}
+        self.error: Exception | None = None
+
+    async def first(self, what: What, message_id: UUID, cycle: int, now: FirstAsked) -> FirstAsked:
+        if self.error is not None:
+            raise self.error
+        return self.rows.setdefault((what, message_id, cycle), now)
 
 
 @dataclass
@@ -192,6 +219,7 @@ class Gateway:
     session: aiohttp.ClientSession
     publisher: FakePublisher
     ledger: FakeLedger
+    asked: FakeAsked
     resolver: FakeUpstream
     projection: FakeUpstream
     inbound: FakeUpstream
@@ -225,7 +253,7 @@ class Gateway:
 
 @asynccontextmanager
 async def running_gateway(timeout_seconds: float = 4.0) -> AsyncIterator[Gateway]:
-    publisher, ledger = FakePublisher(), FakeLedger()
+    publisher, ledger, asked = FakePublisher(), FakeLedger(), FakeAsked()
     kafka, postgres = Neighbour("Kafka"), Neighbour("Postgres")
     numbers = Numbers(ledger.next_block)
     await numbers.fetch(BLOCK)
@@ -235,21 +263,20 @@ async def running_gateway(timeout_seconds: float = 4.0) -> AsyncIterator[Gateway
         FakeUpstream().running() as inbound,
         aiohttp.ClientSession() as session,
     ):
+        durable = DurablePublisher(publisher, kafka, timeout_seconds)
         accepter = Accepter(
-            publisher,
-            ledger,
-            numbers,
-            gather_seconds=0.001,
-            timeout_seconds=timeout_seconds,
-            kafka=kafka,
-            postgres=postgres,
+            durable, ledger, numbers, gather_seconds=0.001, timeout_seconds=timeout_seconds, postgres=postgres
         )
+        validity = timedelta(hours=48)
+        bulk = BulkAccepter(durable, ledger, numbers, postgres, validity)
         services = Services(
             accepter=accepter,
+            bulk=bulk,
+            commands=Commands(asked, durable, postgres, default_validity=validity, max_resends=3),
             resolver=Upstream("resolver", resolver.url, TOKEN, session),
             projection=Upstream("projection", projection.url + "/", TOKEN, session),
             inbound=Upstream("inbound service", inbound.url, TOKEN, session),
-            default_validity=timedelta(hours=48),
+            default_validity=validity,
             openapi=OPENAPI,
             asyncapi=ASYNCAPI,
         )
@@ -261,6 +288,7 @@ async def running_gateway(timeout_seconds: float = 4.0) -> AsyncIterator[Gateway
                 session,
                 publisher,
                 ledger,
+                asked,
                 resolver,
                 projection,
                 inbound,
@@ -273,4 +301,5 @@ async def running_gateway(timeout_seconds: float = 4.0) -> AsyncIterator[Gateway
             publisher.gate.set()
             await server.stop()
             await accepter.stop()
+            await bulk.stop()
             await numbers.stop()

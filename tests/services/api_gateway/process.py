@@ -36,7 +36,7 @@ gateways:
   - {{id: demo, type: smpp, host: 127.0.0.1, port: 2775, systemId: demo}}
 defaultGateway: demo
 apiKeys:
-  - {{name: test, tenant: {tenant}, key: {API_KEY}, scopes: ["sms:send", "sms:read", "contacts:write"]}}
+  - {{name: test, tenant: {tenant}, key: {API_KEY}, scopes: ["sms:send", "sms:read", "sms:cancel", "contacts:write"]}}
 """
     )
     return file
@@ -73,11 +73,14 @@ class GatewayProcess:
 
     async def send(self, body: Mapping[str, Any] | None = None, key: str | None = None) -> Answer:
         """Raises aiohttp's ClientError when the process dies meanwhile."""
+        return await self.post("/sms", body or {"message": "Hello", "clientId": "1"}, key)
+
+    async def post(self, path: str, body: Mapping[str, Any] | None = None, key: str | None = None) -> Answer:
+        """Raises aiohttp's ClientError when the process dies meanwhile."""
         headers = {"Authorization": f"Bearer {API_KEY}"}
         if key is not None:
             headers["Idempotency-Key"] = key
-        sent = body or {"message": "Hello", "clientId": "1"}
-        async with self.session.post(f"{self.url}/sms", json=sent, headers=headers) as response:
+        async with self.session.post(f"{self.url}{path}", json=body, headers=headers) as response:
             return Answer(response.status, response.headers, json.loads(await response.read()))
 
 

@@ -31,6 +31,18 @@ async def test_a_stock_outlasts_an_absence_of_postgres() -> None:
     await numbers.stop()
 
 
+async def test_runs_are_in_a_row_and_never_given_twice() -> None:
+    ledger = FakeLedger()
+    numbers = Numbers(ledger.next_block)
+    counts = (3, 7_000, 4_000, BLOCK, 1)
+    firsts = await asyncio.gather(*(numbers.take_run(count) for count in counts))
+    single = await numbers.take(100)
+    await numbers.stop()
+    given = [n for first, count in zip(firsts, counts, strict=True) for n in range(first, first + count)] + single
+    assert len(set(given)) == len(given)
+    assert firsts[1] == firsts[0] + 3
+
+
 async def test_concurrent_callers_share_one_fetch() -> None:
     ledger = FakeLedger()
     numbers = Numbers(ledger.next_block)

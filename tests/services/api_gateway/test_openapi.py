@@ -60,7 +60,7 @@ def test_bodies_and_filters_are_the_models_that_validate(document: dict[str, Any
     assert body["additionalProperties"] is False
     filters = {p["name"] for p in document["paths"]["/sms"]["get"]["parameters"]}
     assert filters == {
-        "clientId", "staffId", "status", "from", "to", "gateway", "number", "tag", "limit", "cursor",
+        "clientId", "staffId", "status", "from", "to", "gateway", "number", "tag", "batchId", "limit", "cursor",
     }  # fmt: skip
 
 

@@ -25,12 +25,14 @@ BODIES = [
         "tags": ["a", "b"],
         "customData": {"order": 1, "deep": [{"x": None}]},
     },
+    {"message": "Later", "clientId": "17", "scheduledAt": "2027-01-31T08:00:00Z"},
 ]
 
 
 @pytest.mark.parametrize("body", BODIES)
 def test_the_event_is_byte_for_byte_that_of_its_dataclasses(body: dict[str, object]) -> None:
-    request = Request(CALLER, SendSms.model_validate(body), timedelta(hours=48), TRACE)
+    sms = SendSms.model_validate(body)
+    request = Request(CALLER, sms, timedelta(hours=48), TRACE, scheduled_at=sms.scheduled_at)
     message_id, record = to_record(request, 7)
     assert record.value is not None
     event = decoder(REQUESTED)(record.value)

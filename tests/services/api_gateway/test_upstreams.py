@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.services.api_gateway.fakes import OTHER_TENANT_KEY, Asked, Gateway
+from tests.services.api_gateway.fakes import OTHER_TENANT_KEY, SEND_KEY, Asked, Gateway
 
 MESSAGE = "019b30cb-7a50-7a55-9d3e-2b1f0c8e7a41"
 
@@ -48,8 +48,18 @@ async def test_a_message_is_read_at_the_projection_byte_by_byte(gateway: Gateway
     assert gateway.projection.asked[0].path == f"/internal/sms/{MESSAGE}"
 
 
+async def test_a_batch_is_read_at_the_projection(gateway: Gateway) -> None:
+    gateway.projection.body = b'{"total": 3}'
+    answer = await gateway.ask("GET", f"/batches/{MESSAGE}", key=OTHER_TENANT_KEY)
+    assert (answer.status, answer.body) == (200, {"total": 3})
+    assert gateway.projection.asked == [Asked("GET", f"/internal/batches/{MESSAGE}", {}, "other", None)]
+    assert (await gateway.ask("GET", "/batches/7")).body["errors"][0]["field"] == "id"
+    assert (await gateway.ask("GET", f"/batches/{MESSAGE}", key=SEND_KEY)).status == 403
+
+
 async def test_the_query_goes_on_as_it_was_asked(gateway: Gateway) -> None:
     query = "clientId=17&status=delivered&from=2026-01-31T08:00:00%2B03:00&tag=a%26b&number=%2B254700000001&limit=10"
+    query += f"&batchId={MESSAGE}"
     assert (await gateway.ask("GET", f"/sms?{query}")).status == 200
     (asked,) = gateway.projection.asked
     assert asked.path == "/internal/sms"
@@ -60,6 +70,7 @@ async def test_the_query_goes_on_as_it_was_asked(gateway: Gateway) -> None:
         "tag": "a&b",
         "number": "+254700000001",
         "limit": "10",
+        "batchId": MESSAGE,
     }
 
 

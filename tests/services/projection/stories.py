@@ -68,6 +68,7 @@ class Story:
         tags: tuple[str, ...] = ("reminder",),
         gateway: str = "demo",
         phone: str = PHONE,
+        batch: UUID | None = None,
     ) -> None:
         self.id = message_id(at, number)
         self.now = at
@@ -84,6 +85,7 @@ class Story:
             valid_until=at + timedelta(days=2),
             priority=priority,
             tags=tags,
+            batch_id=batch,
         )
 
     def requested(self) -> Told:

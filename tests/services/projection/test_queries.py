@@ -10,9 +10,9 @@ from libs.contracts.http import Sms, SmsQuery
 from libs.contracts.statuses import Status
 from libs.service_kit.pages import BadCursor, cursor_after, first_id
 from libs.storage.database import Pool
-from services.projection.queries import find, page, page_query
+from services.projection.queries import batch, find, page, page_query
 from tests.services.projection.conftest import fold_in
-from tests.services.projection.stories import NAME, START, TENANT, TEXT, Story
+from tests.services.projection.stories import NAME, START, TENANT, TEXT, Story, message_id
 
 SECONDS = 30.0
 
@@ -208,7 +208,46 @@ async def test_one_message_is_answered_field_by_field(pool: Pool) -> None:
         "parts": [{"part": 1, "status": "delivered", "providerId": "5-1-1-1", "tryNumber": 1}],
         "scheduledAt": None,
         "cancelAskedAt": None,
+        "batchId": None,
     }
+
+
+async def test_a_batch_is_counted_by_status_and_its_messages_are_found(pool: Pool) -> None:
+    mine, other = (message_id(START, tail) for tail in (1, 2))
+    told = [step for number in (10, 11) for step in Story(number, batch=mine).delivered()]
+    told += [Story(12, batch=mine).requested(), Story(13, batch=other).requested(), Story(14).requested()]
+    await fold_in(pool, told)
+    found = await batch(pool, TENANT, mine, SECONDS)
+    assert found is not None
+    assert (found.id, found.total, found.location) == (mine, 3, f"/batches/{mine}")
+    assert found.by_status == {Status.ACCEPTED: 1, Status.DELIVERED: 2}
+    await fold_in(pool, Story(12, batch=mine).delivered())
+    again = await batch(pool, TENANT, mine, SECONDS)
+    assert again is not None
+    assert again.by_status == {Status.DELIVERED: 3}
+    assert await batch(pool, "clinic", mine, SECONDS) is None
+    assert await batch(pool, TENANT, message_id(at(1), 1), SECONDS) is None
+    assert await numbers(pool, batch_id=mine) == [12, 11, 10]
+    assert await numbers(pool, batch_id=mine, limit=2, number=Story(1).phone) == [12, 11]
+    one = await find(pool, TENANT, Story(12).id, SECONDS)
+    assert one is not None
+    assert one.batch_id == mine
+
+
+@pytest.mark.parametrize("batch_id", [UUID(int=0), UUID(int=(1 << 128) - 1)])
+async def test_any_id_may_be_asked_for_as_a_batch(pool: Pool, batch_id: UUID) -> None:
+    assert await batch(pool, TENANT, batch_id, SECONDS) is None
+
+
+async def test_a_batch_known_by_a_status_first_gets_its_message_with_the_request(pool: Pool) -> None:
+    mine = message_id(START, 1)
+    requested, *rest = Story(10, batch=mine).delivered()
+    await fold_in(pool, rest[1:])
+    assert await batch(pool, TENANT, mine, SECONDS) is None
+    await fold_in(pool, [requested])
+    found = await batch(pool, TENANT, mine, SECONDS)
+    assert found is not None
+    assert found.by_status == {Status.DELIVERED: 1}
 
 
 async def test_the_number_shown_is_that_of_the_leg_shown(pool: Pool) -> None:

@@ -8,12 +8,12 @@ from aiohttp.test_utils import TestClient, TestServer
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.structs import TopicPartition
 
-from libs.contracts.http import Problem, SmsPage, SmsWithHistory
+from libs.contracts.http import Batch, Problem, SmsPage, SmsWithHistory
 from libs.service_kit.internal import TENANT_HEADER
 from libs.storage.database import Pool
 from services.projection.read_api import Outbox, ReadApi
 from tests.services.projection.conftest import fold_in
-from tests.services.projection.stories import TENANT, Story
+from tests.services.projection.stories import START, TENANT, Story, message_id
 
 TENANTS = {TENANT_HEADER: TENANT}
 
@@ -145,6 +145,27 @@ async def test_a_message_on_its_way_is_waited_for(client: TestClient, lasting_po
         assert response.status == 200
     await arrival
     assert arrivals.hurried
+
+
+async def test_a_batch_on_its_way_is_waited_for_and_an_unknown_one_is_404(
+    client: TestClient, lasting_pool: Pool, arrivals: Arrivals
+) -> None:
+    assert (await problem(client, f"/internal/batches/{uuid4()}")).title == "No such batch is known"
+    assert (await problem(client, "/internal/batches/7")).status == 404
+    arrivals.asked.clear()
+    arrivals.end = 1
+    batch_id = message_id(START, 4711)
+
+    async def arrive() -> None:
+        await arrivals.asked.wait()
+        await fold_in(lasting_pool, [Story(4, batch=batch_id).requested()])
+
+    arrival = asyncio.create_task(arrive())
+    async with client.get(f"/internal/batches/{batch_id}", headers=TENANTS) as response:
+        assert response.status == 200
+        answer = Batch.model_validate_json(await response.read())
+    await arrival
+    assert (answer.total, answer.by_status) == (1, {"accepted": 1})
 
 
 async def test_an_unknown_message_is_404_only_when_the_outbox_has_passed_kafka(

@@ -1,0 +1,59 @@
+"""What was first asked about a message, kept so that asking again, at any replica, publishes the very same event."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from libs.storage.database import Pool
+
+KEEP = "7 days"
+SWEEP_ROWS = 5_000
+TIMEOUT_SECONDS = 2.0
+
+# The first who asks inserts; all others wait for that to commit, and read it by their own snapshot afterwards.
+_ASK = """
+INSERT INTO asked (message_id, cycle, what, asked_at, asked_by, traceparent) VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (message_id, cycle, what) DO NOTHING
+"""
+_FIRST = "SELECT asked_at, asked_by, traceparent FROM asked WHERE message_id = $1 AND cycle = $2 AND what = $3"
+_SWEEP = f"""
+DELETE FROM asked WHERE ctid = ANY (ARRAY(
+  SELECT ctid FROM asked WHERE asked_at < now() - interval '{KEEP}' ORDER BY asked_at LIMIT $1 FOR UPDATE SKIP LOCKED))
+"""  # noqa: S608 - constants
+
+
+class What(StrEnum):
+    CANCEL = "cancel"
+    RESEND = "resend"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """When, by which API key, in which trace."""
+
+    asked_at: datetime
+    asked_by: str
+    traceparent: str
+
+
+class AskedTable:
+    """Raises asyncpg's errors, OSError and TimeoutError while Postgres is away."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def first(self, what: What, message_id: UUID, cycle: int, now: Asked) -> Asked:
+        """Who asked this first: someone earlier, or this one. Committed when it returns."""
+        async with asyncio.timeout(TIMEOUT_SECONDS), self._pool.acquire() as connection:
+            await connection.execute(_ASK, message_id, cycle, what, now.asked_at, now.asked_by, now.traceparent)
+            row = await connection.fetchrow(_FIRST, message_id, cycle, what)
+        return now if row is None else Asked(*row)
+
+    async def sweep(self) -> bool:
+        """Delete some of what is old; true when there may be more."""
+        async with asyncio.timeout(TIMEOUT_SECONDS), self._pool.acquire() as connection:
+            return await connection.execute(_SWEEP, SWEEP_ROWS) == f"DELETE {SWEEP_ROWS}"

@@ -1,0 +1,186 @@
+"""Cancel and resend: what people ask about a message that is there already, as the outbox shows it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from libs.bus.codec import encode
+from libs.bus.port import Outgoing
+from libs.contracts.events import (
+    CommandKind,
+    Leg,
+    Message,
+    MessageEvent,
+    PersonKind,
+    Priority,
+    Recipient,
+    SmsCommand,
+    SmsRequested,
+    event_id,
+    person_key,
+)
+from libs.contracts.http import Cancelling
+from libs.contracts.statuses import NEGATIVE_FINALS, Status
+from libs.contracts.topics import COMMANDS, requested
+from services.api_gateway.api_keys import Caller
+from services.api_gateway.asked import Asked, AskedTable, What
+from services.api_gateway.neighbours import Neighbour
+from services.api_gateway.problems import ProblemError, unavailable
+from services.api_gateway.publishing import DurablePublisher
+from services.api_gateway.requests import SOURCE, Named, accepted
+from services.api_gateway.responses import Response
+
+
+class Step(msgspec.Struct, rename="camel"):
+    """What is needed of a `Transition`."""
+
+    status: Status
+    cycle: int
+    reason: Any = None
+
+
+class Shown(msgspec.Struct, rename="camel"):
+    """What is needed of the outbox's `SmsWithHistory`; what a newer outbox says beside it is ignored."""
+
+    id: UUID
+    number: int | None
+    client_id: str | None
+    staff_id: str | None
+    message: str | None
+    status: Status
+    priority: Priority | None
+    sender_id: str | None
+    tags: tuple[str, ...]
+    custom_data: dict[str, Any] | None
+    accepted_at: datetime
+    valid_until: datetime | None
+    history: list[Step]
+    batch_id: UUID | None = None
+
+    @property
+    def newest_cycle(self) -> int:
+        """Not always the shown one: what an earlier cycle delivered is shown for good."""
+        return max((step.cycle for step in self.history), default=1)
+
+    @property
+    def recipient(self) -> Recipient:
+        if self.client_id is not None:
+            return Recipient(PersonKind.CLIENT, self.client_id)
+        return Recipient(PersonKind.STAFF, self.staff_id or "")
+
+
+read_shown = msgspec.json.Decoder(Shown).decode
+
+
+class Commands:
+    """Decides each thing once: the first asking is stored, and repeats publish its event again, byte for byte."""
+
+    def __init__(
+        self,
+        asked: AskedTable,
+        publisher: DurablePublisher,
+        postgres: Neighbour,
+        *,
+        default_validity: timedelta,
+        max_resends: int,
+    ) -> None:
+        self._asked = asked
+        self._publisher = publisher
+        self._postgres = postgres
+        self._default_validity = default_validity
+        self._max_resends = max_resends
+
+    async def cancel(self, caller: Caller, shown: Shown, traceparent: str) -> Response:
+        """202 once the command is durable; whether it came in time is for the history to say."""
+        cycle = shown.newest_cycle
+        first = await self._first(What.CANCEL, shown.id, cycle, caller, traceparent)
+        recipient = shown.recipient
+        event = MessageEvent(
+            id=event_id(SmsCommand.TYPE, shown.id, cycle, CommandKind.CANCEL),
+            type=SmsCommand.TYPE,
+            source=SOURCE,
+            time=first.asked_at,
+            subject=shown.id,
+            data=SmsCommand(
+                tenant=caller.tenant,
+                recipient=recipient,
+                kind=CommandKind.CANCEL,
+                cycle=cycle,
+                asked_at=first.asked_at,
+            ),
+            traceparent=first.traceparent,
+        )
+        record = Outgoing(COMMANDS.name, person_key(caller.tenant, recipient), encode(event))
+        await self._publisher.publish_many([record])
+        location = f"/sms/{shown.id}"
+        body = Cancelling(id=shown.id, status="cancelling", location=location).model_dump_json(by_alias=True)
+        return Response(HTTPStatus.ACCEPTED, body.encode(), headers={"Location": location})
+
+    async def resend(self, caller: Caller, shown: Shown, traceparent: str) -> Response:
+        """202 once the new cycle is durable. Raises the problem 409 for a message that is not to be sent again."""
+        cycle = shown.newest_cycle + 1
+        text, number, priority = self._check(shown, cycle)
+        first = await self._first(What.RESEND, shown.id, cycle, caller, traceparent)
+        recipient = shown.recipient
+        message = Message(
+            tenant=caller.tenant,
+            recipient=recipient,
+            number=number,
+            text=text,
+            accepted_at=shown.accepted_at,
+            valid_until=first.asked_at + self._validity(shown),
+            priority=priority,
+            sender_id=shown.sender_id,
+            tags=shown.tags,
+            batch_id=shown.batch_id,
+        )
+        event = MessageEvent(
+            id=event_id(SmsRequested.TYPE, shown.id, cycle, 1),
+            type=SmsRequested.TYPE,
+            source=SOURCE,
+            time=first.asked_at,
+            subject=shown.id,
+            data=SmsRequested(
+                message=message,
+                leg=Leg(cycle, 1, first.asked_at),
+                requested_by=first.asked_by,
+                custom_data=shown.custom_data,
+            ),
+            traceparent=first.traceparent,
+        )
+        record = Outgoing(requested(priority).name, person_key(caller.tenant, recipient), encode(event))
+        await self._publisher.publish_many([record])
+        return accepted(Named(shown.id, number))
+
+    def _check(self, shown: Shown, cycle: int) -> tuple[str, int, Priority]:
+        if shown.status not in NEGATIVE_FINALS:
+            words = f"it is {shown.status}; only what ended without being delivered can be sent again"
+            raise ProblemError(HTTPStatus.CONFLICT, words)
+        if cycle - 1 > self._max_resends:
+            raise ProblemError(HTTPStatus.CONFLICT, f"it was sent again {cycle - 2} times, which is the most")
+        if shown.number is None or shown.priority is None:
+            raise unavailable("the outbox does not know the whole message yet: ask again")
+        if shown.message is None:
+            raise ProblemError(HTTPStatus.CONFLICT, "its text was erased, so there is nothing to send again")
+        return shown.message, shown.number, shown.priority
+
+    def _validity(self, shown: Shown) -> timedelta:
+        """As long as the first time; that is not known of a message that was scheduled."""
+        scheduled = any(step.status is Status.SCHEDULED and step.reason is None for step in shown.history)
+        if scheduled or shown.valid_until is None:
+            return self._default_validity
+        return shown.valid_until - shown.accepted_at
+
+    async def _first(self, what: What, message_id: UUID, cycle: int, caller: Caller, traceparent: str) -> Asked:
+        now = Asked(datetime.now(UTC), caller.name, traceparent)
+        try:
+            first = await self._asked.first(what, message_id, cycle, now)
+        except Exception as error:
+            raise self._postgres.blamed_for(error, "what is asked could not be stored: ask again") from error
+        self._postgres.answered()
+        return first

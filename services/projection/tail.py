@@ -1,0 +1,64 @@
+"""Kafka's tail: which messages the records are about that were applied since a moment."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaTimeoutError
+from aiokafka.structs import TopicPartition
+
+from libs.bus.codec import message_id_of
+
+Offsets = Mapping[TopicPartition, int]
+
+BATCH_RECORDS = 20_000
+FETCH_MILLISECONDS = 10_000
+"""There are records to come: if none does for so long, Kafka is in trouble."""
+
+
+class Tail:
+    """Reads on from where it was last. What was never read of a partition that comes to be later is read from its beginning."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, applied: Offsets) -> None:
+        self._consumer = consumer
+        self._read = dict(applied)
+
+    def behind(self, applied: Offsets) -> int:
+        """How many records lie between what was read and what is applied now."""
+        return sum(max(0, end - self._read.get(partition, 0)) for partition, end in applied.items())
+
+    async def message_ids(self, applied: Offsets) -> AsyncIterator[set[UUID]]:
+        """Whom the records are about that were applied since the last call, by batches; a message may be in several.
+
+        Raises KafkaError.
+        """
+        consumer, wanted = self._consumer, {p: end for p, end in applied.items() if end > self._read.get(p, 0)}
+        if not wanted:
+            return
+        partitions = list(wanted)
+        consumer.assign(partitions)
+        begins, ends = await consumer.beginning_offsets(partitions), await consumer.end_offsets(partitions)
+        for partition in partitions:
+            consumer.seek(partition, max(self._read.get(partition, 0), begins[partition]))
+        while left := [p for p in partitions if await consumer.position(p) < min(wanted[p], ends[p])]:
+            found = await consumer.getmany(*left, timeout_ms=FETCH_MILLISECONDS, max_records=BATCH_RECORDS)
+            if not found:
+                raise KafkaTimeoutError(f"no records within {FETCH_MILLISECONDS // 1000} s")
+            # What can't be read was never applied: it is among the dead letters.
+            about = (message_id_of(record.value) for records in found.values() for record in records)
+            yield {message_id for message_id in about if message_id is not None}
+        self._read |= wanted
+
+
+@asynccontextmanager
+async def open_tail(kafka: str, applied: Offsets) -> AsyncGenerator[Tail]:
+    """The tail from these offsets on. Raises KafkaError when Kafka is not there."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka, client_id="rebuild-outbox", enable_auto_commit=False)
+    try:
+        await consumer.start()
+        yield Tail(consumer, applied)
+    finally:
+        await consumer.stop()

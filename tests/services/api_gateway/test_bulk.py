@@ -1,0 +1,290 @@
+"""POST /sms/bulk over HTTP, with stand-ins for Kafka and Postgres."""
+
+import asyncio
+import json
+import math
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from libs.bus.codec import decoder, encode
+from libs.bus.errors import PublishFailed
+from libs.contracts.events import MessageEvent, SmsRequested, person_key
+from libs.contracts.http import Bulk
+from libs.contracts.message_ids import new_message_id, time_of
+from libs.contracts.topics import REQUESTED
+from services.api_gateway.api_keys import Caller
+from services.api_gateway.batch import CHUNK, MAX_TEMPLATES, Batch
+from services.api_gateway.bulk_body import read_items
+from services.api_gateway.checks import check_length
+from services.api_gateway.plain_sms import parse_sms
+from services.api_gateway.problems import ProblemError
+from tests.services.api_gateway.fakes import OTHER_TENANT_KEY, SEND_KEY, Answer, Gateway
+from tests.services.api_gateway.test_plain_sms import objects
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def messages(count: int) -> list[dict[str, Any]]:
+    return [{"message": f'n "{n}" %s', "clientId": str(n % 7)} for n in range(count)]
+
+
+async def send_bulk(gateway: Gateway, items: Any, idempotency_key: str | None = None, **more: Any) -> Answer:
+    headers = {"Idempotency-Key": idempotency_key} if idempotency_key is not None else {}
+    return await gateway.ask("POST", "/sms/bulk", json={"messages": items}, headers=headers, **more)
+
+
+async def test_every_item_is_answered_in_order_and_published_under_its_person(gateway: Gateway) -> None:
+    count = CHUNK + 3
+    answer = await send_bulk(gateway, messages(count), key=SEND_KEY)
+    assert answer.status == 202
+    assert Bulk.model_validate(answer.body).model_dump(mode="json", by_alias=True) == answer.body
+    batch_id = answer.body["batchId"]
+    assert answer.headers["Location"] == answer.body["location"] == f"/batches/{batch_id}"
+    assert (answer.body["accepted"], answer.body["rejected"]) == (count, 0)
+    assert [item["index"] for item in answer.body["items"]] == list(range(count))
+    first = answer.body["items"][0]["number"]
+    assert [item["number"] for item in answer.body["items"]] == list(range(first, first + count))
+    assert {item["status"] for item in answer.body["items"]} == {"accepted"}
+    published = {
+        str(e.subject): (r, e) for r, e in zip(gateway.publisher.records, gateway.publisher.events, strict=True)
+    }
+    assert len(published) == count
+    for item, sent in zip(answer.body["items"], messages(count), strict=True):
+        record, event = published[item["id"]]
+        message = event.data.message
+        assert (message.text, message.number, message.batch_id) == (sent["message"], item["number"], UUID(batch_id))
+        assert event.time == message.accepted_at == event.data.leg.leg_at == time_of(UUID(batch_id))
+        assert message.valid_until - message.accepted_at == timedelta(hours=48)
+        assert record.key == f"demo/client/{sent['clientId']}".encode()
+        assert event.data.requested_by == "sender"
+    assert len({event.id for _, event in published.values()}) == count
+
+
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"priority": "high"},
+    {"priority": "normal", "senderId": "CLINIC", "tags": ["a", "mark:text"]},
+    {"customData": {"mark:person": ["mark:text", '"%b"', "100 %"]}, "validitySeconds": 600},
+    {"scheduledAt": (datetime.now(UTC) + timedelta(days=30)).isoformat().replace("+00:00", "Z")},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("person", [{"clientId": 'a "b" %s'}, {"staffId": "ню"}])
+def test_an_event_is_byte_for_byte_that_of_its_dataclasses_with_all_that_was_asked(
+    options: dict[str, Any], person: dict[str, str]
+) -> None:
+    caller = Caller('na"me', "té/nant", frozenset(), b"", None)
+    sent = [{"message": f"{n} mark:person %d 👋", **person, **options} for n in range(2)]
+    batch = Batch(new_message_id(), 7, caller, validity=timedelta(hours=48), traceparent=TRACE)
+    (records,) = batch.chunks(read_items(json.dumps({"messages": sent}).encode()))
+    ((topic, (one, two)),) = records.items()
+    for index, (key, value) in enumerate((one, two)):
+        event = decoder(REQUESTED)(value or b"")
+        assert encode(event) == value
+        assert TypeAdapter(MessageEvent[SmsRequested]).validate_json(value or b"") == event
+        assert key == person_key(caller.tenant, event.data.message.recipient)
+        assert event.data.message.text == sent[index]["message"]
+        assert topic == ("sms.requested.high" if options.get("priority") == "high" else "sms.requested")
+        assert event.data.custom_data == options.get("customData")
+        if "scheduledAt" in options:
+            assert event.data.message.scheduled_at == datetime.fromisoformat(options["scheduledAt"])
+            assert event.data.message.valid_until - event.data.message.scheduled_at == timedelta(hours=48)
+
+
+def test_options_of_every_item_may_differ() -> None:
+    caller = Caller("a", "demo", frozenset(), b"", None)
+    sent = [{"message": str(n), "clientId": "1", "tags": [f"t{n}"]} for n in range(MAX_TEMPLATES + 5)]
+    batch = Batch(new_message_id(), 1, caller, validity=timedelta(hours=48), traceparent=TRACE)
+    (records,) = batch.chunks(read_items(json.dumps({"messages": sent}).encode()))
+    events = [decoder(REQUESTED)(value or b"") for _, value in records["sms.requested"]]
+    assert [event.data.message.tags for event in events] == [(f"t{n}",) for n in range(len(sent))]
+    assert [encode(event) for event in events] == [value for _, value in records["sms.requested"]]
+
+
+def _is_json(item: dict[str, Any]) -> bool:
+    return not any(isinstance(value, float) and not math.isfinite(value) for value in item.values())
+
+
+@given(st.lists(objects.filter(_is_json), min_size=1, max_size=6))
+def test_an_item_is_taken_exactly_when_it_would_be_by_itself(items: list[dict[str, Any]]) -> None:
+    """Whatever stands beside it, and however its neighbours' options look."""
+
+    def alone(item: dict[str, Any]) -> bool:
+        try:
+            check_length(parse_sms(json.dumps(item).encode()).message)
+        except ProblemError:
+            return False
+        return True
+
+    caller = Caller("a", "demo", frozenset(), b"", None)
+    batch = Batch(new_message_id(), 1, caller, validity=timedelta(hours=48), traceparent=TRACE)
+    for _ in batch.chunks(read_items(json.dumps({"messages": items}).encode())):
+        pass
+    assert sum(batch.accepted.values()) == sum(map(alone, items))
+
+
+async def test_a_bad_item_fails_alone_and_says_which_field_and_why(gateway: Gateway) -> None:
+    soon, past = (datetime.now(UTC) + timedelta(days=d) for d in (1, -1))
+    items: list[Any] = [
+        {"message": "good", "clientId": "1"},
+        {"message": "", "clientId": "1"},
+        {"message": "two", "clientId": "1", "staffId": "2"},
+        {"message": "good", "staffId": "2", "priority": "high", "scheduledAt": soon.isoformat()},
+        {"message": "late", "clientId": "1", "scheduledAt": past.isoformat()},
+        {"message": "я" * 661, "clientId": "1"},
+        {"message": "a", "clientId": "1", "customData": {"x": "y" * 70_000}},
+        {"message": "a", "clientId": "1", "mesage": "secret"},
+        "no object",
+        None,
+    ]
+    answer = await send_bulk(gateway, items)
+    assert (answer.status, answer.body["accepted"], answer.body["rejected"]) == (202, 2, 8)
+    Bulk.model_validate(answer.body)
+    wrong = {item["index"]: {e["field"] for e in item["errors"]} for item in answer.body["items"] if "errors" in item}
+    assert wrong == {
+        1: {"message"}, 2: {"body"}, 4: {"scheduledAt"}, 5: {"message"}, 6: {"body"}, 7: {"mesage"}, 8: {"body"}, 9: {"body"}
+    }  # fmt: skip
+    assert "secret" not in json.dumps(answer.body)
+    assert sorted(e.data.message.recipient.id for e in gateway.publisher.events) == ["1", "2"]
+
+
+async def test_without_one_good_item_it_is_400_with_the_items_errors(gateway: Gateway) -> None:
+    bad = [{"message": "a"}] * 30
+    answer = await send_bulk(gateway, bad, idempotency_key="b")
+    assert answer.status == 400
+    assert len(answer.body["errors"]) == 20
+    assert answer.body["errors"][3]["field"] == "messages.3.body"
+    assert gateway.publisher.records == []
+    assert (await send_bulk(gateway, messages(1), idempotency_key="b")).status == 202  # the key is free
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b'{"messages": []}', "messages"),
+        (b"{}", "messages"),
+        (b'{"messages": null}', "messages"),
+        (b'{"messages": {"0": {}}}', "messages"),
+        (b'{"messages": [' + b",".join([b"1"] * 10_001) + b"]}", "messages"),
+        (b'{"messages": [], "dryRun": true}', "dryRun"),
+        (b"[]", "body"),
+        (b"5", "body"),
+    ],
+)
+async def test_a_wrong_whole_is_refused_by_name(gateway: Gateway, body: bytes, field: str) -> None:
+    answer = await gateway.ask("POST", "/sms/bulk", data=body, headers={"Content-Type": "application/json"})
+    assert answer.status == 400
+    assert [error["field"] for error in answer.body["errors"]] == [field]
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b'{"messages": [{]}', b'{"messages": ["\\ud83d"', b'{"messages": [\xff]}', b"[" * 100_000]
+)
+async def test_broken_json_is_refused(gateway: Gateway, body: bytes) -> None:
+    answer = await gateway.ask("POST", "/sms/bulk", data=body, headers={"Content-Type": "application/json"})
+    assert answer.status == 400
+    assert gateway.publisher.records == []
+
+
+async def test_a_broken_text_fails_alone(gateway: Gateway) -> None:
+    body = b'{"messages": [{"message": "ok", "clientId": "1"}, {"message": "half \\ud83d", "clientId": "1"}]}'
+    answer = await gateway.ask("POST", "/sms/bulk", data=body, headers={"Content-Type": "application/json"})
+    assert (answer.status, answer.body["accepted"], answer.body["rejected"]) == (202, 1, 1)
+    assert answer.body["items"][1]["errors"][0]["field"] == "message"
+
+
+async def test_a_large_batch_is_taken_and_a_huge_one_refused(gateway: Gateway) -> None:
+    answer = await send_bulk(gateway, messages(10_000))
+    assert (answer.status, answer.body["accepted"]) == (202, 10_000)
+    huge = b'{"messages": [' + b" " * (16 * 1024 * 1024) + b"]}"
+    refused = await gateway.ask("POST", "/sms/bulk", data=huge, headers={"Content-Type": "application/json"})
+    assert refused.status == 413
+    assert "16777216" in refused.body["detail"]
+
+
+async def test_it_needs_the_scope_to_send(gateway: Gateway) -> None:
+    assert (await send_bulk(gateway, messages(1), key=None)).status == 401
+    assert (await gateway.ask("GET", "/sms/bulk")).status == 405
+
+
+async def test_a_repeat_gets_the_same_answer_and_publishes_nothing(gateway: Gateway) -> None:
+    soon = (datetime.now(UTC) + timedelta(seconds=0.3)).isoformat()
+    items = [*messages(3), {"message": "a"}, {"message": "soon", "clientId": "1", "scheduledAt": soon}]
+    first = await send_bulk(gateway, items, idempotency_key="b")
+    assert first.body["accepted"] == 4
+    again = await send_bulk(gateway, items, idempotency_key="b")
+    assert (again.status, again.body) == (202, first.body)
+    await _until(lambda: bool(gateway.ledger.marked))
+    await _until(lambda: datetime.now(UTC).isoformat() > soon)  # what it was scheduled for has passed
+    later = await send_bulk(gateway, items, idempotency_key="b")
+    assert (later.status, later.body) == (202, first.body)
+    assert len(gateway.publisher.records) == 4
+
+
+async def test_a_key_is_bound_to_its_body_and_its_api_key(gateway: Gateway) -> None:
+    first = await send_bulk(gateway, messages(2), idempotency_key="b")
+    assert (await send_bulk(gateway, messages(3), idempotency_key="b")).status == 422
+    await _until(lambda: bool(gateway.ledger.marked))
+    assert (await send_bulk(gateway, messages(3), idempotency_key="b")).status == 422
+    assert (await gateway.send(idempotency_key="b")).status == 422
+    other = await send_bulk(gateway, messages(2), idempotency_key="b", key=OTHER_TENANT_KEY)
+    assert other.status == 202
+    assert other.body["batchId"] != first.body["batchId"]
+
+
+async def test_while_it_is_under_way_its_key_is_409(gateway: Gateway) -> None:
+    gateway.publisher.gate.clear()
+    first = asyncio.create_task(send_bulk(gateway, messages(2), idempotency_key="b"))
+    await _until(lambda: gateway.publisher.calls > 0)
+    answer = await send_bulk(gateway, messages(2), idempotency_key="b")
+    assert (answer.status, "Retry-After" in answer.headers) == (409, True)
+    gateway.publisher.gate.set()
+    assert (await first).status == 202
+
+
+async def test_after_a_failure_a_repeat_publishes_the_very_same_events(gateway: Gateway) -> None:
+    gateway.publisher.error = PublishFailed("away")
+    failed = await send_bulk(gateway, messages(5), idempotency_key="b")
+    assert failed.status == 503
+    assert "Retry-After" in failed.headers
+    gateway.publisher.error = None
+    answer = await send_bulk(gateway, messages(5), idempotency_key="b")
+    assert answer.status == 202
+    once = list(gateway.publisher.records)
+    await _until(lambda: bool(gateway.ledger.marked))
+    gateway.ledger.marked.clear()  # as if it had died before it was marked, and the claim had run out
+    gateway.ledger.claims_last = False
+    again = await send_bulk(gateway, messages(5), idempotency_key="b")
+    assert again.body == answer.body
+    assert gateway.publisher.records == once + once
+
+
+async def test_without_postgres_it_is_503(gateway: Gateway) -> None:
+    gateway.ledger.error = ConnectionRefusedError()
+    for key in ("b", None):
+        answer = await send_bulk(gateway, messages(1), idempotency_key=key)
+        assert (answer.status, "Retry-After" in answer.headers) == (503, True)
+    gateway.ledger.error = None
+    assert (await send_bulk(gateway, messages(1), idempotency_key="b")).status == 202
+
+
+async def test_others_are_served_while_a_large_batch_is_read(gateway: Gateway) -> None:
+    gateway.publisher.gate.clear()
+    waiting = asyncio.create_task(send_bulk(gateway, messages(10_000)))
+    await _until(lambda: gateway.publisher.calls > 0)
+    assert (await gateway.ask("GET", "/openapi.json")).status == 200
+    gateway.publisher.gate.set()
+    assert (await waiting).status == 202
+
+
+async def _until(condition) -> None:  # type: ignore[no-untyped-def]
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.002)

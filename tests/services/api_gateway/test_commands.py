@@ -1,0 +1,200 @@
+"""Cancel and resend over HTTP, with stand-ins for Kafka, Postgres and the projection."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from libs.bus.codec import decoder
+from libs.bus.errors import PublishFailed
+from libs.contracts.events import CommandKind, Leg, Priority, SmsCommand, SmsRequested, event_id
+from libs.contracts.http import Part, SmsWithHistory, Transition
+from libs.contracts.message_ids import new_message_id, time_of
+from libs.contracts.statuses import NEGATIVE_FINALS, Status
+from libs.contracts.topics import COMMANDS
+from services.api_gateway.commands import read_shown
+from tests.services.api_gateway.fakes import OTHER_TENANT_KEY, SEND_KEY, Answer, Gateway
+
+ID = new_message_id()
+ACCEPTED_AT = time_of(ID)
+
+
+def transition(status: Status, cycle: int = 1, leg: int = 1) -> Transition:
+    return Transition(
+        status=status, at=ACCEPTED_AT, topic="sms.status", cycle=cycle, leg=leg, part=0, try_number=0, gateway="demo"
+    )
+
+
+def shown(status: Status, cycles: int = 1, **changed: Any) -> SmsWithHistory:
+    """A message as the outbox shows it."""
+    history = [transition(s, cycle) for cycle in range(1, cycles + 1) for s in (Status.ACCEPTED, status)]
+    sms: dict[str, Any] = {
+        "id": ID, "number": 7, "client_id": "17", "staff_id": None, "message": "Hello", "phone": "+254700000001",
+        "person_name": None, "status": status, "status_at": ACCEPTED_AT, "reason": None, "priority": Priority.HIGH,
+        "sender_id": "CLINIC", "tags": ("a",), "custom_data": {"order": 1}, "gateway": "demo", "encoding": None, "segments": 1,
+        "accepted_at": ACCEPTED_AT, "valid_until": ACCEPTED_AT + timedelta(minutes=10), "submitted_at": None,
+        "delivered_at": None, "cycle": cycles, "leg": 1, "possible_double": False, "requested_by": "first",
+        "parts": (Part(part=1, status=status, provider_id=None, try_number=1),), "history": tuple(history),
+    }  # fmt: skip
+    return SmsWithHistory(**{**sms, **changed})
+
+
+def show(gateway: Gateway, message: SmsWithHistory) -> None:
+    gateway.projection.body = message.model_dump_json(by_alias=True).encode()
+
+
+async def cancel(gateway: Gateway, **more: Any) -> Answer:
+    return await gateway.ask("DELETE", f"/sms/{ID}", **more)
+
+
+async def resend(gateway: Gateway, **more: Any) -> Answer:
+    return await gateway.ask("POST", f"/sms/{ID}/resend", **more)
+
+
+def test_what_is_needed_of_a_message_is_read_as_the_outbox_says_it() -> None:
+    batch = UUID("019b30cb-7a50-7000-8000-000000000001")
+    said = shown(Status.FAILED, cycles=2)
+    read = read_shown(said.model_dump_json(by_alias=True).encode())
+    for name in read.__struct_fields__:
+        if name not in ("history", "batch_id"):
+            assert getattr(read, name) == getattr(said, name), name
+    assert [(s.status, s.cycle) for s in read.history] == [(t.status, t.cycle) for t in said.history]
+    newer = said.model_dump_json(by_alias=True)[:-1] + f', "batchId": "{batch}", "unheardOf": 1}}'
+    assert read_shown(newer.encode()).batch_id == batch
+
+
+@pytest.mark.parametrize("status", [Status.SCHEDULED, Status.QUEUED, Status.DELIVERED, Status.FAILED])
+async def test_a_cancellation_becomes_a_command_about_the_newest_cycle(gateway: Gateway, status: Status) -> None:
+    show(gateway, shown(status, cycles=2))
+    before = datetime.now(UTC)
+    answer = await cancel(gateway)
+    assert (answer.status, answer.body) == (
+        202,
+        {"id": str(ID), "status": "cancelling", "location": f"/sms/{ID}"},
+    )
+    assert answer.headers["Location"] == f"/sms/{ID}"
+    assert [(a.method, a.path, a.tenant) for a in gateway.projection.asked] == [("GET", f"/internal/sms/{ID}", "demo")]
+    (record,) = gateway.publisher.records
+    assert (record.topic, record.key) == ("sms.commands", b"demo/client/17")
+    event = decoder(COMMANDS)(record.value or b"")
+    assert event.id == event_id(SmsCommand.TYPE, ID, 2, CommandKind.CANCEL)
+    assert event.subject == ID
+    assert (event.data.kind, event.data.cycle, event.data.tenant) == (CommandKind.CANCEL, 2, "demo")
+    assert before <= event.data.asked_at == event.time <= datetime.now(UTC)
+
+
+async def test_cancelled_again_it_is_the_very_same_command(gateway: Gateway) -> None:
+    show(gateway, shown(Status.QUEUED))
+    answers = await asyncio.gather(*(cancel(gateway) for _ in range(3)))
+    assert {a.status for a in answers} == {202}
+    assert len({r.value for r in gateway.publisher.records}) == 1
+
+
+@pytest.mark.parametrize("status", sorted(NEGATIVE_FINALS))
+async def test_what_ended_undelivered_is_sent_again_in_a_new_cycle(gateway: Gateway, status: Status) -> None:
+    show(gateway, shown(status))
+    before = datetime.now(UTC)
+    answer = await resend(gateway, key=SEND_KEY)
+    location = f"/sms/{ID}"
+    assert answer.body == {"id": str(ID), "number": 7, "status": "accepted", "location": location}
+    assert (answer.status, answer.headers["Location"]) == (202, location)
+    (record,), (event,) = gateway.publisher.records, gateway.publisher.events
+    assert (record.topic, record.key) == ("sms.requested.high", b"demo/client/17")
+    assert event.id == event_id(SmsRequested.TYPE, ID, 2, 1)
+    data, message = event.data, event.data.message
+    assert data.leg == Leg(2, 1, event.time)
+    assert before <= event.time <= datetime.now(UTC)
+    assert (data.requested_by, data.custom_data) == ("sender", {"order": 1})
+    assert (message.text, message.number, message.sender_id, message.tags) == ("Hello", 7, "CLINIC", ("a",))
+    assert message.accepted_at == ACCEPTED_AT
+    assert message.valid_until - event.time == timedelta(minutes=10)
+    assert message.scheduled_at is None
+
+
+async def test_two_resends_at_once_are_one(gateway: Gateway) -> None:
+    show(gateway, shown(Status.FAILED))
+    answers = await asyncio.gather(*(resend(gateway, key=key) for key in (SEND_KEY, SEND_KEY)), resend(gateway))
+    assert {a.status for a in answers} == {202}
+    assert len({r.value for r in gateway.publisher.records}) == 1
+
+
+async def test_one_that_was_scheduled_is_valid_as_long_as_any(gateway: Gateway) -> None:
+    valid_until = ACCEPTED_AT + timedelta(days=30)
+    history = (transition(Status.ACCEPTED), transition(Status.SCHEDULED, leg=2), transition(Status.CANCELLED, leg=2))
+    show(gateway, shown(Status.CANCELLED, history=history, valid_until=valid_until))
+    assert (await resend(gateway)).status == 202
+    (event,) = gateway.publisher.events
+    assert event.data.message.valid_until - event.time == timedelta(hours=48)
+
+
+@pytest.mark.parametrize("status", sorted(set(Status) - NEGATIVE_FINALS - {Status.REFUSED}))
+async def test_anything_else_is_not_sent_again(gateway: Gateway, status: Status) -> None:
+    show(gateway, shown(status))
+    answer = await resend(gateway)
+    assert answer.status == 409
+    assert status in answer.body["detail"]
+    assert gateway.publisher.records == []
+
+
+async def test_it_is_sent_again_three_times_at_most(gateway: Gateway) -> None:
+    show(gateway, shown(Status.FAILED, cycles=3))
+    assert (await resend(gateway)).status == 202
+    show(gateway, shown(Status.FAILED, cycles=4))
+    answer = await resend(gateway)
+    assert answer.status == 409
+    assert "3 times" in answer.body["detail"]
+    assert len(gateway.publisher.records) == 1
+
+
+async def test_an_erased_text_is_not_sent_again(gateway: Gateway) -> None:
+    show(gateway, shown(Status.FAILED, message=None))
+    answer = await resend(gateway)
+    assert answer.status == 409
+    assert "erased" in answer.body["detail"]
+    assert gateway.publisher.records == []
+
+
+async def test_what_the_outbox_knows_in_part_is_503(gateway: Gateway) -> None:
+    show(gateway, shown(Status.FAILED, number=None, priority=None))
+    answer = await resend(gateway)
+    assert (answer.status, "Retry-After" in answer.headers) == (503, True)
+
+
+@pytest.mark.parametrize("ask", [cancel, resend])
+async def test_an_unknown_message_is_404_also_if_it_is_another_tenants(gateway: Gateway, ask: Any) -> None:
+    gateway.projection.status, gateway.projection.content_type = 404, "application/problem+json"
+    gateway.projection.body = b'{"title": "No such message is known", "status": 404}'
+    assert (await ask(gateway, key=OTHER_TENANT_KEY)).status == 404
+    assert [a.tenant for a in gateway.projection.asked] == ["other"]
+    assert gateway.publisher.records == []
+
+
+@pytest.mark.parametrize("ask", [cancel, resend])
+async def test_what_kafka_or_postgres_does_not_take_is_503_and_may_be_repeated(gateway: Gateway, ask: Any) -> None:
+    show(gateway, shown(Status.FAILED))
+    gateway.asked.error = ConnectionRefusedError()
+    assert (await ask(gateway)).status == 503
+    assert gateway.postgres.missing() is not None
+    gateway.asked.error = None
+    gateway.publisher.error = PublishFailed("away")
+    assert (await ask(gateway)).status == 503
+    gateway.publisher.error = None
+    assert (await ask(gateway)).status == 202
+    assert gateway.postgres.missing() is None
+
+
+@pytest.mark.parametrize(("method", "path"), [("DELETE", "/sms/no-uuid"), ("POST", "/sms/no-uuid/resend")])
+async def test_an_id_that_is_no_uuid_is_refused_by_name(gateway: Gateway, method: str, path: str) -> None:
+    answer = await gateway.ask(method, path)
+    assert answer.status == 400
+    assert [e["field"] for e in answer.body["errors"]] == ["id"]
+
+
+async def test_cancelling_needs_a_scope_of_its_own(gateway: Gateway) -> None:
+    answer = await cancel(gateway, key=SEND_KEY)
+    assert answer.status == 403
+    assert "sms:cancel" in answer.body["detail"]
+    assert gateway.projection.asked == []
+    assert (await resend(gateway, key=None)).status == 401
