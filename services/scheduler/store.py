@@ -88,9 +88,12 @@ async def cancel_marked(pool: Pool, messages: Iterable[UUID], now: datetime) -> 
     What is leaving already is let go. Call it when both the arrivals and the marks of a batch are committed: then whichever of two
     replicas comes last, with the one or with the other, sees both.
     """
-    asked = list(messages)
-    await pool.execute(_CANCEL, asked, now)
-    return [Settled(*row) for row in await pool.fetch(_CANCELLED, asked, Outcome.CANCELLED)]
+    marks = [Mark(*row) for row in await pool.fetch(_MARKED, list(messages))]
+    if not marks:
+        return []
+    await pool.execute(_CANCEL, *zip(*sorted(marks), strict=True), now)
+    rows = await pool.fetch(_CANCELLED, list({m.message_id for m in marks}), Outcome.CANCELLED)
+    return [Settled(*row) for row in rows]
 
 
 async def reject(pool: Pool, arrival: Arrival, now: datetime) -> Settled | None:
@@ -158,17 +161,19 @@ _MARK = """
     ON CONFLICT DO NOTHING
 """
 
+_MARKED = "SELECT message_id, cycle FROM marks WHERE message_id = ANY($1)"
+
 # Locked in key order, so that replicas with the same messages wait for each other and don't deadlock. The condition is looked at again
 # under the lock.
 _CANCEL = f"""
     WITH waiting AS MATERIALIZED (
-        SELECT e.message_id, e.cycle, e.leg
-        FROM (SELECT message_id, cycle FROM marks WHERE message_id = ANY($1) OFFSET 0) AS m
-        JOIN entries e USING (message_id, cycle)
-        WHERE e.outcome IS NULL AND e.leaving_until IS NULL
-        ORDER BY e.message_id, e.cycle, e.leg FOR UPDATE OF e),
+        SELECT found.* FROM unnest($1::uuid[], $2::integer[]) AS m (message_id, cycle)
+        CROSS JOIN LATERAL (
+            SELECT e.message_id, e.cycle, e.leg FROM entries e
+            WHERE (e.message_id, e.cycle) = (m.message_id, m.cycle) AND e.outcome IS NULL AND e.leaving_until IS NULL
+            ORDER BY e.leg FOR UPDATE) AS found),
     emptied AS (DELETE FROM events WHERE ctid = ANY (ARRAY(SELECT v.ctid FROM waiting AS k {_EVENT_OF_K})))
-    UPDATE entries e SET settled_at = $2, outcome = 'cancelled' FROM waiting w
+    UPDATE entries e SET settled_at = $3, outcome = 'cancelled' FROM waiting w
     WHERE (e.message_id, e.cycle, e.leg) = (w.message_id, w.cycle, w.leg)
 """  # noqa: S608 - the same
 
@@ -196,9 +201,11 @@ _CLAIM = f"""
 
 _SETTLE = f"""
     WITH gone AS MATERIALIZED (
-        SELECT e.message_id, e.cycle, e.leg FROM unnest($1::uuid[], $2::integer[], $3::integer[]) AS g (message_id, cycle, leg)
-        JOIN entries e USING (message_id, cycle, leg) WHERE e.outcome IS NULL
-        ORDER BY e.message_id, e.cycle, e.leg FOR UPDATE OF e),
+        SELECT found.* FROM unnest($1::uuid[], $2::integer[], $3::integer[]) AS g (message_id, cycle, leg)
+        CROSS JOIN LATERAL (
+            SELECT e.message_id, e.cycle, e.leg FROM entries e
+            WHERE (e.message_id, e.cycle, e.leg) = (g.message_id, g.cycle, g.leg) AND e.outcome IS NULL
+            FOR UPDATE) AS found),
     emptied AS (DELETE FROM events WHERE ctid = ANY (ARRAY(SELECT v.ctid FROM gone AS k {_EVENT_OF_K})))
     UPDATE entries e SET settled_at = $4, outcome = 'returned' FROM gone g
     WHERE (e.message_id, e.cycle, e.leg) = (g.message_id, g.cycle, g.leg)

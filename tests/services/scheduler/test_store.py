@@ -41,11 +41,14 @@ class _OneConnection:
 
 
 async def _pages_for_100(one: Any) -> int:
-    """Pages touched to take 100 in, with a look for their cancellations, to return them, and to ask for the next."""
+    """Pages touched to take 100 in, to cancel another one, to return them, and to ask for the next."""
     before = await one.fetchval(_TOUCHED)
     arrivals = [arrival(deferred(NOW)) for _ in range(100)]
     await store.add(one, arrivals)
-    assert await store.cancel_marked(one, [a.message_id for a in arrivals], NOW) == []
+    other = arrival(deferred(NOW + timedelta(days=1)))
+    await store.add(one, [other])
+    await store.mark(one, [Mark(other.message_id, 1)], NOW)
+    assert len(await store.cancel_marked(one, [a.message_id for a in (*arrivals, other)], NOW)) == 1
     claimed = await store.claim(one, 100, NOW, LEASE)
     assert len(claimed) == 100
     await store.settle(one, [a.place for a in claimed], NOW)
