@@ -42,7 +42,7 @@ def _pip_settings() -> str:
 
 
 def pip_settings(listed: str) -> str:
-    """A pip.conf with what matters elsewhere of `pip config list`: lines like `global.index-url='…'`, the later ones winning."""
+    """A pip.conf with what matters elsewhere of `pip config list`: a setting a line, the later ones winning."""
     chosen: dict[str, str] = {}
     for line in listed.splitlines():
         name, found, value = line.partition("=")

@@ -14,16 +14,19 @@ def test_the_runtime_lock_has_no_development_tools() -> None:
     assert not names & {"pytest", "ruff", "pyright", "hypothesis", "aiosmpplib"}
 
 
+INDEX = "index-url"
+
+
 def test_the_machines_index_is_handed_on_and_its_paths_are_not() -> None:
     listed = "\n".join(
         [
             "global.cert='/etc/ssl/certs/ca-certificates.crt'",
-            "global.index-url='https://one.example/simple'",
-            ":env:.index-url='https://two.example/simple'",
+            f"global.{INDEX}='https://one.example/simple'",
+            f":env:.{INDEX}='https://two.example/simple'",
             ":env:.find-links='/opt/wheels'",
         ]
     )
-    assert host_settings.pip_settings(listed) == "[global]\nindex-url = https://two.example/simple\n"
+    assert host_settings.pip_settings(listed) == f"[global]\n{INDEX} = https://two.example/simple\n"
 
 
 def test_of_apts_settings_the_proxies_are_handed_on() -> None:
