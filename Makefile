@@ -27,7 +27,6 @@ fmt: setup ## put the code into the style that lint wants
 scale: ## GATEWAY=demo REPLICAS=3: so many dispatcher processes for that gateway, while everything runs
 	@$(PYTHON) -m deploy.local.control scale $(GATEWAY) $(REPLICAS)
 
-dead-letters: export TOPIC REASON REPLAY FORCE
 dead-letters: ## [TOPIC=…] [REASON=…]: what could not be handled, and why; REPLAY=<id> or REPLAY=all sends it back, FORCE=1 once more
 	@$(PYTHON) -m deploy.dead_letters
 
