@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 
 from libs.bus.codec import encode
 from libs.bus.port import Outgoing
@@ -118,52 +119,49 @@ def _status(leg: LegState, attempt: Attempt, status: Status) -> Outgoing:
 
 
 def _returned(leg: LegState, attempt: Attempt, reason: Reason, refused: bool) -> Outgoing:
-    event = leg.event
-    data = event.data
     assert attempt.observed_at is not None, "an outcome is stored with its time"
-    opened = Leg(data.leg.cycle, data.leg.leg + 1, attempt.observed_at)
-    told = MessageEvent(
-        id=event_id(SmsReturned.TYPE, event.subject, opened.cycle, opened.leg),
-        type=SmsReturned.TYPE,
-        source=SOURCE,
-        time=attempt.observed_at,
-        subject=event.subject,
-        traceparent=event.traceparent,
-        data=SmsReturned(
-            message=data.message,
-            leg=opened,
-            reason=reason,
-            refused_part=attempt.part if refused else 0,
-            refused_try=attempt.try_number if refused else 0,
-        ),
+    opening = SmsReturned(
+        message=leg.event.data.message,
+        leg=_next_leg(leg, attempt.observed_at),
+        reason=reason,
+        refused_part=attempt.part if refused else 0,
+        refused_try=attempt.try_number if refused else 0,
     )
-    return Outgoing(topics.RETURNED.name, person_key(data.message.tenant, data.message.recipient), encode(told))
+    return _opening(topics.RETURNED, leg, attempt.observed_at, opening)
 
 
 def _deferred(leg: LegState, attempt: Attempt) -> Outgoing:
-    event = leg.event
-    data = event.data
     assert attempt.observed_at is not None, "an outcome is stored with its time"
     due = due_at(leg, attempt.observed_at)
-    opened = Leg(data.leg.cycle, data.leg.leg + 1, due)
+    opening = SmsDeferred(
+        message=leg.event.data.message,
+        leg=_next_leg(leg, due),
+        due_at=due,
+        deferred_at=attempt.observed_at,
+        reason=Reason(attempt.reason_code or "", attempt.reason_words or ""),
+        refused_part=attempt.part,
+        refused_try=attempt.try_number,
+    )
+    return _opening(topics.DEFERRED, leg, attempt.observed_at, opening)
+
+
+def _next_leg(leg: LegState, leg_at: datetime) -> Leg:
+    return Leg(leg.key.cycle, leg.key.leg + 1, leg_at)
+
+
+def _opening(topic: topics.Topic, leg: LegState, time: datetime, data: SmsReturned | SmsDeferred) -> Outgoing:
+    """The event that opens the leg after this one."""
+    event = leg.event
     told = MessageEvent(
-        id=event_id(SmsDeferred.TYPE, event.subject, opened.cycle, opened.leg),
-        type=SmsDeferred.TYPE,
+        id=event_id(data.TYPE, event.subject, data.leg.cycle, data.leg.leg),
+        type=data.TYPE,
         source=SOURCE,
-        time=attempt.observed_at,
+        time=time,
         subject=event.subject,
         traceparent=event.traceparent,
-        data=SmsDeferred(
-            message=data.message,
-            leg=opened,
-            due_at=due,
-            deferred_at=attempt.observed_at,
-            reason=Reason(attempt.reason_code or "", attempt.reason_words or ""),
-            refused_part=attempt.part,
-            refused_try=attempt.try_number,
-        ),
+        data=data,
     )
-    return Outgoing(topics.DEFERRED.name, person_key(data.message.tenant, data.message.recipient), encode(told))
+    return Outgoing(topic.name, person_key(data.message.tenant, data.message.recipient), encode(told))
 
 
 def rows_of(events: Iterable[Outgoing]) -> list[tuple[str, bytes, bytes]]:
