@@ -1,7 +1,7 @@
 """A thousand messages, and what everyone says of them afterwards: the caller's list, each history, the carrier's ledger."""
 
 from collections import defaultdict
-from itertools import pairwise
+from datetime import datetime
 from typing import Any
 
 from libs.sms_text.segments import Encoding, count_segments, encoding_of
@@ -91,6 +91,7 @@ def _assert_history(sms: Json, provider_ids: list[str]) -> None:
         assert told == [("submitted", "sms.status", provider_id), ("delivered", "sms.status", provider_id)]
     assert len(history) == 2 + 2 * len(provider_ids)
     assert {(t["cycle"], t["leg"], t["tryNumber"]) for t in history[2:]} == {(1, 1, 1)}
-    assert all(earlier["at"] <= later["at"] for earlier, later in pairwise(history))
+    times = [datetime.fromisoformat(t["at"]) for t in history]
+    assert times == sorted(times)
     assert sms["submittedAt"] == min(t["at"] for t in history if t["status"] == "submitted")
     assert sms["deliveredAt"] == sms["statusAt"] == history[-1]["at"]
