@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 from tests.load.processes import usage
 
-BURN = "import time\nend = time.process_time() + 0.2\nwhile time.process_time() < end: pass\n"
+BURN = "import time\nend = time.process_time() + 0.25\nwhile time.process_time() < end: pass\n"
 BURN_IN_A_CHILD = (
     f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {BURN!r}])\nheld = b'x' * 50_000_000\n"
 )
