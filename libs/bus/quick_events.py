@@ -1,23 +1,72 @@
-"""Events that are made to be encoded at once: the contracts' frozen dataclasses cost several times what their stand-ins do."""
+"""Events as msgspec's own structs: made, read and checked in C, for half of what the contracts' frozen dataclasses cost.
+
+A struct is made from each data class, with its fields, defaults, constraints and JSON. It passes for that class: `isinstance`, `==`
+and `__class__` find the contract's own, so whoever takes events need not know which kind they have.
+"""
 
 from __future__ import annotations
 
-from dataclasses import MISSING, fields
-from typing import Any, TypeVar
+import re
+from dataclasses import MISSING, fields, is_dataclass
+from datetime import datetime
+from functools import cache
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
+from pydantic.fields import FieldInfo
 
 T = TypeVar("T")
 
+_TIME = Annotated[datetime, msgspec.Meta(tz=True)]
 
-def stand_in(data: type[T]) -> type[T]:
-    """A class with the fields, the defaults and the JSON of this dataclass, but made by msgspec in C, by keywords alone.
 
-    Its instances are no instances of `data`: encode them and let go of them.
+def quick(contract: type[T]) -> type[T]:
+    """The struct that stands for a data class of the contracts, or for an event of one: `quick(MessageEvent[SmsStatus])`.
+
+    Raises TypeError for a constraint that msgspec is not told of here.
     """
+    return _struct(contract)
+
+
+@cache
+def _struct(contract: Any) -> Any:
+    envelope = get_origin(contract)
+    cls: Any = envelope or contract
+    hints = get_type_hints(cls, include_extras=True)
+    constants: dict[str, object] = {"__class__": cls}
+    if envelope is not None:
+        (data,) = get_args(contract)
+        hints |= {"data": data, "type": Literal[tuple(kind.TYPE for kind in get_args(data) or (data,))]}
+    else:
+        constants["TYPE"] = getattr(cls, "TYPE", None)
     made: list[tuple[str, Any, Any]] = [
-        (field.name, Any, msgspec.NODEFAULT if field.default is MISSING else field.default)
-        for field in fields(data)  # pyright: ignore[reportArgumentType] - a dataclass, which type[T] can't say
+        (field.name, _checked(hints[field.name]), msgspec.NODEFAULT if field.default is MISSING else field.default)
+        for field in fields(cls)
     ]
-    quick: Any = msgspec.defstruct(data.__name__, made, kw_only=True, gc=False)
-    return quick
+    keywords_alone = all(field.kw_only for field in fields(cls))
+    return msgspec.defstruct(cls.__name__, made, namespace=constants, frozen=True, gc=False, kw_only=keywords_alone)
+
+
+def _checked(hint: Any) -> Any:
+    """A field's type as msgspec must hear it, to check what pydantic checks."""
+    if hint is datetime:
+        return _TIME
+    if get_origin(hint) in (Union, UnionType):
+        return Union[tuple(map(_checked, get_args(hint)))]  # noqa: UP007 - made at run time
+    if get_origin(hint) is Annotated:
+        kind, *notes = get_args(hint)
+        rules = [rule for note in notes if isinstance(note, FieldInfo) for rule in note.metadata]
+        constraints: dict[str, Any] = {}
+        for rule in rules:
+            found = {name: value for name in _CONSTRAINTS if (value := getattr(rule, name, None)) is not None}
+            if not found:
+                raise TypeError(f"{rule!r}: this kind of constraint is not read")
+            constraints |= found
+        if pattern := constraints.get("pattern"):
+            constraints["pattern"] = re.sub(r"\$$", r"\\Z", pattern)  # Python's $ also stands before a last line break
+        return Annotated[kind, msgspec.Meta(**constraints)]
+    return _struct(hint) if is_dataclass(hint) else hint
+
+
+_CONSTRAINTS = ("pattern", "min_length", "max_length")

@@ -1,8 +1,8 @@
 """The events of the sending path: frozen models that pydantic validates and describes.
 
-They are standard dataclasses, so that the hot path may read the same classes with a faster decoder
-(`libs.bus.codec`) instead of keeping a second definition of each. Consumers ignore fields they do not know;
-an additive change keeps the version in `TYPE`, a breaking change is a new type.
+They are standard dataclasses, so that the hot path may make and read what stands for them (`libs.bus.quick_events`) instead of keeping
+a second definition of each. Consumers ignore fields they do not know; an additive change keeps the version in `TYPE`, a breaking
+change is a new type.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from uuid import UUID
 
 from pydantic import Field
 
-from libs.contracts.construction import quickly_made
 from libs.contracts.statuses import Status
 
 GatewayId = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$")]
@@ -40,7 +39,6 @@ class Priority(StrEnum):
     HIGH = "high"
 
 
-@quickly_made
 @dataclass(frozen=True, slots=True)
 class Recipient:
     """A person, as the upstream system names them; never a bare number, which would show in keys and logs."""
@@ -49,7 +47,6 @@ class Recipient:
     id: PersonId
 
 
-@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
     """What was asked for, the same in every leg. `number` is a positive integer below 2^53 for dialects with numeric ids.
@@ -71,7 +68,6 @@ class Message:
     batch_id: UUID | None = None
 
 
-@quickly_made
 @dataclass(frozen=True, slots=True)
 class Leg:
     """One way through the system: a new `cycle` for each resend by a person, a new `leg` each time the message comes back."""
@@ -81,7 +77,6 @@ class Leg:
     leg_at: datetime
 
 
-@quickly_made
 @dataclass(frozen=True, slots=True)
 class Reason:
     """Why: a stable code for programs, words for people. Never holds a number or a text."""
@@ -90,7 +85,6 @@ class Reason:
     words: str
 
 
-@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SmsRequested:
     """A message was accepted: it is durable from here on."""
@@ -103,7 +97,6 @@ class SmsRequested:
     custom_data: Mapping[str, Any] | None = None
 
 
-@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SmsReturned:
     """A message came back to the resolver to be thought about again, in the leg that this event opens.
@@ -144,7 +137,6 @@ class Encoding(StrEnum):
     UCS2 = "ucs2"
 
 
-@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SmsDispatch:
     """Send this message through this gateway: the resolver's decision for one leg. Reads as `queued` in the history."""
@@ -162,7 +154,6 @@ class SmsDispatch:
     decided_at: datetime
 
 
-@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SmsStatus:
     """What became of a message (`part` 0) or of one attempt of one of its parts.
@@ -202,7 +193,6 @@ class ReceiptState(StrEnum):
     REJECTED = "rejected"
 
 
-@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayReceipt:
     """A delivery receipt as a gateway gave it. `provider_id` is normalised as the gateway is configured."""
@@ -219,7 +209,6 @@ class GatewayReceipt:
     reference: int | None = None
 
 
-@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SmsInbound:
     """A mobile-originated message, undecoded: bytes in hex, data coding, and the joining fields as they came."""
@@ -238,7 +227,6 @@ class SmsInbound:
     sar_part: int | None = None
 
 
-@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContactChanged:
     """A person's contact data as of `changed_at`; an older change than what is stored is ignored. `deleted` leaves a tombstone."""
@@ -260,7 +248,6 @@ class CommandKind(StrEnum):
     RETURN = "return"
 
 
-@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SmsCommand:
     """What is asked about a message that is on its way. It names its cycle, and binds what was decided before `asked_at`."""
@@ -277,7 +264,6 @@ class SmsCommand:
 D = TypeVar("D")
 
 
-@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageEvent(Generic[D]):
     """CloudEvents 1.0, structured mode, about one message: `subject` is the message id (UUIDv7)."""
@@ -293,7 +279,6 @@ class MessageEvent(Generic[D]):
     datacontenttype: Literal["application/json"] = "application/json"
 
 
-@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event(Generic[D]):
     """CloudEvents 1.0, structured mode, about anything else: `subject` names it (`client/17`)."""

@@ -38,7 +38,7 @@ class Lifecycle:
         self._settings = settings
         self._stops: list[tuple[str, Callable[[], Awaitable[None]]]] = []
         self._stop = asyncio.Event()
-        self.young_objects = 50_000
+        self.young_objects = 200_000
         """How many objects may be made before the garbage collector looks at them: more than a batch in hand holds, or it looks in vain."""
         self.failed = False
         """Something that should have gone on for ever ended: the process ends with status 1, to be started again."""

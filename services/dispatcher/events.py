@@ -7,7 +7,7 @@ from datetime import datetime
 
 from libs.bus.codec import encode
 from libs.bus.port import Outgoing
-from libs.bus.quick_events import stand_in
+from libs.bus.quick_events import quick
 from libs.contracts import topics
 from libs.contracts.events import (
     Leg,
@@ -24,8 +24,8 @@ from services.dispatcher.attempts import Attempt, LegState, Outcome, due_at
 
 SOURCE = "postrider/dispatcher"
 
-_Status = stand_in(SmsStatus)
-_StatusEvent: type[MessageEvent[SmsStatus]] = stand_in(MessageEvent)
+_Status = quick(SmsStatus)
+_StatusEvent = quick(MessageEvent[SmsStatus])
 
 STATUSES: dict[Outcome, Status] = {
     Outcome.ACCEPTED: Status.SUBMITTED,

@@ -7,7 +7,7 @@ from os import urandom
 
 from libs.bus.codec import encode
 from libs.bus.port import KeyValue, Publisher
-from libs.bus.quick_events import stand_in
+from libs.bus.quick_events import quick
 from libs.bus.tracing import new_traceparent
 from libs.contracts import topics
 from libs.contracts.events import Event, GatewayReceipt, receipt_key
@@ -15,7 +15,7 @@ from libs.phone_numbers.privacy import fingerprint
 from services.dispatcher.drivers.port import Report
 from services.dispatcher.events import SOURCE
 
-_ReportEvent: type[Event[Report]] = stand_in(Event)
+_Event: type[Event[Report]] = quick(Event[Report])
 
 
 async def publish_reports(publisher: Publisher, inbound_key: bytes, reports: Sequence[Report]) -> None:
@@ -32,7 +32,7 @@ async def publish_reports(publisher: Publisher, inbound_key: bytes, reports: Seq
             rows, key = receipts, receipt_key(report.gateway, report.provider_id)
         else:
             rows, key = inbound, f"{report.gateway}/{fingerprint(report.source, inbound_key).hex()}".encode()
-        event = _ReportEvent(
+        event = _Event(
             id=chance[32 * n : 32 * n + 32],
             type=report.TYPE,
             source=SOURCE,

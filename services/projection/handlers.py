@@ -20,9 +20,10 @@ from libs.contracts.message_ids import time_of
 from libs.service_kit.crash_points import crash_point
 from libs.service_kit.metrics import EVENTS_FOLDED
 from libs.storage.database import Pool
+from libs.storage.uuids import sent_uuid
 from services.projection import merging, store
 from services.projection.journal import Line, line_of
-from services.projection.recent import KnownFold, RecentFolds
+from services.projection.recent import RecentFolds
 from services.projection.rows import MessageRow, PersonalRow, decode_fold, message_row, personal_row
 from services.projection.store import Connection, Key, StoredFold
 
@@ -49,7 +50,7 @@ async def apply_batch(
     known = recent.take(work.events)
     async with pool.acquire() as connection:
         if unknown := work.events.keys() - known.keys() - work.first_heard_of:
-            known |= _known(await store.read_folds(connection, unknown))
+            known |= await store.read_folds(connection, unknown)
         rows = folded(work.events, known)
         try:
             async with connection.transaction():
@@ -91,7 +92,7 @@ def sort_out(records: Iterable[Record]) -> Work:
 
     One pass in the order in which they were decoded: they are more than fits the processor's caches.
     """
-    found: dict[Key, tuple[list[AnyMessageEvent], list[Line], list[PersonalRow]]] = {}
+    found: dict[Key, tuple[UUID, list[AnyMessageEvent], list[Line], list[PersonalRow]]] = {}
     first_heard_of: set[Key] = set()
     for record in records:
         event: AnyMessageEvent = record.event
@@ -99,17 +100,18 @@ def sort_out(records: Iterable[Record]) -> Work:
         key = (event.subject.int, data.tenant if isinstance(data, _SAY_TENANT) else data.message.tenant)
         of_message = found.get(key)
         if of_message is None:
-            of_message = found[key] = ([], [], [])
-        of_message[0].append(event)
-        of_message[1].append(line_of(event, record.source.topic))
+            of_message = found[key] = (sent_uuid(key[0]), [], [], [])
+        message_id, events, lines, personal = of_message
+        events.append(event)
+        lines.append(line_of(message_id, event, record.source.topic))
         if not isinstance(data, _SAY_TENANT):
-            if (row := personal_row(event.subject, data)) is not None:
-                of_message[2].append(row)
+            if (row := personal_row(message_id, data)) is not None:
+                personal.append(row)
             if isinstance(data, SmsRequested) and data.leg.cycle == 1:
                 first_heard_of.add(key)
     work = Work({}, first_heard_of, [], [])
     for key in sorted(found):
-        events, lines, personal = found[key]
+        _, events, lines, personal = found[key]
         lines.sort(key=_event_id)
         personal.sort(key=_leg)
         work.events[key] = events
@@ -118,42 +120,37 @@ def sort_out(records: Iterable[Record]) -> Work:
     return work
 
 
-def folded(events: Events, known: dict[Key, KnownFold]) -> list[MessageRow]:
+def folded(events: Events, known: dict[Key, StoredFold]) -> list[MessageRow]:
     """The rows of the messages that these events change, in the order of `events`. `known` is brought up to date."""
     rows: list[MessageRow] = []
     for key, of_message in events.items():
-        message_id = of_message[0].subject
         before = known.get(key)
         if before is None:
-            _check_id(message_id)
+            _check_id(of_message[0].subject)
             fold, version = new_fold(of_message[0]), 0
         else:
-            fold, version = before.fold, before.stored.version
+            fold, version = decode_fold(before.fold), before.version
         for event in of_message:
             apply(fold, event)
-        row = message_row(message_id, fold, version + 1)
-        if before is None or row.fold != before.stored.fold:
+        row = message_row(sent_uuid(key[0]), fold, version + 1)
+        if before is None or row.fold != before.fold:
             rows.append(row)
-            known[key] = KnownFold(fold, StoredFold(row.fold, row.version))
+            known[key] = StoredFold(row.fold, row.version, row.status)
     return rows
 
 
 async def _write_messages(
-    connection: Connection, rows: Sequence[MessageRow], events: Events, known: dict[Key, KnownFold]
+    connection: Connection, rows: Sequence[MessageRow], events: Events, known: dict[Key, StoredFold]
 ) -> None:
     """Write the rows; those that another replica was quicker to write are folded again onto what it wrote."""
     if not rows or await store.write_messages(connection, rows) == len(rows):
         return
     keys = [(row.message_id.int, row.tenant) for row in rows]
     current = await store.read_folds(connection, keys)  # they are locked by now: nobody is quicker again
-    lost = {key: events[key] for key in keys if current.get(key) != known[key].stored}
-    known |= _known({key: current[key] for key in lost})
+    lost = {key: events[key] for key in keys if current.get(key) != known[key]}
+    known |= {key: current[key] for key in lost}
     if again := folded(lost, known):
         await store.write_messages(connection, again)
-
-
-def _known(stored: Mapping[Key, StoredFold]) -> dict[Key, KnownFold]:
-    return {key: KnownFold(decode_fold(each.fold), each) for key, each in stored.items()}
 
 
 def _check_id(message_id: UUID) -> None:

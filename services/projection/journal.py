@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from operator import attrgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -122,18 +121,23 @@ _COMMAND = _Form(
     {},
 )
 _FORMS = {1: _REQUESTED, 2: _RETURNED, 3: _DISPATCH, 4: _STATUS, 5: _DEFERRED, 6: _COMMAND}
-_WRITERS: dict[type, tuple[int, Callable[[AnyMessageEvent], tuple[object, ...]]]] = {
-    form.data: (number, attrgetter(*form.fields)) for number, form in _FORMS.items()
-}
+
+
+def _writer(number: int, form: _Form) -> Callable[[AnyMessageEvent], tuple[object, ...]]:
+    """One expression of all fields: an attrgetter takes three times as long."""
+    fields = ", ".join(f"event.{path}" for path in form.fields)
+    return eval(f"lambda event: ({number}, {fields})")  # noqa: S307 - our own words
+
+
+_WRITERS = {form.data: _writer(number, form) for number, form in _FORMS.items()}
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode: Callable[[bytes], list[Any]] = msgspec.msgpack.Decoder(list[Any]).decode
 
 
-def line_of(event: AnyMessageEvent, topic: str) -> Line:
-    """What the journal keeps of an event."""
-    number, values = _WRITERS[type(event.data)]
-    return Line(event.subject, event.id, topic, _encode((number, *values(event))))
+def line_of(message_id: UUID, event: AnyMessageEvent, topic: str) -> Line:
+    """What the journal keeps of an event about this message."""
+    return Line(message_id, event.id, topic, _encode(_WRITERS[event.data.__class__](event)))
 
 
 def event_of(line: Line) -> AnyMessageEvent:

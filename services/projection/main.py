@@ -47,7 +47,7 @@ PACING = Pacing(floor=0.020, ceiling=0.500, full_at=2000)
 async def start(life: Lifecycle, settings: ProjectionSettings, gateways: tuple[str, ...]) -> None:
     """Internal HTTP first, so that waiting can be seen; the consumer last. The stop goes the other way."""
     kafka = settings.kafka_bootstrap_servers
-    life.young_objects = 50 * MAX_RECORDS  # about 40 are made for each
+    life.young_objects = 100 * MAX_RECORDS  # about 40 are made for each, and as many of its fold
     api = ReadApi()
     await life.serve_ops(api.routes())
 

@@ -146,7 +146,8 @@ async def _catch_up(live: Connection, beside: Connection, tail: Tail, version: i
             message_row(UUID(int=key[0]), folds[key], known[key].version + 1 if key in known else version)
             for key in sorted(folds)
         ]
-        await store.write_messages(beside, rows)
+        async with beside.transaction():
+            await store.write_messages(beside, rows)
     return records
 
 

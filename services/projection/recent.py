@@ -1,36 +1,31 @@
-"""The folds of the messages that were last written and go on, so that most batches need not read them back."""
+"""The rows that were last written of messages that go on, so that most batches need not read them back."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
-from libs.contracts.fold import MessageFold
+from libs.contracts.statuses import FINALS
 from services.projection.store import Key, StoredFold
 
 
-class KnownFold(NamedTuple):
-    """A message's fold, and what its row has of it."""
-
-    fold: MessageFold
-    stored: StoredFold
-
-
 class RecentFolds:
-    """At most `size` folds, the longest unused given up first. One that has become old costs a second fold, never a wrong row."""
+    """At most `size` folds, the longest unused given up first. One that has become old costs a second fold, never a wrong row.
+
+    They are kept as they are stored: to decode one costs less than to keep many small objects, and to free them in the end.
+    """
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._folds: OrderedDict[Key, KnownFold] = OrderedDict()
+        self._folds: OrderedDict[Key, StoredFold] = OrderedDict()
 
-    def take(self, keys: Iterable[Key]) -> dict[Key, KnownFold]:
+    def take(self, keys: Iterable[Key]) -> dict[Key, StoredFold]:
         """Those of the keys that are known here, which are forgotten: who folds them further puts them back when that is committed."""
         take = self._folds.pop
         return {key: found for key in keys if (found := take(key, None)) is not None}
 
-    def put(self, folds: Mapping[Key, KnownFold]) -> None:
-        """Remember what is committed."""
-        self._folds.update(folds)
+    def put(self, folds: Mapping[Key, StoredFold]) -> None:
+        """Remember what is committed, unless the message has ended: hardly anything comes after that."""
+        self._folds.update((key, fold) for key, fold in folds.items() if fold.status not in FINALS)
         while len(self._folds) > self._size:
             self._folds.popitem(last=False)

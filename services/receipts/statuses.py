@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from libs.bus.quick_events import quick
 from libs.contracts.events import Leg, MessageEvent, Reason, ReceiptState, Recipient, SmsStatus, event_id
 from libs.contracts.statuses import Status
 from services.receipts.matching import Match
 
 SOURCE = "postrider/receipts"
+
+_Event, _Status = quick(MessageEvent[SmsStatus]), quick(SmsStatus)
+_Recipient, _Leg = quick(Recipient), quick(Leg)
 
 STATUSES: dict[ReceiptState, Status] = {
     ReceiptState.ENROUTE: Status.BUFFERED,
@@ -39,17 +43,17 @@ def _reason(state: ReceiptState, error: str | None) -> Reason | None:
 
 def _event(match: Match, status: Status, reason: Reason | None) -> MessageEvent[SmsStatus]:
     receipt, attempt = match.receipt, match.registration.attempt
-    return MessageEvent(
+    return _Event(
         id=event_id(SmsStatus.TYPE, *attempt.coordinates, status, receipt.id),
         type=SmsStatus.TYPE,
         source=SOURCE,
         time=receipt.observed_at,
         subject=attempt.message_id,
         traceparent=receipt.traceparent,
-        data=SmsStatus(
+        data=_Status(
             tenant=attempt.tenant,
-            recipient=Recipient(attempt.kind, attempt.person),
-            leg=Leg(attempt.cycle, attempt.leg, attempt.leg_at),
+            recipient=_Recipient(attempt.kind, attempt.person),
+            leg=_Leg(attempt.cycle, attempt.leg, attempt.leg_at),
             part=attempt.part,
             parts=attempt.parts,
             try_number=attempt.try_number,

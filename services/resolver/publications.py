@@ -8,6 +8,7 @@ from uuid import UUID
 
 from libs.bus.codec import encode, message_key
 from libs.bus.port import Outgoing
+from libs.bus.quick_events import quick
 from libs.contracts import topics
 from libs.contracts.events import (
     Leg,
@@ -26,6 +27,8 @@ from libs.contracts.events import (
 from services.resolver.deciding import Decision, Deferred, Dispatch, Ended
 
 SOURCE = "postrider/resolver"
+
+_Event, _Dispatch = quick(MessageEvent[SmsDispatch]), quick(SmsDispatch)
 
 Cause: TypeAlias = MessageEvent[SmsRequested] | MessageEvent[SmsReturned]
 
@@ -67,13 +70,13 @@ def ending(
 
 
 def _dispatch(message_id: UUID, message: Message, leg: Leg, decision: Dispatch, traceparent: str | None) -> Outgoing:
-    event = MessageEvent(
+    event = _Event(
         id=event_id(SmsDispatch.TYPE, message_id, leg.cycle, leg.leg),
         type=SmsDispatch.TYPE,
         source=SOURCE,
         time=decision.decided_at,
         subject=message_id,
-        data=SmsDispatch(
+        data=_Dispatch(
             message=message,
             leg=leg,
             gateway=decision.gateway,

@@ -1,26 +1,62 @@
-"""Stand-ins are written as the events they stand for."""
+"""What stands for an event is written like it, equals it and passes for it."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Annotated, Any
 from uuid import uuid4
 
 import pytest
+from pydantic import Field
 
 from libs.bus.codec import encode
-from libs.bus.quick_events import stand_in
-from libs.contracts.events import GatewayReceipt, MessageEvent, ReceiptState
+from libs.bus.quick_events import quick
+from libs.contracts.events import Event, GatewayReceipt, ReceiptState, Recipient, SmsInbound
 
 NOW = datetime.now(UTC)
-RECEIPT = {"gateway": "g", "provider_id": "1", "state": ReceiptState.DELIVERED, "destination": "2", "observed_at": NOW}
+RECEIPT: dict[str, Any] = {
+    "gateway": "g",
+    "provider_id": "1",
+    "state": ReceiptState.DELIVERED,
+    "destination": "2",
+    "observed_at": NOW,
+}
 
 
-def test_a_stand_in_is_written_like_the_event_itself_defaults_and_order_included() -> None:
-    envelope = {"id": "i", "type": "t", "source": "s", "time": NOW, "subject": uuid4()}
-    quick = stand_in(MessageEvent)(**envelope, data=stand_in(GatewayReceipt)(**RECEIPT))  # type: ignore[arg-type]
-    assert encode(quick) == encode(MessageEvent(**envelope, data=GatewayReceipt(**RECEIPT)))  # type: ignore[arg-type]
+def test_it_is_written_like_the_event_equals_it_and_passes_for_it() -> None:
+    envelope: dict[str, Any] = {"id": "i", "type": "t", "source": "s", "time": NOW, "subject": str(uuid4())}
+    event = Event(**envelope, data=GatewayReceipt(**RECEIPT))
+    made = quick(Event[GatewayReceipt])(**envelope, data=quick(GatewayReceipt)(**RECEIPT))
+    assert encode(made) == encode(event)
+    assert made == event
+    assert event == made
+    assert isinstance(made, Event)
+    assert isinstance(made.data, GatewayReceipt)
+    assert not isinstance(made.data, SmsInbound)
+    assert made.data.TYPE == GatewayReceipt.TYPE
+    assert quick(Event[GatewayReceipt])(**envelope, data=quick(GatewayReceipt)(**RECEIPT | {"error": "1"})) != event
+
+
+def test_what_takes_its_fields_by_position_does_so_too() -> None:
+    assert quick(Recipient)("client", "17") == Recipient("client", "17")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("change", [{"unknown": 1}, {"gateway": ...}])
-def test_a_stand_in_takes_the_fields_of_its_event_and_no_others(change: dict[str, object]) -> None:
-    fields = {name: value for name, value in (RECEIPT | change).items() if value is not ...}
+def test_it_takes_the_fields_of_its_class_and_no_others(change: dict[str, object]) -> None:
+    fields: dict[str, Any] = {name: value for name, value in (RECEIPT | change).items() if value is not ...}
     with pytest.raises(TypeError):
-        stand_in(GatewayReceipt)(**fields)  # type: ignore[arg-type]
+        quick(GatewayReceipt)(**fields)
+
+
+def test_it_can_not_be_changed() -> None:
+    made = quick(GatewayReceipt)(**RECEIPT)
+    with pytest.raises(AttributeError):
+        made.error = "2"  # type: ignore[misc]
+
+
+def test_a_constraint_that_would_not_be_checked_is_an_error() -> None:
+    @dataclass(frozen=True, slots=True)
+    class Odd:
+        number: Annotated[int, Field(multiple_of=2)]
+
+    with pytest.raises(TypeError, match="multiple_of=2"):
+        quick(Odd)
