@@ -7,8 +7,8 @@
 
 Topics whose name ends in `.high` have a lane of their own, with the group `<group>.high`, which is never paced and never waits for a
 normal batch: the handler may run once per lane at the same time. In a normal lane small batches are spaced, 20 ms apart growing to 120 ms
-from 60 records up, because a batch's cost hardly depends on its size; a full batch is never followed by a pause, and `hurry` cuts
-one short.
+from 60 records up, because a batch's cost hardly depends on its size; `hurry` cuts a pause short. A full batch is never followed by
+one: the next is fetched and decoded while the handler of this one waits for others.
 
 What a handler raises decides: a neighbour's absence (`errors.is_transient`) → the same batch again, with backoff, the partitions kept;
 anything else → the batch is halved, in order, until the record is found, and that goes to the dead letters.
@@ -19,9 +19,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
@@ -39,6 +40,8 @@ log = structlog.get_logger()
 
 MAX_RECORDS = 2000
 DRAIN_SECONDS = 25.0
+COMMIT_SECONDS = 0.2
+"""The least time between two commits, which cost as much as a small batch. What a crash leaves uncommitted comes again."""
 _FETCH_TIMEOUT_MS = 1000
 _FETCH_TIMEOUT_HOLDING_MS = 100
 """How soon a record that is held comes again when nothing else does."""
@@ -181,6 +184,8 @@ class _Lane:
         self._drain_seconds = drain_seconds
         self._stream = open_stream(self)
         self._held: list[Record] = []
+        self._committed_at = 0.0
+        self._ahead: asyncio.Task[list[Record]] | None = None
         self._idle = asyncio.Event()
         self._idle.set()
         self._give_up = asyncio.Event()
@@ -233,17 +238,23 @@ class _Lane:
             log.error("consumer.stopped", consumer=self._name, fault=fault(error))
         finally:
             self._idle.set()
+            if self._ahead is not None:
+                self._ahead.cancel()
+                await asyncio.wait([self._ahead])
             await self._stream.commit()
             await self._stream.stop()
 
     async def _once(self) -> None:
-        timeout = _FETCH_TIMEOUT_HOLDING_MS if self._held else _FETCH_TIMEOUT_MS
         self._hurried.clear()
-        records = await self._stream.getmany(timeout_ms=timeout, max_records=self._max_records)
+        fetching, self._ahead = self._ahead or self._fetch(), None
+        records = await fetching
+        fetched = self._stream.fetched
         started = time.monotonic()
-        held = [record for record in self._held if record.epoch == self._stream.epoch]
+        # What was fetched ahead, or held, before a rebalance is not ours any more, or comes again.
+        records = [record for record in (*self._held, *records) if record.epoch == self._stream.epoch]
         self._held = []
-        records = held + records if held else records
+        if fetched == self._max_records and not self._stopping:
+            self._ahead = asyncio.create_task(self._fetch())
         if records:
             self._idle.clear()
             self._give_up.clear()
@@ -255,8 +266,9 @@ class _Lane:
                 log.warning("consumer.batch_given_up", consumer=self._name, records=len(records))
             finally:
                 self._idle.set()
-        await self._stream.commit()
-        fetched = self._stream.fetched
+        if (now := time.monotonic()) - self._committed_at >= COMMIT_SECONDS:
+            self._committed_at = now
+            await self._stream.commit()
         took = time.monotonic() - started
         if records:
             self._sizes.observe(len(records))
@@ -264,6 +276,10 @@ class _Lane:
             log.debug("consumer.batch", consumer=self._name, records=len(records), seconds=round(took, 4))
         if 0 < fetched < self._max_records:
             await self._pause(max(0.0, self._pacing.seconds(fetched) - took))
+
+    def _fetch(self) -> Coroutine[Any, Any, list[Record]]:
+        timeout = _FETCH_TIMEOUT_HOLDING_MS if self._held else _FETCH_TIMEOUT_MS
+        return self._stream.getmany(timeout_ms=timeout, max_records=self._max_records)
 
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):

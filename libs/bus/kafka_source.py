@@ -21,8 +21,6 @@ log = structlog.get_logger()
 SESSION_TIMEOUT_MS = 6_000
 HEARTBEAT_INTERVAL_MS = 2_000
 MAX_PARTITION_FETCH_BYTES = 4 * 1024 * 1024
-FETCH_MAX_WAIT_MS = 250
-"""How long the broker may hold a fetch that finds nothing. A partition drained meanwhile joins only the next fetch."""
 METADATA_MAX_AGE_MS = 30_000
 """How soon a topic that matches a pattern is noticed."""
 COMMIT_SECONDS = 5.0
@@ -35,6 +33,9 @@ class KafkaSource(ConsumerRebalanceListener):
 
     max_partition_fetch_bytes = MAX_PARTITION_FETCH_BYTES
     """How much of each partition is fetched ahead, and kept in memory while the consumer is behind."""
+    fetch_min_bytes = 1
+    fetch_max_wait_ms = 250
+    """How long the broker may hold a fetch that finds less. A partition drained meanwhile joins only the next fetch."""
 
     def __init__(
         self,
@@ -76,7 +77,8 @@ class KafkaSource(ConsumerRebalanceListener):
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             max_partition_fetch_bytes=self.max_partition_fetch_bytes,
-            fetch_max_wait_ms=FETCH_MAX_WAIT_MS,
+            fetch_min_bytes=self.fetch_min_bytes,
+            fetch_max_wait_ms=self.fetch_max_wait_ms,
             metadata_max_age_ms=METADATA_MAX_AGE_MS,
             session_timeout_ms=SESSION_TIMEOUT_MS,
             heartbeat_interval_ms=HEARTBEAT_INTERVAL_MS,
@@ -140,6 +142,13 @@ class KafkaSource(ConsumerRebalanceListener):
         if self._consumer is None:
             raise RuntimeError("the source is not started")
         return self._consumer
+
+
+class PatientSource(KafkaSource):
+    """For what no message waits for: lets the broker gather a little, since a fetch of one record costs as much as one of a hundred."""
+
+    fetch_min_bytes = 128 * 1024
+    fetch_max_wait_ms = 100
 
 
 async def _close(consumer: AIOKafkaConsumer) -> None:

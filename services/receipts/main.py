@@ -8,6 +8,7 @@ from pathlib import Path
 
 from libs.bus.admin import ensure_topics
 from libs.bus.consumer import BatchConsumer
+from libs.bus.kafka_source import PatientSource
 from libs.bus.producer import Producer
 from libs.contracts import topics
 from libs.service_kit.config_file import ConfigFileError, Configuration, load_configuration
@@ -44,7 +45,9 @@ async def start(life: Lifecycle, settings: ReceiptsSettings, configuration: Conf
     producer = Producer(kafka, client_id="receipts")
     await life.part("kafka", producer.start, lambda _: producer.stop())
     handler = partial(handle, pool=pool, publisher=producer, destination_key=settings.destination_key)
-    consumer = BatchConsumer(kafka, "receipts", CONSUMED, handler, producer, own_source=SOURCE)
+    consumer = BatchConsumer(
+        kafka, "receipts", CONSUMED, handler, producer, own_source=SOURCE, open_source=PatientSource
+    )
     progress = Progress(kafka, "receipts", CONSUMED)
     await life.part("progress", progress.start, lambda _: progress.stop())
     windows = {g.id: timedelta(hours=g.receipt_window_hours) for g in configuration.gateways}

@@ -37,6 +37,7 @@ class AIOKafkaConsumer:
         client_id: str = ...,
         group_id: str | None = ...,
         fetch_max_wait_ms: int = ...,
+        fetch_min_bytes: int = ...,
         max_partition_fetch_bytes: int = ...,
         request_timeout_ms: int = ...,
         retry_backoff_ms: int = ...,
