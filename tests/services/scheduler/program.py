@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import aiohttp
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
@@ -26,6 +27,21 @@ class Program(ServiceProgram):
 
     SERVICE = "scheduler"
     ENVIRONMENT: ClassVar[dict[str, str]] = {"SCHEDULER_LEASE_SECONDS": "1"}
+
+
+class HeldBack(Program):
+    """With room for ten before the resolver."""
+
+    ENVIRONMENT: ClassVar[dict[str, str]] = {"SCHEDULER_WAITING_RECORDS": "10"}
+
+    async def metric(self, name: str) -> float:
+        """The value of a gauge."""
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"http://127.0.0.1:{self.port}/metrics") as response,
+        ):
+            lines = (await response.text()).splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
 
 
 class Traffic:
@@ -75,11 +91,15 @@ class Traffic:
         """Set groups without members back to the beginning."""
         partitions = [TopicPartition(t.name, p) for t in CONSUMED for p in range(t.partitions)]
         for group in groups:
-            consumer = AIOKafkaConsumer(bootstrap_servers=self._kafka, group_id=group, enable_auto_commit=False)
-            await consumer.start()
-            consumer.assign(partitions)
-            await consumer.commit(dict.fromkeys(partitions, 0))
-            await consumer.stop()
+            await self.commit(group, dict.fromkeys(partitions, 0))
+
+    async def commit(self, group: str, offsets: Mapping[TopicPartition, int]) -> None:
+        """For a group without members."""
+        consumer = AIOKafkaConsumer(bootstrap_servers=self._kafka, group_id=group, enable_auto_commit=False)
+        await consumer.start()
+        consumer.assign(list(offsets))
+        await consumer.commit(offsets)
+        await consumer.stop()
 
 
 def _outgoing(event: MessageEvent[SmsDeferred] | MessageEvent[SmsCommand]) -> Outgoing:

@@ -6,17 +6,19 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
 from libs.bus.admin import ensure_topics
+from libs.bus.group_progress import GroupProgress
 from libs.bus.producer import Producer
 from libs.contracts.events import SmsStatus
 from libs.contracts.topics import Topic
-from services.receipts.progress import Progress
+from services.receipts.caught_up import CaughtUp
 
 
 async def test_it_has_caught_up_once_what_was_there_at_the_call_before_is_committed(kafka: str) -> None:
     name = f"progress.{uuid4().hex[:12]}"
     topic = Topic(name=name, purpose="test", data=SmsStatus, key="message id", partitions=2)
     await ensure_topics(kafka, [topic])
-    producer, progress = Producer(kafka, client_id="test"), Progress(kafka, name, [topic])
+    producer, progress = Producer(kafka, client_id="test"), GroupProgress(kafka, name, [topic])
+    caught_up = CaughtUp(progress)
     await producer.start()
     await progress.start()
 
@@ -33,18 +35,18 @@ async def test_it_has_caught_up_once_what_was_there_at_the_call_before_is_commit
             await producer.publish(name, [(key, b"x")] * count)
 
     try:
-        assert [await progress.caught_up() for _ in range(2)] == [False, True]  # an empty topic holds nothing back
+        assert [await caught_up() for _ in range(2)] == [False, True]  # an empty topic holds nothing back
         await publish(3)
-        assert await progress.caught_up()  # it came since the last call
-        assert not await progress.caught_up()
-        ends = await progress._consumer.end_offsets(progress._partitions)
+        assert await caught_up()  # it came since the last call
+        assert not await caught_up()
+        ends = await progress.ends()
         assert all(ends.values())
         await commit(p0=ends[TopicPartition(name, 0)])
-        assert not await progress.caught_up()
+        assert not await caught_up()
         await commit(p1=ends[TopicPartition(name, 1)])
         await publish(1)
-        assert await progress.caught_up()
-        assert not await progress.caught_up()
+        assert await caught_up()
+        assert not await caught_up()
     finally:
         await progress.stop()
         await producer.stop()
