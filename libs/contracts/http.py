@@ -265,6 +265,9 @@ class SmsWithHistory(Sms):
     """GET /sms/{id}: the message and every transition, oldest first."""
 
     history: tuple[Transition, ...]
+    validity_seconds: int | None = Field(
+        None, description="how long it may be sent in each cycle, from its acceptance, schedule or resend on"
+    )
 
 
 class SmsPage(ApiModel):
