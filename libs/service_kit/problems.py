@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import BaseModel, ValidationError
 
-from libs.contracts.http import FieldProblem, Problem
+from libs.contracts.http.answers import FieldProblem, Problem
 from libs.service_kit.internal import TENANT_HEADER
 
 log = structlog.get_logger()

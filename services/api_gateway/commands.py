@@ -24,7 +24,7 @@ from libs.contracts.events import (
     event_id,
     person_key,
 )
-from libs.contracts.http import Cancelling
+from libs.contracts.http.answers import Cancelling
 from libs.contracts.statuses import NEGATIVE_FINALS, Status
 from libs.contracts.topics import COMMANDS, requested
 from services.api_gateway.api_keys import Caller

@@ -11,7 +11,7 @@ from aiohttp.typedefs import Handler
 from pydantic import ValidationError
 
 from libs.bus.errors import is_transient
-from libs.contracts.http import InboundQuery
+from libs.contracts.http.requests import InboundQuery
 from libs.service_kit.pages import BadCursor
 from libs.service_kit.problems import answering, bad_field, invalid, not_known, shown
 from libs.storage.database import Pool

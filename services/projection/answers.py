@@ -15,7 +15,7 @@ from libs.contracts.events import (
     SmsStatus,
 )
 from libs.contracts.fold import MessageFold, view
-from libs.contracts.http import Part, Sms, SmsWithHistory, Transition
+from libs.contracts.http.answers import Part, Sms, SmsWithHistory, Transition
 from libs.contracts.message_ids import time_of
 from libs.contracts.statuses import RANK, Status
 from services.projection.journal import Line, event_of

@@ -14,7 +14,9 @@ from aiohttp.typedefs import Handler
 from pydantic import ValidationError
 
 from libs.bus.errors import is_transient
-from libs.contracts.http import ApiModel, FieldProblem, SmsQuery
+from libs.contracts.http.answers import FieldProblem
+from libs.contracts.http.model import ApiModel
+from libs.contracts.http.requests import SmsQuery
 from libs.service_kit.pages import BadCursor
 from libs.service_kit.problems import answering, bad_field, bad_fields, invalid, not_known, shown, unavailable
 from libs.storage.database import Pool

@@ -15,15 +15,16 @@ from aiohttp.typedefs import Handler
 from pydantic import TypeAdapter, ValidationError
 
 from libs.bus.errors import is_transient
-from libs.contracts import http
 from libs.contracts.events import PersonKind
+from libs.contracts.http import answers
+from libs.contracts.http.requests import PERSON_PATHS, PersonId, PersonIn
 from libs.phone_numbers.parse import NumberError, parse
 from libs.service_kit.problems import answering, bad_field, invalid, not_known, shown
 from libs.storage.database import Pool
 from services.resolver import contacts
 from services.resolver.contacts import Contact, Person
 
-_person_id: TypeAdapter[str] = TypeAdapter(http.PersonId)
+_person_id: TypeAdapter[str] = TypeAdapter(PersonId)
 _WORDS = {PersonKind.CLIENT: "client", PersonKind.STAFF: "staff member"}
 
 
@@ -37,7 +38,7 @@ class PeopleApi:
 
     def routes(self) -> list[web.RouteDef]:
         found: list[web.RouteDef] = []
-        for kind, path in http.PERSON_PATHS.items():
+        for kind, path in PERSON_PATHS.items():
             address = f"/internal/{path}/{{id}}"
             found += [
                 web.put(address, self._answering(kind, self._put)),
@@ -82,16 +83,16 @@ class PeopleApi:
 _Act: TypeAlias = Callable[[Pool, Person, web.Request], Awaitable[web.Response]]
 
 
-async def _body(request: web.Request) -> http.PersonIn:
+async def _body(request: web.Request) -> PersonIn:
     raw = await request.read()
     try:
-        return http.PersonIn.model_validate_json(raw)
+        return PersonIn.model_validate_json(raw)
     except ValidationError as error:
         raise invalid("body", error) from None
 
 
 def _found(person: Person, contact: Contact, status: HTTPStatus = HTTPStatus.OK) -> web.Response:
-    known = http.Person(
+    known = answers.Person(
         id=person.id,
         phone=contact.phone,
         phone_problem=contact.phone_problem,

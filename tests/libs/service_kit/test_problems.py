@@ -8,7 +8,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from pydantic import ValidationError
 
-from libs.contracts.http import FieldProblem, Problem, SendSms
+from libs.contracts.http.answers import FieldProblem, Problem
+from libs.contracts.http.requests import SendSms
 from libs.service_kit.internal import TENANT_HEADER
 from libs.service_kit.problems import answering, bad_field, invalid, not_known, shown, unavailable
 

@@ -10,7 +10,7 @@ import pytest
 from libs.bus.codec import decoder
 from libs.bus.errors import PublishFailed
 from libs.contracts.events import CommandKind, Leg, Priority, SmsCommand, SmsRequested, event_id
-from libs.contracts.http import Part, SmsWithHistory, Transition
+from libs.contracts.http.answers import Part, SmsWithHistory, Transition
 from libs.contracts.message_ids import new_message_id, time_of
 from libs.contracts.statuses import NEGATIVE_FINALS, Status
 from libs.contracts.topics import COMMANDS

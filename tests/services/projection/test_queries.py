@@ -7,7 +7,8 @@ from uuid import UUID
 import pytest
 
 from libs.contracts.events import PersonKind
-from libs.contracts.http import Sms, SmsQuery
+from libs.contracts.http.answers import Sms
+from libs.contracts.http.requests import SmsQuery
 from libs.contracts.statuses import Status
 from libs.service_kit.pages import BadCursor, cursor_after, first_id
 from libs.storage.database import Pool

@@ -8,7 +8,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.structs import TopicPartition
 
-from libs.contracts.http import Batch, Problem, SmsPage, SmsWithHistory
+from libs.contracts.http.answers import Batch, Problem, SmsPage, SmsWithHistory
 from libs.service_kit.internal import TENANT_HEADER
 from libs.storage.database import Pool
 from services.projection.read_api import Outbox, ReadApi
