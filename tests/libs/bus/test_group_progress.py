@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import pytest
-from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.structs import TopicPartition
@@ -15,6 +14,7 @@ from libs.bus.group_progress import GroupProgress
 from libs.bus.producer import Producer
 from libs.contracts.events import SmsStatus
 from libs.contracts.topics import Topic
+from tests.services.traffic import commit
 
 
 class Ground:
@@ -38,12 +38,7 @@ class Ground:
         await self.producer.publish(self.name, [(str(n).encode(), b"x") for n in range(count)])
 
     async def commit(self, partition: int, offset: int) -> None:
-        consumer = AIOKafkaConsumer(bootstrap_servers=self.kafka, group_id=self.name, enable_auto_commit=False)
-        await consumer.start()
-        place = TopicPartition(self.name, partition)
-        consumer.assign([place])
-        await consumer.commit({place: offset})
-        await consumer.stop()
+        await commit(self.kafka, self.name, {TopicPartition(self.name, partition): offset})
 
     async def delete_before(self, partition: int, offset: int) -> None:
         """As the retention does."""

@@ -2,7 +2,6 @@
 
 from uuid import uuid4
 
-from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
 from libs.bus.admin import ensure_topics
@@ -11,6 +10,7 @@ from libs.bus.producer import Producer
 from libs.contracts.events import SmsStatus
 from libs.contracts.topics import Topic
 from services.receipts.caught_up import CaughtUp
+from tests.services.traffic import commit
 
 
 async def test_it_has_caught_up_once_what_was_there_at_the_call_before_is_committed(kafka: str) -> None:
@@ -22,14 +22,6 @@ async def test_it_has_caught_up_once_what_was_there_at_the_call_before_is_commit
     await producer.start()
     await progress.start()
 
-    async def commit(**offsets: int) -> None:
-        consumer = AIOKafkaConsumer(bootstrap_servers=kafka, group_id=name, enable_auto_commit=False)
-        await consumer.start()
-        partitions = {TopicPartition(name, int(p.removeprefix("p"))): offset for p, offset in offsets.items()}
-        consumer.assign(list(partitions))
-        await consumer.commit(partitions)
-        await consumer.stop()
-
     async def publish(count: int) -> None:
         for key in (b"a", b"b", b"c", b"d"):
             await producer.publish(name, [(key, b"x")] * count)
@@ -40,10 +32,11 @@ async def test_it_has_caught_up_once_what_was_there_at_the_call_before_is_commit
         assert await caught_up()  # it came since the last call
         assert not await caught_up()
         ends = await progress.ends()
+        first, second = (TopicPartition(name, number) for number in range(2))
         assert all(ends.values())
-        await commit(p0=ends[TopicPartition(name, 0)])
+        await commit(kafka, name, {first: ends[first]})
         assert not await caught_up()
-        await commit(p1=ends[TopicPartition(name, 1)])
+        await commit(kafka, name, {second: ends[second]})
         await publish(1)
         assert await caught_up()
         assert not await caught_up()

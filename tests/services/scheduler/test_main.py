@@ -26,6 +26,7 @@ from tests.conftest import DatabaseFactory
 from tests.services.program import until
 from tests.services.scheduler.builders import command, deferred
 from tests.services.scheduler.program import OUT, HeldBack, Program, Traffic
+from tests.services.traffic import commit
 
 _ids = count(1)
 
@@ -235,7 +236,7 @@ async def test_set_back_to_the_beginning_it_returns_nothing_again(running: Groun
     await back(running, gone)
     assert await running.program.stop() == 0
     returned = [r.value for r in running.traffic.records if r.topic == topics.RETURNED.name]
-    await running.traffic.set_back("scheduler")
+    await running.traffic.set_back("scheduler", CONSUMED)
     await running.program.start()
     await running.traffic.say(last := soon())
     await back(running, last)
@@ -248,7 +249,7 @@ async def test_set_back_to_the_beginning_it_returns_nothing_again(running: Groun
 
 async def _take_all(ground: Ground, resolver: GroupProgress) -> None:
     """As the resolver, have taken all that was returned."""
-    await ground.traffic.commit(topics.RESOLVER_GROUP, await resolver.ends())
+    await commit(ground.kafka, topics.RESOLVER_GROUP, await resolver.ends())
     assert await resolver.behind(await resolver.ends()) == 0
 
 
