@@ -1,5 +1,6 @@
 import asyncio
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from random import Random
 
 import pytest
@@ -7,6 +8,7 @@ from aiokafka.errors import KafkaConnectionError
 
 from libs.bus.errors import PublishFailed
 from libs.contracts.events import Leg, Reason, event_id
+from libs.storage.database import Pool
 from services.scheduler import store
 from services.scheduler.leaving import Leaving
 from tests.services.scheduler.builders import NOW, TRACE, command, deferred
@@ -156,20 +158,33 @@ async def test_while_it_cannot_be_read_how_many_wait_none_is_taken(world: World)
     assert await leaving.once() == 1
 
 
-async def test_full_it_waits_and_goes_on_by_itself(world: World) -> None:
+async def test_full_or_without_an_answer_it_waits_and_goes_on_by_itself(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[Pool] = []
+
+    async def next_due(pool: Pool) -> datetime:  # to sleep until what is due already would be no sleep
+        slept.append(pool)
+        return NOW
+
+    monkeypatch.setattr(store, "next_due", next_due)
     await world.take(*(deferred() for _ in range(3)))
     leaving = world.leaving(records=1)
     world.lag = None
     await leaving.start()
-    async with asyncio.timeout(20):
-        for there, looks in ((1, 1), (1, 2), (0, 2), (1, 1), (0, 2)):
-            world.lag, until = there, world.looks + looks
-            while world.looks < until:
+
+    async def on_until(condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not condition():
                 world.now += timedelta(seconds=1)
                 await asyncio.sleep(0.01)
-        while len(world.returned()) < 3:
-            world.now += timedelta(seconds=1)
-            await asyncio.sleep(0.01)
+
+    for world.lag in (None, 1):
+        enough = world.looks + 2
+        await on_until(lambda enough=enough: world.looks >= enough)
+        assert (world.returned(), slept) == ([], [])
+    world.lag = 0
+    await on_until(lambda: len(world.returned()) == 3)
     await leaving.stop(5)
 
 
