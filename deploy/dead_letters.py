@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import logging
 import os
 import sys
 
@@ -58,13 +59,16 @@ def show(letters: list[DeadLetter]) -> None:
 
 
 def main() -> None:
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what goes wrong is raised too, and said below
     given = os.environ
     arguments = (given.get("TOPIC") or None, given.get("REASON") or None, given.get("REPLAY") or None)
     try:
         asyncio.run(run(environment(given, KAFKA)[KAFKA], *arguments, given.get("FORCE") == "1"))
     except UnknownDeadLetter as error:
         sys.exit(str(error))
-    except (KafkaError, OSError, PublishFailed) as error:
+    except KafkaError as error:  # its words begin with its name
+        sys.exit(f"Kafka: {error}")
+    except (OSError, PublishFailed) as error:
         sys.exit(f"Kafka: {type(error).__name__}: {error}")
     except KeyboardInterrupt:
         sys.exit("interrupted")

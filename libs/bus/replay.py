@@ -136,9 +136,9 @@ class DeadLetterBox:
 async def open_dead_letters(bootstrap_servers: str) -> AsyncGenerator[DeadLetterBox]:
     """The dead letters of the cluster. Raises KafkaError when it is not there."""
     consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap_servers, client_id="dead-letters", enable_auto_commit=False)
-    await consumer.start()
-    await asyncio.sleep(0)  # aiokafka's stop raises CancelledError if its own tasks never began
     try:
+        await consumer.start()
+        await asyncio.sleep(0)  # aiokafka's stop raises CancelledError if its own tasks never began
         yield DeadLetterBox(consumer)
     finally:
         await consumer.stop()

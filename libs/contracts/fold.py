@@ -87,7 +87,7 @@ class LegFold:
 
 
 class Request(NamedTuple):
-    """What was asked for, from the first leg's event."""
+    """What was asked for at first, in `cycle`; but `valid_until` is that of the newest cycle, `valid_cycle`."""
 
     number: int
     priority: Priority
@@ -98,6 +98,8 @@ class Request(NamedTuple):
     requested_by: str
     custom_data: dict[str, Any] | None
     batch_id: UUID | None = None
+    cycle: int = 1
+    valid_cycle: int = 1
 
 
 @dataclass(slots=True)
@@ -148,23 +150,32 @@ def apply(fold: MessageFold, event: AnyMessageEvent) -> None:
         leg.encoding = data.encoding
         _raise(leg, Best(Status.QUEUED, data.decided_at, event.id, None))
     elif isinstance(data, SmsRequested):
-        if fold.request is None or data.leg.cycle == 1:
-            m = data.message
-            custom = dict(data.custom_data) if data.custom_data is not None else None
-            fold.request = Request(
-                m.number,
-                m.priority,
-                m.sender_id,
-                m.tags,
-                m.accepted_at,
-                m.valid_until,
-                data.requested_by,
-                custom,
-                m.batch_id,
-            )
+        _take_request(fold, data)
         _raise(leg, Best(Status.ACCEPTED, data.leg.leg_at, event.id, None))
     else:
         _reopen(fold, leg, event.id, data)
+
+
+def _take_request(fold: MessageFold, data: SmsRequested) -> None:
+    known, cycle = fold.request, data.leg.cycle
+    if known is None or cycle < known.cycle:
+        m = data.message
+        custom = dict(data.custom_data) if data.custom_data is not None else None
+        fold.request = Request(
+            m.number,
+            m.priority,
+            m.sender_id,
+            m.tags,
+            m.accepted_at,
+            m.valid_until if known is None else known.valid_until,
+            data.requested_by,
+            custom,
+            m.batch_id,
+            cycle,
+            cycle if known is None else known.valid_cycle,
+        )
+    elif cycle > known.valid_cycle:
+        fold.request = known._replace(valid_until=data.message.valid_until, valid_cycle=cycle)
 
 
 def _reopen(fold: MessageFold, leg: LegFold, event_id: str, data: SmsReturned | SmsDeferred) -> None:

@@ -101,6 +101,9 @@ FIXED_TOPICS: tuple[Topic, ...] = (
     CONTACT_CHANGED,
 )
 
+RESOLVER_GROUP = "resolver"
+"""The consumer group that reads REQUESTED and RETURNED. Whoever feeds it can see by its offsets how far it has come."""
+
 
 def requested(priority: Priority) -> Topic:
     return REQUESTED_HIGH if priority is Priority.HIGH else REQUESTED

@@ -13,7 +13,8 @@ import msgspec
 from libs.bus.codec import encode
 from libs.bus.port import KeyValue
 from libs.contracts.events import PersonKind, Priority
-from libs.contracts.http import BulkRefused, FieldProblem, SendSms
+from libs.contracts.http.answers import BulkRefused, FieldProblem
+from libs.contracts.http.requests import SendSms
 from libs.contracts.message_ids import time_of
 from libs.contracts.topics import requested
 from services.api_gateway.api_keys import Caller

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 
 from libs.contracts.events import PersonKind
-from libs.contracts.http import MAX_BULK_MESSAGES, MAX_TEXT_CHARACTERS
+from libs.contracts.http.requests import MAX_BULK_MESSAGES, MAX_TEXT_CHARACTERS
 from services.api_gateway.problems import MAX_FIELD_NAME, ProblemError, bad_field
 
 ABSENT = msgspec.Raw()

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 from httptools import parse_url
 from pydantic import TypeAdapter, ValidationError
 
-from libs.contracts.http import ApiModel
+from libs.contracts.http.model import ApiModel
 from services.api_gateway.api_keys import NOBODY
 from services.api_gateway.problems import ProblemError, bad_field, invalid_body, invalid_query, reason
 from services.api_gateway.responses import JSON, Response

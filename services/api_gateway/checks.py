@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from libs.contracts.http import MAX_SEGMENTS
+from libs.contracts.http.requests import MAX_SEGMENTS
 from libs.sms_text.segments import PART_UNITS, count_segments
 from services.api_gateway.problems import bad_field
 

@@ -24,7 +24,7 @@ from libs.contracts.events import (
     event_id,
     person_key,
 )
-from libs.contracts.http import Cancelling
+from libs.contracts.http.answers import Cancelling
 from libs.contracts.statuses import NEGATIVE_FINALS, Status
 from libs.contracts.topics import COMMANDS, requested
 from services.api_gateway.api_keys import Caller
@@ -41,7 +41,6 @@ class Step(msgspec.Struct, rename="camel"):
 
     status: Status
     cycle: int
-    reason: Any = None
 
 
 class Shown(msgspec.Struct, rename="camel"):
@@ -58,9 +57,9 @@ class Shown(msgspec.Struct, rename="camel"):
     tags: tuple[str, ...]
     custom_data: dict[str, Any] | None
     accepted_at: datetime
-    valid_until: datetime | None
     history: list[Step]
     batch_id: UUID | None = None
+    validity_seconds: int | None = None
 
     @property
     def newest_cycle(self) -> int:
@@ -127,13 +126,16 @@ class Commands:
         text, number, priority = self._check(shown, cycle)
         first = await self._first(What.RESEND, shown.id, cycle, caller, traceparent)
         recipient = shown.recipient
+        validity = self._default_validity
+        if shown.validity_seconds is not None:  # as long as the first time
+            validity = timedelta(seconds=shown.validity_seconds)
         message = Message(
             tenant=caller.tenant,
             recipient=recipient,
             number=number,
             text=text,
             accepted_at=shown.accepted_at,
-            valid_until=first.asked_at + self._validity(shown),
+            valid_until=first.asked_at + validity,
             priority=priority,
             sender_id=shown.sender_id,
             tags=shown.tags,
@@ -168,13 +170,6 @@ class Commands:
         if shown.message is None:
             raise ProblemError(HTTPStatus.CONFLICT, "its text was erased, so there is nothing to send again")
         return shown.message, shown.number, shown.priority
-
-    def _validity(self, shown: Shown) -> timedelta:
-        """As long as the first time; that is not known of a message that was scheduled."""
-        scheduled = any(step.status is Status.SCHEDULED and step.reason is None for step in shown.history)
-        if scheduled or shown.valid_until is None:
-            return self._default_validity
-        return shown.valid_until - shown.accepted_at
 
     async def _first(self, what: What, message_id: UUID, cycle: int, caller: Caller, traceparent: str) -> Asked:
         now = Asked(datetime.now(UTC), caller.name, traceparent)

@@ -14,7 +14,8 @@ from pydantic import TypeAdapter
 
 from libs.bus.tracing import child_of
 from libs.contracts.events import PersonKind
-from libs.contracts.http import PERSON_PATHS, ApiModel, InboundQuery, PersonId, PersonIn, SendSms, SmsQuery
+from libs.contracts.http.model import ApiModel
+from libs.contracts.http.requests import PERSON_PATHS, InboundQuery, PersonId, PersonIn, SendSms, SmsQuery
 from services.api_gateway.accepting import Accepter
 from services.api_gateway.bulk import BulkAccepter
 from services.api_gateway.calls import Call, parse

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from libs.contracts.http import Problem
+from libs.contracts.http.answers import Problem
 from services.api_gateway.problems import CONTENT_TYPE as PROBLEM
 from services.api_gateway.routes import Route
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 
 from libs.contracts.events import Priority
-from libs.contracts.http import MAX_TEXT_CHARACTERS, SendSms
+from libs.contracts.http.requests import MAX_TEXT_CHARACTERS, SendSms
 from services.api_gateway.calls import parse
 
 _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT_CHARACTERS)]

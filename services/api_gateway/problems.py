@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from libs.contracts.http import FieldProblem, Problem
+from libs.contracts.http.answers import FieldProblem, Problem
 from services.api_gateway.responses import Response
 
 CONTENT_TYPE = "application/problem+json"

@@ -10,7 +10,7 @@ from uuid import UUID
 from libs.bus.codec import encode
 from libs.bus.port import Outgoing
 from libs.contracts.events import PersonKind, SmsRequested, event_id
-from libs.contracts.http import SendSms
+from libs.contracts.http.requests import SendSms
 from libs.contracts.message_ids import new_message_id, time_of
 from libs.contracts.topics import requested
 from services.api_gateway.api_keys import Caller

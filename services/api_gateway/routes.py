@@ -9,24 +9,19 @@ from http import HTTPStatus
 from urllib.parse import unquote
 
 from libs.contracts.events import PersonKind
-from libs.contracts.http import (
-    PERSON_PATHS,
+from libs.contracts.http.answers import (
     Accepted,
-    ApiModel,
     Batch,
     Bulk,
     Cancelling,
     Inbound,
     InboundPage,
-    InboundQuery,
     Person,
-    PersonIn,
-    SendBulk,
-    SendSms,
     SmsPage,
-    SmsQuery,
     SmsWithHistory,
 )
+from libs.contracts.http.model import ApiModel
+from libs.contracts.http.requests import PERSON_PATHS, InboundQuery, PersonIn, SendBulk, SendSms, SmsQuery
 from libs.service_kit.config_file import Scope
 from services.api_gateway import handlers
 from services.api_gateway.bulk import MAX_BULK_BYTES

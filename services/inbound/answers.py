@@ -7,7 +7,7 @@ from itertools import groupby
 
 from asyncpg import Record
 
-from libs.contracts.http import Inbound, InboundPart
+from libs.contracts.http.answers import Inbound, InboundPart
 from libs.sms_text.parts import decode_text, is_text
 from services.inbound.joining import octets_of
 

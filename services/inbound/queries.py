@@ -8,7 +8,8 @@ from uuid import UUID
 
 from asyncpg import Record
 
-from libs.contracts.http import Inbound, InboundPage, InboundQuery
+from libs.contracts.http.answers import Inbound, InboundPage
+from libs.contracts.http.requests import InboundQuery
 from libs.service_kit.pages import cursor_after, first_id, position
 from libs.storage.database import Pool
 from services.inbound.answers import inbound

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from uuid import UUID
 
-from libs.contracts.events import PersonKind, SmsCommand, SmsDeferred, SmsDispatch, SmsStatus
+from libs.contracts.events import (
+    PersonKind,
+    SmsCommand,
+    SmsDeferred,
+    SmsDispatch,
+    SmsRequested,
+    SmsReturned,
+    SmsStatus,
+)
 from libs.contracts.fold import MessageFold, view
-from libs.contracts.http import Part, Sms, SmsWithHistory, Transition
+from libs.contracts.http.answers import Part, Sms, SmsWithHistory, Transition
 from libs.contracts.message_ids import time_of
 from libs.contracts.statuses import RANK, Status
 from services.projection.journal import Line, event_of
@@ -65,25 +73,34 @@ def sms(message_id: UUID, fold: MessageFold, personal: Sequence[PersonalRow]) ->
 
 def with_history(message: Sms, journal: Iterable[Line]) -> SmsWithHistory:
     """The message with every transition, oldest first; at one moment, in the order of a message's way."""
-    transitions = filter(None, map(transition, journal))
+    told = [(line.topic, event_of(line).data) for line in journal]
+    transitions = [transition(topic, data) for topic, data in told if not isinstance(data, SmsCommand)]
     history = sorted(transitions, key=lambda t: (t.at, t.cycle, t.leg, RANK[t.status], t.part, t.try_number))
-    return SmsWithHistory(**dict(message), history=tuple(history))
+    first = min((d for _, d in told if isinstance(d, SmsRequested)), key=lambda d: d.leg.cycle, default=None)
+    return SmsWithHistory(
+        **dict(message), history=tuple(history), validity_seconds=None if first is None else validity_seconds(first)
+    )
 
 
-def transition(line: Line) -> Transition | None:
-    """What one event says of its message: a request or a return accepts it, a dispatch queues it, a status says itself.
+def validity_seconds(data: SmsRequested) -> int:
+    """For how long it may be sent in the cycle that this asks for, from when that or the message's own time begins."""
+    begins = data.leg.leg_at
+    if data.message.scheduled_at is not None:
+        begins = max(begins, data.message.scheduled_at)
+    return round((data.message.valid_until - begins).total_seconds())
 
-    None for a command: asking changes nothing, what comes of it is an event of its own.
+
+def transition(topic: str, data: SmsRequested | SmsReturned | SmsDeferred | SmsDispatch | SmsStatus) -> Transition:
+    """What an event says of its message: a request or a return accepts it, a dispatch queues it, a status says itself.
+
+    A command says nothing: asking changes nothing, what comes of it is an event of its own.
     """
-    data = event_of(line).data
-    if isinstance(data, SmsCommand):
-        return None
     cycle, leg = data.leg.cycle, data.leg.leg
     if isinstance(data, SmsStatus):
         return Transition(
             status=data.status,
             at=data.observed_at,
-            topic=line.topic,
+            topic=topic,
             cycle=cycle,
             leg=leg,
             part=data.part,
@@ -97,7 +114,7 @@ def transition(line: Line) -> Transition | None:
         return Transition(
             status=Status.QUEUED,
             at=data.decided_at,
-            topic=line.topic,
+            topic=topic,
             cycle=cycle,
             leg=leg,
             part=0,
@@ -108,7 +125,7 @@ def transition(line: Line) -> Transition | None:
     return Transition(
         status=Status.SCHEDULED if deferred else Status.ACCEPTED,
         at=data.deferred_at if deferred else data.leg.leg_at,
-        topic=line.topic,
+        topic=topic,
         cycle=cycle,
         leg=leg,
         part=0,

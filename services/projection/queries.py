@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from libs.contracts.events import PersonKind
-from libs.contracts.http import Batch, SmsPage, SmsQuery, SmsWithHistory
+from libs.contracts.http.answers import Batch, SmsPage, SmsWithHistory
+from libs.contracts.http.requests import SmsQuery
 from libs.contracts.statuses import Status
 from libs.service_kit.pages import cursor_after, first_id, position
 from libs.storage.database import Pool

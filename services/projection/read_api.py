@@ -9,20 +9,19 @@ from functools import partial
 from typing import TypeVar
 from uuid import UUID
 
-import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from libs.bus.errors import is_transient
-from libs.contracts.http import ApiModel, FieldProblem, Problem, SmsQuery
-from libs.service_kit.internal import TENANT_HEADER
+from libs.contracts.http.answers import FieldProblem
+from libs.contracts.http.model import ApiModel
+from libs.contracts.http.requests import SmsQuery
 from libs.service_kit.pages import BadCursor
+from libs.service_kit.problems import answering, bad_field, bad_fields, invalid, not_known, shown, unavailable
 from libs.storage.database import Pool
 from services.projection import queries
 from services.projection.arrivals import Arrivals
-
-log = structlog.get_logger()
 
 M = TypeVar("M", bound=ApiModel)
 
@@ -42,13 +41,6 @@ class Outbox:
     read_seconds: float
 
 
-class _RequestError(Exception):
-    """The request can't be answered, and which field is why."""
-
-    def __init__(self, status: int, title: str, *errors: FieldProblem, detail: str | None = None) -> None:
-        self.problem = Problem(title=title, status=status, detail=detail, errors=errors)
-
-
 class ReadApi:
     """The routes are there from the start, so that health can be asked; they answer 503 until `outbox` is set."""
 
@@ -62,40 +54,21 @@ class ReadApi:
             web.get("/internal/batches/{id}", self._answering(partial(_one, "batch", queries.batch)), allow_head=False),
         ]
 
-    def _answering(self, read: Callable[[Outbox, str, web.Request], Awaitable[BaseModel]]) -> Handler:
-        """A route's handler: finds the tenant, and turns what goes wrong into problem+json."""
-
-        async def handle(request: web.Request) -> web.StreamResponse:
-            try:
-                if self.outbox is None:
-                    raise _RequestError(503, "The outbox is starting")
-                tenant = request.headers.get(TENANT_HEADER)
-                if not tenant:
-                    raise _bad_request(FieldProblem(field=TENANT_HEADER, reason="is missing"))
-                answer = await read(self.outbox, tenant, request)
-            except _RequestError as error:
-                return _problem(error.problem)
-            except Exception as error:
-                if not is_transient(error):
-                    raise
-                log.warning("read failed", route=request.match_info.route.name, reason=type(error).__name__)
-                return _problem(Problem(title="The outbox can't be read now", status=503))
-            return web.Response(body=answer.model_dump_json(by_alias=True).encode(), content_type="application/json")
-
-        return handle
+    def _answering(self, read: Callable[[Outbox, str, web.Request], Awaitable[web.Response]]) -> Handler:
+        return answering("the outbox", lambda: self.outbox, read, is_transient)
 
 
 Find = Callable[[Pool, str, UUID, float], Awaitable[M | None]]
 """Finds what a tenant has under an id, within so many seconds."""
 
 
-async def _one(what: str, find: Find[M], outbox: Outbox, tenant: str, request: web.Request) -> M:
+async def _one(what: str, find: Find[M], outbox: Outbox, tenant: str, request: web.Request) -> web.Response:
     try:
         wanted = UUID(request.match_info["id"])
     except ValueError:
-        raise _unknown(what) from None
+        raise not_known(what) from None
     found = await find(outbox.pool, tenant, wanted, outbox.read_seconds)
-    return found or await _await_arrival(what, find, outbox, tenant, wanted)
+    return shown(found or await _await_arrival(what, find, outbox, tenant, wanted))
 
 
 async def _await_arrival(what: str, find: Find[M], outbox: Outbox, tenant: str, wanted: UUID) -> M:
@@ -109,46 +82,25 @@ async def _await_arrival(what: str, find: Find[M], outbox: Outbox, tenant: str, 
         if found is not None:
             return found
         if passed:
-            raise _unknown(what)
+            raise not_known(what)
         if loop.time() >= until:
-            raise _RequestError(503, f"No such {what} is known yet", detail="The outbox is behind: ask again")
+            raise unavailable(f"no such {what} is known yet; the outbox is behind: ask again")
         outbox.hurry()
         await asyncio.sleep(POLL_SECONDS)
 
 
-async def _page(outbox: Outbox, tenant: str, request: web.Request) -> BaseModel:
-    twice = {name for name in request.query if len(request.query.getall(name)) > 1}
+async def _page(outbox: Outbox, tenant: str, request: web.Request) -> web.Response:
+    twice = sorted({name for name in request.query if len(request.query.getall(name)) > 1})
     if twice:
-        raise _bad_request(
-            *(FieldProblem(field=name[:100], reason="is given more than once") for name in sorted(twice))
-        )
+        raise bad_fields(*(FieldProblem(field=name[:100], reason="is given more than once") for name in twice))
     try:
         query = SmsQuery.model_validate(dict(request.query))
     except ValidationError as error:
-        raise _bad_request(
-            *(
-                FieldProblem(field=(".".join(map(str, e["loc"])) or "query")[:100], reason=e["msg"])
-                for e in error.errors(include_input=False, include_url=False)
-            )
-        ) from None
+        raise invalid("query", error) from None
     try:
-        return await queries.page(outbox.pool, tenant, query, outbox.read_seconds)
+        return shown(await queries.page(outbox.pool, tenant, query, outbox.read_seconds))
     except BadCursor:
-        raise _bad_request(FieldProblem(field="cursor", reason="is none that a page gave as nextCursor")) from None
+        raise bad_field("cursor", "is none that a page gave as nextCursor") from None
     except TimeoutError:
-        detail = "What is asked for is rare: narrow the search with from and to, clientId or staffId"
-        raise _RequestError(503, "The search took too long", detail=detail) from None
-
-
-def _bad_request(*errors: FieldProblem) -> _RequestError:
-    return _RequestError(400, "The request is not valid", *errors)
-
-
-def _unknown(what: str) -> _RequestError:
-    return _RequestError(404, f"No such {what} is known")
-
-
-def _problem(problem: Problem) -> web.Response:
-    headers = {"Retry-After": "1"} if problem.status == 503 else None
-    body = problem.model_dump_json(by_alias=True, exclude_none=True).encode()
-    return web.Response(status=problem.status, body=body, content_type="application/problem+json", headers=headers)
+        narrow = "what is asked for is rare: narrow the search with from and to, clientId or staffId"
+        raise unavailable(f"the search took too long; {narrow}") from None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from libs.bus.admin import ensure_topics
 from libs.bus.consumer import BatchConsumer
+from libs.bus.group_progress import GroupProgress
 from libs.bus.kafka_source import PatientSource
 from libs.bus.producer import Producer
 from libs.contracts import topics
@@ -18,10 +19,10 @@ from libs.service_kit.settings import load_settings
 from libs.storage.database import Pool, open_database
 from libs.storage.retention import CHECK_SECONDS
 from services.receipts import unreported
+from services.receipts.caught_up import CaughtUp
 from services.receipts.forgetting import forget
 from services.receipts.handlers import handle
 from services.receipts.parked_api import ParkedApi
-from services.receipts.progress import Progress
 from services.receipts.settings import ReceiptsSettings
 from services.receipts.statuses import SOURCE
 
@@ -48,12 +49,13 @@ async def start(life: Lifecycle, settings: ReceiptsSettings, configuration: Conf
     consumer = BatchConsumer(
         kafka, "receipts", CONSUMED, handler, producer, own_source=SOURCE, open_source=PatientSource
     )
-    progress = Progress(kafka, "receipts", CONSUMED)
+    progress = GroupProgress(kafka, "receipts", CONSUMED)
     await life.part("progress", progress.start, lambda _: progress.stop())
+    caught_up = CaughtUp(progress)
     windows = {g.id: timedelta(hours=g.receipt_window_hours) for g in configuration.gateways}
 
     async def sweep() -> None:
-        if await progress.caught_up():
+        if await caught_up():
             await unreported.sweep(pool, producer, windows, datetime.now(UTC))
 
     async def forget_old() -> None:

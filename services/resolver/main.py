@@ -14,6 +14,7 @@ from libs.bus.faststream_app import FastStreamApp
 from libs.bus.producer import Producer
 from libs.contracts import topics
 from libs.contracts.events import ContactChanged, Event, Priority
+from libs.contracts.topics import RESOLVER_GROUP
 from libs.service_kit.config_file import ConfigFileError, Configuration, load_configuration
 from libs.service_kit.lifecycle import Lifecycle, run_service
 from libs.service_kit.periodic import repeat
@@ -54,7 +55,7 @@ async def start(life: Lifecycle, settings: ResolverSettings, configuration: Conf
 
     handler = partial(resolve, pool=pool, producer=producer, route=default_route(configuration), now=_now)
     on_dead_letter = partial(tell_history, pool=pool, producer=producer, now=_now)
-    messages = BatchConsumer(kafka, "resolver", MESSAGES, handler, producer, on_dead_letter=on_dead_letter)
+    messages = BatchConsumer(kafka, RESOLVER_GROUP, MESSAGES, handler, producer, on_dead_letter=on_dead_letter)
     commands = BatchConsumer(
         kafka, "resolver.commands", (topics.COMMANDS,), partial(marks.mark, pool=pool, now=_now), producer
     )

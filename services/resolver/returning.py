@@ -19,7 +19,7 @@ from libs.bus.codec import encode
 from libs.bus.port import Outgoing, Publisher
 from libs.contracts import topics
 from libs.contracts.events import CommandKind, MessageEvent, PersonKind, Recipient, SmsCommand, event_id, person_key
-from libs.contracts.http import Sms, SmsPage
+from libs.contracts.http.answers import Sms, SmsPage
 from libs.contracts.statuses import Status
 from libs.service_kit.internal import HEADER, TENANT_HEADER
 from libs.storage.database import Pool

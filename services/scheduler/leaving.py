@@ -1,4 +1,5 @@
-"""What is due leaves: taken in its order, marked as leaving, published, and only then settled; a limited number a second.
+"""What is due leaves: taken in its order, marked as leaving, published, and only then settled; a limited number a second, and no more
+than the resolver has room for.
 
 Marked before it is published: from then on it can't be cancelled here any more, and the next who decides about it is the resolver.
 Published before it is settled: whoever dies between has it published again, by another replica or by itself, once its lease is
@@ -19,6 +20,7 @@ from libs.service_kit.metrics import ENTRIES_SETTLED, RETURN_DELAY
 from libs.storage.database import Pool
 from services.scheduler import store
 from services.scheduler.publications import returned
+from services.scheduler.room import ROOM_LOOK_SECONDS, Room
 from services.scheduler.store import Outcome
 
 BATCH = 500
@@ -30,7 +32,13 @@ class Leaving:
     """`rows_per_second` bounds how many leave through this replica; `lease` is how long it may take to publish a batch."""
 
     def __init__(
-        self, pool: Pool, producer: Publisher, now: Callable[[], datetime], rows_per_second: float, lease: timedelta
+        self,
+        pool: Pool,
+        producer: Publisher,
+        now: Callable[[], datetime],
+        rows_per_second: float,
+        lease: timedelta,
+        room: Room,
     ) -> None:
         self._pool = pool
         self._producer = producer
@@ -38,6 +46,7 @@ class Leaving:
         self._rows_per_second = rows_per_second
         self._batch = max(1, min(BATCH, int(rows_per_second / 10)))
         self._lease = lease
+        self._room = room
         self._woken = asyncio.Event()
         self._stopping = asyncio.Event()
         self._sleeps_until: datetime | None = None
@@ -80,7 +89,9 @@ class Leaving:
             started = time.monotonic()
             try:
                 left = await until_done(self.once, what="leaving", give_up=self._stopping)
-                if left == self._batch:
+                if self._room.full:
+                    await self._unless_stopped(ROOM_LOOK_SECONDS)
+                elif left == self._batch:
                     seconds = left / self._rows_per_second - (time.monotonic() - started)
                     await self._unless_stopped(seconds)
                 else:
@@ -90,9 +101,13 @@ class Leaving:
 
     async def once(self) -> int:
         """One batch: how many left."""
-        entries = await store.claim(self._pool, self._batch, self._now(), self._lease)
+        limit = min(self._batch, await self._room.free())
+        if limit <= 0:
+            return 0
+        entries = await store.claim(self._pool, limit, self._now(), self._lease)
         if not entries:
             return 0
+        self._room.take(len(entries))
         crash_point("scheduler.claim-publish")
         await self._producer.publish_many([returned(entry) for entry in entries])
         crash_point("scheduler.publish-mark")

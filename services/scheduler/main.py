@@ -8,8 +8,10 @@ from pathlib import Path
 
 from libs.bus.admin import ensure_topics
 from libs.bus.consumer import BatchConsumer
+from libs.bus.group_progress import GroupProgress
 from libs.bus.producer import Producer
 from libs.contracts import topics
+from libs.contracts.topics import RESOLVER_GROUP
 from libs.service_kit.lifecycle import Lifecycle, run_service
 from libs.service_kit.periodic import repeat
 from libs.service_kit.settings import load_settings
@@ -18,6 +20,7 @@ from services.scheduler import store
 from services.scheduler.handlers import handle
 from services.scheduler.leaving import Leaving
 from services.scheduler.poison import tell_history
+from services.scheduler.room import Room
 from services.scheduler.settings import SchedulerSettings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -46,8 +49,15 @@ async def start(life: Lifecycle, settings: SchedulerSettings) -> None:
     producer = Producer(kafka, client_id="scheduler")
     await life.part("kafka", producer.start, lambda _: producer.stop())
 
+    resolver = GroupProgress(kafka, RESOLVER_GROUP, (topics.RETURNED,))
+    await life.part("resolver's progress", resolver.start, lambda _: resolver.stop())
+
+    async def lag() -> int:
+        return await resolver.behind(await resolver.ends())
+
+    room = Room(lag, settings.scheduler_waiting_records)
     lease = timedelta(seconds=settings.scheduler_lease_seconds)
-    leaving = Leaving(pool, producer, _now, settings.scheduler_rows_per_second, lease)
+    leaving = Leaving(pool, producer, _now, settings.scheduler_rows_per_second, lease, room)
     life.ready_when("leaving", lambda: leaving.problem)
     await life.part("leaving", leaving.start, lambda _: leaving.stop(settings.drain_budget_seconds / 2))
     life.background("leaving", leaving.wait())

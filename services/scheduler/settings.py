@@ -11,6 +11,12 @@ class SchedulerSettings(DatabaseSettings):
     scheduler_rows_per_second: int = Field(
         5_000, ge=1, le=100_000, description="how many due messages one replica returns in a second at most"
     )
+    scheduler_waiting_records: int = Field(
+        5_000,
+        ge=1,
+        le=1_000_000,
+        description="how many returned messages may wait for the resolver; while it is that many, no more are returned",
+    )
     scheduler_lease_seconds: float = Field(
         10.0,
         gt=0,

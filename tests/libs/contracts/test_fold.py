@@ -66,8 +66,13 @@ MESSAGE = Message(
 )
 
 
+VALID_UNTIL = {1: at(9000), 2: at(3600), 3: at(7200)}
+"""By cycle: what was scheduled at first may well have been valid for longer than when it is sent again."""
+
+
 def requested(place: Place = (1, 1), by: str = "key") -> AnyMessageEvent:
-    return envelope(SmsRequested(message=MESSAGE, leg=leg_of(place), requested_by=by))
+    message = replace(MESSAGE, valid_until=VALID_UNTIL[place[0]])
+    return envelope(SmsRequested(message=message, leg=leg_of(place), requested_by=by))
 
 
 def returned(place: Place, refused: tuple[int, int] = (0, 0)) -> AnyMessageEvent:
@@ -425,11 +430,13 @@ def test_of_two_that_are_equal_in_rank_and_time_the_event_id_decides() -> None:
         assert shown(dispatch(), one, two).reason == greater.data.reason
 
 
-def test_what_was_asked_for_is_that_of_the_first_cycle() -> None:
-    for order in itertools.permutations([requested(by="first"), requested(CYCLE2, by="second"), dispatch()]):
+def test_what_was_asked_for_is_that_of_the_first_cycle_and_how_long_it_may_be_sent_that_of_the_newest() -> None:
+    cycles = [requested(by="first"), requested(CYCLE2, by="second"), requested((3, 1), by="third")]
+    for order in itertools.permutations([*cycles, dispatch()]):
         request = folded(order).request
         assert request is not None
         assert (request.requested_by, request.number, request.tags) == ("first", 5, ("a",))
+        assert request.valid_until == VALID_UNTIL[3]
 
 
 # Any history that the services can write: decisions once per leg, an attempt taken or refused but not both.
@@ -441,7 +448,8 @@ _SECONDS = st.integers(2, 6)  # few, so that times meet and the event id must de
 @st.composite
 def histories(draw: st.DrawFn) -> list[AnyMessageEvent]:
     parts = draw(st.integers(1, 3))
-    places = draw(st.sampled_from([[(1, 1)], [(1, 1), (1, 2)], [(1, 1), (1, 2), (2, 1)], [(1, 1), (2, 1), (2, 2)]]))
+    ways = [[(1, 1)], [(1, 1), (1, 2)], [(1, 1), (1, 2), (2, 1)], [(1, 1), (2, 1), (2, 2)], [(1, 1), (2, 1), (3, 1)]]
+    places = draw(st.sampled_from([*ways, [(2, 1), (3, 1)]]))  # the last: of the first cycle nothing has come yet
     events: list[AnyMessageEvent] = []
     for place in places:
         events += [requested(place)] if place[1] == 1 else draw(_reopened(place, parts))
@@ -517,8 +525,12 @@ def test_any_order_and_any_repetition_give_the_same(history: list[AnyMessageEven
 def test_every_beginning_of_a_history_can_be_shown_and_delivered_stays(history: Sequence[AnyMessageEvent]) -> None:
     fold = new_fold(history[0])
     delivered = False
+    cycles: set[int] = set()
     for event in history:
         apply(fold, event)
+        if isinstance(event.data, SmsRequested):
+            cycles.add(event.data.leg.cycle)
+        assert (fold.request and fold.request.valid_until) == (VALID_UNTIL[max(cycles)] if cycles else None)
         now = view(fold)
         assert now.status is not S.REFUSED
         assert not delivered or now.status is S.DELIVERED

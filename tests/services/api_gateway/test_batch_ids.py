@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from libs.contracts.http import MAX_BULK_MESSAGES
+from libs.contracts.http.requests import MAX_BULK_MESSAGES
 from libs.contracts.message_ids import new_message_id, time_of
 from services.api_gateway.batch_ids import batch_ids
 

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from libs.bus.codec import decoder, encode
 from libs.bus.errors import PublishFailed
 from libs.contracts.events import MessageEvent, SmsRequested, person_key
-from libs.contracts.http import Bulk
+from libs.contracts.http.answers import Bulk
 from libs.contracts.message_ids import new_message_id, time_of
 from libs.contracts.topics import REQUESTED
 from services.api_gateway.api_keys import Caller

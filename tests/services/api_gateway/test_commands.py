@@ -10,7 +10,7 @@ import pytest
 from libs.bus.codec import decoder
 from libs.bus.errors import PublishFailed
 from libs.contracts.events import CommandKind, Leg, Priority, SmsCommand, SmsRequested, event_id
-from libs.contracts.http import Part, SmsWithHistory, Transition
+from libs.contracts.http.answers import Part, SmsWithHistory, Transition
 from libs.contracts.message_ids import new_message_id, time_of
 from libs.contracts.statuses import NEGATIVE_FINALS, Status
 from libs.contracts.topics import COMMANDS
@@ -21,9 +21,9 @@ ID = new_message_id()
 ACCEPTED_AT = time_of(ID)
 
 
-def transition(status: Status, cycle: int = 1, leg: int = 1) -> Transition:
+def transition(status: Status, cycle: int) -> Transition:
     return Transition(
-        status=status, at=ACCEPTED_AT, topic="sms.status", cycle=cycle, leg=leg, part=0, try_number=0, gateway="demo"
+        status=status, at=ACCEPTED_AT, topic="sms.status", cycle=cycle, leg=1, part=0, try_number=0, gateway="demo"
     )
 
 
@@ -37,6 +37,7 @@ def shown(status: Status, cycles: int = 1, **changed: Any) -> SmsWithHistory:
         "accepted_at": ACCEPTED_AT, "valid_until": ACCEPTED_AT + timedelta(minutes=10), "submitted_at": None,
         "delivered_at": None, "cycle": cycles, "leg": 1, "possible_double": False, "requested_by": "first",
         "parts": (Part(part=1, status=status, provider_id=None, try_number=1),), "history": tuple(history),
+        "validity_seconds": 600,
     }  # fmt: skip
     return SmsWithHistory(**{**sms, **changed})
 
@@ -120,10 +121,15 @@ async def test_two_resends_at_once_are_one(gateway: Gateway) -> None:
     assert len({r.value for r in gateway.publisher.records}) == 1
 
 
-async def test_one_that_was_scheduled_is_valid_as_long_as_any(gateway: Gateway) -> None:
-    valid_until = ACCEPTED_AT + timedelta(days=30)
-    history = (transition(Status.ACCEPTED), transition(Status.SCHEDULED, leg=2), transition(Status.CANCELLED, leg=2))
-    show(gateway, shown(Status.CANCELLED, history=history, valid_until=valid_until))
+async def test_it_is_valid_as_long_as_at_first_from_now_on_whenever_that_ended(gateway: Gateway) -> None:
+    show(gateway, shown(Status.CANCELLED, cycles=2, valid_until=ACCEPTED_AT + timedelta(days=30)))
+    assert (await resend(gateway)).status == 202
+    (event,) = gateway.publisher.events
+    assert event.data.message.valid_until - event.time == timedelta(minutes=10)
+
+
+async def test_where_the_outbox_does_not_say_how_long_that_was_it_is_as_long_as_any(gateway: Gateway) -> None:
+    show(gateway, shown(Status.FAILED, validity_seconds=None))
     assert (await resend(gateway)).status == 202
     (event,) = gateway.publisher.events
     assert event.data.message.valid_until - event.time == timedelta(hours=48)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from libs.contracts.http import SendSms
+from libs.contracts.http.requests import SendSms
 from services.api_gateway.calls import parse
 from services.api_gateway.plain_sms import PlainSms, parse_sms
 from services.api_gateway.problems import ProblemError

@@ -8,7 +8,8 @@ from pydantic import TypeAdapter
 
 from libs.bus.codec import decoder, encode
 from libs.contracts.events import MessageEvent, SmsRequested, person_key
-from libs.contracts.http import Accepted, SendSms
+from libs.contracts.http.answers import Accepted
+from libs.contracts.http.requests import SendSms
 from libs.contracts.topics import REQUESTED
 from services.api_gateway.api_keys import Caller
 from services.api_gateway.requests import Named, Request, accepted, to_record

@@ -9,7 +9,8 @@ from uuid import UUID
 import pytest
 
 from libs.contracts.events import Event, SmsInbound
-from libs.contracts.http import Inbound, InboundQuery
+from libs.contracts.http.answers import Inbound
+from libs.contracts.http.requests import InboundQuery
 from libs.contracts.message_ids import time_of
 from libs.service_kit.pages import BadCursor
 from libs.storage.database import Pool

@@ -17,6 +17,7 @@ from libs.contracts.events import Priority
 from libs.service_kit.internal import HEADER, TENANT_HEADER
 from tests.services.program import TOKEN, WITHIN_SECONDS, ServiceProgram
 from tests.services.projection.stories import TENANT, Told
+from tests.services.traffic import commit
 
 CONFIGURATION = """
 gateways:
@@ -92,12 +93,8 @@ class Traffic:
         return (await self._consumer.end_offsets([partition]))[partition]
 
     async def commit(self, offsets: dict[TopicPartition, int]) -> None:
-        """Say to Kafka that the service, which has no members now, is there."""
-        consumer = AIOKafkaConsumer(bootstrap_servers=self._kafka, group_id="projection", enable_auto_commit=False)
-        await consumer.start()
-        consumer.assign(list(offsets))
-        await consumer.commit(offsets)
-        await consumer.stop()
+        """As the service, which has no members now."""
+        await commit(self._kafka, "projection", offsets)
 
     async def committed(self) -> dict[TopicPartition, int]:
         consumer = AIOKafkaConsumer(bootstrap_servers=self._kafka, group_id="projection", enable_auto_commit=False)

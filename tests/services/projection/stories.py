@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import NamedTuple
@@ -90,6 +91,13 @@ class Story:
 
     def requested(self) -> Told:
         data = SmsRequested(message=self.message, leg=self.leg, requested_by="core", custom_data={"loan": [1, "a"]})
+        return self._told(requested(self.message.priority).name, data)
+
+    def resent(self, validity: timedelta) -> Told:
+        """The next cycle, as a person asked for it."""
+        self.leg = Leg(self.leg.cycle + 1, 1, self._later())
+        message = replace(self.message, valid_until=self.now + validity, scheduled_at=None)
+        data = SmsRequested(message=message, leg=self.leg, requested_by="desk", custom_data={"loan": [1, "a"]})
         return self._told(requested(self.message.priority).name, data)
 
     def dispatched(self, segments: int = 1) -> Told:

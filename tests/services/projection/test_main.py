@@ -17,7 +17,7 @@ from libs.bus.admin import ensure_topics
 from libs.bus.codec import encode
 from libs.contracts import topics
 from libs.contracts.events import Priority
-from libs.contracts.http import SmsPage, SmsWithHistory
+from libs.contracts.http.answers import SmsPage, SmsWithHistory
 from libs.storage.database import Pool, open_database
 from services.projection import store
 from services.projection.store import MIGRATIONS, PARTITIONED, SCHEMA

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -6,7 +7,8 @@ from uuid import UUID
 import pytest
 
 from libs.contracts.events import PersonKind
-from libs.contracts.http import Sms, SmsQuery
+from libs.contracts.http.answers import Sms
+from libs.contracts.http.requests import SmsQuery
 from libs.contracts.statuses import Status
 from libs.service_kit.pages import BadCursor, cursor_after, first_id
 from libs.storage.database import Pool
@@ -209,7 +211,22 @@ async def test_one_message_is_answered_field_by_field(pool: Pool) -> None:
         "scheduledAt": None,
         "cancelAskedAt": None,
         "batchId": None,
+        "validitySeconds": 2 * 24 * 3600,
     }
+
+
+async def test_one_that_is_sent_again_shows_how_long_that_may_take_and_how_long_it_might_at_first(pool: Pool) -> None:
+    story = Story(9)
+    due = story.message.accepted_at + timedelta(days=30)
+    story.message = replace(story.message, scheduled_at=due, valid_until=due + timedelta(minutes=10))
+    first = [story.requested(), story.status(Status.CANCELLED, part=0)]
+    again = story.resent(timedelta(minutes=10))
+    await fold_in(pool, [again, *first])
+    found = await find(pool, TENANT, story.id, SECONDS)
+    assert found is not None
+    assert (found.valid_until, found.cycle) == (again.event.time + timedelta(minutes=10), 2)
+    assert (found.validity_seconds, found.requested_by) == (600, "core")
+    assert (await page(pool, TENANT, SmsQuery(), SECONDS)).items[0].valid_until == found.valid_until
 
 
 async def test_a_batch_is_counted_by_status_and_its_messages_are_found(pool: Pool) -> None:

@@ -8,7 +8,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.structs import TopicPartition
 
-from libs.contracts.http import Batch, Problem, SmsPage, SmsWithHistory
+from libs.contracts.http.answers import Batch, Problem, SmsPage, SmsWithHistory
 from libs.service_kit.internal import TENANT_HEADER
 from libs.storage.database import Pool
 from services.projection.read_api import Outbox, ReadApi
@@ -150,7 +150,7 @@ async def test_a_message_on_its_way_is_waited_for(client: TestClient, lasting_po
 async def test_a_batch_on_its_way_is_waited_for_and_an_unknown_one_is_404(
     client: TestClient, lasting_pool: Pool, arrivals: Arrivals
 ) -> None:
-    assert (await problem(client, f"/internal/batches/{uuid4()}")).title == "No such batch is known"
+    assert (await problem(client, f"/internal/batches/{uuid4()}")).detail == "no such batch is known"
     assert (await problem(client, "/internal/batches/7")).status == 404
     arrivals.asked.clear()
     arrivals.end = 1

@@ -241,7 +241,7 @@ async def test_set_back_to_the_beginning_it_says_again_what_it_said(running: Gro
     said = {e.id: encode(e) for e in running.traffic.said()}
     times = Counter(e.id for e in running.traffic.said())
 
-    await running.traffic.set_back()
+    await running.traffic.set_back("receipts", CONSUMED)
     await running.program.start()
     await until(lambda: said_more_often(running, times), "everything said again")
     assert {e.id: encode(e) for e in running.traffic.said()} == said

@@ -13,7 +13,7 @@ from aiohttp import web
 from libs.bus.codec import decoder_for
 from libs.bus.memory import MemoryBus
 from libs.contracts.events import CommandKind, MessageEvent, PersonKind, SmsCommand
-from libs.contracts.http import Sms, SmsPage
+from libs.contracts.http.answers import Sms, SmsPage
 from libs.contracts.statuses import Status
 from libs.service_kit.internal import HEADER, TENANT_HEADER
 from libs.storage.database import Pool

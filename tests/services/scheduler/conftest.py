@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from aiokafka.errors import KafkaConnectionError
 from aiokafka.structs import TopicPartition
 
 from libs.bus.codec import decoder_for, encode
@@ -18,6 +19,7 @@ from services.scheduler import store
 from services.scheduler.handlers import handle
 from services.scheduler.leaving import Leaving
 from services.scheduler.main import MIGRATIONS
+from services.scheduler.room import Room
 from tests.conftest import DatabaseFactory
 from tests.services.scheduler.builders import NOW
 
@@ -46,14 +48,26 @@ class World:
         self.bus = MemoryBus()
         self.now = NOW
         self.told: list[datetime] = []
+        self.lag: int | None = 0
+        self.looks = 0
 
     async def take(self, *events: MessageEvent[Any]) -> None:
         """One batch."""
         records = [_record(event, offset) for offset, event in enumerate(events)]
         await handle(Batch(records), self.pool, self.bus.producer(), lambda: self.now, self.told.append)
 
-    def leaving(self, rows_per_second: float = 10_000, lease: timedelta = timedelta(seconds=10)) -> Leaving:
-        return Leaving(self.pool, self.bus.producer(), lambda: self.now, rows_per_second, lease)
+    def leaving(
+        self, rows_per_second: float = 10_000, lease: timedelta = timedelta(seconds=10), records: int = 1_000_000
+    ) -> Leaving:
+        """With room for so many records before the resolver; how many wait there is looked up again as the world's clock goes on."""
+        room = Room(self._look, records, lambda: self.now.timestamp())
+        return Leaving(self.pool, self.bus.producer(), lambda: self.now, rows_per_second, lease, room)
+
+    async def _look(self) -> int:
+        self.looks += 1
+        if self.lag is None:
+            raise KafkaConnectionError
+        return self.lag
 
     def returned(self) -> Sequence[MessageEvent[SmsReturned]]:
         return [read_returned(r.value) for r in self.bus.records(topics.RETURNED.name)]

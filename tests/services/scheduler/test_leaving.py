@@ -1,11 +1,14 @@
 import asyncio
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from random import Random
 
 import pytest
+from aiokafka.errors import KafkaConnectionError
 
 from libs.bus.errors import PublishFailed
 from libs.contracts.events import Leg, Reason, event_id
+from libs.storage.database import Pool
 from services.scheduler import store
 from services.scheduler.leaving import Leaving
 from tests.services.scheduler.builders import NOW, TRACE, command, deferred
@@ -114,6 +117,75 @@ async def test_cancelled_or_returned_never_both(world: World) -> None:
     assert not cancelled & returned
     assert cancelled | returned == {e.subject for e in events}
     assert cancelled and returned, "one of the two was never first: the race was none"
+
+
+async def test_no_more_leave_than_the_resolver_has_room_for_and_they_go_on_in_order_as_it_takes_them(
+    world: World,
+) -> None:
+    events = [deferred(NOW - timedelta(seconds=n)) for n in range(25)]
+    await world.take(*events)
+    leaving = world.leaving(records=10)
+    world.lag = 4
+    assert await drain(leaving) == [6, 0]
+    for lag, left in ((10, 0), (11, 0), (9, 1), (0, 10), (0, 8)):
+        world.now += timedelta(seconds=1)
+        world.lag = lag
+        assert await drain(leaving) == ([left, 0] if left else [0])
+    assert [e.subject for e in world.returned()] == [e.subject for e in events[::-1]]
+
+
+async def test_it_looks_once_for_many_batches_and_counts_what_leaves_between(world: World) -> None:
+    await world.take(*(deferred() for _ in range(60)))
+    leaving = world.leaving(rows_per_second=100, records=45)
+    assert await drain(leaving) == [10, 10, 10, 10, 5, 0]
+    assert world.looks == 1
+    world.now += timedelta(seconds=0.19)
+    assert await leaving.once() == 0
+    world.now += timedelta(seconds=0.02)
+    assert await leaving.once() == 10
+    assert world.looks == 2
+
+
+async def test_while_it_cannot_be_read_how_many_wait_none_is_taken(world: World) -> None:
+    await world.take(deferred())
+    leaving = world.leaving()
+    world.lag = None
+    for _ in range(2):
+        with pytest.raises(KafkaConnectionError):
+            await leaving.once()
+    assert await world.pool.fetchval("SELECT count(*) FROM entries WHERE leaving_until IS NOT NULL") == 0
+    world.lag = 0
+    assert await leaving.once() == 1
+
+
+async def test_full_or_without_an_answer_it_waits_and_goes_on_by_itself(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[Pool] = []
+
+    async def next_due(pool: Pool) -> datetime:  # to sleep until what is due already would be no sleep
+        slept.append(pool)
+        return NOW
+
+    monkeypatch.setattr(store, "next_due", next_due)
+    await world.take(*(deferred() for _ in range(3)))
+    leaving = world.leaving(records=1)
+    world.lag = None
+    await leaving.start()
+
+    async def on_until(condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not condition():
+                world.now += timedelta(seconds=1)
+                await asyncio.sleep(0.01)
+
+    for world.lag in (None, 1):
+        enough = world.looks + 2
+        await on_until(lambda enough=enough: world.looks >= enough)
+        assert (world.returned(), slept) == ([], [])
+    world.lag = 0
+    await on_until(lambda: len(world.returned()) == 3)
+    await leaving.stop(5)
 
 
 async def test_it_is_woken_by_what_is_due_before_it_would_look_again(world: World) -> None:

@@ -16,6 +16,7 @@ import pytest
 from deploy.local.kafka import SHORT_RUN, Kafka
 from libs.bus.admin import ensure_topics
 from libs.bus.codec import encode
+from libs.bus.group_progress import GroupProgress
 from libs.contracts import topics
 from libs.contracts.events import MessageEvent, SmsDeferred
 from libs.contracts.statuses import Status
@@ -24,7 +25,8 @@ from services.scheduler.main import CONSUMED
 from tests.conftest import DatabaseFactory
 from tests.services.program import until
 from tests.services.scheduler.builders import command, deferred
-from tests.services.scheduler.program import OUT, Program, Traffic
+from tests.services.scheduler.program import OUT, HeldBack, Program, Traffic
+from tests.services.traffic import commit
 
 _ids = count(1)
 
@@ -198,6 +200,27 @@ async def test_at_sigterm_what_is_leaving_is_finished(running: Ground) -> None:
     assert len(running.traffic.about(*causes)) == len(causes)
 
 
+async def test_it_waits_for_the_resolver_and_goes_on_as_that_takes_what_was_returned(running: Ground) -> None:
+    assert await running.program.stop() == 0
+    resolver = GroupProgress(running.kafka, topics.RESOLVER_GROUP, [topics.RETURNED])
+    await resolver.start()
+    await _take_all(running, resolver)
+    causes = [soon() for _ in range(25)]
+    await running.traffic.say(*causes)
+    held = HeldBack(running.directory / "held", running.kafka, running.dsn)
+    await held.start()
+    for there in (10, 20):
+        async with asyncio.timeout(30):
+            while await held.metric("postrider_returned_waiting") < 10:  # it has looked, and found no room
+                await asyncio.sleep(0.02)
+        await until(lambda there=there: len(running.traffic.about(*causes)) >= there, "the returned")
+        assert len(running.traffic.about(*causes)) == there
+        await _take_all(running, resolver)
+    await back(running, *causes)
+    await held.stop()
+    await resolver.stop()
+
+
 async def test_lost_connections_to_postgres_are_made_again(running: Ground) -> None:
     connection = await asyncpg.connect(running.dsn)
     await connection.execute(
@@ -213,7 +236,7 @@ async def test_set_back_to_the_beginning_it_returns_nothing_again(running: Groun
     await back(running, gone)
     assert await running.program.stop() == 0
     returned = [r.value for r in running.traffic.records if r.topic == topics.RETURNED.name]
-    await running.traffic.set_back("scheduler")
+    await running.traffic.set_back("scheduler", CONSUMED)
     await running.program.start()
     await running.traffic.say(last := soon())
     await back(running, last)
@@ -222,6 +245,12 @@ async def test_set_back_to_the_beginning_it_returns_nothing_again(running: Groun
     statuses = [r.value for r in running.traffic.records if r.topic == topics.STATUS.name]
     assert len(statuses) > len(set(statuses)), "what was cancelled is said again"
     assert len({e.data.status for _, e in running.traffic.about(cancelled)}) == 1
+
+
+async def _take_all(ground: Ground, resolver: GroupProgress) -> None:
+    """As the resolver, have taken all that was returned."""
+    await commit(ground.kafka, topics.RESOLVER_GROUP, await resolver.ends())
+    assert await resolver.behind(await resolver.ends()) == 0
 
 
 async def _known(ground: Ground, cause: MessageEvent[SmsDeferred]) -> None:

@@ -1,0 +1,202 @@
+"""What goes out over the native HTTP API: the models that write it and that OpenAPI is made from."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from pydantic import Field, JsonValue
+
+from libs.contracts.events import Encoding, GatewayId, Priority, Reason
+from libs.contracts.http.model import ApiModel
+from libs.contracts.statuses import Status
+
+
+class Accepted(ApiModel):
+    """202: the message is durable. What becomes of it is at `location`."""
+
+    id: UUID
+    number: int
+    status: Status
+    location: str
+
+
+class Cancelling(ApiModel):
+    """202: the wish is durable. Whether it came in time is told by the message's status and history, at `location`."""
+
+    id: UUID
+    status: Literal["cancelling"]
+    location: str
+
+
+class FieldProblem(ApiModel):
+    """One wrong field and why."""
+
+    field: str
+    reason: str
+
+
+class BulkAccepted(ApiModel):
+    """A message of the batch that is durable. `index` counts from 0."""
+
+    index: int
+    id: UUID
+    number: int
+    status: Status
+
+
+class BulkRefused(ApiModel):
+    """A message of the batch that was refused, and why."""
+
+    index: int
+    errors: tuple[FieldProblem, ...]
+
+
+class Bulk(ApiModel):
+    """202: every message not refused is durable. `location` counts them by status."""
+
+    batch_id: UUID
+    accepted: int
+    rejected: int
+    items: tuple[BulkAccepted | BulkRefused, ...]
+    location: str
+
+
+class Batch(ApiModel):
+    """GET /batches/{id}: the accepted messages of a batch that the outbox knows so far, counted by status."""
+
+    id: UUID
+    total: int
+    by_status: dict[Status, int]
+    location: str
+
+
+class Person(ApiModel):
+    """A client or staff member. `phone` is in E.164; `phone_problem` says why it can't be used."""
+
+    id: str
+    phone: str | None
+    phone_problem: str | None = None
+    name: str | None
+    changed_at: datetime
+
+
+class Transition(ApiModel):
+    """One event in the history of a message. `part` 0 is the message itself."""
+
+    status: Status
+    at: datetime
+    topic: str
+    cycle: int
+    leg: int
+    part: int
+    try_number: int
+    gateway: str | None = None
+    provider_id: str | None = None
+    reason: Reason | None = None
+    carrier_time: str | None = None
+
+
+class Part(ApiModel):
+    """One segment of the message as the carrier knows it."""
+
+    part: int
+    status: Status
+    provider_id: str | None
+    try_number: int
+
+
+class Sms(ApiModel):
+    """A message as the outbox shows it. `phone` is the number it was sent to, as of the moment of sending."""
+
+    id: UUID
+    number: int | None
+    client_id: str | None
+    staff_id: str | None
+    message: str | None
+    phone: str | None
+    person_name: str | None
+    status: Status
+    status_at: datetime
+    reason: Reason | None
+    priority: Priority | None
+    sender_id: str | None
+    tags: tuple[str, ...]
+    custom_data: dict[str, JsonValue] | None
+    gateway: str | None
+    encoding: Encoding | None
+    segments: int
+    accepted_at: datetime
+    valid_until: datetime | None
+    submitted_at: datetime | None
+    delivered_at: datetime | None
+    cycle: int
+    leg: int
+    possible_double: bool
+    requested_by: str | None
+    parts: tuple[Part, ...]
+    scheduled_at: datetime | None = Field(None, description="when it will be due, while it waits for that")
+    cancel_asked_at: datetime | None = Field(None, description="when the cancellation of this cycle was asked for")
+    batch_id: UUID | None = Field(None, description="the bulk call that it came with")
+
+
+class SmsWithHistory(Sms):
+    """GET /sms/{id}: the message and every transition, oldest first."""
+
+    history: tuple[Transition, ...]
+    validity_seconds: int | None = Field(
+        None, description="how long it may be sent in each cycle, from its acceptance, schedule or resend on"
+    )
+
+
+class SmsPage(ApiModel):
+    """GET /sms: newest first. `next_cursor` is given back as `cursor` for the next page; null on the last."""
+
+    items: tuple[Sms, ...]
+    next_cursor: str | None
+
+
+class InboundPart(ApiModel):
+    """One part of a message from a handset, as it came: SMPP's fields, the content in hex with its user data header."""
+
+    part: int
+    received_at: datetime
+    source: str
+    data_coding: int
+    esm_class: int
+    content_hex: str
+    sar_reference: int | None
+    sar_total: int | None
+    sar_part: int | None
+
+
+class Inbound(ApiModel):
+    """A message from a handset, its parts joined. `text` is null until all `total` parts are here, and for what is no text."""
+
+    id: UUID
+    gateway: GatewayId
+    source: str = Field(description="the sender: in E.164 where it is a phone number, else as it came")
+    destination: str
+    received_at: datetime
+    text: str | None
+    complete: bool
+    total: int
+    parts: tuple[InboundPart, ...] = Field(description="by number; one that came twice is listed twice")
+
+
+class InboundPage(ApiModel):
+    """GET /inbound: newest first. `next_cursor` is given back as `cursor` for the next page; null on the last."""
+
+    items: tuple[Inbound, ...]
+    next_cursor: str | None
+
+
+class Problem(ApiModel):
+    """application/problem+json (RFC 9457), with the fields that are wrong."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str | None = None
+    errors: tuple[FieldProblem, ...] = ()

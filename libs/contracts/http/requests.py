@@ -1,0 +1,167 @@
+"""What comes in over the native HTTP API: the models that validate it and that OpenAPI is made from."""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, JsonValue, model_validator
+
+from libs.contracts.events import GatewayId, PersonKind, Priority
+from libs.contracts.http.model import ApiModel
+from libs.contracts.statuses import Status
+
+MAX_VALIDITY_SECONDS = 7 * 24 * 3600
+MAX_SEGMENTS = 10
+MAX_TEXT_CHARACTERS = 1520
+"""Ten segments of GSM text at most; the segment count itself is checked apart."""
+MAX_BULK_MESSAGES = 10_000
+
+PERSON_PATHS: dict[PersonKind, str] = {PersonKind.CLIENT: "clients", PersonKind.STAFF: "staff"}
+"""The path under which each kind of person is kept, at the API gateway and at the resolver alike."""
+
+
+def _decimal_text(value: Any) -> Any:
+    """A JSON integer is taken as its decimal text: upstream systems number their clients."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return value
+
+
+def _without_nul(text: str) -> str:
+    """Storage takes every character but this one."""
+    if "\0" in text:
+        raise ValueError("the character U+0000 is not allowed")
+    return text
+
+
+def _storable(data: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """JSON as it can be kept: its parsers let through NaN and numbers that become infinite, and storage takes no U+0000."""
+    left: list[JsonValue] = [data]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            left += value
+            left += value.values()
+        elif isinstance(value, list):
+            left += value
+        elif isinstance(value, str):
+            _without_nul(value)
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ValueError("a number is not finite")
+    return data
+
+
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def _rfc3339(value: Any) -> Any:
+    """The model's own parser would also take seconds since 1970, and other forms of ISO 8601."""
+    if value is None or isinstance(value, datetime):
+        return value
+    if not isinstance(value, str) or not _RFC3339.fullmatch(value):
+        raise ValueError("must be RFC 3339 with a time zone, as in 2026-01-31T08:00:00Z")
+    try:
+        return datetime.fromisoformat(value)
+    except ValueError:
+        raise ValueError("there is no such date or time") from None
+
+
+_ONE_LINE = r"^[^\x00-\x1f\x7f]+$"
+
+PersonId = Annotated[
+    str,
+    BeforeValidator(_decimal_text, json_schema_input_type=str | int),
+    Field(min_length=1, max_length=64, pattern=_ONE_LINE),
+]
+Tag = Annotated[str, Field(min_length=1, max_length=64, pattern=_ONE_LINE)]
+Text = Annotated[str, AfterValidator(_without_nul)]
+Moment = Annotated[AwareDatetime, BeforeValidator(_rfc3339, json_schema_input_type=AwareDatetime)]
+
+
+class SendSms(ApiModel):
+    """POST /sms: one message to one person, named by exactly one of `clientId` and `staffId`."""
+
+    message: Text = Field(min_length=1, max_length=MAX_TEXT_CHARACTERS, description="the text; 10 segments at most")
+    client_id: PersonId | None = None
+    staff_id: PersonId | None = None
+    priority: Priority = Priority.NORMAL
+    sender_id: str | None = Field(
+        None, min_length=1, max_length=15, pattern=r"^(\+?[0-9]{1,15}|[A-Za-z0-9 ._&-]{1,11})$"
+    )
+    tags: tuple[Tag, ...] = Field((), max_length=20)
+    custom_data: Annotated[dict[str, JsonValue], AfterValidator(_storable)] | None = None
+    validity_seconds: int | None = Field(
+        None, ge=60, le=MAX_VALIDITY_SECONDS, description="how long it may be sent, from its acceptance or schedule on"
+    )
+    scheduled_at: Moment | None = Field(
+        None, description="not to be sent before, RFC 3339 with zone: in the future, at most a year ahead"
+    )
+
+    @model_validator(mode="after")
+    def _one_person(self) -> SendSms:
+        if (self.client_id is None) == (self.staff_id is None):
+            raise ValueError("exactly one of clientId and staffId is needed")
+        return self
+
+
+class SendBulk(ApiModel):
+    """POST /sms/bulk: messages, each as for POST /sms, and each taken or refused by itself."""
+
+    messages: tuple[SendSms, ...] = Field(min_length=1, max_length=MAX_BULK_MESSAGES)
+
+
+class PersonIn(ApiModel):
+    """PUT /clients/{id} and /staff/{id}: all that is known of the person, replacing what was."""
+
+    phone: Text | None = Field(None, max_length=40, description="international, or national in the configured region")
+    name: Text | None = Field(None, max_length=200)
+
+
+class SmsQuery(ApiModel):
+    """The filters of GET /sms; all that are given must hold."""
+
+    client_id: PersonId | None = None
+    staff_id: PersonId | None = None
+    status: Status | None = None
+    from_: datetime | None = Field(None, alias="from", description="accepted at or after, RFC 3339 with zone")
+    to: datetime | None = Field(None, description="accepted before, RFC 3339 with zone")
+    gateway: GatewayId | None = None
+    number: Text | None = Field(None, max_length=20, description="the phone number it was sent to, E.164")
+    tag: Tag | None = None
+    batch_id: UUID | None = None
+    limit: int = Field(50, ge=1, le=500)
+    cursor: Text | None = Field(None, max_length=200)
+
+    @model_validator(mode="after")
+    def _check(self) -> SmsQuery:
+        if self.client_id is not None and self.staff_id is not None:
+            raise ValueError("only one of clientId and staffId can be asked for")
+        for moment in (self.from_, self.to):
+            if moment is not None and moment.tzinfo is None:
+                raise ValueError("from and to need a time zone, as in 2026-01-31T08:00:00Z")
+        return self
+
+
+def _with_zone(moment: datetime) -> datetime:
+    if moment.tzinfo is None:
+        raise ValueError("needs a time zone, as in 2026-01-31T08:00:00Z")
+    return moment
+
+
+class InboundQuery(ApiModel):
+    """The filters of GET /inbound; all that are given must hold."""
+
+    gateway: GatewayId | None = None
+    number: Text | None = Field(None, min_length=1, max_length=21, description="the sender, as `source` shows it")
+    from_: Annotated[datetime, AfterValidator(_with_zone)] | None = Field(
+        None, alias="from", description="received at or after, RFC 3339 with zone"
+    )
+    to: Annotated[datetime, AfterValidator(_with_zone)] | None = Field(
+        None, description="received before, RFC 3339 with zone"
+    )
+    limit: int = Field(50, ge=1, le=500)
+    cursor: Text | None = Field(None, max_length=200)
