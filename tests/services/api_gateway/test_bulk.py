@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -14,7 +15,8 @@ from pydantic import TypeAdapter
 
 from libs.bus.codec import decoder, encode
 from libs.bus.errors import PublishFailed
-from libs.contracts.events import MessageEvent, SmsRequested, person_key
+from libs.bus.port import KeyValue
+from libs.contracts.events import MessageEvent, Priority, SmsRequested, person_key
 from libs.contracts.http import Bulk
 from libs.contracts.message_ids import new_message_id, time_of
 from libs.contracts.topics import REQUESTED
@@ -32,6 +34,12 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 def messages(count: int) -> list[dict[str, Any]]:
     return [{"message": f'n "{n}" %s', "clientId": str(n % 7)} for n in range(count)]
+
+
+def read(batch: Batch, items: Any) -> list[dict[Priority, list[KeyValue]]]:
+    for _ in batch.read(read_items(json.dumps({"messages": items}).encode())):
+        pass
+    return list(batch.chunks())
 
 
 async def send_bulk(gateway: Gateway, items: Any, idempotency_key: str | None = None, **more: Any) -> Answer:
@@ -83,15 +91,15 @@ def test_an_event_is_byte_for_byte_that_of_its_dataclasses_with_all_that_was_ask
     caller = Caller('na"me', "té/nant", frozenset(), b"", None)
     sent = [{"message": f"{n} mark:person %d 👋", **person, **options} for n in range(2)]
     batch = Batch(new_message_id(), 7, caller, validity=timedelta(hours=48), traceparent=TRACE)
-    (records,) = batch.chunks(read_items(json.dumps({"messages": sent}).encode()))
-    ((topic, (one, two)),) = records.items()
+    (records,) = read(batch, sent)
+    ((priority, (one, two)),) = records.items()
     for index, (key, value) in enumerate((one, two)):
         event = decoder(REQUESTED)(value or b"")
         assert encode(event) == value
         assert TypeAdapter(MessageEvent[SmsRequested]).validate_json(value or b"") == event
         assert key == person_key(caller.tenant, event.data.message.recipient)
         assert event.data.message.text == sent[index]["message"]
-        assert topic == ("sms.requested.high" if options.get("priority") == "high" else "sms.requested")
+        assert priority == options.get("priority", "normal")
         assert event.data.custom_data == options.get("customData")
         if "scheduledAt" in options:
             assert event.data.message.scheduled_at == datetime.fromisoformat(options["scheduledAt"])
@@ -102,10 +110,10 @@ def test_options_of_every_item_may_differ() -> None:
     caller = Caller("a", "demo", frozenset(), b"", None)
     sent = [{"message": str(n), "clientId": "1", "tags": [f"t{n}"]} for n in range(MAX_TEMPLATES + 5)]
     batch = Batch(new_message_id(), 1, caller, validity=timedelta(hours=48), traceparent=TRACE)
-    (records,) = batch.chunks(read_items(json.dumps({"messages": sent}).encode()))
-    events = [decoder(REQUESTED)(value or b"") for _, value in records["sms.requested"]]
+    (records,) = read(batch, sent)
+    events = [decoder(REQUESTED)(value or b"") for _, value in records[Priority.NORMAL]]
     assert [event.data.message.tags for event in events] == [(f"t{n}",) for n in range(len(sent))]
-    assert [encode(event) for event in events] == [value for _, value in records["sms.requested"]]
+    assert [encode(event) for event in events] == [value for _, value in records[Priority.NORMAL]]
 
 
 def _is_json(item: dict[str, Any]) -> bool:
@@ -125,9 +133,10 @@ def test_an_item_is_taken_exactly_when_it_would_be_by_itself(items: list[dict[st
 
     caller = Caller("a", "demo", frozenset(), b"", None)
     batch = Batch(new_message_id(), 1, caller, validity=timedelta(hours=48), traceparent=TRACE)
-    for _ in batch.chunks(read_items(json.dumps({"messages": items}).encode())):
-        pass
-    assert sum(batch.accepted.values()) == sum(map(alone, items))
+    expected = sum(map(alone, items))
+    with pytest.raises(ProblemError) if not expected else nullcontext():
+        read(batch, items)
+    assert sum(part.accepted.total() for part in batch.slices()) == expected
 
 
 async def test_a_bad_item_fails_alone_and_says_which_field_and_why(gateway: Gateway) -> None:
