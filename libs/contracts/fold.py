@@ -98,6 +98,7 @@ class Request(NamedTuple):
     requested_by: str
     custom_data: dict[str, Any] | None
     batch_id: UUID | None = None
+    batch_size: int | None = None
 
 
 @dataclass(slots=True)
@@ -161,6 +162,7 @@ def apply(fold: MessageFold, event: AnyMessageEvent) -> None:
                 data.requested_by,
                 custom,
                 m.batch_id,
+                m.batch_size,
             )
         _raise(leg, Best(Status.ACCEPTED, data.leg.leg_at, event.id, None))
     else:

@@ -184,10 +184,12 @@ class Bulk(ApiModel):
 
 
 class Batch(ApiModel):
-    """GET /batches/{id}: the accepted messages of a batch that the outbox knows so far, counted by status."""
+    """GET /batches/{id}: the accepted messages of a batch. `total` counts them all, `by_status` those that the outbox knows so far."""
 
     id: UUID
-    total: int
+    total: int = Field(
+        description="accepted in the call; what `byStatus` lacks of it is still on its way to the outbox"
+    )
     by_status: dict[Status, int]
     location: str
 

@@ -66,7 +66,8 @@ async def test_every_item_is_answered_in_order_and_published_under_its_person(ga
     for item, sent in zip(answer.body["items"], messages(count), strict=True):
         record, event = published[item["id"]]
         message = event.data.message
-        assert (message.text, message.number, message.batch_id) == (sent["message"], item["number"], UUID(batch_id))
+        assert (message.text, message.number) == (sent["message"], item["number"])
+        assert (message.batch_id, message.batch_size) == (UUID(batch_id), count)
         assert event.time == message.accepted_at == event.data.leg.leg_at == time_of(UUID(batch_id))
         assert message.valid_until - message.accepted_at == timedelta(hours=48)
         assert record.key == f"demo/client/{sent['clientId']}".encode()
@@ -79,6 +80,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"priority": "high"},
     {"priority": "normal", "senderId": "CLINIC", "tags": ["a", "mark:text"]},
     {"customData": {"mark:person": ["mark:text", '"%b"', "100 %"]}, "validitySeconds": 600},
+    {"customData": {"batch_size": None}, "tags": ["batch_size", '"batch_size":null', "%d"]},
     {"scheduledAt": (datetime.now(UTC) + timedelta(days=30)).isoformat().replace("+00:00", "Z")},
 ]
 
@@ -89,7 +91,7 @@ def test_an_event_is_byte_for_byte_that_of_its_dataclasses_with_all_that_was_ask
     options: dict[str, Any], person: dict[str, str]
 ) -> None:
     caller = Caller('na"me', "té/nant", frozenset(), b"", None)
-    sent = [{"message": f"{n} mark:person %d 👋", **person, **options} for n in range(2)]
+    sent = [{"message": f'{n} mark:person %d 👋 "batch_size":null', **person, **options} for n in range(2)]
     batch = Batch(new_message_id(), 7, caller, validity=timedelta(hours=48), traceparent=TRACE)
     (records,) = read(batch, sent)
     ((priority, (one, two)),) = records.items()
@@ -99,6 +101,7 @@ def test_an_event_is_byte_for_byte_that_of_its_dataclasses_with_all_that_was_ask
         assert TypeAdapter(MessageEvent[SmsRequested]).validate_json(value or b"") == event
         assert key == person_key(caller.tenant, event.data.message.recipient)
         assert event.data.message.text == sent[index]["message"]
+        assert event.data.message.batch_size == 2
         assert priority == options.get("priority", "normal")
         assert event.data.custom_data == options.get("customData")
         if "scheduledAt" in options:
@@ -113,6 +116,7 @@ def test_options_of_every_item_may_differ() -> None:
     (records,) = read(batch, sent)
     events = [decoder(REQUESTED)(value or b"") for _, value in records[Priority.NORMAL]]
     assert [event.data.message.tags for event in events] == [(f"t{n}",) for n in range(len(sent))]
+    assert {event.data.message.batch_size for event in events} == {len(sent)}
     assert [encode(event) for event in events] == [value for _, value in records[Priority.NORMAL]]
 
 
@@ -162,6 +166,7 @@ async def test_a_bad_item_fails_alone_and_says_which_field_and_why(gateway: Gate
     }  # fmt: skip
     assert "secret" not in json.dumps(answer.body)
     assert sorted(e.data.message.recipient.id for e in gateway.publisher.events) == ["1", "2"]
+    assert {e.data.message.batch_size for e in gateway.publisher.events} == {2}
 
 
 async def test_without_one_good_item_it_is_400_with_the_items_errors(gateway: Gateway) -> None:
