@@ -76,10 +76,26 @@ class BulkAccepter:
     ) -> Response | None:
         """202, whose messages are durable: whole, or over the stream and none here, slice by slice as Kafka has them.
 
-        Raises, before anything is streamed, the problems 400 (also if no message is left), 409 and 422 (key in use) and 503, after which
-        a repeat with the same key goes on where this one ended.
+        Raises, before anything is streamed, the problems 400 (also if no message is left), 409 and 422 (key in use), 429, and 503, after
+        which a repeat with the same key goes on where this one ended. Then it counts as one request, else as one for each item.
         """
         items = read_items(body)
+        caller.charge(len(items))
+        try:
+            return await self._accept(caller, items, body, traceparent, key, stream)
+        except ProblemError:
+            caller.discharge(len(items))
+            raise
+
+    async def _accept(
+        self,
+        caller: Caller,
+        items: Sequence[msgspec.Raw],
+        body: bytes,
+        traceparent: str,
+        key: str | None,
+        stream: Stream | None,
+    ) -> Response | None:
         common = _Common(traceparent, self._validity_seconds)
         if key is None:
             async with self._turns:

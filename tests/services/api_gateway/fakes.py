@@ -41,6 +41,7 @@ from services.api_gateway.upstreams import Upstream
 ALL_KEY = "all-scopes-key-0123456789"
 SEND_KEY = "send-only-key-0123456789"
 SLOW_KEY = "slow-key-0123456789abcdef"
+STEADY_KEY = "steady-key-0123456789abcd"
 OTHER_TENANT_KEY = "other-tenant-key-0123456789"
 OPENAPI, ASYNCAPI = (json.dumps(document).encode() for document in (openapi(ROUTES), asyncapi()))
 TOKEN = "internal-token-0123456789"
@@ -55,6 +56,7 @@ API_KEYS = (
     _key("all", ALL_KEY, set(Scope)),
     _key("sender", SEND_KEY, {Scope.SEND}),
     _key("slow", SLOW_KEY, {Scope.SEND}, rate=0.1),
+    _key("steady", STEADY_KEY, {Scope.SEND}, rate=5),
     _key("other", OTHER_TENANT_KEY, set(Scope), tenant="other"),
 )
 

@@ -26,7 +26,7 @@ from services.api_gateway.bulk_body import read_items
 from services.api_gateway.checks import check_length
 from services.api_gateway.plain_sms import parse_sms
 from services.api_gateway.problems import ProblemError
-from tests.services.api_gateway.fakes import OTHER_TENANT_KEY, SEND_KEY, Answer, Gateway
+from tests.services.api_gateway.fakes import OTHER_TENANT_KEY, SEND_KEY, SLOW_KEY, STEADY_KEY, Answer, Gateway
 from tests.services.api_gateway.test_plain_sms import objects
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -226,6 +226,24 @@ async def test_a_large_batch_is_taken_and_a_huge_one_refused(gateway: Gateway) -
 async def test_it_needs_the_scope_to_send(gateway: Gateway) -> None:
     assert (await send_bulk(gateway, messages(1), key=None)).status == 401
     assert (await gateway.ask("GET", "/sms/bulk")).status == 405
+
+
+async def test_it_costs_as_many_requests_as_it_has_messages(gateway: Gateway) -> None:
+    assert (await send_bulk(gateway, messages(30), key=SLOW_KEY)).status == 202
+    for answer in (await send_bulk(gateway, messages(1), key=SLOW_KEY), await gateway.send(key=SLOW_KEY)):
+        assert answer.status == 429
+        assert 200 < int(answer.headers["Retry-After"]) <= 300  # at one in ten seconds, less what the test took
+
+
+@pytest.mark.parametrize("refusal", [400, 503])
+async def test_a_call_of_which_nothing_comes_costs_one_request(gateway: Gateway, refusal: int) -> None:
+    if refusal == 503:
+        gateway.publisher.error = PublishFailed("away")
+    items = messages(500) if refusal == 503 else [{"message": "a"}] * 500
+    assert (await send_bulk(gateway, items, key=STEADY_KEY)).status == refusal
+    gateway.publisher.error = None
+    assert (await send_bulk(gateway, messages(500), key=STEADY_KEY)).status == 202
+    assert (await gateway.send(key=STEADY_KEY)).status == 429
 
 
 async def test_a_repeat_gets_the_same_answer_and_publishes_nothing(gateway: Gateway) -> None:

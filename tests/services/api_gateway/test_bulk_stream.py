@@ -14,18 +14,18 @@ from libs.bus.errors import PublishFailed
 from libs.contracts.http import Bulk
 from services.api_gateway.batch import CHUNK, CHUNKS_PER_SLICE, SLICE
 from services.api_gateway.bulk_answer import LOST, REPEAT
-from tests.services.api_gateway.fakes import ALL_KEY, Gateway
+from tests.services.api_gateway.fakes import ALL_KEY, STEADY_KEY, Gateway
 
 COUNT = 2 * SLICE + 500
 GOOD = {"message": "Hello", "clientId": "17"}
 BAD = {"message": "Hello"}
 
 
-def post_bulk(items: list[Any], key: str | None = None, version: str = "1.1") -> bytes:
+def post_bulk(items: list[Any], key: str | None = None, version: str = "1.1", api_key: str = ALL_KEY) -> bytes:
     body = json.dumps({"messages": items}).encode()
     named = f"Idempotency-Key: {key}\r\n" if key is not None else ""
     head = (
-        f"POST /sms/bulk HTTP/{version}\r\nHost: x\r\nAuthorization: Bearer {ALL_KEY}\r\nContent-Type: application/json\r\n"
+        f"POST /sms/bulk HTTP/{version}\r\nHost: x\r\nAuthorization: Bearer {api_key}\r\nContent-Type: application/json\r\n"
         f"{named}Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
@@ -221,6 +221,23 @@ async def test_a_fault_of_ours_after_the_answer_began_breaks_it_off(gateway: Gat
         await client.chunks()
     gateway.publisher.error = None
     assert (await gateway.send()).status == 202
+
+
+async def test_of_calls_let_in_at_once_those_behind_a_large_one_are_told_to_wait(gateway: Gateway) -> None:
+    """By their heads nobody knows yet how much they bring."""
+    head, _, body = post_bulk([GOOD] * 500, api_key=STEADY_KEY).partition(b"\r\n\r\n")
+    clients = [await Client.connect(gateway) for _ in range(2)]
+    for client in clients:
+        client.send(head + b"\r\nExpect: 100-continue\r\n\r\n")
+        assert (await client.head())[0] == 100
+    answers = list[tuple[int, dict[str, str], Any]]()
+    for client in clients:
+        client.send(body)
+        answers.append(await client.whole())
+        client.close()
+    assert [status for status, _, _ in answers] == [202, 429]
+    assert 50 < int(answers[1][1]["retry-after"]) <= 100  # 500 at five a second, less what the test took
+    assert len(gateway.publisher.records) == 500
 
 
 async def test_a_stop_lets_a_streamed_answer_end(gateway: Gateway) -> None:
