@@ -51,7 +51,8 @@ class Recipient:
 class Message:
     """What was asked for, the same in every leg. `number` is a positive integer below 2^53 for dialects with numeric ids.
 
-    `scheduled_at` is the earliest moment of sending: until then the first leg is deferred. `batch_id` names the bulk call it came with.
+    `scheduled_at` is the earliest moment of sending: until then the first leg is deferred. `batch_id` names the bulk call it came with,
+    and `batch_size` is how many messages were accepted in that call.
     """
 
     tenant: str
@@ -66,6 +67,7 @@ class Message:
     allow_unknown_number: bool = False
     scheduled_at: datetime | None = None
     batch_id: UUID | None = None
+    batch_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,6 +100,7 @@ class Request(NamedTuple):
     batch_id: UUID | None = None
     cycle: int = 1
     valid_cycle: int = 1
+    batch_size: int | None = None
 
 
 @dataclass(slots=True)
@@ -173,6 +174,7 @@ def _take_request(fold: MessageFold, data: SmsRequested) -> None:
             m.batch_id,
             cycle,
             cycle if known is None else known.valid_cycle,
+            m.batch_size,
         )
     elif cycle > known.valid_cycle:
         fold.request = known._replace(valid_until=data.message.valid_until, valid_cycle=cycle)

@@ -108,7 +108,9 @@ class ApiKey(_Model):
     key: SecretStr | None = Field(None, description="at least 16 characters")
     key_hash: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
     scopes: frozenset[Scope]
-    requests_per_second: float = Field(0, ge=0, description="0 = unlimited")
+    requests_per_second: float = Field(
+        0, ge=0, description="at each replica; a bulk call counts as many as it has messages; 0 = unlimited"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> ApiKey:

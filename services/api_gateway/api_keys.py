@@ -17,7 +17,10 @@ REALM = 'Bearer realm="postrider"'
 
 
 class TokenBucket:
-    """A rate of requests per second, with a burst of one second's worth (at least one). It is this replica's own."""
+    """A rate of requests per second, with a burst of one second's worth (at least one). It is this replica's own.
+
+    Who has a token may take many more at once, as a debt: the next waits until that is paid.
+    """
 
     def __init__(self, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_second = per_second
@@ -28,13 +31,31 @@ class TokenBucket:
 
     def take(self) -> float:
         """Take one token: 0, or the seconds until there is one."""
+        self._fill()
+        if self._tokens < 1:
+            return self._wait()
+        self._tokens -= 1
+        return 0.0
+
+    def take_more(self, tokens: int) -> float:
+        """Take these beside the one that was taken, whether they are there or not: 0. If there is a debt already, nothing is taken:
+        the seconds until there is a token again."""
+        self._fill()
+        if self._tokens < 0:
+            return self._wait()
+        self._tokens -= tokens
+        return 0.0
+
+    def give_back(self, tokens: int) -> None:
+        self._tokens += tokens
+
+    def _fill(self) -> None:
         now = self._clock()
         self._tokens = min(self._size, self._tokens + (now - self._at) * self._per_second)
         self._at = now
-        if self._tokens < 1:
-            return (1 - self._tokens) / self._per_second
-        self._tokens -= 1
-        return 0.0
+
+    def _wait(self) -> float:
+        return (1 - self._tokens) / self._per_second
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +67,22 @@ class Caller:
     scopes: frozenset[Scope]
     digest: bytes
     bucket: TokenBucket | None
+
+    def charge(self, messages: int) -> None:
+        """A call counts as many requests as it has messages; it was let in as one. Raises the problem 429 if others have overdrawn
+        the rate meanwhile."""
+        if self.bucket is not None and (wait := self.bucket.take_more(messages - 1)):
+            raise _too_fast(wait)
+
+    def discharge(self, messages: int) -> None:
+        """Nothing came of it: it was one request."""
+        if self.bucket is not None:
+            self.bucket.give_back(messages - 1)
+
+
+def _too_fast(wait: float) -> ProblemError:
+    words = "the rate of requests of this API key is used up"
+    return ProblemError(HTTPStatus.TOO_MANY_REQUESTS, words, retry_after=math.ceil(wait))
 
 
 NOBODY = Caller("", "", frozenset(), b"", None)
@@ -80,11 +117,7 @@ class ApiKeys:
                 headers={"WWW-Authenticate": f'{REALM}, error="invalid_token"'},
             )
         if caller.bucket is not None and (wait := caller.bucket.take()):
-            raise ProblemError(
-                HTTPStatus.TOO_MANY_REQUESTS,
-                "the rate of requests of this API key is used up",
-                retry_after=math.ceil(wait),
-            )
+            raise _too_fast(wait)
         if scope not in caller.scopes:
             raise ProblemError(
                 HTTPStatus.FORBIDDEN,

@@ -1,8 +1,12 @@
-"""A batch under way: each item becomes an event and an answer. Both follow from the batch's id, its first number and the body alone."""
+"""A batch under way: each item becomes an event and an answer. Both follow from the batch's id, its first number and the body alone.
+
+All items are read before the first is published: an answer begins with its status, and each event says how many there are.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence, Set
 from datetime import timedelta
 from http import HTTPStatus
 from typing import NamedTuple
@@ -16,7 +20,6 @@ from libs.contracts.events import PersonKind, Priority
 from libs.contracts.http.answers import BulkRefused, FieldProblem
 from libs.contracts.http.requests import SendSms
 from libs.contracts.message_ids import time_of
-from libs.contracts.topics import requested
 from services.api_gateway.api_keys import Caller
 from services.api_gateway.batch_ids import batch_ids
 from services.api_gateway.bulk_body import Item, read_item
@@ -25,72 +28,99 @@ from services.api_gateway.checks import check_length, check_schedule
 from services.api_gateway.plain_sms import PlainSms, parse_sms
 from services.api_gateway.problems import MAX_FIELDS, ProblemError, bad_field
 from services.api_gateway.requests import recipient, requested_event
-from services.api_gateway.responses import Response
 
 CHUNK = 250
-"""Items that are read in one go; between two chunks other requests have their turn."""
+"""Items that are read, or published, in one go; between two chunks other requests have their turn."""
+CHUNKS_PER_SLICE = 4
+"""A slice is what is answered together, once all of it is acknowledged."""
+SLICE = CHUNKS_PER_SLICE * CHUNK
 MAX_TEMPLATES = 50
-_TOPICS = {priority: requested(priority).name for priority in Priority}
 _MARKS = ("mark:event-id", "mark:message-id", "mark:person", "mark:number", "mark:text")
 """In the order in which they stand in an event. All before them and between them is ours, so the first that is found is the right one."""
 
 
+_SIZE = b'"batch_size":'
+_NO_SIZE = _SIZE + b"null"
+"""The first that is found is ours, too: before it stand no names but ours, and in a text a quote is escaped."""
+
+
 class _Template(NamedTuple):
-    """An event whose `%b` are event id, message id, person, number and text, in JSON: encoding them alone takes a quarter of the time."""
+    """An event up to the batch's size, and after it. In `head`, `%b` are event id, message id, person, number and text, in JSON: encoding
+    them alone takes a quarter of the time."""
 
     priority: Priority
-    event: bytes
+    head: bytes
+    tail: bytes
+
+
+_Record = tuple[Priority, bytes, bytes, bytes]
+"""Key, and the event up to the batch's size and after it."""
+
+
+class Slice(NamedTuple):
+    """What is answered for the items from `first` on if all is acknowledged, and how many of them are accepted by priority.
+    `refused` are the indices of those that were refused in the whole batch."""
+
+    first: int
+    answers: Sequence[str]
+    accepted: Counter[Priority]
+    refused: Set[int]
 
 
 class Batch:
-    """`accepted` counts the items that became events so far."""
+    """First `read`, then the rest."""
 
     def __init__(
         self, batch_id: UUID, first_number: int, caller: Caller, *, validity: timedelta, traceparent: str
     ) -> None:
         self.id = batch_id
         self.first_number = first_number
-        self.accepted: dict[Priority, int] = dict.fromkeys(Priority, 0)
         self._caller = caller
         self._validity = validity
         self._traceparent = traceparent
         self._accepted_at = time_of(batch_id)
         self._templates: dict[tuple[PersonKind, tuple[bytes, ...]], _Template] = {}
         self._key_prefixes = {kind: f"{caller.tenant}/{kind}/" for kind in PersonKind}
+        self._records: list[_Record | None] = []
         self._answers: list[str] = []
+        self._refused = set[int]()
         self._problems: list[FieldProblem] = []
 
-    def chunks(self, items: Sequence[msgspec.Raw]) -> Iterator[dict[str, list[KeyValue]]]:
-        """The records of each chunk by topic."""
+    def read(self, items: Sequence[msgspec.Raw]) -> Iterator[None]:
+        """Read the items, chunk by chunk. Raises the problem 400 at the end if every one was refused."""
         ids = batch_ids(self.id, len(items))
         for start in range(0, len(items), CHUNK):
-            records: dict[str, list[KeyValue]] = {}
             for index, item in enumerate(items[start : start + CHUNK], start):
                 message_id, event_id = next(ids)
                 number = self.first_number + index
                 try:
-                    priority, record = self._record(item, message_id, event_id, number)
+                    self._records.append(self._record(item, message_id, event_id, number))
                 except ProblemError as problem:
                     self._refuse(index, problem)
                     continue
-                records.setdefault(_TOPICS[priority], []).append(record)
-                self.accepted[priority] += 1
                 self._answers.append(f'{{"index":{index},"id":"{message_id}","number":{number},"status":"accepted"}}')
+            yield
+        if len(self._refused) == len(items):
+            raise ProblemError(HTTPStatus.BAD_REQUEST, "no message could be accepted", errors=self._problems)
+
+    def chunks(self) -> Iterator[dict[Priority, list[KeyValue]]]:
+        """The records of each chunk by priority."""
+        size = b"%b%d" % (_SIZE, len(self._records) - len(self._refused))
+        for start in range(0, len(self._records), CHUNK):
+            records: dict[Priority, list[KeyValue]] = {}
+            for found in self._records[start : start + CHUNK]:
+                if found is not None:
+                    priority, key, head, tail = found
+                    records.setdefault(priority, []).append((key, head + size + tail))
             yield records
 
-    def response(self) -> Response:
-        """202 with `Bulk` as its body, written by hand. Raises the problem 400 if every item was refused."""
-        accepted = sum(self.accepted.values())
-        if not accepted:
-            raise ProblemError(HTTPStatus.BAD_REQUEST, "no message could be accepted", errors=self._problems)
-        location = f"/batches/{self.id}"
-        body = (
-            f'{{"batchId":"{self.id}","accepted":{accepted},"rejected":{len(self._answers) - accepted},'
-            f'"items":[{",".join(self._answers)}],"location":"{location}"}}'
-        )
-        return Response(HTTPStatus.ACCEPTED, body.encode(), headers={"Location": location})
+    def slices(self) -> Iterator[Slice]:
+        """What is answered, in order."""
+        for start in range(0, len(self._records), SLICE):
+            accepted = Counter([found[0] for found in self._records[start : start + SLICE] if found is not None])
+            yield Slice(start, self._answers[start : start + SLICE], accepted, self._refused)
 
-    def _record(self, body: msgspec.Raw, message_id: str, event_id: str, number: int) -> tuple[Priority, KeyValue]:
+    def _record(self, body: msgspec.Raw, message_id: str, event_id: str, number: int) -> _Record:
         """The item's event under its person's key. Raises the problem 400 with what is wrong."""
         item = read_item(body)
         template = self._template(item, body) if item is not None else None
@@ -98,7 +128,8 @@ class Batch:
             sms = _parse(body)
             kind, person = recipient(sms)
             event = self._event(sms, event_id, message_id, kind, person, number, sms.message)
-            return sms.priority, (self._key(kind, person), encode(event))
+            head, tail = encode(event).split(_NO_SIZE, 1)
+            return sms.priority, self._key(kind, person), head, tail
         check_length(item.message)
         kind, person = item.person
         values = (
@@ -108,7 +139,7 @@ class Batch:
             b"%d" % number,
             encode(item.message),
         )
-        return template.priority, (self._key(kind, person), template.event % values)
+        return template.priority, self._key(kind, person), template.head % values, template.tail
 
     def _template(self, item: Item, body: msgspec.Raw) -> _Template | None:
         """The template for items with these options; none if there are too many different ones."""
@@ -117,10 +148,12 @@ class Batch:
         if template is None and len(self._templates) < MAX_TEMPLATES:
             sms = _parse(body)
             event_id, message_id, person, number, text = _MARKS
-            event = encode(self._event(sms, event_id, message_id, key[0], person, number, text)).replace(b"%", b"%%")
+            event = encode(self._event(sms, event_id, message_id, key[0], person, number, text))
+            head, tail = event.split(_NO_SIZE, 1)
+            head = head.replace(b"%", b"%%")
             for mark in _MARKS:
-                event = event.replace(b'"%b"' % mark.encode(), b"%b", 1)
-            template = self._templates[key] = _Template(sms.priority, event)
+                head = head.replace(b'"%b"' % mark.encode(), b"%b", 1)
+            template = self._templates[key] = _Template(sms.priority, head, tail)
         return template
 
     def _event(
@@ -157,6 +190,8 @@ class Batch:
     def _refuse(self, index: int, problem: ProblemError) -> None:
         whole = (FieldProblem(field="body", reason=problem.problem.detail or ""),)
         errors = problem.problem.errors or whole
+        self._records.append(None)
+        self._refused.add(index)
         self._answers.append(BulkRefused(index=index, errors=errors).model_dump_json(by_alias=True))
         if len(self._problems) < MAX_FIELDS:
             self._problems += [FieldProblem(field=f"messages.{index}.{e.field}", reason=e.reason) for e in errors]

@@ -17,11 +17,14 @@ import msgspec
 
 from libs.bus.codec import encode
 from libs.bus.port import KeyValue, Outgoing
+from libs.contracts.events import Priority
 from libs.contracts.message_ids import new_message_id
+from libs.contracts.topics import requested
 from libs.service_kit.crash_points import crash_point
 from libs.service_kit.metrics import MESSAGES_ACCEPTED
 from services.api_gateway.api_keys import Caller
-from services.api_gateway.batch import Batch
+from services.api_gateway.batch import CHUNKS_PER_SLICE, Batch
+from services.api_gateway.bulk_answer import BulkAnswer
 from services.api_gateway.bulk_body import read_items
 from services.api_gateway.idempotency import InProgress, Ledger, OtherBody, Publish, Published, Reservation
 from services.api_gateway.known_keys import KnownKeys, in_progress, other_body
@@ -30,11 +33,13 @@ from services.api_gateway.numbers import Numbers
 from services.api_gateway.problems import ProblemError
 from services.api_gateway.publishing import DurablePublisher
 from services.api_gateway.requests import Named, Repeatable
-from services.api_gateway.responses import Response
+from services.api_gateway.responses import Response, Stream
 
 MAX_BULK_BYTES = 16 * 1024 * 1024
 AT_ONCE = 2
 """Batches that are worked on at once: one is read while Kafka writes the other. The rest wait, as bodies."""
+
+_TOPICS = {priority: requested(priority).name for priority in Priority}
 
 
 class _Common(msgspec.Struct):
@@ -66,15 +71,38 @@ class BulkAccepter:
     async def stop(self) -> None:
         await self._keys.stop()
 
-    async def accept(self, caller: Caller, body: bytes, traceparent: str, key: str | None) -> Response:
-        """202 once Kafka has every message that is not refused. Raises the problems 400 (also if none is left), 409 and 422 (key in use)
-        and 503, after which a repeat with the same key goes on where this one ended."""
+    async def accept(
+        self, caller: Caller, body: bytes, traceparent: str, key: str | None, stream: Stream | None
+    ) -> Response | None:
+        """202, whose messages are durable: whole, or over the stream and none here, slice by slice as Kafka has them.
+
+        Raises, before anything is streamed, the problems 400 (also if no message is left), 409 and 422 (key in use), 429, and 503, after
+        which a repeat with the same key goes on where this one ended. Then it counts as one request, else as one for each item.
+        """
         items = read_items(body)
+        caller.charge(len(items))
+        try:
+            return await self._accept(caller, items, body, traceparent, key, stream)
+        except ProblemError:
+            caller.discharge(len(items))
+            raise
+
+    async def _accept(
+        self,
+        caller: Caller,
+        items: Sequence[msgspec.Raw],
+        body: bytes,
+        traceparent: str,
+        key: str | None,
+        stream: Stream | None,
+    ) -> Response | None:
         common = _Common(traceparent, self._validity_seconds)
         if key is None:
             async with self._turns:
                 batch = _begin(new_message_id(), await self._take_numbers(len(items)), caller, common)
-                return await self._publish(batch, items)
+                answer = BulkAnswer(batch.id, stream, repeatable=False)
+                await self._publish(batch, items, answer)
+                return answer.end()
         asked = Repeatable(key, (await asyncio.to_thread(sha256, body)).digest())
         known = self._keys.enter(asked)
         if known is not None:
@@ -82,13 +110,18 @@ class BulkAccepter:
                 return await self._repeat(_begin(*known, caller, common), items)
         try:
             async with self._turns:
-                return await self._accept_keyed(asked, caller, common, items)
+                return await self._accept_keyed(asked, caller, common, items, stream)
         finally:
             self._keys.leave(asked)
 
     async def _accept_keyed(
-        self, asked: Repeatable, caller: Caller, common: _Common, items: Sequence[msgspec.Raw]
-    ) -> Response:
+        self,
+        asked: Repeatable,
+        caller: Caller,
+        common: _Common,
+        items: Sequence[msgspec.Raw],
+        stream: Stream | None,
+    ) -> Response | None:
         match await self._reserve(asked, common, len(items)):
             case OtherBody():
                 raise other_body()
@@ -100,14 +133,18 @@ class BulkAccepter:
                 crash_point("api_gateway.reserve-publish")
                 stored = msgspec.json.decode(record.value or b"", type=_Common)
                 batch = _begin(batch_id, first_number, caller, stored)
+        answer = BulkAnswer(batch.id, stream, repeatable=True)
         try:
-            response = await self._publish(batch, items)
+            complete = await self._publish(batch, items, answer)
         except ProblemError as problem:
             await self._give_back(asked.key, published=problem.problem.status != HTTPStatus.BAD_REQUEST)
             raise
-        crash_point("api_gateway.publish-mark")
-        self._keys.published({asked: Named(batch.id, batch.first_number)})
-        return response
+        if complete:
+            crash_point("api_gateway.publish-mark")
+            self._keys.published({asked: Named(batch.id, batch.first_number)})
+        else:
+            await self._give_back(asked.key, published=True)
+        return answer.end()
 
     async def _reserve(
         self, asked: Repeatable, common: _Common, count: int
@@ -136,29 +173,55 @@ class BulkAccepter:
         except Exception as error:
             raise self._postgres.blamed_for(error, "no message numbers are left; nothing was accepted") from error
 
-    async def _publish(self, batch: Batch, items: Sequence[msgspec.Raw]) -> Response:
-        """Each chunk is read while those before it are on their way to Kafka, which keeps their order."""
-        under_way = list[asyncio.Task[None]]()
-        for records in batch.chunks(items):
-            under_way += [asyncio.create_task(self._publish_chunk(*each)) for each in records.items()]
+    async def _publish(self, batch: Batch, items: Sequence[msgspec.Raw], answer: BulkAnswer) -> bool:
+        """Publish everything, in order, and answer each slice as it is acknowledged. False if one was not, after the answer had begun.
+        Raises the problems 400 and, if it had not, 503."""
+        await _read(batch, items)
+        under_way = list[list[asyncio.Task[None]]]()
+        for number, records in enumerate(batch.chunks()):
+            if number % CHUNKS_PER_SLICE == 0:
+                under_way.append([])
+            under_way[-1] += [asyncio.create_task(self._publish_chunk(*each)) for each in records.items()]
             await asyncio.sleep(0)
-        outcomes = await asyncio.gather(*under_way, return_exceptions=True)
-        failure = next((outcome for outcome in outcomes if outcome is not None), None)
-        if failure is not None:
-            raise failure
-        for priority, messages in batch.accepted.items():
-            MESSAGES_ACCEPTED.labels(priority).inc(messages)
-        return batch.response()
+        complete = True
+        for part, publishing in zip(batch.slices(), under_way, strict=True):
+            failure = await _failure(publishing)
+            if failure is None:
+                answer.add(part)
+                for priority, messages in part.accepted.items():
+                    MESSAGES_ACCEPTED.labels(priority).inc(messages)
+            elif answer.begun and isinstance(failure, ProblemError):
+                answer.add_in_doubt(part)
+                complete = False
+            else:
+                await _failure([task for tasks in under_way for task in tasks])
+                raise failure
+            if publishing is not under_way[-1]:
+                answer.send()
+        return complete
 
-    async def _publish_chunk(self, topic: str, records: Sequence[KeyValue]) -> None:
-        await self._publisher.publish(topic, records)
+    async def _publish_chunk(self, priority: Priority, records: Sequence[KeyValue]) -> None:
+        await self._publisher.publish(_TOPICS[priority], records)
         crash_point("api_gateway.bulk-publish")
 
-    async def _repeat(self, batch: Batch, items: Sequence[msgspec.Raw]) -> Response:
+    async def _repeat(self, batch: Batch, items: Sequence[msgspec.Raw]) -> Response | None:
         """The answer again: what it says follows from the batch's id and the body."""
-        for _ in batch.chunks(items):
-            await asyncio.sleep(0)
-        return batch.response()
+        await _read(batch, items)
+        answer = BulkAnswer(batch.id, None, repeatable=True)
+        for part in batch.slices():
+            answer.add(part)
+        return answer.end()
+
+
+async def _read(batch: Batch, items: Sequence[msgspec.Raw]) -> None:
+    for _ in batch.read(items):
+        await asyncio.sleep(0)
+
+
+async def _failure(publishing: Sequence[asyncio.Task[None]]) -> BaseException | None:
+    """Wait for all; what went wrong first."""
+    outcomes = await asyncio.gather(*publishing, return_exceptions=True)
+    return next((outcome for outcome in outcomes if outcome is not None), None)
 
 
 def _begin(batch_id: UUID, first_number: int, caller: Caller, common: _Common) -> Batch:

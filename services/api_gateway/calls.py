@@ -31,13 +31,20 @@ class Answers(Protocol):
 
     def answered(self, call: Call, result: Response | Exception) -> None: ...
 
+    def begun(self, call: Call, response: Response) -> None: ...
+
+    def continued(self, call: Call, piece: bytes) -> None: ...
+
+    def ended(self, call: Call) -> None: ...
+
 
 class Call:
     """One request, from the end of its head on. Every reader below raises the problem that the caller is to be told.
 
     `headers` by their names in lower case; one given several times has its values joined by commas (RFC 9110 §5.3), and is in
     `repeated`. A body of more than `most_bytes` is refused. Pipelined calls that may be served `alongside` each other keep their
-    order by themselves. `body` is whole before a handler sees it. `response` is set when it can go out, in its turn.
+    order by themselves. `body` is whole before a handler sees it. `response` is set when it can go out, in its turn; while it is `open`,
+    more of it follows. `chunked`: the client takes answers in the chunked coding, so that the call is a `Stream`.
     """
 
     __slots__ = (
@@ -45,9 +52,11 @@ class Call:
         "alongside",
         "body",
         "caller",
+        "chunked",
         "headers",
         "method",
         "most_bytes",
+        "open",
         "parameters",
         "path",
         "query_string",
@@ -64,12 +73,15 @@ class Call:
         target: bytes,
         headers: Mapping[bytes, bytes],
         repeated: frozenset[bytes],
+        *,
+        chunked: bool,
     ) -> None:
         self._answers = answers
         self.method = method
         self.path, _, self.query_string = _origin_form(target).decode("utf-8", "surrogateescape").partition("?")
         self.headers = headers
         self.repeated = repeated
+        self.chunked = chunked
         self.body = b""
         self.caller = NOBODY
         self.route: Route | None = None
@@ -77,11 +89,22 @@ class Call:
         self.most_bytes = MAX_BODY_BYTES
         self.alongside = False
         self.response: Response | None = None
+        self.open = False
         self.started = time.perf_counter()
 
     def answer(self, result: Response | Exception) -> None:
-        """Answer the call; only the first time counts."""
+        """Answer the call; only the first time counts. After `begin` nothing but an exception makes sense: the answer stays a fragment."""
         self._answers.answered(self, result)
+
+    def begin(self, response: Response) -> None:
+        """Begin an answer. Only for a call that is `chunked` and not served `alongside` others: so it is its turn."""
+        self._answers.begun(self, response)
+
+    def more(self, piece: bytes) -> None:
+        self._answers.continued(self, piece)
+
+    def end(self) -> None:
+        self._answers.ended(self)
 
     def header(self, name: bytes) -> str | None:
         """A header's value, by its name in lower case."""

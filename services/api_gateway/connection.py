@@ -14,7 +14,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from services.api_gateway.calls import Call, too_large
 from services.api_gateway.problems import ProblemError
-from services.api_gateway.responses import Response, encode
+from services.api_gateway.responses import LAST_CHUNK, Response, chunk, encode, encode_beginning
 
 MAX_HEAD_BYTES = 16 * 1024
 MAX_PIPELINED = 64
@@ -175,7 +175,8 @@ class Connection(asyncio.Protocol):
             return
         method = self._parser.get_method().decode()
         keep_alive = self._parser.should_keep_alive() and method != "CONNECT"
-        call = Call(self, method, self._target, self._headers, self._repeated)
+        chunked = self._parser.get_http_version() == "1.1"
+        call = Call(self, method, self._target, self._headers, self._repeated, chunked=chunked)
         self._last = not keep_alive
         self._calls.append(call)
         self._incoming = call
@@ -239,13 +240,37 @@ class Connection(asyncio.Protocol):
     # the application's side
 
     def answered(self, call: Call, result: Response | Exception) -> None:
-        if call.response is not None:
-            return
-        call.response = self._application.response(call, result)
+        if call.open:  # what failed half-way can only break off (RFC 9112 §8)
+            self._application.response(call, result)
+            self.abort()
+        elif call.response is None:
+            call.response = self._application.response(call, result)
+            self._done()
+
+    def begun(self, call: Call, response: Response) -> None:
+        call.response = self._application.response(call, response)
+        call.open = True
+        self._write(encode_beginning(call.response, common=self._common(call)))
+
+    def continued(self, call: Call, piece: bytes) -> None:
+        self._write(chunk(piece))
+
+    def ended(self, call: Call) -> None:
+        call.open = False
+        self._write(LAST_CHUNK)
+        self._calls.popleft()
+        self._since = self._server.now
+        self._done()
+
+    def _done(self) -> None:
         self._running -= 1
         self._flush()
         self._start()
         self._regulate()
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
 
     def _start(self) -> None:
         """Serve what waits; a call that may not run alongside others waits until those before it are answered."""
@@ -262,18 +287,14 @@ class Connection(asyncio.Protocol):
         self._starting = False
 
     def _flush(self) -> None:
-        """Write the answers whose turn it is."""
+        """Write the answers whose turn it is; one that is open keeps it."""
         calls = self._calls
-        while calls and (response := calls[0].response) is not None:
-            call = calls.popleft()
+        while calls and (response := calls[0].response) is not None and not calls[0].open:
+            call = calls[0]
             self._since = self._server.now
             if self._transport is not None:
-                common = self._server.common
-                if self._last and not calls:
-                    common += "Connection: close\r\n"
-                elif b"connection" in call.headers:  # HTTP/1.0 wants to hear it
-                    common += "Connection: keep-alive\r\n"
-                self._transport.write(encode(response, common=common, with_body=call.method != "HEAD"))
+                self._transport.write(encode(response, common=self._common(call), with_body=call.method != "HEAD"))
+            calls.popleft()
         if self._transport is None:
             return
         if self._last and not calls:
@@ -281,6 +302,14 @@ class Connection(asyncio.Protocol):
         elif self._continue and calls and calls[0] is self._incoming:
             self._continue = False
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _common(self, call: Call) -> str:
+        """The header lines that are the connection's, for the answer whose turn it is."""
+        if self._last and len(self._calls) == 1:
+            return self._server.common + "Connection: close\r\n"
+        if b"connection" in call.headers:  # HTTP/1.0 wants to hear it
+            return self._server.common + "Connection: keep-alive\r\n"
+        return self._server.common
 
     # limits and ends
 
@@ -315,7 +344,7 @@ class Connection(asyncio.Protocol):
         """Answer what is coming in with this problem, as the last thing on this connection; what still comes is not looked at."""
         call = self._incoming
         if call is None:
-            call = Call(self, "", b"/", {}, frozenset())
+            call = Call(self, "", b"/", {}, frozenset(), chunked=False)
             self._calls.append(call)
         if call.response is None:
             call.response = self._application.response(call, problem)

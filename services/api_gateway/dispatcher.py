@@ -75,9 +75,11 @@ class Dispatcher:
         return response
 
 
-async def _serve(call: Call, awaitable: Awaitable[Response]) -> None:
+async def _serve(call: Call, awaitable: Awaitable[Response | None]) -> None:
     try:
-        call.answer(await awaitable)
+        response = await awaitable
+        if response is not None:
+            call.answer(response)
     except Exception as error:
         call.answer(error)
 

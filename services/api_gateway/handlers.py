@@ -78,9 +78,10 @@ def _schedule(sms: SendSms | PlainSms) -> tuple[datetime | None, ProblemError | 
         return None, problem
 
 
-async def send_bulk(services: Services, call: Call) -> Response:
-    """202 once every message that is not refused is durable."""
-    return await services.bulk.accept(call.caller, call.body, _traceparent(call), _idempotency_key(call))
+async def send_bulk(services: Services, call: Call) -> Response | None:
+    """202 once the first messages are durable; the answer goes on as the others are."""
+    stream = call if call.chunked else None
+    return await services.bulk.accept(call.caller, call.body, _traceparent(call), _idempotency_key(call), stream)
 
 
 async def cancel_sms(services: Services, call: Call) -> Response:

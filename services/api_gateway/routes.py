@@ -30,8 +30,8 @@ from services.api_gateway.handlers import IDEMPOTENCY_KEY, Services
 from services.api_gateway.problems import ProblemError
 from services.api_gateway.responses import Response
 
-Handler = Callable[[Services, Call], Awaitable[Response] | None]
-"""Gives the answer, or None if it sees to it itself that the call is answered: then it costs no task."""
+Handler = Callable[[Services, Call], Awaitable[Response | None] | None]
+"""Gives the answer, or None if it sees to it itself that the call is answered: if at once, it costs no task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

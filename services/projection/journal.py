@@ -72,6 +72,7 @@ _REQUESTED = _Form(
         *("data.message.number", "data.message.accepted_at", "data.message.valid_until", "data.message.priority"),
         *("data.message.sender_id", "data.message.tags", "data.message.allow_unknown_number"),
         *("data.requested_by", "data.custom_data", "data.message.scheduled_at", "data.message.batch_id"),
+        "data.message.batch_size",
     ),
     {"data.message.text": ""},
 )

@@ -30,8 +30,10 @@ young partition, the planner would rather read and sort all of a tenant's messag
 _ONE = "SELECT fold FROM messages WHERE tenant = $1 AND message_id = $2"
 _JOURNAL = "SELECT message_id, event_id, topic, body FROM events WHERE message_id = $1"
 _PERSONAL = "SELECT message_id, cycle, leg, phone, person_name, text FROM personal WHERE message_id = ANY($1)"
-_BATCH = """
-SELECT status, count(*) FROM messages WHERE tenant = $1 AND message_id BETWEEN $2 AND $3 AND batch = $4
+_OF_BATCH = "FROM messages WHERE tenant = $1 AND message_id BETWEEN $2 AND $3 AND batch = $4"
+# Every message of a batch says how many there are: the first that is found is asked, once for the whole statement.
+_BATCH = f"""
+SELECT status, count(*), (SELECT fold {_OF_BATCH} ORDER BY message_id LIMIT 1) {_OF_BATCH}
 GROUP BY status ORDER BY status
 """
 _IDS_OF_ONE_MILLISECOND = (1 << 80) - 1
@@ -57,12 +59,19 @@ async def find(pool: Pool, tenant: str, message_id: UUID, seconds: float) -> Sms
 
 
 async def batch(pool: Pool, tenant: str, batch_id: UUID, seconds: float) -> Batch | None:
-    """The tenant's batch, counted by status as far as its messages have arrived. Raises TimeoutError after `seconds`."""
+    """The tenant's batch, counted by status as far as its messages have arrived; None as long as none has.
+
+    Raises TimeoutError after `seconds`.
+    """
     async with pool.acquire(timeout=seconds) as connection:
         rows = await connection.fetch(_BATCH, tenant, *_ids_beside(batch_id), batch_id, timeout=seconds)
-    by_status = {Status(status): count for status, count in rows}
-    total = sum(by_status.values())
-    return Batch(id=batch_id, total=total, by_status=by_status, location=f"/batches/{batch_id}") if rows else None
+    if not rows:
+        return None
+    by_status = {Status(status): count for status, count, _ in rows}
+    request = decode_fold(rows[0][2]).request
+    known = sum(by_status.values())  # all that there is to say of a batch whose messages don't tell its size
+    total = max(known, (request and request.batch_size) or 0)
+    return Batch(id=batch_id, total=total, by_status=by_status, location=f"/batches/{batch_id}")
 
 
 def _ids_beside(batch_id: UUID) -> tuple[UUID, UUID]:

@@ -47,27 +47,36 @@ class BulkAccepted(ApiModel):
 
 
 class BulkRefused(ApiModel):
-    """A message of the batch that was refused, and why."""
+    """A message of the batch that was refused, or that is not known to be durable, and why."""
 
     index: int
     errors: tuple[FieldProblem, ...]
 
 
 class Bulk(ApiModel):
-    """202: every message not refused is durable. `location` counts them by status."""
+    """202: every message with an id is durable. `location` counts them by status.
+
+    Of more than 1,000 messages this is written while they are made durable, in the chunked coding: what is there of it holds.
+    """
 
     batch_id: UUID
+    location: str
+    items: tuple[BulkAccepted | BulkRefused, ...]
     accepted: int
     rejected: int
-    items: tuple[BulkAccepted | BulkRefused, ...]
-    location: str
+    unacknowledged: int = Field(
+        description="messages with an error that could not be made durable in time after the answer had begun, though they may be; "
+        "repeated with the same Idempotency-Key, the call accepts them, and the others are not sent twice"
+    )
 
 
 class Batch(ApiModel):
-    """GET /batches/{id}: the accepted messages of a batch that the outbox knows so far, counted by status."""
+    """GET /batches/{id}: the accepted messages of a batch. `total` counts them all, `by_status` those that the outbox knows so far."""
 
     id: UUID
-    total: int
+    total: int = Field(
+        description="accepted in the call; what `byStatus` lacks of it is still on its way to the outbox"
+    )
     by_status: dict[Status, int]
     location: str
 

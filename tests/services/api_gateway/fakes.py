@@ -41,6 +41,7 @@ from services.api_gateway.upstreams import Upstream
 ALL_KEY = "all-scopes-key-0123456789"
 SEND_KEY = "send-only-key-0123456789"
 SLOW_KEY = "slow-key-0123456789abcdef"
+STEADY_KEY = "steady-key-0123456789abcd"
 OTHER_TENANT_KEY = "other-tenant-key-0123456789"
 OPENAPI, ASYNCAPI = (json.dumps(document).encode() for document in (openapi(ROUTES), asyncapi()))
 TOKEN = "internal-token-0123456789"
@@ -55,6 +56,7 @@ API_KEYS = (
     _key("all", ALL_KEY, set(Scope)),
     _key("sender", SEND_KEY, {Scope.SEND}),
     _key("slow", SLOW_KEY, {Scope.SEND}, rate=0.1),
+    _key("steady", STEADY_KEY, {Scope.SEND}, rate=5),
     _key("other", OTHER_TENANT_KEY, set(Scope), tenant="other"),
 )
 
@@ -62,11 +64,12 @@ _decode = decoder(REQUESTED)
 
 
 class FakePublisher:
-    """Keeps what is published; fails while `error` is set, waits while `gate` is closed."""
+    """Keeps what is published; fails while `error` is set, waits while `gate` is closed, but for the first `let_through` calls."""
 
     def __init__(self) -> None:
         self.records: list[Outgoing] = []
         self.calls = 0
+        self.let_through = 0
         self.error: Exception | None = None
         self.gate = asyncio.Event()
         self.gate.set()
@@ -76,9 +79,10 @@ class FakePublisher:
 
     async def publish_many(self, records: Sequence[Outgoing]) -> None:
         self.calls += 1
-        await self.gate.wait()
-        if self.error is not None:
-            raise self.error
+        if self.calls > self.let_through:
+            await self.gate.wait()
+            if self.error is not None:
+                raise self.error
         self.records += records
 
     @property

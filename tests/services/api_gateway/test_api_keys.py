@@ -37,6 +37,26 @@ def test_a_rate_below_one_per_second_still_grants_one() -> None:
     assert bucket.take() == pytest.approx(10)
 
 
+def test_a_bucket_may_be_overdrawn_once_and_then_nobody_gets_any_until_the_debt_is_paid() -> None:
+    clock = Clock()
+    bucket = TokenBucket(5, clock)
+    assert bucket.take() == bucket.take() == 0
+    assert bucket.take_more(99) == 0
+    assert bucket.take() == bucket.take_more(1) == pytest.approx(97 / 5)
+    clock.now += 96 / 5
+    assert bucket.take() == pytest.approx(1 / 5)
+    clock.now += 1 / 5 + 1e-9
+    assert bucket.take() == 0
+    assert bucket.take() > 0
+
+
+def test_what_is_given_back_is_there_again_up_to_the_burst() -> None:
+    bucket = TokenBucket(2, Clock())
+    assert bucket.take() == bucket.take_more(9) == 0
+    bucket.give_back(9)
+    assert [bucket.take() > 0 for _ in range(2)] == [False, True]
+
+
 @pytest.mark.parametrize("authorization", [b"Bearer %b", b"bearer %b", b"BEARER  %b "])
 def test_a_key_is_known_by_its_hash(authorization: bytes) -> None:
     caller = ApiKeys(API_KEYS).authenticate(authorization % SEND_KEY.encode(), Scope.SEND)

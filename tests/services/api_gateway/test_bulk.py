@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -14,7 +15,8 @@ from pydantic import TypeAdapter
 
 from libs.bus.codec import decoder, encode
 from libs.bus.errors import PublishFailed
-from libs.contracts.events import MessageEvent, SmsRequested, person_key
+from libs.bus.port import KeyValue
+from libs.contracts.events import MessageEvent, Priority, SmsRequested, person_key
 from libs.contracts.http.answers import Bulk
 from libs.contracts.message_ids import new_message_id, time_of
 from libs.contracts.topics import REQUESTED
@@ -24,7 +26,7 @@ from services.api_gateway.bulk_body import read_items
 from services.api_gateway.checks import check_length
 from services.api_gateway.plain_sms import parse_sms
 from services.api_gateway.problems import ProblemError
-from tests.services.api_gateway.fakes import OTHER_TENANT_KEY, SEND_KEY, Answer, Gateway
+from tests.services.api_gateway.fakes import OTHER_TENANT_KEY, SEND_KEY, SLOW_KEY, STEADY_KEY, Answer, Gateway
 from tests.services.api_gateway.test_plain_sms import objects
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -32,6 +34,12 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 def messages(count: int) -> list[dict[str, Any]]:
     return [{"message": f'n "{n}" %s', "clientId": str(n % 7)} for n in range(count)]
+
+
+def read(batch: Batch, items: Any) -> list[dict[Priority, list[KeyValue]]]:
+    for _ in batch.read(read_items(json.dumps({"messages": items}).encode())):
+        pass
+    return list(batch.chunks())
 
 
 async def send_bulk(gateway: Gateway, items: Any, idempotency_key: str | None = None, **more: Any) -> Answer:
@@ -58,7 +66,8 @@ async def test_every_item_is_answered_in_order_and_published_under_its_person(ga
     for item, sent in zip(answer.body["items"], messages(count), strict=True):
         record, event = published[item["id"]]
         message = event.data.message
-        assert (message.text, message.number, message.batch_id) == (sent["message"], item["number"], UUID(batch_id))
+        assert (message.text, message.number) == (sent["message"], item["number"])
+        assert (message.batch_id, message.batch_size) == (UUID(batch_id), count)
         assert event.time == message.accepted_at == event.data.leg.leg_at == time_of(UUID(batch_id))
         assert message.valid_until - message.accepted_at == timedelta(hours=48)
         assert record.key == f"demo/client/{sent['clientId']}".encode()
@@ -71,6 +80,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"priority": "high"},
     {"priority": "normal", "senderId": "CLINIC", "tags": ["a", "mark:text"]},
     {"customData": {"mark:person": ["mark:text", '"%b"', "100 %"]}, "validitySeconds": 600},
+    {"customData": {"batch_size": None}, "tags": ["batch_size", '"batch_size":null', "%d"]},
     {"scheduledAt": (datetime.now(UTC) + timedelta(days=30)).isoformat().replace("+00:00", "Z")},
 ]
 
@@ -81,17 +91,18 @@ def test_an_event_is_byte_for_byte_that_of_its_dataclasses_with_all_that_was_ask
     options: dict[str, Any], person: dict[str, str]
 ) -> None:
     caller = Caller('na"me', "té/nant", frozenset(), b"", None)
-    sent = [{"message": f"{n} mark:person %d 👋", **person, **options} for n in range(2)]
+    sent = [{"message": f'{n} mark:person %d 👋 "batch_size":null', **person, **options} for n in range(2)]
     batch = Batch(new_message_id(), 7, caller, validity=timedelta(hours=48), traceparent=TRACE)
-    (records,) = batch.chunks(read_items(json.dumps({"messages": sent}).encode()))
-    ((topic, (one, two)),) = records.items()
+    (records,) = read(batch, sent)
+    ((priority, (one, two)),) = records.items()
     for index, (key, value) in enumerate((one, two)):
         event = decoder(REQUESTED)(value or b"")
         assert encode(event) == value
         assert TypeAdapter(MessageEvent[SmsRequested]).validate_json(value or b"") == event
         assert key == person_key(caller.tenant, event.data.message.recipient)
         assert event.data.message.text == sent[index]["message"]
-        assert topic == ("sms.requested.high" if options.get("priority") == "high" else "sms.requested")
+        assert event.data.message.batch_size == 2
+        assert priority == options.get("priority", "normal")
         assert event.data.custom_data == options.get("customData")
         if "scheduledAt" in options:
             assert event.data.message.scheduled_at == datetime.fromisoformat(options["scheduledAt"])
@@ -102,10 +113,11 @@ def test_options_of_every_item_may_differ() -> None:
     caller = Caller("a", "demo", frozenset(), b"", None)
     sent = [{"message": str(n), "clientId": "1", "tags": [f"t{n}"]} for n in range(MAX_TEMPLATES + 5)]
     batch = Batch(new_message_id(), 1, caller, validity=timedelta(hours=48), traceparent=TRACE)
-    (records,) = batch.chunks(read_items(json.dumps({"messages": sent}).encode()))
-    events = [decoder(REQUESTED)(value or b"") for _, value in records["sms.requested"]]
+    (records,) = read(batch, sent)
+    events = [decoder(REQUESTED)(value or b"") for _, value in records[Priority.NORMAL]]
     assert [event.data.message.tags for event in events] == [(f"t{n}",) for n in range(len(sent))]
-    assert [encode(event) for event in events] == [value for _, value in records["sms.requested"]]
+    assert {event.data.message.batch_size for event in events} == {len(sent)}
+    assert [encode(event) for event in events] == [value for _, value in records[Priority.NORMAL]]
 
 
 def _is_json(item: dict[str, Any]) -> bool:
@@ -125,9 +137,10 @@ def test_an_item_is_taken_exactly_when_it_would_be_by_itself(items: list[dict[st
 
     caller = Caller("a", "demo", frozenset(), b"", None)
     batch = Batch(new_message_id(), 1, caller, validity=timedelta(hours=48), traceparent=TRACE)
-    for _ in batch.chunks(read_items(json.dumps({"messages": items}).encode())):
-        pass
-    assert sum(batch.accepted.values()) == sum(map(alone, items))
+    expected = sum(map(alone, items))
+    with pytest.raises(ProblemError) if not expected else nullcontext():
+        read(batch, items)
+    assert sum(part.accepted.total() for part in batch.slices()) == expected
 
 
 async def test_a_bad_item_fails_alone_and_says_which_field_and_why(gateway: Gateway) -> None:
@@ -153,6 +166,7 @@ async def test_a_bad_item_fails_alone_and_says_which_field_and_why(gateway: Gate
     }  # fmt: skip
     assert "secret" not in json.dumps(answer.body)
     assert sorted(e.data.message.recipient.id for e in gateway.publisher.events) == ["1", "2"]
+    assert {e.data.message.batch_size for e in gateway.publisher.events} == {2}
 
 
 async def test_without_one_good_item_it_is_400_with_the_items_errors(gateway: Gateway) -> None:
@@ -212,6 +226,24 @@ async def test_a_large_batch_is_taken_and_a_huge_one_refused(gateway: Gateway) -
 async def test_it_needs_the_scope_to_send(gateway: Gateway) -> None:
     assert (await send_bulk(gateway, messages(1), key=None)).status == 401
     assert (await gateway.ask("GET", "/sms/bulk")).status == 405
+
+
+async def test_it_costs_as_many_requests_as_it_has_messages(gateway: Gateway) -> None:
+    assert (await send_bulk(gateway, messages(30), key=SLOW_KEY)).status == 202
+    for answer in (await send_bulk(gateway, messages(1), key=SLOW_KEY), await gateway.send(key=SLOW_KEY)):
+        assert answer.status == 429
+        assert 200 < int(answer.headers["Retry-After"]) <= 300  # at one in ten seconds, less what the test took
+
+
+@pytest.mark.parametrize("refusal", [400, 503])
+async def test_a_call_of_which_nothing_comes_costs_one_request(gateway: Gateway, refusal: int) -> None:
+    if refusal == 503:
+        gateway.publisher.error = PublishFailed("away")
+    items = messages(500) if refusal == 503 else [{"message": "a"}] * 500
+    assert (await send_bulk(gateway, items, key=STEADY_KEY)).status == refusal
+    gateway.publisher.error = None
+    assert (await send_bulk(gateway, messages(500), key=STEADY_KEY)).status == 202
+    assert (await gateway.send(key=STEADY_KEY)).status == 429
 
 
 async def test_a_repeat_gets_the_same_answer_and_publishes_nothing(gateway: Gateway) -> None:

@@ -65,6 +65,7 @@ async def test_killed_half_way_and_repeated_at_another_replica_it_is_the_same_ba
         await _let_claims_run_out(dsn)
         answer = await other.post("/sms/bulk", BODY, key="batch")
         assert answer.status == 202
+        assert answer.headers["Transfer-Encoding"] == "chunked"
         assert (answer.body["accepted"], answer.body["rejected"]) == (COUNT - BAD, BAD)
         after = await published(kafka, tenant)
         again = await other.post("/sms/bulk", BODY, key="batch")

@@ -70,6 +70,7 @@ class Story:
         gateway: str = "demo",
         phone: str = PHONE,
         batch: UUID | None = None,
+        batch_size: int | None = None,
     ) -> None:
         self.id = message_id(at, number)
         self.now = at
@@ -87,6 +88,7 @@ class Story:
             priority=priority,
             tags=tags,
             batch_id=batch,
+            batch_size=batch_size,
         )
 
     def requested(self) -> Told:

@@ -41,6 +41,17 @@ def test_a_line_gives_back_its_event_but_for_number_name_and_text() -> None:
         assert event_of(line_of(event.subject, event, topic)) == blanked(event)
 
 
+def test_a_request_keeps_its_batch_and_an_older_line_has_no_size_of_it() -> None:
+    story = Story(1, batch=Story(2).id, batch_size=2500)
+    told = story.requested()
+    line = line_of(told.event, told.topic)
+    assert event_of(line) == blanked(told.event)
+    older = line._replace(body=msgspec.msgpack.encode(msgspec.msgpack.decode(line.body)[:-1]))
+    data = event_of(older).data
+    assert isinstance(data, SmsRequested)
+    assert (data.message.batch_id, data.message.batch_size) == (Story(2).id, None)
+
+
 def test_a_line_holds_no_personal_data() -> None:
     for topic, _, event in stories():
         line = str(line_of(event.subject, event, topic))

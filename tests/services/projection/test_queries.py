@@ -251,6 +251,15 @@ async def test_a_batch_is_counted_by_status_and_its_messages_are_found(pool: Poo
     assert one.batch_id == mine
 
 
+async def test_a_batch_is_as_large_as_its_call_from_its_first_message_on(pool: Pool) -> None:
+    mine = message_id(START, 1)
+    for number, known in ((11, {Status.ACCEPTED: 1}), (10, {Status.ACCEPTED: 2})):
+        await fold_in(pool, [Story(number, batch=mine, batch_size=3).requested()])
+        found = await batch(pool, TENANT, mine, SECONDS)
+        assert found is not None
+        assert (found.total, found.by_status) == (3, known)
+
+
 @pytest.mark.parametrize("batch_id", [UUID(int=0), UUID(int=(1 << 128) - 1)])
 async def test_any_id_may_be_asked_for_as_a_batch(pool: Pool, batch_id: UUID) -> None:
     assert await batch(pool, TENANT, batch_id, SECONDS) is None
