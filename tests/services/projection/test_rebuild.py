@@ -11,6 +11,7 @@ from random import Random
 from typing import Any
 
 import asyncpg
+import msgspec
 import pytest
 
 from deploy.local.kafka import SHORT_RUN, Kafka
@@ -170,6 +171,19 @@ async def test_a_journal_that_can_not_be_read_is_an_error_that_names_the_message
     assert await dump(outbox.pool) == before
     with pytest.raises(UnreadableLine):
         folds_of([Line(story.id, "0" * 32, "sms.status", b"\xc1")])
+
+
+async def test_a_row_from_before_folds_grew_is_equal_and_one_that_can_not_be_read_is_not(outbox: Outbox) -> None:
+    story = Story(next(_numbers))
+    await fold_in(outbox.pool, story.delivered())
+    fold = await outbox.pool.fetchval("SELECT fold FROM messages")
+    tenant, kind, person, request, *others = msgspec.msgpack.decode(fold)
+    older = msgspec.msgpack.encode((tenant, kind, person, request[:9], *others))
+    assert older != fold
+    await outbox.pool.execute("UPDATE messages SET fold = $1", older)
+    assert await outbox.check() == ["equal"]
+    await outbox.pool.execute("UPDATE messages SET fold = $1", fold[:-1])
+    assert len(await outbox.check()) == 2
 
 
 async def test_two_rebuilds_at_once_are_refused(outbox: Outbox) -> None:
