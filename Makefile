@@ -9,7 +9,7 @@ run: setup ## everything on this machine, until Ctrl-C
 	@$(PYTHON) -m deploy.local.run
 
 test: setup ## all tests, in two processes: most of them wait for something
-	@$(PYTHON) -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	@$(PYTHON) -m pytest --numprocesses 2 --no-loadscope-reorder
 
 test-compose: setup ## the containers: built, started, sent through, killed, taken down; installs an engine where none runs
 	@$(PYTHON) -m tests.compose.run

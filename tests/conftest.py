@@ -13,30 +13,39 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from deploy.local.kafka import SHORT_RUN, Kafka
 from deploy.local.postgres import Postgres
 
 DatabaseFactory = Callable[[], Awaitable[str]]
 
-TESTS = Path(__file__).parent
 LONGEST = ("faults", "end_to_end", "services/projection", "deploy", "conformance")
 """Where most of the time goes: begun first, so that the processes that share the tests end at about the same time."""
 ONE_STACK = ("faults", "end_to_end")
 """Each of these has one running system for all its tests."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class _ByRoom(LoadScopeScheduling):
     """For `make test`, which runs several processes: what shares a stack, or a file, stays in one of them."""
-    for item in items:
-        room = _room(item, ONE_STACK)
-        item.add_marker(pytest.mark.xdist_group(room or str(item.path.relative_to(TESTS))))
-    items.sort(key=lambda item: LONGEST.index(room) if (room := _room(item, LONGEST)) else len(LONGEST))
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return _room(file, ONE_STACK) or file
 
 
-def _room(item: pytest.Item, rooms: tuple[str, ...]) -> str | None:
-    return next((room for room in rooms if item.path.is_relative_to(TESTS / room)), None)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    return _ByRoom(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(room) if (room := _room(item.nodeid, LONGEST)) else len(LONGEST))
+
+
+def _room(nodeid: str, rooms: tuple[str, ...]) -> str | None:
+    return next((room for room in rooms if nodeid.startswith(f"tests/{room}/")), None)
 
 
 @pytest.fixture(scope="session")

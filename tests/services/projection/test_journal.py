@@ -44,7 +44,7 @@ def test_a_line_gives_back_its_event_but_for_number_name_and_text() -> None:
 def test_a_request_keeps_its_batch_and_an_older_line_has_no_size_of_it() -> None:
     story = Story(1, batch=Story(2).id, batch_size=2500)
     told = story.requested()
-    line = line_of(told.event, told.topic)
+    line = line_of(told.event.subject, told.event, told.topic)
     assert event_of(line) == blanked(told.event)
     older = line._replace(body=msgspec.msgpack.encode(msgspec.msgpack.decode(line.body)[:-1]))
     data = event_of(older).data
