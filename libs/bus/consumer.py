@@ -8,7 +8,7 @@
 Topics whose name ends in `.high` have a lane of their own, with the group `<group>.high`, which is never paced and never waits for a
 normal batch: the handler may run once per lane at the same time. In a normal lane small batches are spaced, 20 ms apart growing to 120 ms
 from 60 records up, because a batch's cost hardly depends on its size; `hurry` cuts a pause short. A full batch is never followed by
-one: the next is fetched and decoded while the handler of this one waits for others.
+one: the next is fetched, decoded and prepared while the handler of this one waits for others.
 
 What a handler raises decides: a neighbour's absence (`errors.is_transient`) → the same batch again, with backoff, the partitions kept;
 anything else → the batch is halved, in order, until the record is found, and that goes to the dead letters.
@@ -19,10 +19,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
 
@@ -52,6 +51,8 @@ class Batch:
     """Records grouped by partition, each in order. A handler may see any of them again, and in another grouping."""
 
     records: Sequence[Record]
+    prepared: object = None
+    """What `prepare` made of exactly these records, if there was time for it."""
 
     def __len__(self) -> int:
         return len(self.records)
@@ -67,6 +68,9 @@ class Batch:
 
 Handler = Callable[[Batch], Awaitable[Sequence[Record] | None]]
 """Returns the records of the batch that it holds: those it has done nothing about and wants to see again soon."""
+
+Prepare = Callable[[Batch], Awaitable[object]]
+"""What can be done for a batch while the one before it is still at work. It changes nothing: its batch may never be handled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,7 @@ class BatchConsumer:
         handler: Handler,
         producer: Publisher,
         *,
+        prepare: Prepare | None = None,
         own_source: str | None = None,
         on_dead_letter: OnDeadLetter | None = None,
         dead_letter_limit: int = LIMIT,
@@ -127,7 +132,7 @@ class BatchConsumer:
                     open_source=open_source,
                 )
 
-            return _Lane(name, open_stream, handler, pacing, max_records, drain_seconds)
+            return _Lane(name, open_stream, handler, prepare, pacing, max_records, drain_seconds)
 
         high = [topic for topic in topics if isinstance(topic, Topic) and topic.name.endswith(".high")]
         normal = [topic for topic in topics if topic not in high]
@@ -172,6 +177,7 @@ class _Lane:
         name: str,
         open_stream: Callable[[_Lane], RecordStream],
         handler: Handler,
+        prepare: Prepare | None,
         pacing: Pacing,
         max_records: int,
         drain_seconds: float,
@@ -179,13 +185,14 @@ class _Lane:
         self.state = "starting"
         self._name = name
         self._handler = handler
+        self._prepare = prepare
         self._pacing = pacing
         self._max_records = max_records
         self._drain_seconds = drain_seconds
         self._stream = open_stream(self)
         self._held: list[Record] = []
         self._committed_at = 0.0
-        self._ahead: asyncio.Task[list[Record]] | None = None
+        self._ahead: asyncio.Task[Batch] | None = None
         self._idle = asyncio.Event()
         self._idle.set()
         self._give_up = asyncio.Event()
@@ -247,21 +254,23 @@ class _Lane:
     async def _once(self) -> None:
         self._hurried.clear()
         fetching, self._ahead = self._ahead or self._fetch(), None
-        records = await fetching
+        batch = await fetching
         fetched = self._stream.fetched
         started = time.monotonic()
         # What was fetched ahead, or held, before a rebalance is not ours any more, or comes again.
-        records = [record for record in (*self._held, *records) if record.epoch == self._stream.epoch]
+        records = [record for record in (*self._held, *batch) if record.epoch == self._stream.epoch]
+        if self._held or len(records) < len(batch):
+            batch = Batch(records)
         self._held = []
         if fetched == self._max_records and not self._stopping:
-            self._ahead = asyncio.create_task(self._fetch())
+            self._ahead = asyncio.create_task(self._fetch_ahead())
         if records:
             self._idle.clear()
             self._give_up.clear()
             if self._stopping:
                 return
             try:
-                self._held = await self._work(records)
+                self._held = await self._work(batch)
             except GivenUp:
                 log.warning("consumer.batch_given_up", consumer=self._name, records=len(records))
             finally:
@@ -277,23 +286,30 @@ class _Lane:
         if 0 < fetched < self._max_records:
             await self._pause(max(0.0, self._pacing.seconds(fetched) - took))
 
-    def _fetch(self) -> Coroutine[Any, Any, list[Record]]:
+    async def _fetch(self) -> Batch:
         timeout = _FETCH_TIMEOUT_HOLDING_MS if self._held else _FETCH_TIMEOUT_MS
-        return self._stream.getmany(timeout_ms=timeout, max_records=self._max_records)
+        return Batch(await self._stream.getmany(timeout_ms=timeout, max_records=self._max_records))
+
+    async def _fetch_ahead(self) -> Batch:
+        batch = await self._fetch()
+        if batch and self._prepare is not None:
+            with suppress(Exception):  # the handler will meet it too
+                return Batch(batch.records, await self._prepare(batch))
+        return batch
 
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._hurried.wait()
 
-    async def _work(self, records: list[Record]) -> list[Record]:
+    async def _work(self, whole: Batch) -> list[Record]:
         """Handle a batch; where the data is at fault, in halves, first half first. Answers what is held."""
         epoch = self._stream.epoch
-        pending = [records]
+        pending = [whole]
         held: list[Record] = []
         while pending and self._stream.epoch == epoch:
-            part = pending.pop()
-            batch = Batch(part)
+            batch = pending.pop()
+            part = batch.records
             try:
                 holding = await until_done(
                     lambda batch=batch: self._handler(batch),
@@ -308,7 +324,7 @@ class _Lane:
                     await self._stream.dead_letter(part[0], reason_of(error))
                 else:
                     middle = len(part) // 2
-                    pending += [part[middle:], part[:middle]]
+                    pending += [Batch(part[middle:]), Batch(part[:middle])]
             else:
                 if holding:
                     held += holding

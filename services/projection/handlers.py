@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from operator import attrgetter, itemgetter
 from typing import NamedTuple
 from uuid import UUID
@@ -33,41 +35,85 @@ Events = dict[Key, list[AnyMessageEvent]]
 async def handle(batch: Batch, *, pool: Pool, recent: RecentFolds) -> None:
     """Apply a batch; the stored offsets pass it in the same transaction."""
     crash_point("projection.receive-apply")
+    prepared = batch.prepared if isinstance(batch.prepared, Prepared) else None
     # A partition's records are in order: the last one's offset stays.
-    await apply_batch(pool, recent, batch.records, {record.source: record.offset + 1 for record in batch})
+    offsets = {record.source: record.offset + 1 for record in batch}
+    await apply_batch(pool, recent, batch.records, offsets, prepared)
     crash_point("projection.apply-commit")
 
 
+_MESSAGES_AT_ONCE = 500
+
+
+class Prepared(NamedTuple):
+    """A batch folded onto what is stored, or about to be: good as long as `generation` is that of the recent folds."""
+
+    generation: int
+    work: Work
+    known: dict[Key, StoredFold]
+    rows: list[MessageRow]
+
+
+async def prepare(records: Sequence[Record], *, pool: Pool, recent: RecentFolds) -> Prepared:
+    """All that can be done for a batch before the one before it is written, in steps that let that one go on in between.
+
+    Raises BadRecord, asyncpg's and the system's errors.
+    """
+    generation = recent.generation
+    work = sort_out(records)
+    known = recent.take(work.events)
+    if unknown := work.events.keys() - known.keys() - work.first_heard_of:
+        async with pool.acquire() as connection:
+            known |= await store.read_folds(connection, unknown)
+    rows: list[MessageRow] = []
+    for start in range(0, len(work.events), _MESSAGES_AT_ONCE):
+        await asyncio.sleep(0)
+        step = dict(islice(work.events.items(), start, start + _MESSAGES_AT_ONCE))
+        rows += folded(step, known)
+    return Prepared(generation, work, known, rows)
+
+
 async def apply_batch(
-    pool: Pool, recent: RecentFolds, records: Sequence[Record], offsets: Mapping[TopicPartition, int]
+    pool: Pool,
+    recent: RecentFolds,
+    records: Sequence[Record],
+    offsets: Mapping[TopicPartition, int],
+    prepared: Prepared | None = None,
 ) -> None:
     """Fold the records' events into the outbox and store `offsets`, those of the next records to apply.
 
     Done again, or by two replicas at once, it changes nothing more. Raises asyncpg's and the system's errors; nothing is written then.
     """
-    work = sort_out(records)
-    # What is taken here is put back when it is committed: a fold of events that were not is forgotten.
-    known = recent.take(work.events)
-    async with pool.acquire() as connection:
-        if unknown := work.events.keys() - known.keys() - work.first_heard_of:
-            known |= await store.read_folds(connection, unknown)
-        rows = folded(work.events, known)
-        try:
-            async with connection.transaction():
-                await store.write_journal(connection, work.lines)
-                await store.write_personal(connection, work.personal)
-                await _write_messages(connection, rows, work.events, known)
-                await store.write_offsets(connection, offsets)
-        except UniqueViolationError:  # some of the events are there already
-            await merging.prepare(connection)
-            async with connection.transaction():
-                await merging.merge_journal(connection, work.lines)
-                await merging.merge_personal(connection, work.personal)
-                await _write_messages(connection, rows, work.events, known)
-                await store.write_offsets(connection, offsets)
-    recent.put(known)
+    if prepared is None or prepared.generation != recent.generation:
+        prepared = await prepare(records, pool=pool, recent=recent)
+    recent.put(prepared.known)  # already now: the next batch is prepared while this one is written
+    try:
+        async with pool.acquire() as connection:
+            await _write(connection, recent, prepared, offsets)
+    except BaseException:
+        recent.forget()
+        raise
     for type_, count in Counter(map(_type, records)).items():
         EVENTS_FOLDED.labels(type_).inc(count)
+
+
+async def _write(
+    connection: Connection, recent: RecentFolds, prepared: Prepared, offsets: Mapping[TopicPartition, int]
+) -> None:
+    work = prepared.work
+    try:
+        async with connection.transaction():
+            await store.write_journal(connection, work.lines)
+            await store.write_personal(connection, work.personal)
+            await _write_messages(connection, recent, prepared)
+            await store.write_offsets(connection, offsets)
+    except UniqueViolationError:  # some of the events are there already
+        await merging.prepare(connection)
+        async with connection.transaction():
+            await merging.merge_journal(connection, work.lines)
+            await merging.merge_personal(connection, work.personal)
+            await _write_messages(connection, recent, prepared)
+            await store.write_offsets(connection, offsets)
 
 
 class Work(NamedTuple):
@@ -139,18 +185,20 @@ def folded(events: Events, known: dict[Key, StoredFold]) -> list[MessageRow]:
     return rows
 
 
-async def _write_messages(
-    connection: Connection, rows: Sequence[MessageRow], events: Events, known: dict[Key, StoredFold]
-) -> None:
+async def _write_messages(connection: Connection, recent: RecentFolds, prepared: Prepared) -> None:
     """Write the rows; those that another replica was quicker to write are folded again onto what it wrote."""
+    rows, known, events = prepared.rows, prepared.known, prepared.work.events
     if not rows or await store.write_messages(connection, rows) == len(rows):
         return
     keys = [(row.message_id.int, row.tenant) for row in rows]
     current = await store.read_folds(connection, keys)  # they are locked by now: nobody is quicker again
     lost = {key: events[key] for key in keys if current.get(key) != known[key]}
-    known |= {key: current[key] for key in lost}
-    if again := folded(lost, known):
-        await store.write_messages(connection, again)
+    again = {key: current[key] for key in lost}
+    if rows := folded(lost, again):
+        await store.write_messages(connection, rows)
+    # What was prepared meanwhile may rest on folds that were never stored, under the version of one that was.
+    recent.forget()
+    recent.put(again)
 
 
 def _check_id(message_id: UUID) -> None:

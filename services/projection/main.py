@@ -21,7 +21,7 @@ from libs.storage.database import Pool, open_database
 from libs.storage.retention import keep_partitions
 from services.projection import queries
 from services.projection.arrivals import Arrivals
-from services.projection.handlers import handle
+from services.projection.handlers import handle, prepare
 from services.projection.read_api import Outbox, ReadApi
 from services.projection.recent import RecentFolds
 from services.projection.settings import ProjectionSettings
@@ -67,12 +67,14 @@ async def start(life: Lifecycle, settings: ProjectionSettings, gateways: tuple[s
     used = (topics.REQUESTED, topics.REQUESTED_HIGH, *named, *dispatch)
     await life.part("topics", lambda: ensure_topics(kafka, used))
     producer = Producer(kafka, client_id="projection")
+    recent = RecentFolds(settings.projection_recent_folds)
     consumer = BatchConsumer(
         kafka,
         "projection",
         CONSUMED,
-        partial(handle, pool=writer, recent=RecentFolds(settings.projection_recent_folds)),
+        partial(handle, pool=writer, recent=recent),
         producer,
+        prepare=lambda batch: prepare(batch.records, pool=readers, recent=recent),
         max_records=MAX_RECORDS,
         pacing=PACING,
         open_source=source_on(writer),

@@ -16,16 +16,27 @@ class RecentFolds:
     """
 
     def __init__(self, size: int) -> None:
+        self.generation = 0
+        """Changes when all is forgotten: what was folded from here before is not to be believed any more."""
         self._size = size
         self._folds: OrderedDict[Key, StoredFold] = OrderedDict()
 
     def take(self, keys: Iterable[Key]) -> dict[Key, StoredFold]:
-        """Those of the keys that are known here, which are forgotten: who folds them further puts them back when that is committed."""
+        """Those of the keys that are known here, which are forgotten: who folds them further puts them back."""
         take = self._folds.pop
         return {key: found for key in keys if (found := take(key, None)) is not None}
 
     def put(self, folds: Mapping[Key, StoredFold]) -> None:
-        """Remember what is committed, unless the message has ended: hardly anything comes after that."""
-        self._folds.update((key, fold) for key, fold in folds.items() if fold.status not in FINALS)
+        """Remember what is being written, unless the message has ended: hardly anything comes after that."""
+        for key, fold in folds.items():
+            if fold.status in FINALS:
+                self._folds.pop(key, None)
+            else:
+                self._folds[key] = fold
         while len(self._folds) > self._size:
             self._folds.popitem(last=False)
+
+    def forget(self) -> None:
+        """Something that was to be written is not, or may not be: start over from what is stored."""
+        self.generation += 1
+        self._folds.clear()

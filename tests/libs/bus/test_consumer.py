@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from libs.bus import stream as stream_module
 from libs.bus.consumer import Batch, Pacing
 from libs.bus.memory import MemorySource
-from tests.conformance.bus_harness import Handled, Harness, change, eventually, open_harness
+from tests.conformance.bus_harness import Handled, Harness, change, eventually, names, open_harness
 
 NUMBER = "+4915112345678"
 A_MINUTE = Pacing(floor=60, ceiling=60)
@@ -40,6 +40,49 @@ async def test_a_full_batch_is_never_followed_by_a_pause(bus: Harness) -> None:
     await bus.consumer([topic], handled, pacing=A_MINUTE, max_records=2).start()
     await eventually(lambda: len(handled.names) == 5)
     assert handled.batches == [["1", "2"], ["3", "4"], ["5"]]
+
+
+async def test_the_batch_behind_a_full_one_is_prepared_while_that_is_handled(bus: Harness) -> None:
+    topic, handled, prepared = await bus.topic(), list[tuple[list[str], object]](), asyncio.Event()
+
+    async def prepare(batch: Batch) -> object:
+        prepared.set()
+        return ["prepared", *names(batch.records)]
+
+    async def handle(batch: Batch) -> None:
+        if not handled:
+            await prepared.wait()
+        handled.append((names(batch.records), batch.prepared))
+
+    await bus.publish(topic, *"12345")
+    await bus.consumer([topic], handle, prepare=prepare, max_records=2).start()
+    await eventually(lambda: len(handled) == 3)
+    assert handled == [
+        (["1", "2"], None),
+        (["3", "4"], ["prepared", "3", "4"]),
+        (["5"], ["prepared", "5"]),
+    ]
+
+
+async def test_what_was_prepared_is_for_the_whole_batch_alone_and_a_failure_of_it_is_the_handlers(bus: Harness) -> None:
+    topic, handled = await bus.topic(), Handled()
+    given: dict[str, object] = {}
+
+    async def prepare(batch: Batch) -> object:
+        if "6" in names(batch.records):
+            raise ValueError("no")
+        return "prepared"
+
+    async def handle(batch: Batch) -> None:
+        given[" ".join(names(batch.records))] = batch.prepared
+        if "4" in names(batch.records):
+            raise ValueError("no")
+        await handled(batch)
+
+    await bus.publish(topic, *"123456")
+    await bus.consumer([topic], handle, prepare=prepare, max_records=2).start()
+    await eventually(lambda: handled.names == ["1", "2", "3", "5", "6"])
+    assert given == {"1 2": None, "3 4": "prepared", "3": None, "4": None, "5 6": None}
 
 
 async def test_a_small_batch_is_followed_by_a_pause_that_stop_cuts_short(bus: Harness) -> None:

@@ -13,9 +13,11 @@ from libs.contracts.fold import apply, new_fold
 from libs.contracts.statuses import Status
 from libs.storage.database import Pool
 from services.projection import store
-from services.projection.handlers import apply_batch
+from services.projection.handlers import Prepared, apply_batch, prepare
+from services.projection.journal import Line
 from services.projection.recent import RecentFolds
 from services.projection.rows import decode_fold
+from services.projection.store import Connection
 from tests.services.projection.conftest import OpenPool, dump, fold_in, records
 from tests.services.projection.stories import TENANT, Story, Told, tell
 
@@ -109,6 +111,40 @@ async def test_a_fold_that_another_replica_moved_on_is_folded_onto_what_it_wrote
     await fold_in(pool, told[3:], recent=slow)
     row = await pool.fetchrow("SELECT status, version FROM messages")
     assert (row["status"], row["version"]) == ("delivered", 3)
+    whole = new_fold(told[0].event)
+    for _, _, event in told:
+        apply(whole, event)
+    assert decode_fold(await pool.fetchval("SELECT fold FROM messages")) == whole
+
+
+async def test_a_batch_prepared_onto_a_fold_that_was_never_stored_is_prepared_anew(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Story(1).delivered()
+    await fold_in(pool, told)  # another replica, all in one batch: version 1
+    recent, prepared = RecentFolds(10), list[Prepared]()
+    first, second = records(told[:1]), records(told[1:2], 1)
+
+    async def meanwhile(connection: Connection, lines: Sequence[Line]) -> None:
+        prepared.append(await prepare(second, pool=pool, recent=recent))
+        await write_journal(connection, lines)
+
+    write_journal = store.write_journal
+    monkeypatch.setattr(store, "write_journal", meanwhile)
+    await apply_batch(pool, recent, first, {})  # believes that it writes version 1
+    monkeypatch.undo()
+    assert prepared[0].rows[0].version == 2
+    before = await dump(pool)
+    await apply_batch(pool, recent, second, {}, prepared[0])
+    assert await dump(pool) == before
+
+
+async def test_what_was_prepared_is_written_and_the_next_batch_goes_on_from_it(pool: Pool) -> None:
+    told, recent = Story(1).delivered(), RecentFolds(10)
+    for offset, step in enumerate(told):
+        ready = await prepare(records([step], offset), pool=pool, recent=recent)
+        await apply_batch(pool, recent, [], {}, ready)
+    assert await pool.fetchval("SELECT version FROM messages") == len(told)
     whole = new_fold(told[0].event)
     for _, _, event in told:
         apply(whole, event)
