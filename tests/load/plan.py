@@ -10,7 +10,8 @@ class Plan:
     """How much each scenario does. Numbers of messages, but for `rate` (per second), `seconds` and `rows`."""
 
     runs: int = 3
-    warm_up: int = 200_000
+    warm_up: int = 300_000
+    """what Kafka's JVM needs"""
     messages: int = 40_000
     """per run at full speed"""
     bulk: int = 1_000
