@@ -54,15 +54,19 @@ class Prepared(NamedTuple):
     rows: list[MessageRow]
 
 
-async def prepare(records: Sequence[Record], *, pool: Pool, recent: RecentFolds) -> Prepared:
+async def prepare(records: Sequence[Record], *, pool: Pool, recent: RecentFolds, trusting: bool = True) -> Prepared:
     """All that can be done for a batch before the one before it is written, in steps that let that one go on in between.
 
+    `trusting`: that a message whose first request is in the batch has no row yet, unless it is among the recent ones.
     Raises BadRecord, asyncpg's and the system's errors.
     """
     generation = recent.generation
     work = sort_out(records)
     known = recent.take(work.events)
-    if unknown := work.events.keys() - known.keys() - work.first_heard_of:
+    unknown = work.events.keys() - known.keys()
+    if trusting:
+        unknown -= work.first_heard_of
+    if unknown:
         async with pool.acquire() as connection:
             known |= await store.read_folds(connection, unknown)
     rows: list[MessageRow] = []
@@ -85,7 +89,8 @@ async def apply_batch(
     Done again, or by two replicas at once, it changes nothing more. Raises asyncpg's and the system's errors; nothing is written then.
     """
     if prepared is None or prepared.generation != recent.generation:
-        prepared = await prepare(records, pool=pool, recent=recent)
+        # What it took from the recent folds is gone.
+        prepared = await prepare(records, pool=pool, recent=recent, trusting=prepared is None)
     recent.put(prepared.known)  # already now: the next batch is prepared while this one is written
     try:
         async with pool.acquire() as connection:
@@ -197,8 +202,7 @@ async def _write_messages(connection: Connection, recent: RecentFolds, prepared:
     if rows := folded(lost, again):
         await store.write_messages(connection, rows)
     # What was prepared meanwhile may rest on folds that were never stored, under the version of one that was.
-    recent.forget()
-    recent.put(again)
+    recent.correct(again)
 
 
 def _check_id(message_id: UUID) -> None:

@@ -17,7 +17,7 @@ class RecentFolds:
 
     def __init__(self, size: int) -> None:
         self.generation = 0
-        """Changes when all is forgotten: what was folded from here before is not to be believed any more."""
+        """Changes when what was taken from here before is not to be believed any more."""
         self._size = size
         self._folds: OrderedDict[Key, StoredFold] = OrderedDict()
 
@@ -35,6 +35,11 @@ class RecentFolds:
                 self._folds[key] = fold
         while len(self._folds) > self._size:
             self._folds.popitem(last=False)
+
+    def correct(self, folds: Mapping[Key, StoredFold]) -> None:
+        """These are written, and not what was put for them before."""
+        self.generation += 1
+        self.put(folds)
 
     def forget(self) -> None:
         """Something that was to be written is not, or may not be: start over from what is stored."""
