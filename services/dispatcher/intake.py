@@ -82,7 +82,7 @@ class Intake:
         count_consumed(records)
 
     async def _fetch(self) -> None:
-        if len(self._board) >= self._settings.dispatcher_most_legs:
+        if self._stream.unfinished() >= self._settings.dispatcher_most_legs:
             await asyncio.sleep(PACING.floor)
             return
         records = await self._stream.getmany(timeout_ms=FETCH_MILLISECONDS, max_records=LARGEST_FETCH)

@@ -19,7 +19,9 @@ class DispatcherSettings(DatabaseSettings, ConfiguredSettings):
         le=30,
         description="how long answers are waited for at a stop or in a rebalance; below 40, the rebalance timeout",
     )
-    dispatcher_most_legs: int = Field(4000, ge=100, le=100_000, description="records in hand before fetching pauses")
+    dispatcher_most_legs: int = Field(
+        4000, ge=100, le=100_000, description="records of a priority in hand before fetching pauses"
+    )
     dispatcher_keep_days: int = Field(
         35,
         ge=21,

@@ -40,7 +40,7 @@ CONSUMED: Topics = (
 
 # Larger and slower batches than elsewhere: under load most of a message's events then fall into one, so its row is written less often.
 # A read that waits for a message cuts the pause short; no status is shown later than a second after it is known.
-MAX_RECORDS = 4000
+MAX_RECORDS = 3000
 PACING = Pacing(floor=0.020, ceiling=0.500, full_at=2000)
 
 

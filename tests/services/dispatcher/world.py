@@ -126,6 +126,7 @@ class World:
                 "dispatcher_gateway": self.gateway.id,
                 "dispatcher_lease_seconds": 3,
                 "dispatcher_drain_seconds": 5,
+                "dispatcher_most_legs": 100,
             }
         )
 
