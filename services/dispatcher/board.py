@@ -24,10 +24,6 @@ class Board:
         self._later: list[tuple[float, int, LegState]] = []
         self._order = count()
 
-    def __len__(self) -> int:
-        """How many legs are not done."""
-        return len(self._legs)
-
     @property
     def waiting(self) -> int:
         """How many legs wait for a claim."""
