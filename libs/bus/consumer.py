@@ -19,17 +19,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
+from aiokafka.structs import TopicPartition
 
 from libs.bus.backoff import GivenUp, until_done
 from libs.bus.dead_letters import LIMIT, OnDeadLetter, reason_of
 from libs.bus.errors import TooManyDeadLetters, fault
 from libs.bus.kafka_source import KafkaSource
-from libs.bus.port import OpenSource, Partitions, Publisher, Topics
+from libs.bus.port import Gathering, OpenSource, Partitions, Publisher, Topics
 from libs.bus.record import Record
 from libs.bus.stream import REBALANCE_TIMEOUT_MS, RecordStream, count_consumed
 from libs.contracts.topics import Topic
@@ -48,17 +49,25 @@ _FETCH_TIMEOUT_HOLDING_MS = 100
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Records grouped by partition, each in order. A handler may see any of them again, and in another grouping."""
+    """Records grouped by partition, each in order unless gathered. A handler may see any of them again, and in another grouping."""
 
     records: Sequence[Record]
     prepared: object = None
     """What `prepare` made of exactly these records, if there was time for it."""
+    stream: RecordStream | None = None
+    """Where they come from."""
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __iter__(self) -> Iterator[Record]:
         return iter(self.records)
+
+    def next_offsets(self) -> Mapping[TopicPartition, int]:
+        """Up to where all is done when this batch is: for a handler that stores offsets with its work."""
+        if self.stream is None:
+            return {record.source: record.offset + 1 for record in self.records}
+        return self.stream.once_finished(self.records)
 
     def of(self, *topics: Topic) -> list[Record]:
         """Those of these topics."""
@@ -111,6 +120,7 @@ class BatchConsumer:
         drain_seconds: float = DRAIN_SECONDS,
         rebalance_timeout_ms: int = REBALANCE_TIMEOUT_MS,
         open_source: OpenSource = KafkaSource,
+        gather: Callable[[], Gathering] | None = None,
     ) -> None:
         if drain_seconds * 1000 >= rebalance_timeout_ms:
             raise ValueError(
@@ -130,6 +140,7 @@ class BatchConsumer:
                     limit=dead_letter_limit,
                     rebalance_timeout_ms=rebalance_timeout_ms,
                     open_source=open_source,
+                    gathering=gather() if gather is not None else None,
                 )
 
             return _Lane(name, open_stream, handler, prepare, pacing, max_records, drain_seconds)
@@ -207,6 +218,7 @@ class _Lane:
         self._task = asyncio.create_task(self._run(), name=f"consumer {self._name}")
 
     def hurry(self) -> None:
+        self._stream.hurry()
         self._hurried.set()
 
     async def stop(self, budget_seconds: float) -> None:
@@ -260,9 +272,9 @@ class _Lane:
         # What was fetched ahead, or held, before a rebalance is not ours any more, or comes again.
         records = [record for record in (*self._held, *batch) if record.epoch == self._stream.epoch]
         if self._held or len(records) < len(batch):
-            batch = Batch(records)
+            batch = Batch(records, stream=self._stream)
         self._held = []
-        if fetched == self._max_records and not self._stopping:
+        if fetched >= self._max_records and not self._stopping:
             self._ahead = asyncio.create_task(self._fetch_ahead())
         if records:
             self._idle.clear()
@@ -288,13 +300,14 @@ class _Lane:
 
     async def _fetch(self) -> Batch:
         timeout = _FETCH_TIMEOUT_HOLDING_MS if self._held else _FETCH_TIMEOUT_MS
-        return Batch(await self._stream.getmany(timeout_ms=timeout, max_records=self._max_records))
+        records = await self._stream.getmany(timeout_ms=timeout, max_records=self._max_records)
+        return Batch(records, stream=self._stream)
 
     async def _fetch_ahead(self) -> Batch:
         batch = await self._fetch()
         if batch and self._prepare is not None:
             with suppress(Exception):  # the handler will meet it too
-                return Batch(batch.records, await self._prepare(batch))
+                return replace(batch, prepared=await self._prepare(batch))
         return batch
 
     async def _pause(self, seconds: float) -> None:
@@ -324,7 +337,7 @@ class _Lane:
                     await self._stream.dead_letter(part[0], reason_of(error))
                 else:
                     middle = len(part) // 2
-                    pending += [Batch(part[middle:]), Batch(part[:middle])]
+                    pending += [Batch(part[middle:], stream=self._stream), Batch(part[:middle], stream=self._stream)]
             else:
                 if holding:
                     held += holding

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from aiokafka.structs import TopicPartition
 
@@ -60,6 +60,16 @@ class Watermarks:
             for partition, progress in self._partitions.items()
             if (offset := self._low(progress)) > progress.committed
         }
+
+    def once_finished(self, offsets: Mapping[TopicPartition, Collection[int]]) -> dict[TopicPartition, int]:
+        """The next offset to read of each of these partitions when these are finished too."""
+        found: dict[TopicPartition, int] = {}
+        for partition, these in offsets.items():
+            if (progress := self._partitions.get(partition)) is not None:
+                done = progress.finished
+                left = (offset for offset in progress.delivered if offset not in these and offset not in done)
+                found[partition] = next(left, progress.next_offset)
+        return found
 
     def committed(self, offsets: Mapping[TopicPartition, int]) -> None:
         """These offsets are stored."""

@@ -91,6 +91,35 @@ class Source(Protocol):
         ...
 
 
+class Gathering(Protocol):
+    """Keeps records back for a while, to hand them on together with others.
+
+    Meanwhile they count as delivered and unfinished: they hold up what is committed, and come again after a crash or a rebalance.
+    """
+
+    def __len__(self) -> int:
+        """How many it has."""
+        ...
+
+    def wanted(self, partitions: Partitions) -> Partitions:
+        """From which of these it wants more now: of one at least."""
+        ...
+
+    def pass_on(
+        self, found: Mapping[TopicPartition, Sequence[RawRecord]], most: int
+    ) -> Mapping[TopicPartition, Sequence[RawRecord]]:
+        """Take what was found, and hand on what is to be handled now: about `most` records at most, of a partition in any order."""
+        ...
+
+    def hurry(self) -> None:
+        """Hand on all there is, the next time."""
+        ...
+
+    def forget(self) -> None:
+        """What it has is ours no longer."""
+        ...
+
+
 class OpenSource(Protocol):
     """Makes a source; `KafkaSource` is one such."""
 

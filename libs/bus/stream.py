@@ -36,7 +36,7 @@ from libs.bus.dead_letters import LIMIT, DeadLetters, OnDeadLetter
 from libs.bus.errors import Undecodable
 from libs.bus.kafka_source import KafkaSource
 from libs.bus.partitions import Watermarks
-from libs.bus.port import OnRebalance, OpenSource, Partitions, Publisher, RawRecord, Topics
+from libs.bus.port import Gathering, OnRebalance, OpenSource, Partitions, Publisher, RawRecord, Topics
 from libs.bus.record import Record
 from libs.contracts.events import Reason
 from libs.contracts.topics import Topic
@@ -46,6 +46,8 @@ log = structlog.get_logger()
 
 REBALANCE_TIMEOUT_MS = 40_000
 LAG_EVERY_SECONDS = 5.0
+_GATHERING_MS = 100
+"""How soon a record that is kept back to be gathered is looked at again."""
 _partition_of: Callable[[Record], TopicPartition] = attrgetter("source")
 _topic_of: Callable[[Record], str] = attrgetter("source.topic")
 
@@ -67,11 +69,12 @@ class RecordStream:
         limit: int = LIMIT,
         rebalance_timeout_ms: int = REBALANCE_TIMEOUT_MS,
         open_source: OpenSource = KafkaSource,
+        gathering: Gathering | None = None,
     ) -> None:
         self.epoch = 0
         """Changes as soon as partitions are being taken away: what was delivered before is ours no longer than `on_revoked` runs."""
         self.fetched = 0
-        """How many records the last `getmany` found, those among them that it passed over or put away too."""
+        """How many records the last `getmany` found or delivered, those among them that it passed over or put away too."""
         self._owned_epoch = 0  # follows `epoch` when the partitions are gone
         self._group = group
         self._topics = topics
@@ -82,6 +85,7 @@ class RecordStream:
         self._resumed = asyncio.Event()
         self._on_revoked = on_revoked
         self._on_assigned = on_assigned
+        self._gathering = gathering
         self._dead_letters = DeadLetters(producer, group, limit=limit, on_dead_letter=on_dead_letter)
         self._give_up = asyncio.Event()
         self._lag_task: asyncio.Task[None] | None = None
@@ -126,12 +130,16 @@ class RecordStream:
         self._resumed.set()
 
     async def getmany(self, *, timeout_ms: int, max_records: int) -> list[Record]:
-        """The next records, grouped by partition, each in order. Kafka's absence is waited out. Cancel it only to stop.
+        """The next records, grouped by partition, each in order unless gathered. Kafka's absence is waited out. Cancel it only to stop.
 
         Raises `TooManyDeadLetters`.
         """
         assigned = self.assignment()
         wanted = assigned - self._paused
+        if self._gathering is not None:
+            wanted = self._gathering.wanted(wanted)
+            if self._gathering:
+                timeout_ms = min(timeout_ms, _GATHERING_MS)
         if assigned and not wanted:
             self._resumed.clear()
             with suppress(TimeoutError):
@@ -146,6 +154,9 @@ class RecordStream:
         else:
             for partition, raws in found.items():
                 self._marks.delivered(partition, [raw.offset for raw in raws])
+        if self._gathering is not None:
+            found = self._gathering.pass_on(found, max_records)
+            self.fetched = max(self.fetched, sum(map(len, found.values())))
         now = time.monotonic()
         records: list[Record] = []
         for partition, raws in found.items():
@@ -195,6 +206,18 @@ class RecordStream:
         """Something was handled, so a run of dead letters is over."""
         self._dead_letters.succeeded()
 
+    def hurry(self) -> None:
+        """Deliver at once what is kept back to be gathered."""
+        if self._gathering is not None:
+            self._gathering.hurry()
+
+    def once_finished(self, records: Sequence[Record]) -> Mapping[TopicPartition, int]:
+        """What may be committed of their partitions when these are finished, for who stores it with the work itself."""
+        offsets: dict[TopicPartition, set[int]] = {}
+        for partition, run in groupby(records, _partition_of):
+            offsets.setdefault(partition, set()).update(record.offset for record in run)
+        return self._marks.once_finished(offsets)
+
     def finished(self, records: Sequence[Record]) -> None:
         """The work of these is durable, or of no use any more: they need not come again."""
         ours = self._owned_epoch
@@ -236,6 +259,8 @@ class RecordStream:
 
     def _forget(self, partitions: Partitions) -> None:
         self._marks.reset(partitions)
+        if self._gathering is not None:
+            self._gathering.forget()
         self._paused.difference_update(partitions)
         for partition in partitions:
             with suppress(KeyError):

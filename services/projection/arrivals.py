@@ -71,7 +71,8 @@ class Arrivals:
 
     async def _read_applied(self) -> Offsets:
         async with self._pool.acquire() as connection:
-            return await store.read_offsets(connection, (topic.name for topic in _FIRST))
+            positions = await store.read_positions(connection)
+        return {partition: position.next_offset for partition, position in positions.items()}
 
 
 class _Shared(Generic[T]):

@@ -27,7 +27,7 @@ from services.projection import merging, store
 from services.projection.journal import Line, line_of
 from services.projection.recent import RecentFolds
 from services.projection.rows import MessageRow, PersonalRow, decode_fold, message_row, personal_row
-from services.projection.store import Connection, Key, StoredFold
+from services.projection.store import Connection, Key, Position, StoredFold
 
 Events = dict[Key, list[AnyMessageEvent]]
 
@@ -36,9 +36,7 @@ async def handle(batch: Batch, *, pool: Pool, recent: RecentFolds) -> None:
     """Apply a batch; the stored offsets pass it in the same transaction."""
     crash_point("projection.receive-apply")
     prepared = batch.prepared if isinstance(batch.prepared, Prepared) else None
-    # A partition's records are in order: the last one's offset stays.
-    offsets = {record.source: record.offset + 1 for record in batch}
-    await apply_batch(pool, recent, batch.records, offsets, prepared)
+    await apply_batch(pool, recent, batch.records, batch.next_offsets(), prepared)
     crash_point("projection.apply-commit")
 
 
@@ -84,7 +82,7 @@ async def apply_batch(
     offsets: Mapping[TopicPartition, int],
     prepared: Prepared | None = None,
 ) -> None:
-    """Fold the records' events into the outbox and store `offsets`, those of the next records to apply.
+    """Fold the records' events into the outbox and store `offsets`, before which all is applied then, and how far these records reach.
 
     Done again, or by two replicas at once, it changes nothing more. Raises asyncpg's and the system's errors; nothing is written then.
     """
@@ -94,7 +92,7 @@ async def apply_batch(
     recent.put(prepared.known)  # already now: the next batch is prepared while this one is written
     try:
         async with pool.acquire() as connection:
-            await _write(connection, recent, prepared, offsets)
+            await _write(connection, recent, prepared, _positions(records, offsets))
     except BaseException:
         recent.forget()
         raise
@@ -103,7 +101,7 @@ async def apply_batch(
 
 
 async def _write(
-    connection: Connection, recent: RecentFolds, prepared: Prepared, offsets: Mapping[TopicPartition, int]
+    connection: Connection, recent: RecentFolds, prepared: Prepared, positions: Mapping[TopicPartition, Position]
 ) -> None:
     work = prepared.work
     try:
@@ -111,14 +109,22 @@ async def _write(
             await store.write_journal(connection, work.lines)
             await store.write_personal(connection, work.personal)
             await _write_messages(connection, recent, prepared)
-            await store.write_offsets(connection, offsets)
+            await store.write_positions(connection, positions)
     except UniqueViolationError:  # some of the events are there already
         await merging.prepare(connection)
         async with connection.transaction():
             await merging.merge_journal(connection, work.lines)
             await merging.merge_personal(connection, work.personal)
             await _write_messages(connection, recent, prepared)
-            await store.write_offsets(connection, offsets)
+            await store.write_positions(connection, positions)
+
+
+def _positions(records: Sequence[Record], offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, Position]:
+    reached = dict(offsets)
+    for record in records:
+        if record.offset >= reached.get(record.source, 0):
+            reached[record.source] = record.offset + 1
+    return {partition: Position(offsets.get(partition, 0), reach) for partition, reach in reached.items()}
 
 
 class Work(NamedTuple):

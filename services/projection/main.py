@@ -21,6 +21,7 @@ from libs.storage.database import Pool, open_database
 from libs.storage.retention import keep_partitions
 from services.projection import queries
 from services.projection.arrivals import Arrivals
+from services.projection.gathering import MessagesGathered
 from services.projection.handlers import handle, prepare
 from services.projection.read_api import Outbox, ReadApi
 from services.projection.recent import RecentFolds
@@ -38,10 +39,8 @@ CONSUMED: Topics = (
     topics.COMMANDS,
 )
 
-# Larger and slower batches than elsewhere: under load most of a message's events then fall into one, so its row is written less often.
-# A read that waits for a message cuts the pause short; no status is shown later than a second after it is known.
 MAX_RECORDS = 3000
-PACING = Pacing(floor=0.020, ceiling=0.500, full_at=2000)
+PACING = Pacing(floor=0.020, ceiling=0.100, full_at=2000)
 
 
 async def start(life: Lifecycle, settings: ProjectionSettings, gateways: tuple[str, ...]) -> None:
@@ -78,6 +77,7 @@ async def start(life: Lifecycle, settings: ProjectionSettings, gateways: tuple[s
         max_records=MAX_RECORDS,
         pacing=PACING,
         open_source=source_on(writer),
+        gather=MessagesGathered,
     )
     arrivals = Arrivals(kafka, readers)
     await life.part("kafka for reads", arrivals.start, lambda _: arrivals.stop())

@@ -26,7 +26,7 @@ from services.projection.refolding import UnreadableLine, folds_of, lines_of, wh
 from services.projection.rows import message_row
 from services.projection.settings import RebuildSettings
 from services.projection.store import MIGRATIONS, PARTITIONED, SCHEMA, Connection
-from services.projection.tail import Offsets, Tail, open_tail
+from services.projection.tail import Tail, open_tail
 
 BESIDE = "outbox_rebuilt"
 """The schema in which the new table is made, by the same migrations, so that all its parts have their right names from the start."""
@@ -63,7 +63,7 @@ async def rebuild(dsn: str, kafka: str, say: Say) -> None:
         if not await live.fetchval("SELECT pg_try_advisory_lock(hashtext('postrider.rebuild-outbox'))"):
             raise AlreadyRebuilding("The outbox is being rebuilt already")
         await live.execute(f"DROP SCHEMA IF EXISTS {BESIDE} CASCADE")  # of a run that did not come to its end
-        async with _connection(dsn, BESIDE) as beside, open_tail(kafka, await _applied(live)) as tail:
+        async with _connection(dsn, BESIDE) as beside, open_tail(kafka, await store.read_positions(live)) as tail:
             # Everything that is applied from here on is in the tail.
             version = await _fold_journal(live, beside, say)
             crash_point("projection.rebuild-swap")
@@ -135,7 +135,7 @@ async def _stop_writers(live: Connection) -> None:
 async def _catch_up(live: Connection, beside: Connection, tail: Tail, version: int) -> int:
     """Fold again, from the journal, the messages of which something was applied since the last time: how many records that were."""
     await _make_partitions(live, beside)
-    applied = await _applied(live)
+    applied = await store.read_positions(live)
     records = tail.behind(applied)
     async for message_ids in tail.message_ids(applied):
         folds = folds_of(await lines_of(live, sorted(message_ids)))
@@ -166,11 +166,6 @@ async def _make_partitions(live: Connection, beside: Connection) -> None:
         await beside.execute(
             f"CREATE TABLE IF NOT EXISTS {row['name']} PARTITION OF messages {row['bound']} {row['options']}"
         )
-
-
-async def _applied(live: Connection) -> Offsets:
-    topics = [row["topic"] for row in await live.fetch("SELECT DISTINCT topic FROM offsets")]
-    return await store.read_offsets(live, topics)
 
 
 async def _estimate(live: Connection) -> int:

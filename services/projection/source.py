@@ -68,7 +68,7 @@ class StoredOffsetsSource(PatientSource):
         """Go to the stored positions. False if they can't be read now, or the assignment has changed meanwhile."""
         try:
             async with self._pool.acquire(timeout=POOL_SECONDS) as connection:
-                stored = await store.read_offsets(connection, {partition.topic for partition in partitions})
+                stored = await store.read_positions(connection)
         except Exception as error:
             if not is_transient(error):
                 raise
@@ -79,7 +79,7 @@ class StoredOffsetsSource(PatientSource):
             return False
         consumer = self._started()
         for partition in partitions:
-            consumer.seek(partition, stored.get(partition, 0))
+            consumer.seek(partition, stored[partition].next_offset if partition in stored else 0)
         self._unsought = frozenset()
         return True
 
@@ -87,7 +87,8 @@ class StoredOffsetsSource(PatientSource):
         """Also stores offsets that no transaction has: a partition may end in records that went to the dead letters."""
         try:
             async with self._pool.acquire(timeout=POOL_SECONDS) as connection:
-                await store.write_offsets(connection, offsets)
+                positions = {partition: store.Position(offset, offset) for partition, offset in offsets.items()}
+                await store.write_positions(connection, positions)
         except Exception as error:
             if not is_transient(error):
                 raise

@@ -49,17 +49,18 @@ CROSS JOIN LATERAL (
     SELECT * FROM messages WHERE messages.tenant = k.tenant AND messages.message_id = k.message_id LIMIT 1
 ) AS m
 """
-_WRITE_OFFSETS = """
+_WRITE_POSITIONS = """
 INSERT INTO offsets
-SELECT * FROM unnest($1::text[], $2::integer[], $3::bigint[]) AS new(topic, partition, next_offset)
+SELECT * FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::bigint[]) AS new(topic, partition, next_offset, reached)
 WHERE NOT EXISTS (
     SELECT FROM offsets AS o
-    WHERE o.topic = new.topic AND o.partition = new.partition AND o.next_offset >= new.next_offset
+    WHERE o.topic = new.topic AND o.partition = new.partition
+    AND o.next_offset >= new.next_offset AND o.reached >= new.reached
 ) ORDER BY topic, partition
-ON CONFLICT (topic, partition) DO UPDATE SET next_offset = EXCLUDED.next_offset
-WHERE offsets.next_offset < EXCLUDED.next_offset
+ON CONFLICT (topic, partition) DO UPDATE SET
+    next_offset = greatest(offsets.next_offset, EXCLUDED.next_offset), reached = greatest(offsets.reached, EXCLUDED.reached)
 """
-_READ_OFFSETS = "SELECT topic, partition, next_offset FROM offsets WHERE topic = ANY($1)"
+_READ_POSITIONS = "SELECT topic, partition, next_offset, reached FROM offsets"
 
 
 class StoredFold(NamedTuple):
@@ -68,6 +69,15 @@ class StoredFold(NamedTuple):
     fold: bytes
     version: int
     status: str
+
+
+class Position(NamedTuple):
+    """How far a partition is applied."""
+
+    next_offset: int
+    """Everything before it is."""
+    reached: int
+    """Nothing from it on is; of what lies between the two, some."""
 
 
 async def write_journal(connection: Connection, lines: Sequence[Line]) -> None:
@@ -100,18 +110,21 @@ async def read_folds(connection: Connection, keys: Iterable[Key]) -> dict[Key, S
     }
 
 
-async def write_offsets(connection: Connection, offsets: Mapping[TopicPartition, int]) -> None:
-    """Store the offsets of the next records to apply; one that is behind what is stored changes nothing."""
-    ordered = list(offsets.items())
+async def write_positions(connection: Connection, positions: Mapping[TopicPartition, Position]) -> None:
+    """Store how far partitions are applied; what is behind what is stored changes nothing."""
+    ordered = list(positions.items())
     await connection.execute(
-        _WRITE_OFFSETS,
+        _WRITE_POSITIONS,
         [partition.topic for partition, _ in ordered],
         [partition.partition for partition, _ in ordered],
-        [offset for _, offset in ordered],
+        [position.next_offset for _, position in ordered],
+        [position.reached for _, position in ordered],
     )
 
 
-async def read_offsets(connection: Connection, topics: Iterable[str]) -> dict[TopicPartition, int]:
-    """How far each partition of these topics is applied, by any replica."""
-    rows = await connection.fetch(_READ_OFFSETS, list(topics))
-    return {TopicPartition(row["topic"], row["partition"]): row["next_offset"] for row in rows}
+async def read_positions(connection: Connection) -> dict[TopicPartition, Position]:
+    """How far each partition is applied, by any replica."""
+    rows = await connection.fetch(_READ_POSITIONS)
+    return {
+        TopicPartition(row["topic"], row["partition"]): Position(row["next_offset"], row["reached"]) for row in rows
+    }

@@ -1,4 +1,4 @@
-"""Kafka's tail: which messages the records are about that were applied since a moment."""
+"""Kafka's tail: which messages the records are about that were applied since a moment, and a few that were not."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from aiokafka.errors import KafkaTimeoutError
 from aiokafka.structs import TopicPartition
 
 from libs.bus.codec import message_id_of
+from services.projection.store import Position
 
-Offsets = Mapping[TopicPartition, int]
+Positions = Mapping[TopicPartition, Position]
 
 BATCH_RECORDS = 20_000
 FETCH_MILLISECONDS = 10_000
@@ -20,22 +21,24 @@ FETCH_MILLISECONDS = 10_000
 
 
 class Tail:
-    """Reads on from where it was last. What was never read of a partition that comes to be later is read from its beginning."""
+    """Reads on from where all was applied the last time. A partition that comes to be later is read from its beginning."""
 
-    def __init__(self, consumer: AIOKafkaConsumer, applied: Offsets) -> None:
+    def __init__(self, consumer: AIOKafkaConsumer, applied: Positions) -> None:
         self._consumer = consumer
-        self._read = dict(applied)
+        self._read: dict[TopicPartition, int] = {}
+        self._have_read(applied)
 
-    def behind(self, applied: Offsets) -> int:
+    def behind(self, applied: Positions) -> int:
         """How many records lie between what was read and what is applied now."""
-        return sum(max(0, end - self._read.get(partition, 0)) for partition, end in applied.items())
+        return sum(max(0, each.reached - self._read.get(partition, 0)) for partition, each in applied.items())
 
-    async def message_ids(self, applied: Offsets) -> AsyncIterator[set[UUID]]:
+    async def message_ids(self, applied: Positions) -> AsyncIterator[set[UUID]]:
         """Whom the records are about that were applied since the last call, by batches; a message may be in several.
 
         Raises KafkaError.
         """
-        consumer, wanted = self._consumer, {p: end for p, end in applied.items() if end > self._read.get(p, 0)}
+        consumer = self._consumer
+        wanted = {p: each.reached for p, each in applied.items() if each.reached > self._read.get(p, 0)}
         if not wanted:
             return
         partitions = list(wanted)
@@ -50,11 +53,15 @@ class Tail:
             # What can't be read was never applied: it is among the dead letters.
             about = (message_id_of(record.value) for records in found.values() for record in records)
             yield {message_id for message_id in about if message_id is not None}
-        self._read |= wanted
+        self._have_read(applied)
+
+    def _have_read(self, applied: Positions) -> None:
+        # What lies beyond may be applied later.
+        self._read |= {partition: each.next_offset for partition, each in applied.items()}
 
 
 @asynccontextmanager
-async def open_tail(kafka: str, applied: Offsets) -> AsyncGenerator[Tail]:
+async def open_tail(kafka: str, applied: Positions) -> AsyncGenerator[Tail]:
     """The tail from these offsets on. Raises KafkaError when Kafka is not there."""
     consumer = AIOKafkaConsumer(bootstrap_servers=kafka, client_id="rebuild-outbox", enable_auto_commit=False)
     try:

@@ -38,6 +38,18 @@ def test_only_what_moved_since_the_last_commit_is_committable() -> None:
     assert marks.committable() == {P: 10, Q: 1}
 
 
+def test_what_would_be_committable_can_be_asked_before_it_is_finished() -> None:
+    marks = Watermarks()
+    marks.delivered(P, [5, 6, 9, 10])
+    marks.delivered(Q, [3])
+    marks.finished(P, [9])
+    assert marks.once_finished({P: {5}, Q: {3}, TopicPartition("t", 2): {0}}) == {P: 6, Q: 4}
+    assert marks.once_finished({P: {5, 6}}) == {P: 10}
+    assert marks.once_finished({P: {6, 10}}) == {P: 5}
+    assert marks.once_finished({P: {10, 6, 5}}) == {P: 11}
+    assert marks.committable() == {}
+
+
 def test_what_is_finished_twice_or_was_never_delivered_changes_nothing() -> None:
     marks = Watermarks()
     marks.delivered(P, [5, 6])

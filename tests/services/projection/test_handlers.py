@@ -1,9 +1,11 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count
 from random import Random
 from uuid import uuid4
 
+import msgspec
 import pytest
 from aiokafka.structs import TopicPartition
 
@@ -17,7 +19,7 @@ from services.projection.handlers import Prepared, apply_batch, prepare
 from services.projection.journal import Line
 from services.projection.recent import RecentFolds
 from services.projection.rows import decode_fold
-from services.projection.store import Connection
+from services.projection.store import Connection, Position
 from tests.services.projection.conftest import OpenPool, dump, fold_in, records
 from tests.services.projection.stories import TENANT, Story, Told, tell
 
@@ -189,20 +191,26 @@ async def test_an_id_without_a_time_is_refused_and_nothing_is_written(pool: Pool
     assert await pool.fetchval("SELECT count(*) FROM offsets") == 0
 
 
-async def test_offsets_are_stored_with_the_batch_and_never_go_back(pool: Pool) -> None:
-    async def stored() -> dict[TopicPartition, int]:
+async def test_positions_are_stored_with_the_batch_and_never_go_back(pool: Pool) -> None:
+    async def stored() -> dict[TopicPartition, Position]:
         async with pool.acquire() as connection:
-            return await store.read_offsets(connection, ["sms.requested", "sms.status"])
+            return await store.read_positions(connection)
 
     requests, statuses = TopicPartition("sms.requested", 2), TopicPartition("sms.status", 0)
 
-    async def applied(told: Sequence[Told], offsets: dict[TopicPartition, int]) -> None:
-        await apply_batch(pool, RecentFolds(10), records(told), offsets)
+    async def applied(source: TopicPartition, offset: int, offsets: dict[TopicPartition, int]) -> None:
+        (record,) = records([next(told)])
+        await apply_batch(
+            pool, RecentFolds(10), [msgspec.structs.replace(record, source=source, offset=offset)], offsets
+        )
 
-    await applied([Story(1).requested()], {requests: 10, statuses: 4})
-    assert await stored() == {requests: 10, statuses: 4}
-    await applied([Story(2).requested()], {requests: 8, statuses: 5})
-    assert await stored() == {requests: 10, statuses: 5}
+    told = (Story(number).requested() for number in count(1))
+    await applied(requests, 11, {requests: 10, statuses: 4})  # the one before it waits for others of its message
+    assert await stored() == {requests: Position(10, 12), statuses: Position(4, 4)}
+    await applied(requests, 8, {requests: 8, statuses: 5})
+    assert await stored() == {requests: Position(10, 12), statuses: Position(5, 5)}
+    await applied(statuses, 7, {})
+    assert await stored() == {requests: Position(10, 12), statuses: Position(5, 8)}
 
 
 async def test_a_row_written_again_stays_in_its_page(pool: Pool) -> None:

@@ -3,12 +3,13 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import count
 from random import Random
 from typing import Any
+from zlib import crc32
 
 import asyncpg
 import msgspec
@@ -17,6 +18,8 @@ import pytest
 from deploy.local.kafka import SHORT_RUN, Kafka
 from libs.bus.admin import ensure_topics
 from libs.contracts import topics
+from libs.contracts.statuses import Status
+from libs.contracts.topics import PARTITIONS
 from libs.storage.database import Pool, open_database
 from libs.storage.partitions import make_ahead
 from services.projection import rebuild as steps
@@ -305,6 +308,32 @@ async def test_what_is_applied_during_a_rebuild_and_after_it_is_not_lost(
     assert ground.program.child.running
     log = (ground.program.directory / "projection.log").read_text()
     assert not (troubles := [line for line in log.splitlines() if '"error"' in line or "Traceback" in line]), troubles
+
+
+async def test_what_is_applied_before_others_that_wait_in_front_of_it_is_not_lost(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    story = Story(next(_numbers))
+    *begun, end = story.delivered()
+    await ground.apply(begun)
+    waiting = next(told for told in _submitted() if crc32(told.key) % PARTITIONS == crc32(end.key) % PARTITIONS)
+
+    async def end_it() -> None:
+        await ground.publish([waiting, end])
+        await until(ended, "the end")
+
+    async def ended() -> bool:
+        query = "SELECT status = 'delivered' FROM messages WHERE message_id = $1"
+        return await ground.outbox.pool.fetchval(query, story.id)
+
+    before(monkeypatch, "_swap_when_caught_up", end_it)
+    await ground.outbox.rebuild()
+    await until(ground.applied, "all applied")
+    assert await ground.outbox.check() == ["equal"]
+
+
+def _submitted() -> Iterator[Told]:
+    return (Story(number).status(Status.SUBMITTED) for number in _numbers)
 
 
 async def test_a_crash_in_the_middle_is_harmless_and_the_program_says_with_its_status_what_it_found(

@@ -1,0 +1,152 @@
+"""What is kept back of messages that go on, and when it is handed on."""
+
+from collections.abc import Sequence
+from itertools import count
+from typing import NamedTuple
+
+from aiokafka.structs import TopicPartition
+
+from libs.bus.codec import encode
+from libs.bus.port import RawRecord
+from libs.contracts.topics import REQUESTED, STATUS
+from services.projection.gathering import HAND_SECONDS, KEPT_BEHIND_SECONDS, KEPT_SECONDS, MOST_KEPT, MessagesGathered
+from tests.services.projection.stories import Story, Told
+
+MOST = 10
+A_WHILE = HAND_SECONDS + 0.01
+REQUESTS, STATUSES = TopicPartition(REQUESTED.name, 0), TopicPartition(STATUS.name, 0)
+
+
+class Raw(NamedTuple):
+    """As much of a record as is looked at."""
+
+    offset: int
+    value: bytes | None
+
+
+class Gathered:
+    """At a clock that the tests turn."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.messages = MessagesGathered(lambda: self.now)
+        self._offsets = count()
+
+    def after(self, seconds: float, *told: Told | bytes | None, most: int = MOST) -> list[int]:
+        """Give it these, and answer the offsets of what it hands on; they count from 0 over everything that was given."""
+        self.now += seconds
+        found: dict[TopicPartition, list[RawRecord]] = {}
+        for each in told:
+            topic, value = (each[0], encode(each[2])) if isinstance(each, tuple) else (REQUESTED.name, each)
+            raw: RawRecord = Raw(next(self._offsets), value)  # type: ignore[assignment]
+            found.setdefault(TopicPartition(topic, 0), []).append(raw)
+        return _offsets(self.messages.pass_on(found, most).values())
+
+
+def _offsets(found: object) -> list[int]:
+    return [raw.offset for raws in found for raw in raws]  # type: ignore[attr-defined]
+
+
+def delivered(number: int) -> Sequence[Told]:
+    requested, dispatched, submitted, end = Story(number).delivered()
+    assert (requested.topic, end.topic) == (REQUESTED.name, STATUS.name)
+    return requested, dispatched, submitted, end
+
+
+def test_the_end_of_a_message_brings_all_that_is_kept_of_it_and_nothing_else() -> None:
+    gathered = Gathered()
+    requested, dispatched, submitted, end = delivered(1)
+    assert gathered.after(0, requested, Story(2).requested(), dispatched) == []
+    assert gathered.after(A_WHILE, submitted) == []
+    assert gathered.after(A_WHILE, end) == [0, 2, 3, 4]
+    assert len(gathered.messages) == 1
+
+
+def test_what_comes_after_the_end_of_its_message_is_not_kept_back() -> None:
+    gathered = Gathered()
+    requested, dispatched, submitted, end = delivered(1)
+    assert gathered.after(0, submitted, end, requested) == [2, 0, 1]
+    assert gathered.after(A_WHILE, dispatched) == [3]
+
+
+def test_what_goes_on_is_handed_on_after_its_time() -> None:
+    gathered = Gathered()
+    requested, dispatched, submitted, end = delivered(1)
+    assert gathered.after(0, requested) == []
+    assert gathered.after(KEPT_SECONDS - 0.01, dispatched) == []
+    assert gathered.after(0.02) == [0, 1]
+    assert gathered.after(A_WHILE, submitted, end) == [2, 3]
+    assert len(gathered.messages) == 0
+
+
+def test_few_are_handed_on_now_and_then_and_many_at_once() -> None:
+    gathered = Gathered()
+    ends = [delivered(number)[-1] for number in range(MOST)]
+    assert gathered.after(0, ends[0]) == [0]
+    assert gathered.after(0, *ends[1:3]) == []
+    assert gathered.after(A_WHILE) == [1, 2]
+    assert gathered.after(0, *ends[3:8]) == [3, 4, 5, 6, 7]
+
+
+def test_a_batch_has_as_many_as_asked_for_and_the_rest_comes_with_the_next() -> None:
+    gathered = Gathered()
+    assert gathered.after(0, *(delivered(number)[-1] for number in range(25))) == list(range(10))
+    assert gathered.after(0) == list(range(10, 20))
+    assert gathered.after(A_WHILE) == list(range(20, 25))
+
+
+def test_while_there_is_more_to_do_messages_that_have_ended_go_first() -> None:
+    gathered = Gathered()
+    ends = (delivered(number)[-1] for number in count(100))
+    assert gathered.after(0, Story(1).requested()) == []
+    assert 0 not in gathered.after(KEPT_SECONDS, *(next(ends) for _ in range(8)))
+    assert 0 in gathered.after(KEPT_BEHIND_SECONDS, *(next(ends) for _ in range(8)))
+
+
+def test_who_waits_gets_all_at_once() -> None:
+    gathered = Gathered()
+    gathered.after(0, *(Story(number).requested() for number in range(3)))
+    gathered.messages.hurry()
+    assert gathered.after(0) == [0, 1, 2]
+
+
+def test_what_is_taken_away_is_forgotten() -> None:
+    gathered = Gathered()
+    gathered.after(0, delivered(1)[-1])
+    gathered.after(0, delivered(2)[-1], Story(3).requested())
+    gathered.messages.forget()
+    assert len(gathered.messages) == 0
+    assert gathered.after(KEPT_SECONDS) == []
+
+
+def test_what_hides_its_message_is_handed_on_at_once() -> None:
+    gathered = Gathered()
+    assert gathered.after(0, None, b"", b"{}", b'{"subject": 7}') == [0, 1, 2, 3]
+
+
+def test_with_many_kept_only_statuses_are_wanted_and_with_twice_as_many_the_oldest_go() -> None:
+    gathered, both = Gathered(), frozenset({REQUESTS, STATUSES})
+    value = bytearray(encode(Story(1).requested().event))
+    at = value.index(b'"subject":"') + len(b'"subject":"')
+
+    def requests(number: int) -> list[bytes]:
+        made: list[bytes] = []
+        for _ in range(number):
+            value[at : at + 36] = b"%036d" % next(numbers)
+            made.append(bytes(value))
+        return made
+
+    numbers = count()
+    gathered.after(0, *requests(MOST_KEPT))
+    assert gathered.messages.wanted(both) == both
+    assert gathered.after(0, *requests(1)) == []
+    assert gathered.messages.wanted(both) == {STATUSES}
+    assert gathered.messages.wanted(frozenset({REQUESTS})) == {REQUESTS}
+    assert gathered.after(0, *requests(MOST_KEPT + 3)) == [0, 1, 2, 3]
+    assert gathered.after(KEPT_SECONDS) == list(range(4, 4 + MOST))
+
+
+def test_an_event_about_something_else_that_looks_like_an_end_is_none() -> None:
+    gathered = Gathered()
+    story = Story(1, tags=('"status":"delivered"',))
+    assert gathered.after(0, story.requested()) == []
