@@ -23,6 +23,8 @@ log = structlog.get_logger()
 
 FIRST_RETRY_SECONDS = 0.2
 LAST_RETRY_SECONDS = 5.0
+YOUNG_OBJECTS = 200_000
+"""How many objects may be made before the garbage collector looks at them: more than a batch in hand holds, or it looks in vain."""
 
 
 class Stopping(Exception):
@@ -38,8 +40,6 @@ class Lifecycle:
         self._settings = settings
         self._stops: list[tuple[str, Callable[[], Awaitable[None]]]] = []
         self._stop = asyncio.Event()
-        self.young_objects = 200_000
-        """How many objects may be made before the garbage collector looks at them: more than a batch in hand holds, or it looks in vain."""
         self.failed = False
         """Something that should have gone on for ever ended: the process ends with status 1, to be started again."""
 
@@ -113,7 +113,7 @@ class Lifecycle:
         self.health.starting = None
         gc.collect()
         gc.freeze()
-        gc.set_threshold(self.young_objects, 20, 100)
+        gc.set_threshold(YOUNG_OBJECTS, 20, 100)
         log.info("started")
         await self._stop.wait()
 

@@ -71,7 +71,7 @@ class MessagesGathered:
         for partition in sorted(found, key=_of_status):  # statuses last, when what they end is here
             self._keep(partition, found[partition], now)
         few = self._ready < most // 2
-        behind = not few or sum(map(len, found.values())) >= most // 4
+        behind = not few or self._kept > MOST_KEPT or sum(map(len, found.values())) >= most // 4
         due = now - (KEPT_BEHIND_SECONDS if behind else KEPT_SECONDS)
         if few and now - self._handed_at < HAND_SECONDS and not self._crowded(due):
             return {}

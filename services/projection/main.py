@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from libs.bus.admin import ensure_topics
-from libs.bus.consumer import BatchConsumer, Pacing
+from libs.bus.consumer import BatchConsumer
 from libs.bus.port import TopicFamily, Topics
 from libs.bus.producer import Producer
 from libs.contracts import topics
@@ -39,14 +39,10 @@ CONSUMED: Topics = (
     topics.COMMANDS,
 )
 
-MAX_RECORDS = 3000
-PACING = Pacing(floor=0.020, ceiling=0.100, full_at=2000)
-
 
 async def start(life: Lifecycle, settings: ProjectionSettings, gateways: tuple[str, ...]) -> None:
     """Internal HTTP first, so that waiting can be seen; the consumer last. The stop goes the other way."""
     kafka = settings.kafka_bootstrap_servers
-    life.young_objects = 100 * MAX_RECORDS  # about 40 are made for each, and as many of its fold
     api = ReadApi()
     await life.serve_ops(api.routes())
 
@@ -74,8 +70,6 @@ async def start(life: Lifecycle, settings: ProjectionSettings, gateways: tuple[s
         partial(handle, pool=writer, recent=recent),
         producer,
         prepare=lambda batch: prepare(batch.records, pool=readers, recent=recent),
-        max_records=MAX_RECORDS,
-        pacing=PACING,
         open_source=source_on(writer),
         gather=MessagesGathered,
     )

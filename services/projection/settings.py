@@ -10,7 +10,7 @@ from libs.service_kit.settings import ConfiguredSettings, DatabaseSettings
 
 class ProjectionSettings(DatabaseSettings, ConfiguredSettings):
     projection_recent_folds: int = Field(
-        10_000, ge=0, description="messages whose folds are kept in memory, about 2 kB each"
+        5_000, ge=0, description="messages whose folds are kept in memory, about 2 kB each"
     )
     projection_wait_seconds: float = Field(
         2.0, ge=0, le=30, description="how long a read of an unknown id waits for what Kafka held when it came"

@@ -29,7 +29,9 @@ READ = (
     topics.REQUESTED,
     topics.REQUESTED_HIGH,
     topics.RETURNED,
+    topics.DEFERRED,
     topics.STATUS,
+    topics.COMMANDS,
     *(topics.dispatch(gateway, priority) for gateway in ("demo", "spare") for priority in Priority),
 )
 

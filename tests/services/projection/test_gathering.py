@@ -143,7 +143,7 @@ def test_with_many_kept_only_statuses_are_wanted_and_with_twice_as_many_the_olde
     assert gathered.messages.wanted(both) == {STATUSES}
     assert gathered.messages.wanted(frozenset({REQUESTS})) == {REQUESTS}
     assert gathered.after(0, *requests(MOST_KEPT + 3)) == [0, 1, 2, 3]
-    assert gathered.after(KEPT_SECONDS) == list(range(4, 4 + MOST))
+    assert gathered.after(KEPT_BEHIND_SECONDS) == list(range(4, 4 + MOST))
 
 
 def test_an_event_about_something_else_that_looks_like_an_end_is_none() -> None:

@@ -152,6 +152,8 @@ async def test_poison_goes_to_the_dead_letters_and_the_rest_goes_on(running: Gro
         topics.STATUS.data: story.delivered()[2],
         topics.REQUESTED.data: story.requested(),
         topics.RETURNED.data: story.returned(),
+        topics.DEFERRED.data: story.deferred(),
+        topics.COMMANDS.data: story.command(),
         topics.dispatch("demo").data: story.dispatched(),
     }[topic.data]
     without_time = replace(good.event, subject=uuid4())
