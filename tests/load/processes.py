@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from deploy.local.stack import Stack
 
 PROC = Path("/proc")
+_LOOP = 3_000_000
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
@@ -65,6 +67,14 @@ def busy_seconds() -> float:
         int, (PROC / "stat").read_text().split("\n", 1)[0].split()[1:]
     )
     return (user + nice + system + interrupts + soft_interrupts) / _TICKS_PER_SECOND
+
+
+def loop_seconds() -> float:
+    """CPU time that a fixed piece of Python takes at the moment: what cores are worth that others on the same hardware slow down."""
+    began = time.process_time()
+    for _ in range(_LOOP):
+        pass
+    return time.process_time() - began
 
 
 def _read_all() -> dict[int, _Stat]:

@@ -35,6 +35,8 @@ class Run:
     elsewhere: float
     """cores that others on this machine used meanwhile"""
     growth: Growth
+    loop: float
+    """seconds of a fixed piece of Python, on average of before and after"""
 
     @property
     def messages(self) -> int:

@@ -23,7 +23,7 @@ from tests.end_to_end.client import Api, Carrier
 from tests.load import storage
 from tests.load.load_process import load_processes
 from tests.load.post_load import SAMPLE, Load, Result
-from tests.load.processes import busy_seconds, pids_of, usage
+from tests.load.processes import busy_seconds, loop_seconds, pids_of, usage
 from tests.load.runs import Run
 from tests.load.workload import CLIENTS, Workload, client_id, number_in
 
@@ -85,7 +85,7 @@ class System:
         """
         last_entry = self.carrier.last()
         statuses = await storage.folded(self.database, STATUS.name)
-        written = await self._written()
+        written, loop = await self._written(), loop_seconds()
         async with load_processes(loads) as processes:
             busy, used = busy_seconds(), usage(pids_of(self.stack))
             with suspended(self.stack, stopped):
@@ -110,6 +110,7 @@ class System:
             memory={name: now.resident_bytes for name, now in after.items()},
             elsewhere=max(0.0, busy - sum(cpu.values())) / seconds,
             growth=growth,
+            loop=(loop + loop_seconds()) / 2,
         )
 
     def arrivals(self, loads: Sequence[Load], last_entry: int) -> dict[int, float]:

@@ -40,6 +40,7 @@ def run(
         memory={"a": 10_000_000},
         elsewhere=0.0,
         growth=Growth(wal=4_000, tables={"outbox.events": 2_000, "small.one": 40}, kafka=800),
+        loop=0.1,
     )
 
 

@@ -21,7 +21,7 @@ from tests.load.processes import pids_of, usage
 from tests.load.report import Page, Table, megabytes
 from tests.load.runs import Run
 from tests.load.system import POLL_SECONDS, System
-from tests.load.tables import in_a_line
+from tests.load.tables import LOOP, in_a_line
 from tests.load.workload import Workload
 
 SLOW = "slow"
@@ -40,6 +40,7 @@ async def measure(ground: Ground) -> Page:
     rows = [
         ("end to end per second", *(spread([run.per_second for run in runs], ",.0f") for runs in (alone, beside))),
         ("CPU per message (µs)", *(spread([run.cpu_us for run in runs], ".0f") for runs in (alone, beside))),
+        (LOOP, *(spread([run.loop * 1000 for run in runs], ".0f") for runs in (alone, beside))),
     ]
     memory = [
         (name, megabytes(alone[-1].memory[name]), megabytes(size), megabytes(beside[-1].memory[name]))

@@ -6,7 +6,7 @@ from tests.load.arithmetic import spread
 from tests.load.ground import WARM_UP_PIECE, Ground
 from tests.load.report import Page, Table, megabytes
 from tests.load.runs import Run
-from tests.load.tables import in_a_line
+from tests.load.tables import LOOP, in_a_line
 from tests.load.workload import Workload
 
 
@@ -35,6 +35,7 @@ async def measure(ground: Ground) -> Page:
                     f"{measured:,}",
                     spread([run.cpu_us for run in runs], ".0f"),
                     spread([run.per_second for run in runs], ",.0f"),
+                    spread([run.loop * 1000 for run in runs], ".0f"),
                 )
             )
             for name, resident in runs[-1].memory.items():
@@ -46,7 +47,7 @@ async def measure(ground: Ground) -> Page:
         tables=[
             Table(
                 title=f"Median (min–max) of the last {plan.runs} runs before each size was reached",
-                head=("messages held", "messages per run", "CPU per message (µs)", "end to end per second"),
+                head=("messages held", "messages per run", "CPU per message (µs)", "end to end per second", LOOP),
                 rows=figures,
             ),
             Table(
