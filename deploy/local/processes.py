@@ -6,11 +6,13 @@ import ctypes
 import os
 import pwd
 import signal
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
+_AUTOGROUP = Path("/proc/self/autogroup")
 
 
 class StartError(Exception):
@@ -34,18 +36,21 @@ class Child:
         directory: Path | None = None,
         user: pwd.struct_passwd | None = None,
         death_signal: signal.Signals = signal.SIGKILL,
+        nice: int = 0,
     ) -> "Child":
-        """Start `command`, appending its output to `log`.
+        """Start `command`, appending its output to `log`. The higher `nice` (0 to 19), the later it gets a processor that others want.
 
         `death_signal` is what the kernel sends the child if this process dies without stopping it (prctl(2),
         PR_SET_PDEATHSIG). `user` runs it as that user; only root may ask for another one.
         """
         parent = os.getpid()
 
-        def die_with_parent() -> None:  # in the child, after setuid (which would clear it), before exec
+        def prepare() -> None:  # in the child, after setuid (which would clear the death signal), before exec
             _libc.prctl(_PR_SET_PDEATHSIG, int(death_signal))
             if os.getppid() != parent:
                 os._exit(1)
+            if nice:
+                _be_nice(nice)
 
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
@@ -60,7 +65,7 @@ class Child:
                 user=user.pw_uid if user else None,
                 group=user.pw_gid if user else None,
                 extra_groups=[] if user else None,
-                preexec_fn=die_with_parent,
+                preexec_fn=prepare,
             )
         return cls(process, log)
 
@@ -109,6 +114,19 @@ class Child:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 16_384))
             text = file.read().decode(errors="replace")
         return "\n".join(text.splitlines()[-lines:])
+
+
+def _be_nice(nice: int) -> None:
+    """Lower this process's priority, and its session's: where the kernel groups by session, it compares the groups alone (sched(7))."""
+    os.nice(nice)
+    for _ in range(50):
+        try:
+            _AUTOGROUP.write_text(str(nice))
+            return
+        except BlockingIOError:  # only root may set more than one in 0.1 s
+            time.sleep(0.1)
+        except OSError:  # sessions are not grouped here
+            return
 
 
 def describe_exit(code: int | None) -> str:

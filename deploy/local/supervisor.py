@@ -23,13 +23,14 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessSpec:
-    """What to run. `ready_url` answers 200 when the process is ready, else says what is missing."""
+    """What to run. `ready_url` answers 200 when the process is ready, else says what is missing. `nice` is as for `Child.spawn`."""
 
     name: str
     command: tuple[str, ...]
     environment: Mapping[str, str]
     ready_url: str
     directory: Path
+    nice: int = 0
 
 
 class SupervisedProcess:
@@ -115,7 +116,9 @@ class SupervisedProcess:
     async def _spawn(self, once: Mapping[str, str]) -> Child:
         spec = self.spec
         environment = {**spec.environment, **once}
-        self._child = await Child.spawn(spec.command, log=self.log, environment=environment, directory=spec.directory)
+        self._child = await Child.spawn(
+            spec.command, log=self.log, environment=environment, directory=spec.directory, nice=spec.nice
+        )
         return self._child
 
     async def _wait_until_ready(self, child: Child, seconds: float) -> None:

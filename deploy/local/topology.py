@@ -15,6 +15,8 @@ from deploy.local.supervisor import ProcessSpec
 from libs.service_kit.config_file import Configuration
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+NICE = {"receipts": 4, "dispatcher": 6, "resolver": 8, "api_gateway": 10}
+"""Where processors are short, what is further on goes first (docs/decisions/0018). By service; the others 0."""
 SECRETS = ("POSTRIDER_API_KEY", "INTERNAL_TOKEN", "RECEIPTS_DESTINATION_KEY", "INBOUND_KEY")
 
 
@@ -159,4 +161,5 @@ def _process(
         environment={**around.common(), **ops, **environment, **extra},
         ready_url=ready_url or f"{around.ops_url(name)}/health/ready",
         directory=REPOSITORY,
+        nice=NICE.get(service, 0),
     )

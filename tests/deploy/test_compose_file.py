@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from deploy.containers import environment, images
+from deploy.local.topology import NICE
 from libs.service_kit.config_file import load_configuration
 from libs.service_kit.settings import ServiceSettings
 
@@ -124,3 +125,10 @@ def test_the_mounted_configuration_is_right_and_its_gateway_has_a_dispatcher() -
     dispatchers = {service["environment"].get("DISPATCHER_GATEWAY") for service in OURS.values()} - {None}
     assert {gateway.id for gateway in configuration.gateways} == dispatchers
     assert {gateway.host for gateway in configuration.gateways} <= set(SERVICES)
+
+
+def test_processors_go_first_to_what_is_further_on_like_in_the_local_stack() -> None:
+    last_first = sorted(OURS, key=lambda name: NICE.get(name, 0))
+    shares = [OURS[name].get("cpu_shares", 1024) for name in last_first]
+    assert shares == sorted(shares, reverse=True)
+    assert {name for name in OURS if "cpu_shares" in OURS[name]} == set(NICE)

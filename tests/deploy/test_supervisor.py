@@ -3,6 +3,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,14 @@ async def setting(tmp_path: Path) -> AsyncIterator[Setting]:
 async def test_start_returns_when_the_process_is_ready(setting: Setting) -> None:
     process = await setting.supervisor.start(setting.spec("slow", SLOW_START="0.5"))
     assert await missing(process.spec.ready_url) is None
+
+
+async def test_a_nice_process_is_nice_to_other_sessions_too(setting: Setting) -> None:
+    process = await setting.supervisor.start(replace(setting.spec("nice"), nice=7))
+    assert process.pid is not None
+    assert os.getpriority(os.PRIO_PROCESS, process.pid) == os.getpriority(os.PRIO_PROCESS, 0) + 7
+    group = Path(f"/proc/{process.pid}/autogroup")
+    assert not group.exists() or group.read_text().endswith(" nice 7\n")
 
 
 async def test_a_process_that_dies_is_started_again_and_that_is_said(setting: Setting) -> None:
