@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from deploy.local.kafka import KAFKA_VERSION
+from deploy.local.topology import NICE
 from tests.load.system import CONNECTIONS, PIPELINE, RECEIPT_DELAY_MS, System
 from tests.load.workload import CLIENTS
 
@@ -64,6 +65,7 @@ async def conditions(system: System, warm_up: str) -> list[str]:
         f"one process per service, {len(stack.dispatchers(gateway.id))} dispatcher(s), window {gateway.window}, {limit}; the load "
         f"generator on raw sockets in a process of its own, {CONNECTIONS} connections, {PIPELINE} requests under way on each "
         "(1 of bulk requests)",
+        f"niceness: {', '.join(f'{service} {nice}' for service, nice in NICE.items())}, the others 0 (docs/decisions/0018)",
     ]
 
 
