@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from operator import itemgetter
 from typing import NamedTuple
 from uuid import UUID
 
@@ -144,15 +145,44 @@ def count_of(leg: LegState, part: int, outcome: Outcome) -> int:
 def refused_for_now(leg: LegState, attempt: Attempt, tries: int, observed_at: datetime) -> Outcome:
     """What a temporary refusal of a message means: it comes back later in a leg of its own, up to `tries` such legs and its validity.
 
-    A message of several parts is tried again in place: while one part is refused, another may be on its way or accepted.
+    A part of several is tried again in place, up to `tries` times: others may be on their way or accepted. See `deferral`.
     """
     if leg.parts > 1:
         return Outcome.FAILED if count_of(leg, attempt.part, Outcome.TEMPORARY) + 1 >= tries else Outcome.TEMPORARY
+    return Outcome.DEFERRED if _may_wait(leg, tries, observed_at) else Outcome.FAILED
+
+
+def deferral(leg: LegState, attempts: Sequence[Attempt], tries: int) -> Attempt | None:
+    """The row that defers a message of several parts, in place of the next try of the part that was last refused for now.
+
+    Only as long as no part may have been accepted or is under way, and the message may have another leg (`tries`, its validity).
+    """
+    if leg.parts == 1 or any(a.outcome not in AGAIN for a in attempts):
+        return None
+    refused = [
+        (a.observed_at, a.part, a) for a in attempts if a.outcome is Outcome.TEMPORARY and a.observed_at is not None
+    ]
+    if not refused:
+        return None
+    observed_at, part, last = max(refused, key=itemgetter(0, 1))
+    if not _may_wait(leg, tries, observed_at):
+        return None
+    return Attempt(
+        part,
+        1 + max(a.try_number for a in attempts if a.part == part),
+        last.owner,
+        Outcome.DEFERRED,
+        observed_at=observed_at,
+        reason_code=last.reason_code,
+        reason_words=last.reason_words,
+    )
+
+
+def _may_wait(leg: LegState, tries: int, observed_at: datetime) -> bool:
+    """Whether a leg refused for now at this time may be followed by another."""
     message, coordinates = leg.event.data.message, leg.event.data.leg
     before = 1 if message.scheduled_at is not None and coordinates.cycle == 1 else 0  # the leg that only waited
-    if coordinates.leg - before >= tries or due_at(leg, observed_at) >= message.valid_until:
-        return Outcome.FAILED
-    return Outcome.DEFERRED
+    return coordinates.leg - before < tries and due_at(leg, observed_at) < message.valid_until
 
 
 def due_at(leg: LegState, observed_at: datetime) -> datetime:

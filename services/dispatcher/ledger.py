@@ -13,7 +13,7 @@ import msgspec
 from libs.storage.array_literals import array_literal
 from libs.storage.database import Pool
 from libs.storage.partitions import Partitioned
-from services.dispatcher.attempts import Attempt, LegKey, LegState, Outcome, late_outcome
+from services.dispatcher.attempts import Attempt, LegKey, LegState, Outcome, deferral, late_outcome
 
 # A row is settled soon after its claim, and longer then: room for both in its page keeps that from touching the index.
 PARTITIONED = (Partitioned("attempts", by_uuid=False, fillfactor=40),)
@@ -208,6 +208,30 @@ class Ledger:
                 for event in events_of(row)
             ]
             return row, late
+
+    async def defer(self, leg: LegState, tries: int) -> Attempt | None:
+        """Store what defers a message of several parts, if `deferral` says so of what is stored, under the lock that claims take."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            await connection.execute("SELECT FROM rates WHERE gateway = $1 FOR UPDATE", self._gateway)
+            row = deferral(leg, (await self._read(connection, [leg])).get(leg.key, []), tries)
+            if row is not None:
+                await connection.execute(
+                    """
+                    INSERT INTO attempts (leg_at, message_id, cycle, leg, part, try, owner, claim, allowed_at,
+                                          outcome, observed_at, reason_code, reason_words)
+                    VALUES ($1, $2, $3, $4, $5, $6, $7, 0, $9, $8::text::"char", $9, $10, $11)
+                    """,
+                    leg.event.data.leg.leg_at,
+                    *leg.key,
+                    row.part,
+                    row.try_number,
+                    row.owner,
+                    str(row.outcome),
+                    row.observed_at,
+                    row.reason_code,
+                    row.reason_words,
+                )
+            return row
 
     async def read(self, legs: Sequence[LegState]) -> dict[LegKey, list[Attempt]]:
         """All attempts of these legs, and whether their owners are dead."""

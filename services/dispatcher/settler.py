@@ -17,7 +17,7 @@ from libs.bus.port import Outgoing, Publisher
 from libs.service_kit.config_file import InDoubt, SmppGateway
 from libs.service_kit.crash_points import crash_point
 from libs.service_kit.metrics import LATE_ANSWERS, SETTLED
-from services.dispatcher.attempts import Attempt, LegState, Outcome, count_of, is_concluded, refused_for_now
+from services.dispatcher.attempts import Attempt, LegState, Outcome, count_of, deferral, is_concluded, refused_for_now
 from services.dispatcher.board import Board
 from services.dispatcher.drivers.port import Result, Verdict
 from services.dispatcher.events import events_of, rows_of
@@ -138,6 +138,8 @@ class Settler:
             if not self._elsewhere(leg):  # told at once, when all of it is known
                 for attempt in leg.attempts:
                     events += self._events(leg, attempt)
+        for leg in touched.values():
+            events += await self._defer(leg)
         crash_point("dispatcher.store-publish")
         if events or late:
             outgoing = events + [Outgoing(e.topic, e.key, e.value) for e in late]
@@ -203,6 +205,17 @@ class Settler:
             ]
             leg.attempts = own + rows
         return legs
+
+    async def _defer(self, leg: LegState) -> list[Outgoing]:
+        """Let a message of several parts that is refused for now come back as a whole, if it may; what is told of that."""
+        tries = self._gateway.tries
+        if deferral(leg, leg.attempts, tries) is None:
+            return []
+        row = await self._until_done(lambda: self._ledger.defer(leg, tries), "defer a message")
+        if row is None:  # more was stored of the leg than is known here: the next claim finds it
+            return []
+        leg.attempts.append(row)
+        return self._events(leg, row)
 
     def _next(self, leg: LegState) -> list[object]:
         """What becomes of a leg now; the places of its records if it is done."""

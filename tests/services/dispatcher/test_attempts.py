@@ -1,10 +1,12 @@
 """The rules of a leg, case by case, as the model of the sending protocol has them."""
 
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
 
-from services.dispatcher.attempts import Attempt, LegState, Outcome, is_concluded, late_outcome, next_tries
+from services.dispatcher.attempts import Attempt, LegState, Outcome, deferral, is_concluded, late_outcome, next_tries
 from tests.services.dispatcher.builders import dispatch_event, leg_of
 
 ONE, TWO = "hello", "x" * 200
@@ -72,3 +74,29 @@ def test_late_proof_opens_a_leg_only_if_nothing_else_may_have_been_accepted(
     late = Attempt(1, 1, ME, O.DOUBT)
     attempts = [late, *(Attempt(part, 1, ME, outcome) for part, outcome in enumerate(others, start=2))]
     assert late_outcome(attempts, late, answer, may_open) is expected
+
+
+@pytest.mark.parametrize(
+    ("state", "deferred"),
+    [
+        (leg(TWO, (1, 1, O.TEMPORARY), (2, 1, O.TEMPORARY)), (2, 2)),
+        (leg(TWO, (1, 1, O.TEMPORARY)), (1, 2)),
+        (leg(TWO, (1, 1, O.TEMPORARY), (1, 2, O.THROTTLED), (2, 1, O.NOT_SENT)), (1, 3)),
+        (leg(TWO), None),
+        (leg(TWO, (1, 1, O.THROTTLED)), None),
+        (leg(ONE, (1, 1, O.TEMPORARY)), None),
+        *(
+            (leg(TWO, (1, 1, O.TEMPORARY), (2, 1, other)), None)
+            for other in (None, O.ACCEPTED, O.DOUBT, O.DOUBT_BY_PEER, O.DEFERRED, O.CANCELLED, O.FAILED)
+        ),
+    ],
+)
+def test_parts_are_deferred_together_while_none_may_have_been_accepted(
+    state: LegState, deferred: tuple[int, int] | None
+):
+    now = datetime.now(UTC)
+    told = [replace(a, observed_at=now + timedelta(seconds=place)) for place, a in enumerate(state.attempts)]
+    row = deferral(state, told, tries=2)
+    assert (None if row is None else (row.part, row.try_number)) == deferred
+    assert deferral(state, told, tries=1) is None
+    assert row is None or row.observed_at == max(a.observed_at for a in told if a.outcome is O.TEMPORARY)

@@ -1,6 +1,7 @@
 """The claim, the outcomes and the doubts, on a real Postgres."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 
@@ -251,3 +252,20 @@ async def test_a_peer_whose_beat_stands_still_is_marked_dead_and_one_that_beats_
     assert not await pool.fetchval("SELECT dead FROM instances WHERE instance = $1", lively.instance)
     await silent.beat()
     assert not silent.valid, "a lapsed lease is never renewed"
+
+
+async def test_a_message_is_deferred_once_and_only_while_nobody_has_claimed_its_next_try(ledger: Ledger, lease: Lease):
+    def refused(leg: LegState) -> list[Settled]:
+        return [answered(leg, part, Outcome.TEMPORARY) for part in (1, 2, 3)]
+
+    under_way, free = leg_of(dispatch_event(THREE_PARTS)), leg_of(dispatch_event(THREE_PARTS))
+    take(await claim(ledger, under_way, free), lease)
+    await ledger.settle([*refused(under_way), *refused(free)])
+    for leg in (under_way, free):
+        leg.attempts = (await ledger.read([leg]))[leg.key]
+    assert letters(await claim(ledger, under_way, number=2)) == "GGG"
+    assert await ledger.defer(under_way, tries=5) is None
+    row = await ledger.defer(free, tries=5)
+    assert row is not None and row in [replace(a, owner_dead=False) for a in (await ledger.read([free]))[free.key]]
+    assert await ledger.defer(free, tries=5) is None
+    assert letters(await claim(ledger, free, number=3)) == "KKK"

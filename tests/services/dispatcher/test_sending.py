@@ -105,18 +105,41 @@ async def test_a_message_refused_for_now_in_its_last_leg_fails(world: MakeWorld)
         assert w.deferred == {}
 
 
-async def test_parts_refused_for_now_are_tried_again_in_place(world: MakeWorld):
+async def test_a_part_refused_for_now_is_tried_again_in_place_when_others_are_accepted(world: MakeWorld):
     async with world(tries=2) as w:
         await w.carrier.behave(refusals={"next": 1, "command_status": 0x45})
         w.start()
-        first = w.event("x" * 400)
-        await w.send(first)
-        await w.until(lambda: w.words(first.subject) == ["submitted"] * 3)
-        assert sorted(s.try_number for s in w.statuses[first.subject]) == [1, 1, 2]
+        event = w.event("x" * 400)
+        await w.send(event)
+        await w.until(lambda: w.words(event.subject) == ["submitted"] * 3)
+        assert sorted(s.try_number for s in w.statuses[event.subject]) == [1, 1, 2]
+        assert w.deferred == {}
+
+
+async def test_a_message_of_which_all_parts_are_refused_for_now_is_deferred_as_a_whole(world: MakeWorld):
+    async with world() as w:
+        await w.carrier.behave(refusals={"next": 3, "command_status": 0x45})
+        w.start()
+        event = w.event("x" * 400)
+        await w.send(event)
+        await w.until(lambda: event.subject in w.deferred)
+        first = w.deferred.pop(event.subject)
+        assert (first.leg.leg, first.leg.leg_at, first.refused_try) == (2, first.due_at, 2)
+        assert 20 < (first.due_at - first.deferred_at).total_seconds() < 40
+        assert first.reason is not None and first.reason.code == "smpp.ESME_RSUBMITFAIL"
+        await w.send(event)
+        await w.until(lambda: event.subject in w.deferred)
+        assert w.deferred[event.subject] == first
+        assert await w.carrier.accepted() == [] and w.words(event.subject) == []
+
+
+async def test_parts_refused_for_now_in_the_last_leg_are_tried_again_in_place_and_then_fail(world: MakeWorld):
+    async with world(tries=2) as w:
         await w.carrier.behave(refusals={"next": 6, "command_status": 0x45})
-        second = w.event("y" * 400)
-        await w.send(second)
-        await w.until(all_told(w, [second], Status.FAILED))
+        w.start()
+        event = w.event("y" * 400, leg=2)
+        await w.send(event)
+        await w.until(all_told(w, [event], Status.FAILED))
         assert w.deferred == {}
 
 
