@@ -39,7 +39,7 @@ OUTCOMES: dict[Verdict, Outcome] = {
 MOST_LEGS = 10
 """How often late proof of non-acceptance may bring a message back within a cycle."""
 LOOK_AGAIN_SECONDS = 0.5
-PACING = Pacing(floor=0.01, ceiling=0.06, full_at=100)
+PACING = Pacing(floor=0.03, ceiling=0.06, full_at=100)
 """Shortest time between two rounds: fewer, larger ones. The window is free as soon as the answer is here, so this slows no sending."""
 RETRY_FIRST_SECONDS = 1.0
 RETRY_LAST_SECONDS = 60.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,10 +41,15 @@ async def written(database: asyncpg.Connection, kafka: Path) -> Written:
     return Written(wal, tables, sum(log.stat().st_size for log in kafka.rglob("*.log")))
 
 
-async def delivered_since(database: asyncpg.Connection, oldest: str) -> int:
-    """Messages of the outbox from this id on that are delivered."""
-    query = "SELECT count(*) FROM outbox.messages WHERE message_id >= $1 AND status = 'delivered'"
-    return int(await database.fetchval(query, oldest))
+async def delivered_since(database: asyncpg.Connection, tenants: Sequence[str], oldest: str) -> int:
+    """Messages of these tenants, from this id on, that are delivered. The key begins with the tenant: older ones are not looked at."""
+    query = """
+    SELECT count(*) FROM unnest($1::text[]) AS t(tenant)
+     CROSS JOIN LATERAL (
+           SELECT FROM outbox.messages m WHERE m.tenant = t.tenant AND m.message_id >= $2 AND m.status = 'delivered' OFFSET 0
+     ) AS delivered
+    """
+    return int(await database.fetchval(query, tenants, oldest))
 
 
 async def folded(database: asyncpg.Connection, topic: str) -> int:

@@ -84,7 +84,7 @@ class System:
         `stopped`: processes that stand still until everything is accepted.
         """
         last_entry = self.carrier.last()
-        statuses = await storage.folded(self.database, STATUS.name)
+        statuses = await self.statuses()
         written, loop = await self._written(), loop_seconds()
         async with load_processes(loads) as processes:
             busy, used = busy_seconds(), usage(pids_of(self.stack))
@@ -93,7 +93,7 @@ class System:
             for load, result in zip(loads, results, strict=True):
                 assert result.statuses == {202: load.work.requests}, f"not all was accepted: {result}"
             began = min(result.began for result in results)
-            await self._all_delivered(began, sum(load.work.messages for load in loads), statuses)
+            await self.all_delivered(began, sum(load.work.messages for load in loads), statuses)
             seconds = time.time() - began
             after, busy = usage(pids_of(self.stack)), busy_seconds() - busy
         cpu = {name: now.cpu_seconds - used[name].cpu_seconds for name, now in after.items()}
@@ -129,20 +129,25 @@ class System:
         assert len(entries) == len(sent), f"the carrier accepted {len(entries)} instead of {len(sent)} messages"
         return arrived
 
-    async def delivered(self, began: float) -> int:
+    async def _delivered(self, began: float) -> int:
         """Of the messages accepted since then (seconds since the epoch)."""
         oldest = first_uuid(datetime.fromtimestamp(began, UTC) - timedelta(milliseconds=1))
-        return await storage.delivered_since(self.database, str(oldest))
+        tenants = sorted({key.tenant for key in self.stack.configuration.api_keys})
+        return await storage.delivered_since(self.database, tenants, str(oldest))
 
-    async def _all_delivered(self, began: float, messages: int, statuses_before: int) -> None:
+    async def statuses(self) -> int:
+        """How many status events are in the outbox: much cheaper to ask for than how many messages are delivered."""
+        return await storage.folded(self.database, STATUS.name)
+
+    async def all_delivered(self, began: float, messages: int, statuses_before: int) -> None:
         """Return when the outbox shows every message as delivered; fail when it gets no further."""
         expected = statuses_before + STATUSES_PER_MESSAGE * messages
         progress, since = (0, 0), time.monotonic()
         while progress[1] < messages:
             await asyncio.sleep(POLL_SECONDS)
-            done, statuses = 0, await storage.folded(self.database, STATUS.name)
+            done, statuses = 0, await self.statuses()
             if statuses >= expected or time.monotonic() - since > STALLED_SECONDS / 2:
-                done = await self.delivered(began)
+                done = await self._delivered(began)
             if (now := (statuses, done)) > progress:
                 progress, since = now, time.monotonic()
             assert time.monotonic() - since < STALLED_SECONDS, f"{done} of {messages} delivered, and no more"

@@ -21,7 +21,7 @@ FAR = timedelta(days=300)
 LEAST_LEAD_SECONDS = 15.0
 PER_SECOND = 1_000
 """At which accepting and storing what will be due is surely done with."""
-POLL_SECONDS = 0.25
+POLL_SECONDS = 2.0
 STALLED_SECONDS = 120.0
 
 
@@ -70,7 +70,7 @@ async def _let_wait(system: System, messages: int, bulk: int) -> None:
         work = in_bulk
     before = await _scheduled(system)
     await _post(system.load(work))
-    await _reached(lambda: _scheduled(system), before + messages, "scheduled", poll_seconds=2)
+    await _reached(lambda: _scheduled(system), before + messages, "scheduled")
 
 
 class _Round(NamedTuple):
@@ -90,8 +90,8 @@ async def _fall_due(system: System, messages: int) -> _Round:
     await _post(load)
     assert datetime.now(UTC) < due, "accepting them took longer than until they were due"
     await asyncio.sleep(max(0.0, due.timestamp() - time.time() - 1))
-    before = usage(pids_of(system.stack))
-    await _reached(lambda: system.delivered(began), messages, "delivered")
+    before, statuses = usage(pids_of(system.stack)), await system.statuses()
+    await system.all_delivered(began, messages, statuses)
     after = usage(pids_of(system.stack))
     cpu = {name: (used.cpu_seconds - before[name].cpu_seconds) / messages * 1e6 for name, used in after.items()}
     late = sorted(at - due.timestamp() for at in system.arrivals([load], last_entry).values())
@@ -116,12 +116,10 @@ async def _scheduled(system: System) -> int:
     return int(await system.database.fetchval("SELECT count(*) FROM outbox.messages WHERE status = 'scheduled'"))
 
 
-async def _reached(
-    count: Callable[[], Awaitable[int]], expected: int, what: str, poll_seconds: float = POLL_SECONDS
-) -> None:
+async def _reached(count: Callable[[], Awaitable[int]], expected: int, what: str) -> None:
     progress, since = -1, time.monotonic()
     while progress < expected:
-        await asyncio.sleep(poll_seconds)
+        await asyncio.sleep(POLL_SECONDS)
         if (now := await count()) > progress:
             progress, since = now, time.monotonic()
         assert time.monotonic() - since < STALLED_SECONDS, f"{progress} of {expected} {what}, and no more"
