@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 ORPHANS_SECONDS = 5.0
 LAST_ANSWERS_SECONDS = 3.0
-"""At the end, for storing what the closing of the session said of attempts that were still open."""
+"""At the end, before the partitions are given back, for storing what the closing of the session said of attempts still open."""
 FIRST_BIND_SECONDS = 30.0
 """How long the first bind is waited for before partitions are taken all the same, so that what passes its validity ends."""
 POLL_SECONDS = 0.02
@@ -156,6 +156,7 @@ class Instance:
             for task in [*beside, stop]:
                 task.cancel()
             await asyncio.gather(*beside, stop, return_exceptions=True)
+            await self._until_stored(settling)
         for task in ended - {stop}:
             error = task.exception()
             if isinstance(error, LeaseOver):
@@ -181,6 +182,14 @@ class Instance:
                 log.warning("not drained in time", in_flight=self._sender.in_flight, gateway=self._gateway.id)
                 return
             await asyncio.sleep(POLL_SECONDS)
+
+    async def _until_stored(self, settling: asyncio.Task[None]) -> None:
+        """What the carrier has answered is stored before the lease is given back, however long Postgres is away; else it becomes doubt.
+
+        Nobody waits for it: the partitions are the peers' by now. Only a stop ends it early.
+        """
+        while not (self._settler.idle or settling.done() or await self._stopped_within(POLL_SECONDS)):
+            pass
 
     async def _beat(self) -> None:
         """Renew the lease and watch the peers until the lease is over (LeaseOver)."""

@@ -15,8 +15,8 @@ from tests.faults.auditor import audit, explain
 from tests.faults.load import Load
 from tests.faults.records import Reader
 
-AWAY_SECONDS = 8.0
-"""Longer than a dispatcher's lease, and than a group's session."""
+AWAY_SECONDS = 12.0
+"""Longer than a dispatcher's lease and its last attempts to store what it was answered, and than a group's session."""
 BACK_SECONDS = 60.0
 MORE_MESSAGES = 300
 """So many are accepted before the server dies, and once more when it is back."""

@@ -20,6 +20,14 @@ def all_told(world: World, events: Sequence[MessageEvent[SmsDispatch]], status: 
     return lambda: all(str(status) in world.words(e.subject) for e in events)
 
 
+async def until_waiting(world: World, statements: int) -> None:
+    """Return when so many statements wait for a lock on the attempts."""
+    waiting = "SELECT count(*) FROM pg_locks WHERE relation = 'attempts'::regclass AND NOT granted"
+    async with asyncio.timeout(40):
+        while await world.pool.fetchval(waiting) != statements:
+            await asyncio.sleep(0.05)
+
+
 async def test_messages_of_one_and_three_parts_are_submitted_once_and_their_receipts_reach_kafka(world: MakeWorld):
     async with world() as w:
         events = [w.event(f"hello {n}") for n in range(200)] + [w.event("é" * 400 + str(n)) for n in range(5)]
@@ -302,6 +310,31 @@ async def test_replicas_share_the_work_and_one_that_leaves_hands_its_share_over(
         await task
         await w.until(all_told(w, second, Status.SUBMITTED))
         assert len(await w.carrier.accepted()) == 200
+
+
+async def test_an_answer_that_comes_while_postgres_does_not_store_is_no_doubt_even_when_the_lease_ends(
+    world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(instance, "LAST_ANSWERS_SECONDS", 0.1)
+    async with world(response_timeout_seconds=30) as w:
+        await w.carrier.behave(responses={"delay_ms": 1500})
+        w.start()
+        event = w.event()
+        await w.send(event)
+        async with asyncio.timeout(20):
+            while not await w.carrier.accepted():
+                await asyncio.sleep(0.05)
+        async with w.pool.acquire() as connection, connection.transaction():
+            await connection.execute("LOCK TABLE attempts IN EXCLUSIVE MODE")
+            await until_waiting(w, 1)  # with the answer
+            await w.pool.execute("UPDATE instances SET dead = true")
+            w.start()
+            await until_waiting(w, 2)  # and the other, which has the partitions now, with its claim
+        await w.until(all_told(w, [event], Status.SUBMITTED))
+        await w.running.pop(0)[1]
+        assert await w.pool.fetchval("SELECT outcome FROM attempts") == b"A"
+        assert set(w.words(event.subject)) == {"submitted"}
+        assert len(await w.carrier.accepted()) == 1
 
 
 async def test_with_one_bind_allowed_a_second_replica_stands_by_and_takes_over(world: MakeWorld):
