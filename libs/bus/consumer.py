@@ -6,9 +6,10 @@
     await consumer.stop(budget_seconds=25)
 
 Topics whose name ends in `.high` have a lane of their own, with the group `<group>.high`, which is never paced and never waits for a
-normal batch: the handler may run once per lane at the same time. In a normal lane small batches are spaced, 20 ms apart growing to 120 ms
-from 60 records up, because a batch's cost hardly depends on its size; `hurry` cuts a pause short. A full batch is never followed by
-one: the next is fetched, decoded and prepared while the handler of this one waits for others.
+normal batch: the handler may run once per lane at the same time. In a normal lane small batches are spaced, 30 ms apart growing to 120 ms
+from 60 records up, because a batch's cost hardly depends on its size; meanwhile nothing is fetched, so that the next one holds all
+that came. `hurry` cuts a pause short. A full batch is never followed by one: the next is fetched, decoded and prepared while the handler of
+this one waits for others.
 
 What a handler raises decides: a neighbour's absence (`errors.is_transient`) → the same batch again, with backoff, the partitions kept;
 anything else → the batch is halved, in order, until the record is found, and that goes to the dead letters.
@@ -86,7 +87,7 @@ Prepare = Callable[[Batch], Awaitable[object]]
 class Pacing:
     """The least time from one batch's fetch to the next, by the size of the first: seconds, growing evenly up to `full_at` records."""
 
-    floor: float = 0.020
+    floor: float = 0.030
     ceiling: float = 0.120
     full_at: int = 60
 
@@ -95,6 +96,8 @@ class Pacing:
 
 
 UNPACED = Pacing(0, 0)
+UNHURRIED = Pacing(floor=0.1)
+"""For what no message waits for."""
 
 
 class BatchConsumer:
@@ -268,6 +271,9 @@ class _Lane:
         fetching, self._ahead = self._ahead or self._fetch(), None
         batch = await fetching
         fetched = self._stream.fetched
+        pace = self._pacing.seconds(fetched) if 0 < fetched < self._max_records else 0.0
+        if pace:
+            self._stream.rest(pace)
         started = time.monotonic()
         # What was fetched ahead, or held, before a rebalance is not ours any more, or comes again.
         records = [record for record in (*self._held, *batch) if record.epoch == self._stream.epoch]
@@ -295,8 +301,8 @@ class _Lane:
             self._sizes.observe(len(records))
             self._seconds.observe(took)
             log.debug("consumer.batch", consumer=self._name, records=len(records), seconds=round(took, 4))
-        if 0 < fetched < self._max_records:
-            await self._pause(max(0.0, self._pacing.seconds(fetched) - took))
+        if pace > took:
+            await self._pause(pace - took)
 
     async def _fetch(self) -> Batch:
         timeout = _FETCH_TIMEOUT_HOLDING_MS if self._held else _FETCH_TIMEOUT_MS

@@ -33,9 +33,8 @@ class KafkaSource(ConsumerRebalanceListener):
 
     max_partition_fetch_bytes = MAX_PARTITION_FETCH_BYTES
     """How much of each partition is fetched ahead, and kept in memory while the consumer is behind."""
-    fetch_min_bytes = 1
     fetch_max_wait_ms = 250
-    """How long the broker may hold a fetch that finds less. A partition drained meanwhile joins only the next fetch."""
+    """How long the broker may hold a fetch that finds nothing. A partition drained meanwhile joins only the next fetch."""
 
     def __init__(
         self,
@@ -54,6 +53,7 @@ class KafkaSource(ConsumerRebalanceListener):
         self._on_assigned = on_assigned
         self._rebalance_timeout_ms = rebalance_timeout_ms
         self._consumer: AIOKafkaConsumer | None = None
+        self._rest: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
         for delay in delays():
@@ -77,7 +77,6 @@ class KafkaSource(ConsumerRebalanceListener):
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             max_partition_fetch_bytes=self.max_partition_fetch_bytes,
-            fetch_min_bytes=self.fetch_min_bytes,
             fetch_max_wait_ms=self.fetch_max_wait_ms,
             metadata_max_age_ms=METADATA_MAX_AGE_MS,
             session_timeout_ms=SESSION_TIMEOUT_MS,
@@ -105,6 +104,7 @@ class KafkaSource(ConsumerRebalanceListener):
         self, partitions: Partitions, *, timeout_ms: int, max_records: int
     ) -> Mapping[TopicPartition, Sequence[RawRecord]]:
         consumer = self._started()
+        self._end_rest()
         try:
             found = await consumer.getmany(*partitions, timeout_ms=timeout_ms, max_records=max_records)
             if not found and _fetcher_died(consumer):
@@ -114,6 +114,19 @@ class KafkaSource(ConsumerRebalanceListener):
             log.warning("kafka.consumer_rejoins", group=self._group, error=type(error).__name__)
             await self._rejoin(consumer)
             return {}
+
+    def rest(self, seconds: float) -> None:
+        # Else aiokafka asks at once, is answered as soon as one record is there, and that one waits here for all of the pause.
+        consumer = self._started()
+        consumer.pause(*consumer.assignment())
+        self._rest = asyncio.get_running_loop().call_later(seconds, self._end_rest)
+
+    def _end_rest(self) -> None:
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
+            consumer = self._started()
+            consumer.resume(*consumer.paused())
 
     async def _rejoin(self, consumer: AIOKafkaConsumer) -> None:
         await self._on_revoked(consumer.assignment())
@@ -136,19 +149,13 @@ class KafkaSource(ConsumerRebalanceListener):
 
     async def stop(self) -> None:
         if self._consumer is not None:
+            self._end_rest()
             await _close(self._consumer)
 
     def _started(self) -> AIOKafkaConsumer:
         if self._consumer is None:
             raise RuntimeError("the source is not started")
         return self._consumer
-
-
-class PatientSource(KafkaSource):
-    """For what no message waits for: lets the broker gather a little, since a fetch of one record costs as much as one of a hundred."""
-
-    fetch_min_bytes = 128 * 1024
-    fetch_max_wait_ms = 100
 
 
 async def _close(consumer: AIOKafkaConsumer) -> None:

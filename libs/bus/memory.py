@@ -208,6 +208,9 @@ class MemorySource:
             except TimeoutError:
                 return {}
 
+    def rest(self, seconds: float) -> None:
+        """There is nobody to be spared."""
+
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         await asyncio.sleep(0)
         if not self._bus.available:

@@ -76,6 +76,13 @@ class Source(Protocol):
         """
         ...
 
+    def rest(self, seconds: float) -> None:
+        """Ask the broker for nothing for so long, or until the next `fetch`: what comes meanwhile comes together.
+
+        To be called at once after a `fetch`, before anything is awaited.
+        """
+        ...
+
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Store the offsets of the next records to read. Raises KafkaError, or TimeoutError."""
         ...

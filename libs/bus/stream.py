@@ -129,6 +129,10 @@ class RecordStream:
         self._paused.difference_update(partitions)
         self._resumed.set()
 
+    def rest(self, seconds: float) -> None:
+        """Let what comes within so many seconds come together, unless `getmany` is called before. See `port.Source`."""
+        self._source.rest(seconds)
+
     async def getmany(self, *, timeout_ms: int, max_records: int) -> list[Record]:
         """The next records, grouped by partition, each in order unless gathered. Kafka's absence is waited out. Cancel it only to stop.
 

@@ -86,6 +86,9 @@ class Intake:
             await asyncio.sleep(PACING.floor)
             return
         records = await self._stream.getmany(timeout_ms=FETCH_MILLISECONDS, max_records=LARGEST_FETCH)
+        pace = PACING.seconds(len(records)) if self._paced and 0 < len(records) < LARGEST_FETCH else 0.0
+        if pace:
+            self._stream.rest(pace)
         for record in records:
             event: MessageEvent[SmsDispatch] = record.event
             fault = _fault(event, self._gateway)
@@ -96,8 +99,7 @@ class Intake:
         if records:
             self._wake()
             self._stream.succeeded()
-        if self._paced and len(records) < LARGEST_FETCH:
-            await asyncio.sleep(PACING.seconds(len(records)))
+        await asyncio.sleep(pace)
 
     async def _revoked(self, _: Partitions) -> None:
         await self._drain()

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from libs.bus.admin import ensure_topics
-from libs.bus.consumer import BatchConsumer
+from libs.bus.consumer import UNHURRIED, BatchConsumer
 from libs.bus.port import TopicFamily, Topics
 from libs.bus.producer import Producer
 from libs.contracts import topics
@@ -70,6 +70,7 @@ async def start(life: Lifecycle, settings: ProjectionSettings, gateways: tuple[s
         partial(handle, pool=writer, recent=recent),
         producer,
         prepare=lambda batch: prepare(batch.records, pool=readers, recent=recent),
+        pacing=UNHURRIED,
         open_source=source_on(writer),
         gather=MessagesGathered,
     )

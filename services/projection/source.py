@@ -12,7 +12,7 @@ import structlog
 from aiokafka.structs import TopicPartition
 
 from libs.bus.errors import is_transient
-from libs.bus.kafka_source import PatientSource
+from libs.bus.kafka_source import KafkaSource
 from libs.bus.port import OnRebalance, OpenSource, Partitions, RawRecord, Topics
 from libs.storage.database import Pool
 from services.projection import store
@@ -23,7 +23,7 @@ POOL_SECONDS = 5.0
 """How long a rebalance may wait for a connection that a batch still holds."""
 
 
-class StoredOffsetsSource(PatientSource):
+class StoredOffsetsSource(KafkaSource):
     """See the top of this file. A partition that nothing is stored of is read from its beginning."""
 
     # Of the partitions of every topic, so less of each; one topic's still fill a batch, which a backlog takes without a pause.

@@ -7,9 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from libs.bus.admin import ensure_topics
-from libs.bus.consumer import BatchConsumer
+from libs.bus.consumer import UNHURRIED, BatchConsumer
 from libs.bus.group_progress import GroupProgress
-from libs.bus.kafka_source import PatientSource
 from libs.bus.producer import Producer
 from libs.contracts import topics
 from libs.service_kit.config_file import ConfigFileError, Configuration, load_configuration
@@ -46,9 +45,7 @@ async def start(life: Lifecycle, settings: ReceiptsSettings, configuration: Conf
     producer = Producer(kafka, client_id="receipts")
     await life.part("kafka", producer.start, lambda _: producer.stop())
     handler = partial(handle, pool=pool, publisher=producer, destination_key=settings.destination_key)
-    consumer = BatchConsumer(
-        kafka, "receipts", CONSUMED, handler, producer, own_source=SOURCE, open_source=PatientSource
-    )
+    consumer = BatchConsumer(kafka, "receipts", CONSUMED, handler, producer, own_source=SOURCE, pacing=UNHURRIED)
     progress = GroupProgress(kafka, "receipts", CONSUMED)
     await life.part("progress", progress.start, lambda _: progress.stop())
     caught_up = CaughtUp(progress)

@@ -511,6 +511,31 @@ async def test_a_paused_partition_delivers_nothing_until_it_is_resumed(bus: Harn
     assert names(await stream.getmany(timeout_ms=20_000, max_records=10)) == ["1"]
 
 
+async def test_what_comes_during_a_rest_is_fetched_together_and_a_fetch_ends_the_rest(bus: Harness) -> None:
+    topic = await bus.topic(partitions=4)
+    stream = bus.stream([topic])
+    await stream.start()
+    await bus.publish(topic, "first")
+    assert names(await stream.getmany(timeout_ms=20_000, max_records=10)) == ["first"]
+    stream.rest(60)
+    for person in "abcdefgh":
+        await bus.publish(topic, person, person=person)
+    assert sorted(names(await stream.getmany(timeout_ms=20_000, max_records=10))) == list("abcdefgh")
+
+
+async def test_a_rest_ends_by_itself(bus: Harness) -> None:
+    topic = await bus.topic()
+    stream = bus.stream([topic])
+    await stream.start()
+    await bus.publish(topic, "1")
+    assert names(await stream.getmany(timeout_ms=20_000, max_records=10)) == ["1"]
+    fetching = asyncio.create_task(stream.getmany(timeout_ms=20_000, max_records=10))
+    await asyncio.sleep(0)  # a rest that begins while it waits, as after a batch that was fetched ahead
+    stream.rest(0.05)
+    await bus.publish(topic, "2")
+    assert names(await fetching) == ["2"]
+
+
 async def test_a_family_of_topics_is_read_as_one(bus: Harness) -> None:
     one, two = await bus.topic(suffix=".one"), await bus.topic(suffix=".two")
     other = await bus.topic()

@@ -30,9 +30,9 @@ def sample(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
-def test_the_pause_grows_with_the_batch_from_20_to_120_ms() -> None:
+def test_the_pause_grows_with_the_batch_from_30_to_120_ms() -> None:
     pauses = [round(Pacing().seconds(records), 3) for records in (0, 30, 60, 1999)]
-    assert pauses == [0.02, 0.07, 0.12, 0.12]
+    assert pauses == [0.03, 0.075, 0.12, 0.12]
 
 
 async def test_a_full_batch_is_never_followed_by_a_pause(bus: Harness) -> None:
