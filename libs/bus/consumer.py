@@ -150,11 +150,15 @@ class BatchConsumer:
 
         high = [topic for topic in topics if isinstance(topic, Topic) and topic.name.endswith(".high")]
         normal = [topic for topic in topics if topic not in high]
+        self.groups: dict[str, Topics] = {}
+        """Its consumer groups, and what each reads."""
         self._lanes: list[_Lane] = []
         if high:
-            self._lanes.append(lane(f"{group}.high" if normal else group, high, UNPACED))
+            self.groups[f"{group}.high" if normal else group] = high
         if normal:
-            self._lanes.append(lane(group, normal, pacing))
+            self.groups[group] = normal
+        for name, read in self.groups.items():
+            self._lanes.append(lane(name, read, UNPACED if read is high else pacing))
 
     @property
     def ready(self) -> bool:

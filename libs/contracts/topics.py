@@ -103,6 +103,8 @@ FIXED_TOPICS: tuple[Topic, ...] = (
 
 RESOLVER_GROUP = "resolver"
 """The consumer group that reads REQUESTED and RETURNED. Whoever feeds it can see by its offsets how far it has come."""
+PROJECTION_GROUP = "projection"
+"""The consumer group that reads all that is told of messages."""
 
 
 def requested(priority: Priority) -> Topic:

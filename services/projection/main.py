@@ -65,7 +65,7 @@ async def start(life: Lifecycle, settings: ProjectionSettings, gateways: tuple[s
     recent = RecentFolds(settings.projection_recent_folds)
     consumer = BatchConsumer(
         kafka,
-        "projection",
+        topics.PROJECTION_GROUP,
         CONSUMED,
         partial(handle, pool=writer, recent=recent),
         producer,

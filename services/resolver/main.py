@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -11,10 +12,11 @@ import aiohttp
 from libs.bus.admin import ensure_topics
 from libs.bus.consumer import BatchConsumer
 from libs.bus.faststream_app import FastStreamApp
+from libs.bus.group_progress import GroupProgress
 from libs.bus.producer import Producer
 from libs.contracts import topics
 from libs.contracts.events import ContactChanged, Event, Priority
-from libs.contracts.topics import RESOLVER_GROUP
+from libs.contracts.topics import PROJECTION_GROUP, RESOLVER_GROUP, Topic
 from libs.service_kit.config_file import ConfigFileError, Configuration, load_configuration
 from libs.service_kit.lifecycle import Lifecycle, run_service
 from libs.service_kit.periodic import repeat
@@ -24,6 +26,7 @@ from libs.storage.retention import keep_partitions
 from services.resolver import contacts, marks
 from services.resolver.decisions import PARTITIONED
 from services.resolver.handlers import resolve
+from services.resolver.outbox_progress import OutboxProgress
 from services.resolver.people_api import PeopleApi
 from services.resolver.poison import tell_history
 from services.resolver.returning import LOOK_SECONDS, Outbox, ask_back
@@ -76,14 +79,29 @@ async def start(life: Lifecycle, settings: ResolverSettings, configuration: Conf
     session = aiohttp.ClientSession(timeout=timeout)
     life.on_stop("http client", session.close)
     outbox = Outbox(str(settings.projection_url), settings.internal_token.get_secret_value(), session)
-    asking = repeat("asking messages back", LOOK_SECONDS, lambda: ask_back(pool, producer, outbox, _now))
+
+    async def progress_of(group: str, read: Sequence[Topic]) -> GroupProgress:
+        progress = GroupProgress(kafka, group, read)
+        await life.part(f"progress of {group}", progress.start, lambda _: progress.stop())
+        return progress
+
+    deciding = [
+        await progress_of(group, [topic for topic in MESSAGES if topic in read])
+        for group, read in messages.groups.items()
+    ]
+    progress = OutboxProgress(pool, deciding, await progress_of(PROJECTION_GROUP, _dispatch(configuration)))
+    asking = repeat("asking messages back", LOOK_SECONDS, lambda: ask_back(pool, producer, outbox, progress, _now))
     life.background("asking messages back", asking)
 
 
-def _topics(configuration: Configuration) -> list[topics.Topic]:
+def _topics(configuration: Configuration) -> list[Topic]:
     """All that it reads and writes."""
-    dispatch = [topics.dispatch(gateway.id, priority) for gateway in configuration.gateways for priority in Priority]
-    return [*MESSAGES, topics.COMMANDS, topics.CONTACT_CHANGED, topics.DEFERRED, topics.STATUS, *dispatch]
+    named = (topics.COMMANDS, topics.CONTACT_CHANGED, topics.DEFERRED, topics.STATUS)
+    return [*MESSAGES, *named, *_dispatch(configuration)]
+
+
+def _dispatch(configuration: Configuration) -> list[Topic]:
+    return [topics.dispatch(gateway.id, priority) for gateway in configuration.gateways for priority in Priority]
 
 
 def _now() -> datetime:

@@ -1,9 +1,9 @@
 """A person's number or name changed: messages that are queued with what was known before are asked to come back.
 
 Which these are the outbox knows, which has them by person; an index of decisions by person would cost every message. It learns of a
-dispatch a moment later, and a decision with the old number may be under way while the number changes: so it is asked several
-times, the last time a minute after the change. Only messages that show another number or name than is known now are asked back.
-Whether one can still come back is for its dispatcher to say.
+dispatch a moment later, and a decision with the old number may be under way while the number changes: so it is asked at once, and
+again until it is known to have heard of every decision that was made before the change (`outbox_progress`). Only messages that show another
+number or name than is known now are asked back. Whether one can still come back is for its dispatcher to say.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import aiohttp
 import structlog
 
 from libs.bus.codec import encode
+from libs.bus.errors import is_transient
 from libs.bus.port import Outgoing, Publisher
 from libs.contracts import topics
 from libs.contracts.events import CommandKind, MessageEvent, PersonKind, Recipient, SmsCommand, event_id, person_key
@@ -25,13 +26,15 @@ from libs.service_kit.internal import HEADER, TENANT_HEADER
 from libs.storage.database import Pool
 from services.resolver import contacts
 from services.resolver.contacts import Person
+from services.resolver.outbox_progress import OutboxProgress
 from services.resolver.publications import SOURCE
 
 log = structlog.get_logger()
 
 LOOK_SECONDS = 1.0
-NEXT_LOOKS_SECONDS = (9.0, 50.0)
-"""After the first and the second look; there is no fourth."""
+SECOND_LOOK_SECONDS = 9.0
+NEXT_LOOKS_SECONDS = 50.0
+"""From the second look to the third, and so on. Mostly the second is the last."""
 PEOPLE = 50
 LEASE_SECONDS = 15.0
 PAGE = 500
@@ -67,11 +70,21 @@ class _Changed(NamedTuple):
     looks: int
 
 
-async def ask_back(pool: Pool, producer: Publisher, outbox: Outbox, now: Callable[[], datetime]) -> int:
+async def ask_back(
+    pool: Pool, producer: Publisher, outbox: Outbox, progress: OutboxProgress, now: Callable[[], datetime]
+) -> int:
     """Look once for each person whose turn it is. How many messages were asked back.
 
-    While the outbox is away nobody is looked for; it is tried again when the lease is over.
+    While the outbox is away nobody is looked for; it is tried again when the lease is over. While Kafka is away no look is the last.
     """
+    if await pool.fetchval("SELECT EXISTS (SELECT FROM changed_people)"):
+        try:
+            await progress.look()
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            log.warning("the outbox's progress is not known", reason=type(error).__name__)
+    known_until = progress.known_until
     asked = 0
     for changed in [_changed(*row) for row in await pool.fetch(_TAKE, PEOPLE, LEASE_SECONDS)]:
         try:
@@ -79,10 +92,11 @@ async def ask_back(pool: Pool, producer: Publisher, outbox: Outbox, now: Callabl
         except (aiohttp.ClientError, TimeoutError) as error:  # whose words would name the person
             log.warning("the outbox can't be asked", reason=type(error).__name__)
             break
-        if changed.looks < len(NEXT_LOOKS_SECONDS):
-            await pool.execute(_LOOK_AGAIN, *changed.person, changed.changed_at, NEXT_LOOKS_SECONDS[changed.looks])
-        else:
+        if known_until is not None and changed.changed_at <= known_until:
             await pool.execute(_DONE, *changed.person, changed.changed_at)
+        else:
+            wait = NEXT_LOOKS_SECONDS if changed.looks else SECOND_LOOK_SECONDS
+            await pool.execute(_LOOK_AGAIN, *changed.person, changed.changed_at, wait)
     return asked
 
 

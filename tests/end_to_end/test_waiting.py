@@ -4,12 +4,16 @@ import asyncio
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 
+import asyncpg
+
+from deploy.local.stack import Stack
 from services.simulated_carrier.texts import join_texts
 from tests.end_to_end.client import Api, Carrier, until
 from tests.end_to_end.conftest import Reconfigure
 
 CLIENTS = {f"waiting-{n}": f"+2547222{n:05}" for n in range(20)}
 RACES = 1000
+MOVING = 40
 TEMPORARY = 0x45  # ESME_RSUBMITFAIL, SMPP 3.4 §5.1.3
 
 
@@ -65,6 +69,44 @@ async def test_what_is_scheduled_waits_and_goes_to_the_number_of_its_time(api: A
     assert due <= datetime.fromisoformat(sms["submittedAt"]) < due + timedelta(seconds=5)
     assert [t["status"] for t in sms["history"]][:2] == ["accepted", "scheduled"]
     assert "later waiting-2" not in {text.text for text in join_texts(carrier.entries())}
+
+
+async def test_what_is_queued_when_the_number_changes_comes_back_and_goes_to_the_new_one(
+    api: Api, carrier: Carrier, reconfigure: Reconfigure, stack: Stack
+) -> None:
+    old, new = "+254722800001", "+254722800002"
+    await api.put_clients({"moves": old})
+    await reconfigure(1, segmentsPerSecond=1)
+    before = carrier.last()
+    sent = await api.send_all(
+        {"clientId": "moves", "message": f"moving {n}", "tags": ["moving"]} for n in range(MOVING)
+    )
+
+    async def all_queued() -> bool:
+        shown = await api.read_all(sent)
+        return all(sms["phone"] == old for sms in shown)
+
+    await until(all_queued, "all are given the old number", within=10)
+    await api.put_client("moves", new)
+
+    async def mostly_moved() -> bool:
+        shown = await api.read_all(sent)
+        return sum(sms["leg"] == 2 and sms["phone"] == new for sms in shown) > MOVING / 2
+
+    await until(mostly_moved, "most come back and are given the new number", within=20)
+    await reconfigure(1)
+    await api.ended("moving", MOVING, within=60)
+    gone_to = Counter(entry.destination for entry in carrier.entries(before) if entry.accepted)
+    assert gone_to.total() == MOVING and gone_to[new.lstrip("+")] > MOVING / 2, gone_to
+
+    connection = await asyncpg.connect(stack.postgres_dsn)
+    try:
+        looked_for = "SELECT NOT EXISTS (SELECT FROM resolver.changed_people)"
+        await until(
+            lambda: connection.fetchval(looked_for), "the last look, when all that was decided is known", within=30
+        )
+    finally:
+        await connection.close()
 
 
 async def test_what_is_refused_for_now_waits_for_another_leg(api: Api, carrier: Carrier) -> None:

@@ -9,6 +9,7 @@ from uuid import UUID
 import aiohttp
 import pytest
 from aiohttp import web
+from aiokafka.errors import KafkaConnectionError
 
 from libs.bus.codec import decoder_for
 from libs.bus.memory import MemoryBus
@@ -17,8 +18,9 @@ from libs.contracts.http.answers import Sms, SmsPage
 from libs.contracts.statuses import Status
 from libs.service_kit.internal import HEADER, TENANT_HEADER
 from libs.storage.database import Pool
-from services.resolver import contacts, returning
+from services.resolver import contacts
 from services.resolver.contacts import Person
+from services.resolver.outbox_progress import OutboxProgress
 from services.resolver.returning import Outbox, ask_back
 from tests.services.resolver.builders import NOW, PHONE, contact_changed, new_message_id
 
@@ -27,10 +29,23 @@ read_command = decoder_for(MessageEvent[SmsCommand])
 _ids = count(1)
 
 
+class Known(OutboxProgress):
+    """Says what it is told to."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.known_until = None
+
+    async def look(self) -> None:
+        if self.error:
+            raise self.error
+
+
 @dataclass
 class World:
     pool: Pool
     outbox: Outbox
+    progress: Known = field(default_factory=Known)
     bus: MemoryBus = field(default_factory=MemoryBus)
     pages: list[list[Sms]] = field(default_factory=lambda: list[list[Sms]]())
     requests: list[web.BaseRequest] = field(default_factory=lambda: list[web.BaseRequest]())
@@ -46,7 +61,7 @@ class World:
         return web.Response(text=page.model_dump_json(by_alias=True), content_type="application/json")
 
     async def ask(self) -> int:
-        return await ask_back(self.pool, self.bus.producer(), self.outbox, lambda: NOW)
+        return await ask_back(self.pool, self.bus.producer(), self.outbox, self.progress, lambda: NOW)
 
     async def next_look(self) -> None:
         """The time of the next look has come."""
@@ -158,17 +173,34 @@ async def test_nothing_is_looked_for_where_nothing_was_known_or_nothing_has_chan
     assert world.requests == []
 
 
-async def test_it_looks_again_for_what_the_outbox_did_not_know_yet_and_then_no_more(world: World) -> None:
+async def test_it_looks_again_until_the_outbox_knows_what_was_decided_before_the_change_and_then_no_more(
+    world: World,
+) -> None:
+    person = someone()
+    await world.put(person, PHONE)
+    world.progress.known_until = await world.pool.fetchval("SELECT clock_timestamp()")
+    await world.put(person, OTHER_PHONE)
+    for looks in range(1, 5):
+        await world.ask()
+        await world.ask()  # it is not yet time
+        assert len(world.requests) == looks
+        await world.next_look()
+    world.progress.known_until = await world.pool.fetchval("SELECT changed_at FROM changed_people")
+    for _ in range(2):
+        await world.ask()
+        await world.next_look()
+    assert len(world.requests) == 5
+    assert await world.pool.fetchval("SELECT count(*) FROM changed_people") == 0
+
+
+async def test_while_kafka_is_away_it_looks_and_no_look_is_the_last(world: World) -> None:
     person = someone()
     await world.put(person, PHONE)
     await world.put(person, OTHER_PHONE)
-    looks = 1 + len(returning.NEXT_LOOKS_SECONDS)
-    for _ in range(looks + 2):
-        await world.ask()
-        await world.ask()  # it is not yet time
-        await world.next_look()
-    assert len(world.requests) == looks
-    assert await world.pool.fetchval("SELECT count(*) FROM changed_people") == 0
+    world.progress.error = KafkaConnectionError()
+    world.pages = [[queued()]]
+    assert await world.ask() == 1
+    assert await world.pool.fetchval("SELECT looks FROM changed_people") == 1
 
 
 async def test_who_changes_again_meanwhile_is_looked_for_from_the_beginning(world: World) -> None:

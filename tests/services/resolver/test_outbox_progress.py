@@ -1,0 +1,81 @@
+"""Up to when the outbox knows what was decided; the groups are stand-ins, tests/libs/bus/test_group_progress.py has real ones."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, cast
+
+import pytest
+from aiokafka.structs import TopicPartition
+
+from libs.bus.group_progress import GroupProgress
+from libs.storage.database import Pool
+from services.resolver.outbox_progress import OutboxProgress
+
+WHERE = TopicPartition("a", 0)
+
+
+@dataclass
+class Group:
+    """One partition."""
+
+    end: int = 0
+    committed: int = 0
+
+    async def ends(self) -> Mapping[TopicPartition, int]:
+        return {WHERE: self.end}
+
+    async def behind(self, ends: Mapping[TopicPartition, int]) -> int:
+        return max(0, ends[WHERE] - self.committed)
+
+
+@dataclass
+class Ground:
+    pool: Pool
+    high: Group
+    normal: Group
+    projection: Group
+
+    def __post_init__(self) -> None:
+        groups = cast(Any, [self.high, self.normal])
+        self.progress = OutboxProgress(self.pool, groups, cast(GroupProgress, self.projection))
+
+    async def look(self) -> datetime | None:
+        await self.progress.look()
+        return self.progress.known_until
+
+    async def now(self) -> datetime:
+        return await self.pool.fetchval("SELECT clock_timestamp()")
+
+
+@pytest.fixture
+def ground(pool: Pool) -> Ground:
+    return Ground(pool, Group(), Group(), Group())
+
+
+async def test_where_nothing_is_under_way_all_is_known(ground: Ground) -> None:
+    before = await ground.now()
+    known = await ground.look()
+    assert known is not None and before <= known <= await ground.now()
+    later = await ground.look()
+    assert later is not None and later > known
+
+
+@pytest.mark.parametrize("group", ["high", "normal"])
+async def test_what_was_asked_for_at_a_moment_must_be_decided_and_then_what_was_published_folded(
+    ground: Ground, group: str
+) -> None:
+    deciding: Group = getattr(ground, group)
+    deciding.end = 10
+    assert await ground.look() is None
+    began = await ground.now()
+    deciding.committed, deciding.end = 9, 20
+    assert await ground.look() is None
+    ground.projection.end = 5  # the decision on the tenth is published
+    deciding.committed = 10
+    assert await ground.look() is None
+    ground.projection.committed, ground.projection.end = 4, 6
+    assert await ground.look() is None
+    ground.projection.committed = 5
+    known = await ground.look()
+    assert known is not None and known < began, "it is known up to the moment at which it began to look"
