@@ -112,3 +112,13 @@ async def test_people_of_other_tenants_and_kinds_are_others(pool: Pool, person: 
     await contacts.put(pool, person, PHONE, None, NOW)
     others = [person._replace(tenant="other"), person._replace(kind=PersonKind.STAFF)]
     assert await contacts.find(pool, [person, *others]) == {person: Contact(PHONE, None, None, NOW, deleted=False)}
+
+
+async def test_a_plan_that_was_made_while_hardly_anybody_was_known_looks_up_by_key(pool: Pool):
+    """A connection keeps its plan while the table grows, until that is analysed."""
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")  # as after some executions
+        await connection.execute(f"PREPARE find (text, text, text) AS {contacts._FIND}")
+        rows = await connection.fetch("""EXPLAIN EXECUTE find ('{"acme"}', '{"client"}', '{"p7"}')""")
+        await connection.execute("DEALLOCATE find")
+    assert "Index Scan using contacts_pkey" in "\n".join(row[0] for row in rows)
