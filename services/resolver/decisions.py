@@ -88,7 +88,10 @@ _STORE = f"""
     INSERT INTO decisions ({_COLUMN_LIST}) SELECT {_COLUMN_LIST} FROM unnest($1::decision[]) ON CONFLICT DO NOTHING
 """  # noqa: S608 - our own column names
 
+# LATERAL with OFFSET 0: one index look-up per leg, also by a plan that was made while there were few.
 _READ = f"""
-    SELECT {_COLUMN_LIST} FROM decisions WHERE (leg_at, message_id, cycle, leg) IN (
-        SELECT * FROM unnest($1::timestamptz[], $2::uuid[], $3::integer[], $4::integer[]))
+    SELECT {_COLUMN_LIST} FROM unnest($1::timestamptz[], $2::uuid[], $3::integer[], $4::integer[]) AS k (at, id, c, l)
+    CROSS JOIN LATERAL (
+        SELECT * FROM decisions WHERE (leg_at, message_id, cycle, leg) = (k.at, k.id, k.c, k.l) OFFSET 0
+    ) AS found
 """  # noqa: S608 - our own column names
