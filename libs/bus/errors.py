@@ -70,6 +70,8 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, asyncpg.InternalClientError):
         # A pooled connection whose server has said that it ends, used before its socket is seen to close (asyncpg issue 1069).
         return "cannot switch to state" in str(error)
+    if type(error) is RuntimeError:  # uvloop's word for a write to a connection that the other side has just closed
+        return "the handler is closed" in str(error)
     # TimeoutError and ConnectionError are kinds of OSError.
     return isinstance(error, (PublishFailed, KafkaError, OSError, *_POSTGRES))
 

@@ -269,7 +269,8 @@ class Connection(asyncio.Protocol):
         self._regulate()
 
     def _write(self, data: bytes) -> None:
-        if self._transport is not None:
+        # One that the client has just closed and whose loss is not told yet: for uvloop a write to it is an error.
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
     def _start(self) -> None:
@@ -293,7 +294,7 @@ class Connection(asyncio.Protocol):
             call = calls[0]
             self._since = self._server.now
             if self._transport is not None:
-                self._transport.write(encode(response, common=self._common(call), with_body=call.method != "HEAD"))
+                self._write(encode(response, common=self._common(call), with_body=call.method != "HEAD"))
             calls.popleft()
         if self._transport is None:
             return
@@ -301,7 +302,7 @@ class Connection(asyncio.Protocol):
             self._finish()
         elif self._continue and calls and calls[0] is self._incoming:
             self._continue = False
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _common(self, call: Call) -> str:
         """The header lines that are the connection's, for the answer whose turn it is."""

@@ -28,12 +28,14 @@ TRANSIENT = [
     asyncpg.ReadOnlySQLTransactionError(),
     asyncpg.InterfaceError("connection is closed"),
     asyncpg.InterfaceError("pool is closing"),
+    RuntimeError("unable to perform operation on <TCPTransport closed=True reading=False 0x1>; the handler is closed"),
     asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress"),
     ExceptionGroup("both", [TimeoutError(), ExceptionGroup("inner", [PublishFailed()])]),
 ]
 OURS_OR_THE_DATAS = [
     KeyError("x"),
     ValueError(),
+    RuntimeError("generator raised StopIteration"),
     Undecodable("x"),
     RecordTooLarge(),
     BadRecord(Reason("a", "b")),
