@@ -19,7 +19,7 @@ MIGRATIONS = Path(services.api_gateway.__path__[0]) / "migrations"
 
 @pytest.fixture(scope="module")
 async def pool(postgres: Callable[[], Awaitable[str]]) -> AsyncIterator[Pool]:
-    opened = await open_database(await postgres(), "api", MIGRATIONS, 5)
+    opened = await open_database(await postgres(), "api", MIGRATIONS, 5, parameters=idempotency.PARAMETERS)
     yield opened
     await opened.close()
 
@@ -149,3 +149,11 @@ async def test_blocks_of_numbers_are_disjoint_across_replicas(pool: Pool) -> Non
     assert all(first > 0 for first in firsts)
     gaps = [b - a for a, b in zip(sorted(firsts), sorted(firsts)[1:], strict=False)]
     assert set(gaps) == {10_000}
+
+
+async def test_in_a_young_table_keys_are_found_by_the_index(ledger: Ledger, pool: Pool) -> None:
+    await pool.execute("ALTER TABLE idempotency_keys SET (autovacuum_enabled = off)")
+    keys = [f"k{n}" for n in range(2000)]
+    await ledger.reserve([wish(key) for key in keys])
+    plan = await pool.fetch(f"EXPLAIN {idempotency._MARK}", keys[:60])
+    assert "idempotency_keys_pkey" in "\n".join(row[0] for row in plan)
