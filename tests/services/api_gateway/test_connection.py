@@ -299,6 +299,36 @@ async def test_a_client_that_goes_away_disturbs_nobody(gateway: Gateway) -> None
     assert (await gateway.send()).status == 202
 
 
+class Lost(asyncio.Transport):
+    """As uvloop's is from a client's reset until its protocol is told: to write to it is an error."""
+
+    lost = False
+
+    def is_closing(self) -> bool:
+        return self.lost
+
+    def write(self, data: object) -> None:
+        if self.lost:
+            raise RuntimeError("the handler is closed")
+
+
+async def test_a_client_whose_loss_is_not_told_yet_disturbs_nobody_who_is_answered_with_it(gateway: Gateway) -> None:
+    gateway.publisher.gate.clear()
+    first = asyncio.create_task(gateway.send())
+    await until(lambda: gateway.publisher.calls == 1)
+    protocol, transport = connection.Connection(gateway.server), Lost()
+    protocol.connection_made(transport)
+    protocol.data_received(post("gone"))
+    beside = asyncio.create_task(gateway.send())
+    await asyncio.sleep(0.05)
+    transport.lost = True
+    gateway.publisher.gate.set()
+    async with asyncio.timeout(5):
+        assert [(await first).status, (await beside).status] == [202, 202]
+    protocol.connection_lost(None)
+    assert gateway.publisher.calls == 2
+
+
 @pytest.mark.parametrize(
     ("limit", "sent", "status"),
     [
