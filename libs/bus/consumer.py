@@ -31,6 +31,7 @@ from libs.bus.backoff import GivenUp, until_done
 from libs.bus.dead_letters import LIMIT, OnDeadLetter, reason_of
 from libs.bus.errors import TooManyDeadLetters, fault
 from libs.bus.kafka_source import KafkaSource
+from libs.bus.pacing import PACED, UNPACED, Pacing
 from libs.bus.port import Gathering, OpenSource, Partitions, Publisher, Topics
 from libs.bus.record import Record
 from libs.bus.stream import REBALANCE_TIMEOUT_MS, RecordStream, count_consumed
@@ -83,23 +84,6 @@ Prepare = Callable[[Batch], Awaitable[object]]
 """What can be done for a batch while the one before it is still at work. It changes nothing: its batch may never be handled."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pacing:
-    """The least time from one batch's fetch to the next, by the size of the first: seconds, growing evenly up to `full_at` records."""
-
-    floor: float = 0.030
-    ceiling: float = 0.120
-    full_at: int = 60
-
-    def seconds(self, records: int) -> float:
-        return self.floor + (self.ceiling - self.floor) * min(1.0, records / self.full_at)
-
-
-UNPACED = Pacing(0, 0)
-UNHURRIED = Pacing(floor=0.1)
-"""For what no message waits for."""
-
-
 class BatchConsumer:
     """See the top of this file. `drain_seconds` bounds how long a rebalance waits for the batch in hand.
 
@@ -119,7 +103,7 @@ class BatchConsumer:
         on_dead_letter: OnDeadLetter | None = None,
         dead_letter_limit: int = LIMIT,
         max_records: int = MAX_RECORDS,
-        pacing: Pacing = Pacing(),
+        pacing: Pacing = PACED,
         drain_seconds: float = DRAIN_SECONDS,
         rebalance_timeout_ms: int = REBALANCE_TIMEOUT_MS,
         open_source: OpenSource = KafkaSource,

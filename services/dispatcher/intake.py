@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import structlog
 
-from libs.bus.consumer import Pacing
+from libs.bus.pacing import Pacing
 from libs.bus.port import Partitions, Publisher
 from libs.bus.record import Record
 from libs.bus.stream import RecordStream, count_consumed

@@ -12,7 +12,7 @@ from typing import TypeVar
 import structlog
 
 from libs.bus.backoff import until_done
-from libs.bus.consumer import Pacing
+from libs.bus.pacing import Pacing
 from libs.bus.port import Outgoing, Publisher
 from libs.service_kit.config_file import InDoubt, SmppGateway
 from libs.service_kit.crash_points import crash_point

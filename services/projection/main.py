@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from functools import partial
 
 from libs.bus.admin import ensure_topics
-from libs.bus.consumer import UNHURRIED, BatchConsumer
+from libs.bus.consumer import BatchConsumer
+from libs.bus.pacing import UNHURRIED
 from libs.bus.port import TopicFamily, Topics
 from libs.bus.producer import Producer
 from libs.contracts import topics

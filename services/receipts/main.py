@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path
 
 from libs.bus.admin import ensure_topics
-from libs.bus.consumer import UNHURRIED, BatchConsumer
+from libs.bus.consumer import BatchConsumer
 from libs.bus.group_progress import GroupProgress
+from libs.bus.pacing import UNHURRIED
 from libs.bus.producer import Producer
 from libs.contracts import topics
 from libs.service_kit.config_file import ConfigFileError, Configuration, load_configuration

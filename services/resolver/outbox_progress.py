@@ -8,6 +8,12 @@ from datetime import datetime
 from libs.bus.group_progress import GroupProgress, Offsets
 from libs.storage.database import Pool
 
+# Now, or when the oldest transaction under way began: until a change of a contact is committed, what was before it is read.
+_MOMENT = """
+SELECT least(clock_timestamp(), min(xact_start)) FROM pg_stat_activity
+WHERE datname = current_database() AND application_name = current_setting('application_name') AND pid <> pg_backend_pid()
+"""
+
 
 class OutboxProgress:
     """Compares what Kafka held at a moment with what has been done about it since, in two steps.
@@ -29,7 +35,7 @@ class OutboxProgress:
     async def look(self) -> None:
         """Go as far as can be said now. Raises KafkaError, TimeoutError, asyncpg's and the system's errors."""
         if self._moment is None:
-            moment: datetime = await self._pool.fetchval("SELECT clock_timestamp()")
+            moment: datetime = await self._pool.fetchval(_MOMENT)
             self._asked_for = [await group.ends() for group in self._deciding]
             self._moment = moment
         if self._published is None:

@@ -14,9 +14,10 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from libs.bus.admin import ensure_topics
 from libs.bus.codec import encode
-from libs.bus.consumer import Batch, BatchConsumer, Pacing
+from libs.bus.consumer import Batch, BatchConsumer
 from libs.bus.kafka_source import KafkaSource
 from libs.bus.memory import MemoryBus
+from libs.bus.pacing import Pacing
 from libs.bus.port import OpenSource, Publisher, Topics
 from libs.bus.producer import Producer
 from libs.bus.record import Record

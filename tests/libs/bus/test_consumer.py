@@ -10,8 +10,9 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from libs.bus import stream as stream_module
-from libs.bus.consumer import Batch, Pacing
+from libs.bus.consumer import Batch
 from libs.bus.memory import MemorySource
+from libs.bus.pacing import Pacing
 from libs.bus.port import Partitions, RawRecord
 from tests.conformance.bus_harness import Handled, Harness, change, eventually, names, open_harness
 

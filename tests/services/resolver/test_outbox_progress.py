@@ -79,3 +79,12 @@ async def test_what_was_asked_for_at_a_moment_must_be_decided_and_then_what_was_
     ground.projection.committed = 5
     known = await ground.look()
     assert known is not None and known < began, "it is known up to the moment at which it began to look"
+
+
+async def test_while_a_change_is_not_committed_nothing_since_its_beginning_counts_as_known(ground: Ground) -> None:
+    async with ground.pool.acquire() as changing, changing.transaction():
+        changed_at = await changing.fetchval("SELECT clock_timestamp()")
+        known = await ground.look()
+        assert known is not None and known < changed_at
+    known = await ground.look()
+    assert known is not None and known > changed_at
