@@ -1,6 +1,8 @@
 """TCP ports on this machine: find a free one, or say which one is taken and how to choose another."""
 
+import contextlib
 import itertools
+import random
 import socket
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
@@ -14,11 +16,20 @@ class PortTakenError(StartError):
     """A port that the stack was told to use belongs to another program."""
 
 
+_FREE = range(20_000, 30_000)
+"""Below the ports that the kernel gives to outgoing connections: one of those could take a free port before its owner does."""
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    """A port that nobody listens on now (the kernel hands them out in turn, so two callers rarely meet)."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on now, at random so that two programs rarely meet, and not the same twice."""
+    while True:
+        port = random.choice(_FREE)  # noqa: S311 - no secret
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((HOST, port))
+            if port not in _given:
+                _given.add(port)
+                return port
 
 
 def require_free(port: int, what: str, *, variable: str | None = None) -> None:

@@ -88,8 +88,8 @@ def environment() -> dict[str, str]:
 
 
 def free_ports_in_a_row(number: int) -> int:
-    """The first of them, below those that the kernel gives to outgoing connections."""
-    bases = range(20_000, 32_000, number)
+    """The first of them, between those of `free_port` and those that the kernel gives to outgoing connections."""
+    bases = range(30_000, 32_000, number)
     for base in random.sample(bases, len(bases)):
         with contextlib.suppress(PortTakenError):
             for port in range(base, base + number):

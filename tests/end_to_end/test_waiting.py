@@ -19,8 +19,11 @@ TEMPORARY = 0x45  # ESME_RSUBMITFAIL, SMPP 3.4 §5.1.3
 
 
 async def cancel(api: Api, message_id: str) -> None:
-    status, answer = await api.call("DELETE", f"/sms/{message_id}")
-    assert (status, answer["status"]) == (202, "cancelling"), answer
+    async def answered() -> tuple[int, str] | None:
+        status, answer = await api.call("DELETE", f"/sms/{message_id}")
+        return None if status == 503 else (status, answer["status"])  # 503: ask again
+
+    assert await until(answered, "an answer to a cancellation", within=30) == (202, "cancelling")
 
 
 async def test_what_is_cancelled_while_it_is_claimed_is_cancelled_or_sent_and_never_both(
