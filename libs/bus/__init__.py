@@ -1,3 +1,3 @@
-from libs.bus.closed_connections import expect_closed_connections
+from libs.bus.client_repairs import repair_clients
 
-expect_closed_connections()
+repair_clients()

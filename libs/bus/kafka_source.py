@@ -107,8 +107,8 @@ class KafkaSource(ConsumerRebalanceListener):
         self._end_rest()
         try:
             found = await consumer.getmany(*partitions, timeout_ms=timeout_ms, max_records=max_records)
-            if not found and (ended := _ended_task(consumer)) is not None:
-                raise KafkaError(f"the {ended} task ended")
+            if not found and _fetcher_died(consumer):
+                raise KafkaError("the fetch task ended")
             return found
         except (KafkaError, ConsumerStoppedError) as error:
             log.warning("kafka.consumer_rejoins", group=self._group, error=type(error).__name__)
@@ -160,17 +160,12 @@ class KafkaSource(ConsumerRebalanceListener):
 
 async def _close(consumer: AIOKafkaConsumer) -> None:
     """Leave the group. A join under way is not waited for longer than a few seconds."""
-    with suppress(Exception):  # what ended a task of aiokafka's is raised here again
+    with suppress(KafkaError, OSError, TimeoutError):
         async with asyncio.timeout(STOP_SECONDS):
             await consumer.stop()
 
 
-def _ended_task(consumer: AIOKafkaConsumer) -> str | None:
-    """aiokafka does not say when a task of its own has ended by an error; the consumer would find or commit nothing for ever."""
-    own: dict[str, Any] = vars(consumer)
-    tasks: dict[str, asyncio.Future[object] | None] = {
-        "fetch": own["_fetcher"].error_future,
-        "group": own["_coordinator"]._coordination_task,
-        "metadata": own["_client"]._sync_task,
-    }
-    return next((name for name, task in tasks.items() if task is not None and task.done()), None)
+def _fetcher_died(consumer: AIOKafkaConsumer) -> bool:
+    """aiokafka does not say when its fetch task has ended by an error; the consumer would find nothing for ever."""
+    fetcher: Any = vars(consumer)["_fetcher"]
+    return fetcher.error_future.done()

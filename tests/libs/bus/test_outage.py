@@ -5,12 +5,10 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from deploy.local.kafka import SHORT_RUN, Kafka
-from libs.bus.consumer import BatchConsumer
 from libs.bus.errors import PublishFailed
 from libs.bus.faststream_app import EventHandler, FastStreamApp
 from libs.bus.kafka_source import KafkaSource
@@ -100,44 +98,6 @@ async def test_a_call_given_up_during_an_outage_is_published_by_its_repeat_and_m
     assert list(dict.fromkeys(values)) == [b"0", b"1"]
     assert len(values) <= 4
     await producer.stop()
-    await harness.close()
-
-
-@pytest.mark.parametrize("task", ["metadata", "group"])
-async def test_a_consumer_that_lost_a_task_of_its_client_starts_over(broker: Kafka, task: str) -> None:
-    if broker.pid is None:
-        await broker.start()
-    harness = await open_harness(broker.bootstrap_servers)
-    topic, group, handled = await harness.topic(), harness.group(), Handled()
-    sources: list[KafkaSource] = []
-
-    def open_source(*args: Any, **options: Any) -> KafkaSource:
-        sources.append(KafkaSource(*args, **options))
-        return sources[0]
-
-    consumer = BatchConsumer(
-        broker.bootstrap_servers, group, [topic], handled, harness.producer, open_source=open_source
-    )
-    await consumer.start()
-    await harness.publish(topic, "before")
-    await eventually(lambda: handled.names == ["before"])
-    broken: Any = sources[0]._consumer
-
-    async def break_down(*_: object) -> None:
-        raise RuntimeError
-
-    if task == "metadata":
-        broken._client._metadata_update = break_down
-        broken._client.force_metadata_update()
-    else:
-        broken._coordinator.ensure_coordinator_known = break_down
-        broken._coordinator.request_rejoin()
-
-    await eventually(lambda: sources[0]._consumer is not broken)
-    await harness.publish(topic, "after")
-    await eventually(lambda: handled.names == ["before", "after"])
-    await consumer.stop()
-    assert await harness.committed(group, topic) == [2]
     await harness.close()
 
 
