@@ -32,6 +32,7 @@ async def measure(ground: Ground) -> Page:
             ("POST → 202, p50 (ms)", spread([percentile(run.to_answer(), 50) * 1000 for run in runs], ".1f")),
             ("POST → 202, p99 (ms)", spread([percentile(run.to_answer(), 99) * 1000 for run in runs], ".1f")),
             ("CPU of the API gateway (µs per message)", spread([_api(run) for run in runs], ".1f")),
+            (tables.LOOP, spread([run.loop * 1000 for run in runs], ".0f")),
         ]
         found.append(Table(title=f"{name}: median (min–max) of {plan.runs} runs", head=("", ""), rows=rows))
     return Page(

@@ -10,9 +10,10 @@ from deploy.local.supervisor import SupervisedProcess
 from tests.load.arithmetic import spread
 from tests.load.dispatches import publish_dispatches
 from tests.load.ground import Ground
-from tests.load.processes import busy_seconds, pids_of, usage
+from tests.load.processes import busy_seconds, loop_seconds, pids_of, usage
 from tests.load.report import Page, Table
 from tests.load.system import System
+from tests.load.tables import LOOP
 
 GATEWAY = "demo"
 FIRST, LAST = 0.2, 0.9
@@ -36,6 +37,8 @@ class _Stretch:
     per_second: float
     cpu: dict[str, float]
     elsewhere: float
+    loop: float
+    """Seconds."""
 
 
 async def measure(ground: Ground) -> Page:
@@ -59,6 +62,7 @@ async def measure(ground: Ground) -> Page:
         ("submits per second and core of the dispatcher", spread([1e6 / s.cpu[name] for s in stretches], ",.0f")),
         *((f"{each}, CPU per message (µs)", spread([s.cpu[each] for s in stretches], ".1f")) for each in names),
         ("cores used elsewhere meanwhile", spread([s.elsewhere for s in stretches], ".2f")),
+        (LOOP, spread([s.loop * 1000 for s in stretches], ".0f")),
     ]
     return Page(
         title="The dispatcher alone",
@@ -70,7 +74,7 @@ async def measure(ground: Ground) -> Page:
 
 
 async def _run(system: System, dispatcher: SupervisedProcess, messages: int) -> _Stretch:
-    before = await _answered(system)
+    before, loop = await _answered(system), loop_seconds()
     starting = asyncio.create_task(dispatcher.start())
     moments: list[_Moment] = []
     deadline = time.monotonic() + STALLED_SECONDS
@@ -82,14 +86,15 @@ async def _run(system: System, dispatcher: SupervisedProcess, messages: int) -> 
         cpu = {name: used.cpu_seconds for name, used in usage(pids_of(system.stack)).items()}
         moments.append(_Moment(time.monotonic(), done, cpu, busy_seconds()))
     await starting
-    return _stretch(*moments[:2])
+    first, last, _ = moments
+    return _stretch(first, last, (loop + loop_seconds()) / 2)
 
 
-def _stretch(first: _Moment, last: _Moment) -> _Stretch:
+def _stretch(first: _Moment, last: _Moment, loop: float) -> _Stretch:
     seconds, messages = last.at - first.at, last.done - first.done
     cpu = {name: last.cpu[name] - first.cpu[name] for name in first.cpu}
     elsewhere = max(0.0, last.busy - first.busy - sum(cpu.values())) / seconds
-    return _Stretch(messages / seconds, {name: cost / messages * 1e6 for name, cost in cpu.items()}, elsewhere)
+    return _Stretch(messages / seconds, {name: cost / messages * 1e6 for name, cost in cpu.items()}, elsewhere, loop)
 
 
 async def _answered(system: System) -> int:

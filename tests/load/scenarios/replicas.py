@@ -7,7 +7,7 @@ from tests.load.arithmetic import spread
 from tests.load.ground import Ground
 from tests.load.report import Page, Table
 from tests.load.runs import Run
-from tests.load.tables import in_a_line
+from tests.load.tables import LOOP, in_a_line
 from tests.load.workload import Workload
 
 GATEWAY = "demo"
@@ -38,11 +38,12 @@ async def measure(ground: Ground) -> Page:
                     spread([run.per_second for run in runs], ",.0f"),
                     spread([run.cpu_us for run in runs], ".0f"),
                     spread([cpu / plan.messages * 1e6 for cpu in dispatching], ".0f"),
+                    spread([run.loop * 1000 for run in runs], ".0f"),
                 )
             )
     finally:
         await system.stack.scale(GATEWAY, 1)
-    head = ("dispatchers", "end to end per second", "CPU per message (µs)", "of that, dispatchers")
+    head = ("dispatchers", "end to end per second", "CPU per message (µs)", "of that, dispatchers", LOOP)
     return Page(
         title="Replicas of the dispatcher",
         words="Single POSTs, end to end. They share the machine's cores with everything else, so what more of them cost shows rather "
