@@ -17,6 +17,25 @@ from services.dispatcher.attempts import Attempt, LegKey, LegState, Outcome, def
 
 # A row is settled soon after its claim, and longer then: room for both in its page keeps that from touching the index.
 PARTITIONED = (Partitioned("attempts", by_uuid=False, fillfactor=40),)
+PARAMETERS = {"enable_seqscan": "off"}
+"""For the connections: all is found by its key. Of a young partition, until it is analysed, the planner would rather read every row."""
+
+_READ = """
+SELECT a.message_id, a.cycle, a.leg, a.part, a.try, a.owner, a.outcome, a.observed_at, a.provider_id,
+       a.reason_code, a.reason_words, coalesce(i.dead, true) AS owner_dead
+  FROM unnest($1::text::timestamptz[], $2::text::uuid[], $3::text::smallint[], $4::text::smallint[])
+       AS u (leg_at, message_id, cycle, leg)
+  JOIN attempts a USING (leg_at, message_id, cycle, leg)
+  LEFT JOIN instances i ON i.instance = a.owner
+"""
+_DECLARE_DOUBT = """
+UPDATE attempts a SET outcome = 'P', observed_at = clock_timestamp()
+  FROM unnest($1::text::timestamptz[], $2::text::uuid[], $3::text::smallint[], $4::text::smallint[])
+       AS u (leg_at, message_id, cycle, leg)
+ WHERE a.leg_at = u.leg_at AND a.message_id = u.message_id AND a.cycle = u.cycle AND a.leg = u.leg
+   AND a.outcome IS NULL
+   AND NOT EXISTS (SELECT FROM instances i WHERE i.instance = a.owner AND NOT i.dead)
+"""
 
 
 class Ask(msgspec.Struct, gc=False):
@@ -240,17 +259,7 @@ class Ledger:
 
     async def declare_doubt(self, legs: Sequence[LegState]) -> None:
         """Call in doubt what dead instances left without an outcome in these legs. Their leases were marked dead before."""
-        await self._pool.execute(
-            """
-            UPDATE attempts a SET outcome = 'P', observed_at = clock_timestamp()
-              FROM unnest($1::text::timestamptz[], $2::text::uuid[], $3::text::smallint[], $4::text::smallint[])
-                   AS u (leg_at, message_id, cycle, leg)
-             WHERE a.leg_at = u.leg_at AND a.message_id = u.message_id AND a.cycle = u.cycle AND a.leg = u.leg
-               AND a.outcome IS NULL
-               AND NOT EXISTS (SELECT FROM instances i WHERE i.instance = a.owner AND NOT i.dead)
-            """,
-            *_coordinates(legs),
-        )
+        await self._pool.execute(_DECLARE_DOUBT, *_coordinates(legs))
 
     async def orphaned_events(self, limit: int) -> list[LateEvent]:
         """Late events whose owner is gone: whoever outlives it publishes them."""
@@ -272,17 +281,7 @@ class Ledger:
     async def _read(
         self, connection: asyncpg.Connection | asyncpg.pool.PoolConnectionProxy, legs: Sequence[LegState]
     ) -> dict[LegKey, list[Attempt]]:
-        rows = await connection.fetch(
-            """
-            SELECT a.message_id, a.cycle, a.leg, a.part, a.try, a.owner, a.outcome, a.observed_at, a.provider_id,
-                   a.reason_code, a.reason_words, coalesce(i.dead, true) AS owner_dead
-              FROM unnest($1::text::timestamptz[], $2::text::uuid[], $3::text::smallint[], $4::text::smallint[])
-                   AS u (leg_at, message_id, cycle, leg)
-              JOIN attempts a USING (leg_at, message_id, cycle, leg)
-              LEFT JOIN instances i ON i.instance = a.owner
-            """,
-            *_coordinates(legs),
-        )
+        rows = await connection.fetch(_READ, *_coordinates(legs))
         found: dict[LegKey, list[Attempt]] = {}
         for r in rows:
             outcome: bytes | None = r["outcome"]

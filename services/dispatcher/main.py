@@ -19,7 +19,7 @@ from libs.storage.database import open_database
 from libs.storage.retention import CHECK_SECONDS, keep_partitions
 from services.dispatcher.drivers.table import make_driver
 from services.dispatcher.instance import Instance, live
-from services.dispatcher.ledger import PARTITIONED
+from services.dispatcher.ledger import PARAMETERS, PARTITIONED
 from services.dispatcher.marks import forget_marks, mark_messages
 from services.dispatcher.settings import DispatcherSettings
 
@@ -38,7 +38,12 @@ def main() -> None:
         pool = await life.part(
             "postgres",
             lambda: open_database(
-                str(settings.postgres_dsn), "dispatch", MIGRATIONS, settings.postgres_connections, PARTITIONED
+                str(settings.postgres_dsn),
+                "dispatch",
+                MIGRATIONS,
+                settings.postgres_connections,
+                PARTITIONED,
+                PARAMETERS,
             ),
             lambda opened: opened.close(),
         )

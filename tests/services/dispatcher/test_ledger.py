@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 
 from libs.storage.database import Pool
+from services.dispatcher import ledger as statements
 from services.dispatcher.attempts import Attempt, LegState, Outcome, next_tries
 from services.dispatcher.lease import Lease
 from services.dispatcher.ledger import Ask, Claim, ClaimVerdict, LeaseOver, Ledger, Settled
@@ -269,3 +270,15 @@ async def test_a_message_is_deferred_once_and_only_while_nobody_has_claimed_its_
     assert row is not None and row in [replace(a, owner_dead=False) for a in (await ledger.read([free]))[free.key]]
     assert await ledger.defer(free, tries=5) is None
     assert letters(await claim(ledger, free, number=3)) == "KKK"
+
+
+@pytest.mark.parametrize("statement", [statements._READ, statements._DECLARE_DOUBT])
+async def test_a_plan_that_was_made_while_there_were_few_attempts_looks_up_by_key(pool: Pool, statement: str):
+    """A connection keeps its plan while a partition grows, until that is analysed."""
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")  # as after some executions
+        await connection.execute(f"PREPARE asked (text, text, text, text) AS {statement}")
+        rows = await connection.fetch("EXPLAIN EXECUTE asked ('{}', '{}', '{}', '{}')")
+        await connection.execute("DEALLOCATE asked")
+    plan = "\n".join(row[0] for row in rows)
+    assert "attempts_default_pkey" in plan and "Seq Scan" not in plan
