@@ -159,10 +159,29 @@ class KafkaSource(ConsumerRebalanceListener):
 
 
 async def _close(consumer: AIOKafkaConsumer) -> None:
-    """Leave the group. A join under way is not waited for longer than a few seconds."""
-    with suppress(KafkaError, OSError, TimeoutError):
+    """Leave the group. A join under way, or partitions that are being given back, are not waited for longer than a few seconds."""
+    try:
         async with asyncio.timeout(STOP_SECONDS):
             await consumer.stop()
+    except TimeoutError:
+        # Its heartbeats would go on, and the group would wait for it until the rebalance timeout.
+        with suppress(KafkaError, OSError, TimeoutError):
+            async with asyncio.timeout(STOP_SECONDS):
+                await _leave(consumer)
+    except (KafkaError, OSError):
+        pass
+
+
+async def _leave(consumer: AIOKafkaConsumer) -> None:
+    """What is left of aiokafka's stop when that was broken off."""
+    own: dict[str, Any] = vars(consumer)
+    if (coordinator := own["_coordinator"]) is not None:
+        await coordinator._stop_heartbeat_task()
+        await coordinator._stop_commit_offsets_refresh_task()
+        await coordinator._maybe_leave_group()
+    if (fetcher := own["_fetcher"]) is not None:
+        await fetcher.close()
+    await own["_client"].close()
 
 
 def _fetcher_died(consumer: AIOKafkaConsumer) -> bool:
