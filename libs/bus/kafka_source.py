@@ -25,6 +25,7 @@ METADATA_MAX_AGE_MS = 30_000
 """How soon a topic that matches a pattern is noticed."""
 COMMIT_SECONDS = 5.0
 STOP_SECONDS = 5.0
+LEAVE_SECONDS = 1.0
 _A_DAY_MS = 24 * 3600 * 1000
 
 
@@ -166,7 +167,7 @@ async def _close(consumer: AIOKafkaConsumer) -> None:
     except TimeoutError:
         # Its heartbeats would go on, and the group would wait for it until the rebalance timeout.
         with suppress(KafkaError, OSError, TimeoutError):
-            async with asyncio.timeout(STOP_SECONDS):
+            async with asyncio.timeout(LEAVE_SECONDS):
                 await _leave(consumer)
     except (KafkaError, OSError):
         pass
