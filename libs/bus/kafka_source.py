@@ -26,6 +26,7 @@ METADATA_MAX_AGE_MS = 30_000
 COMMIT_SECONDS = 5.0
 STOP_SECONDS = 5.0
 LEAVE_SECONDS = 1.0
+"""What a stop that took longer may still take."""
 _A_DAY_MS = 24 * 3600 * 1000
 
 

@@ -17,6 +17,8 @@ log = structlog.get_logger()
 Pool = asyncpg.Pool
 
 STATEMENT_TIMEOUT_SECONDS = 30
+BY_KEY = {"enable_seqscan": "off"}
+"""Where all is found by its key: of a young table or partition, until it is analysed, the planner would rather read every row."""
 
 
 class MigrationError(Exception):

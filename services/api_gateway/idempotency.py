@@ -67,9 +67,6 @@ class InProgress:
 
 Verdict = Publish | Published | OtherBody | InProgress
 
-PARAMETERS = {"enable_seqscan": "off"}
-"""For the connections: all is found by its key. Of a young table, until it is analysed, the planner would rather read every row."""
-
 _RESERVE = f"""
 INSERT INTO idempotency_keys AS stored (key, body_hash, message_id, number, topic, record_key, event)
 SELECT * FROM unnest($1::text[], $2::bytea[], $3::uuid[], $4::bigint[], $5::text[], $6::bytea[], $7::bytea[])

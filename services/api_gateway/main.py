@@ -17,7 +17,7 @@ from libs.contracts.topics import COMMANDS, REQUESTED, REQUESTED_HIGH
 from libs.service_kit.config_file import ConfigFileError, Configuration, load_configuration
 from libs.service_kit.lifecycle import Lifecycle, run_service
 from libs.service_kit.settings import load_settings
-from libs.storage.database import Pool, open_database
+from libs.storage.database import BY_KEY, Pool, open_database
 from services.api_gateway.accepting import Accepter
 from services.api_gateway.api_keys import ApiKeys
 from services.api_gateway.asked import AskedTable
@@ -25,7 +25,7 @@ from services.api_gateway.bulk import BulkAccepter
 from services.api_gateway.commands import Commands
 from services.api_gateway.dispatcher import Dispatcher
 from services.api_gateway.handlers import Services
-from services.api_gateway.idempotency import PARAMETERS, Ledger, sweep_always
+from services.api_gateway.idempotency import Ledger, sweep_always
 from services.api_gateway.neighbours import Neighbour
 from services.api_gateway.numbers import BLOCK, Numbers
 from services.api_gateway.openapi import openapi
@@ -51,7 +51,7 @@ async def start(life: Lifecycle, settings: Settings, configuration: Configuratio
 
     async def open_pool() -> Pool:
         dsn = settings.postgres_dsn.unicode_string()
-        return await open_database(dsn, "api", MIGRATIONS, settings.postgres_connections, parameters=PARAMETERS)
+        return await open_database(dsn, "api", MIGRATIONS, settings.postgres_connections, parameters=BY_KEY)
 
     pool = await life.part("postgres", open_pool, lambda pool: pool.close())
     ledger, asked = Ledger(pool), AskedTable(pool)

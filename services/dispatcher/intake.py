@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import structlog
 
-from libs.bus.pacing import Pacing
+from libs.bus.pacing import PACED
 from libs.bus.port import Partitions, Publisher
 from libs.bus.record import Record
 from libs.bus.stream import RecordStream, count_consumed
@@ -23,8 +23,6 @@ log = structlog.get_logger()
 LARGEST_FETCH = 2000
 FETCH_MILLISECONDS = 200
 COMMIT_SECONDS = 0.25
-PACING = Pacing()
-"""Fewer, larger claims: waiting a little costs latency that only unhurried messages pay."""
 SMALLINT_MAX = 32767
 
 
@@ -83,10 +81,11 @@ class Intake:
 
     async def _fetch(self) -> None:
         if self._stream.unfinished() >= self._settings.dispatcher_most_legs:
-            await asyncio.sleep(PACING.floor)
+            await asyncio.sleep(PACED.floor)
             return
         records = await self._stream.getmany(timeout_ms=FETCH_MILLISECONDS, max_records=LARGEST_FETCH)
-        pace = PACING.seconds(len(records)) if self._paced and 0 < len(records) < LARGEST_FETCH else 0.0
+        # Fewer, larger claims: waiting a little costs latency that only unhurried messages pay.
+        pace = PACED.seconds(len(records)) if self._paced and 0 < len(records) < LARGEST_FETCH else 0.0
         if pace:
             self._stream.rest(pace)
         for record in records:

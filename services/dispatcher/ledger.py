@@ -17,8 +17,6 @@ from services.dispatcher.attempts import Attempt, LegKey, LegState, Outcome, def
 
 # A row is settled soon after its claim, and longer then: room for both in its page keeps that from touching the index.
 PARTITIONED = (Partitioned("attempts", by_uuid=False, fillfactor=40),)
-PARAMETERS = {"enable_seqscan": "off"}
-"""For the connections: all is found by its key. Of a young partition, until it is analysed, the planner would rather read every row."""
 
 _READ = """
 SELECT a.message_id, a.cycle, a.leg, a.part, a.try, a.owner, a.outcome, a.observed_at, a.provider_id,

@@ -15,11 +15,11 @@ from libs.service_kit.config_file import ConfigFileError, load_configuration
 from libs.service_kit.lifecycle import Lifecycle, run_service
 from libs.service_kit.periodic import repeat
 from libs.service_kit.settings import load_settings
-from libs.storage.database import open_database
+from libs.storage.database import BY_KEY, open_database
 from libs.storage.retention import CHECK_SECONDS, keep_partitions
 from services.dispatcher.drivers.table import make_driver
 from services.dispatcher.instance import Instance, live
-from services.dispatcher.ledger import PARAMETERS, PARTITIONED
+from services.dispatcher.ledger import PARTITIONED
 from services.dispatcher.marks import forget_marks, mark_messages
 from services.dispatcher.settings import DispatcherSettings
 
@@ -43,7 +43,7 @@ def main() -> None:
                 MIGRATIONS,
                 settings.postgres_connections,
                 PARTITIONED,
-                PARAMETERS,
+                BY_KEY,
             ),
             lambda opened: opened.close(),
         )

@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from libs.storage.database import Pool, open_database
+from libs.storage.database import BY_KEY, Pool, open_database
 from services.dispatcher.lease import Lease
-from services.dispatcher.ledger import PARAMETERS, PARTITIONED, Ledger
+from services.dispatcher.ledger import PARTITIONED, Ledger
 from services.dispatcher.main import MIGRATIONS
 from tests.services.dispatcher.builders import GATEWAY
 from tests.services.dispatcher.world import carrier, carrier_program, world
@@ -16,7 +16,7 @@ __all__ = ["carrier", "carrier_program", "world"]
 
 @pytest.fixture(scope="package")
 async def database(postgres: Callable[[], Awaitable[str]]) -> AsyncIterator[Pool]:
-    opened = await open_database(await postgres(), "dispatch", MIGRATIONS, 8, PARTITIONED, PARAMETERS)
+    opened = await open_database(await postgres(), "dispatch", MIGRATIONS, 8, PARTITIONED, BY_KEY)
     yield opened
     await opened.close()
 
