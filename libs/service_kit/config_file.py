@@ -9,7 +9,7 @@ from datetime import timedelta
 from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
@@ -40,31 +40,15 @@ class _Model(BaseModel):
 TenantId = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$")]
 
 
-class SmppGateway(_Model):
-    """An SMSC to which dispatchers bind. TON and NPI as in SMPP 3.4 §5.2.5 and §5.2.6."""
+class Gateway(_Model):
+    """What every gateway has, whatever it speaks."""
 
     id: GatewayId
-    type: Literal["smpp"]
-    host: str
-    port: int = Field(ge=1, le=65535)
-    system_id: str = Field(max_length=15)
-    password: SecretStr = Field(SecretStr(""), description="at most 8 octets in SMPP 3.4")
-    system_type: str = Field("", max_length=12)
-    bind_type: Literal["transceiver", "transmitter", "transmitter_and_receiver"] = "transceiver"
-    source_ton: int = Field(5, ge=0, le=6)
-    source_npi: int = Field(0, ge=0, le=18)
-    destination_ton: int = Field(1, ge=0, le=6)
-    destination_npi: int = Field(1, ge=0, le=18)
     source_address: str | None = Field(
         None, max_length=20, description="shown to the person; a request's senderId goes first"
     )
-    segments_per_second: float = Field(0, ge=0, description="the provider's limit over all binds; 0 = unlimited")
-    window: int = Field(100, ge=1, le=10_000, description="submitted segments without an answer, per bind")
-    binds_allowed: int = Field(1, ge=1, le=100, description="binds that the provider allows at once")
-    response_timeout_seconds: float = Field(10, gt=0, le=60)
-    enquire_link_seconds: float = Field(30, gt=0)
-    response_id_format: IdFormat = IdFormat.TEXT
-    receipt_id_format: IdFormat = IdFormat.TEXT
+    segments_per_second: float = Field(0, ge=0, description="the provider's limit over all replicas; 0 = unlimited")
+    window: int = Field(100, ge=1, le=10_000, description="submitted segments without an answer, per replica")
     in_doubt: InDoubt = InDoubt.HOLD
     tries: int = Field(5, ge=1, le=100, description="tries of a part that the carrier refuses for now, before it fails")
     receipt_window_hours: float = Field(
@@ -74,18 +58,54 @@ class SmppGateway(_Model):
         None,
         description="whose the messages are that come in here; default: the tenant of the API keys, if they have just one",
     )
+
+    @property
+    def replicas_allowed(self) -> int:
+        """How many dispatchers may send at once; further ones stand by."""
+        raise NotImplementedError
+
+
+class SmppGateway(Gateway):
+    """An SMSC to which dispatchers bind. TON and NPI as in SMPP 3.4 §5.2.5 and §5.2.6."""
+
+    type: Literal["smpp"]
+    host: str
+    port: int = Field(ge=1, le=65535)
+    system_id: str = Field(max_length=15)
+    password: SecretStr = Field(SecretStr(""), description="at most 8 octets in SMPP 3.4")
+    system_type: str = Field("", max_length=12)
+    bind_type: Literal["transceiver", "transmitter", "transmitter_and_receiver"] = "transceiver"
+    binds_allowed: int = Field(1, ge=1, le=100, description="binds that the provider allows at once, of whatever type")
+    source_ton: int = Field(5, ge=0, le=6)
+    source_npi: int = Field(0, ge=0, le=18)
+    destination_ton: int = Field(1, ge=0, le=6)
+    destination_npi: int = Field(1, ge=0, le=18)
+    response_timeout_seconds: float = Field(10, gt=0, le=60)
+    enquire_link_seconds: float = Field(30, gt=0)
+    response_id_format: IdFormat = IdFormat.TEXT
+    receipt_id_format: IdFormat = IdFormat.TEXT
     tls: bool = False
     tls_ca_file: Path | None = None
+
+    @property
+    def replicas_allowed(self) -> int:
+        return self.binds_allowed // (2 if self.bind_type == "transmitter_and_receiver" else 1)
 
     @model_validator(mode="after")
     def _check(self) -> SmppGateway:
         if len(self.password.get_secret_value().encode()) > 8:
             raise ValueError("password: SMPP 3.4 allows 8 octets at most")
+        if not self.replicas_allowed:
+            raise ValueError("bindsAllowed: a transmitter_and_receiver takes two binds")
         if self.in_doubt is InDoubt.RESEND_IF_IDEMPOTENT:
             raise ValueError(
                 "inDoubt: SMPP takes no idempotency key, so resend_if_idempotent can't be kept; use hold or resend_once"
             )
         return self
+
+
+AnyGateway: TypeAlias = SmppGateway
+"""What an entry of the configuration file may be; of several types a union, told apart by `type`."""
 
 
 class Scope(StrEnum):
@@ -130,7 +150,7 @@ class ApiKey(_Model):
 class Configuration(_Model):
     """The whole file."""
 
-    gateways: tuple[SmppGateway, ...]
+    gateways: tuple[AnyGateway, ...]
     default_gateway: GatewayId
     api_keys: tuple[ApiKey, ...] = ()
     default_region: str | None = Field(None, pattern=r"^[A-Z]{2}$", description="for numbers without a country code")
@@ -146,7 +166,7 @@ class Configuration(_Model):
             raise ValueError(f"defaultGateway: there is no gateway {self.default_gateway!r}")
         return self
 
-    def gateway(self, gateway_id: str) -> SmppGateway:
+    def gateway(self, gateway_id: str) -> AnyGateway:
         """The gateway with this id. Raises KeyError."""
         return next((g for g in self.gateways if g.id == gateway_id), None) or _missing(gateway_id)
 
@@ -157,7 +177,7 @@ class Configuration(_Model):
         return named or (tenants.pop() if len(tenants) == 1 else DEFAULT_TENANT)
 
 
-def _missing(gateway_id: str) -> SmppGateway:
+def _missing(gateway_id: str) -> AnyGateway:
     raise KeyError(f"there is no gateway {gateway_id!r} in the configuration")
 
 

@@ -7,8 +7,9 @@ import gc
 import os
 import signal
 import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import structlog
 import uvloop
@@ -31,6 +32,20 @@ class Stopping(Exception):
     """SIGTERM came while the service was still starting."""
 
 
+class Consumer(Protocol):
+    """What reads a topic, as `libs.bus.consumer.BatchConsumer` does."""
+
+    @property
+    def ready(self) -> bool: ...
+
+    @property
+    def state(self) -> str: ...
+
+    async def start(self) -> None: ...
+
+    async def stop(self, budget_seconds: float) -> None: ...
+
+
 class Lifecycle:
     """The parts of a running service. Parts start in the order of the calls and stop in reverse."""
 
@@ -40,6 +55,7 @@ class Lifecycle:
         self._settings = settings
         self._stops: list[tuple[str, Callable[[], Awaitable[None]]]] = []
         self._stop = asyncio.Event()
+        self._stop_until: float | None = None
         self.failed = False
         """Something that should have gone on for ever ended: the process ends with status 1, to be started again."""
 
@@ -70,6 +86,18 @@ class Lifecycle:
         if stop is not None:
             self._stops.append((name, lambda: _void(stop(value))))
         return value
+
+    async def consumer(self, name: str, consumer: Consumer) -> None:
+        """A part that reads: the service is ready only while it works, and its drain takes no more than what is left of the budget."""
+        self.ready_when(name, lambda: None if consumer.ready else consumer.state)
+        await self.part(name, consumer.start, lambda _: consumer.stop(self.left_seconds))
+
+    @property
+    def left_seconds(self) -> float:
+        """What is left of the drain budget: all of it until the stop begins."""
+        if self._stop_until is None:
+            return self._settings.drain_budget_seconds
+        return max(0.0, self._stop_until - time.monotonic())
 
     def on_stop(self, name: str, stop: Callable[[], Awaitable[object]]) -> None:
         """Something to do at the stop, before what was started earlier stops."""
@@ -120,6 +148,7 @@ class Lifecycle:
     async def stop_all(self) -> None:
         """Stop every part in reverse; one that fails does not keep the others from stopping."""
         self.health.starting = "stopping"
+        self._stop_until = time.monotonic() + self._settings.drain_budget_seconds
         for name, stop in reversed(self._stops):
             try:
                 await stop()

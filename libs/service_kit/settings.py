@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import Field, PostgresDsn, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, PostgresDsn, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _fits(key: SecretStr) -> SecretStr:
+    if not 16 <= len(key.get_secret_value().encode()) <= 64:
+        raise ValueError("must be 16 to 64 octets")
+    return key
+
+
+FingerprintKey = Annotated[SecretStr, AfterValidator(_fits)]
+"""The key of fingerprints of phone numbers (`libs.phone_numbers.privacy.fingerprint`): 16 to 64 octets."""
 
 
 class ServiceSettings(BaseSettings):
@@ -51,5 +61,5 @@ def load_settings(cls: type[S]) -> S:
         print(f"{cls.__name__}: the environment is not right", file=sys.stderr)  # noqa: T201 - logging is not set up yet
         for problem in error.errors(include_input=False, include_url=False):
             variable = "_".join(str(x) for x in problem["loc"]).upper()
-            print(f"  {variable}: {problem['msg']}", file=sys.stderr)  # noqa: T201
+            print(f"  {variable}{': ' if variable else ''}{problem['msg']}", file=sys.stderr)  # noqa: T201
         raise SystemExit(2) from None

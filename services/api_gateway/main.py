@@ -96,7 +96,7 @@ async def start(life: Lifecycle, settings: Settings, configuration: Configuratio
     await life.part(
         "api server",
         lambda: serve(dispatcher, settings.api_host, settings.api_port),
-        lambda server: server.stop(),
+        lambda server: server.stop(life.left_seconds / 2),
     )
 
 

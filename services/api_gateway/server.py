@@ -8,7 +8,6 @@ from email.utils import formatdate
 from services.api_gateway.connection import Application, Connection
 
 SWEEP_SECONDS = 1.0
-DRAIN_SECONDS = 10.0
 BACKLOG = 1024
 
 
@@ -37,13 +36,13 @@ class Server:
         host, port = self._listener.sockets[0].getsockname()[:2]
         return host, port
 
-    async def stop(self) -> None:
-        """Close the door, answer what is under way, and close the connections; those that take too long are cut off."""
+    async def stop(self, budget_seconds: float) -> None:
+        """Close the door, answer what is under way, and close the connections; those that take longer are cut off."""
         self._listener.close()
         for connection in tuple(self._connections):
             connection.drain()
         try:
-            async with asyncio.timeout(DRAIN_SECONDS):
+            async with asyncio.timeout(budget_seconds):
                 while self._connections:
                     self._all_closed.clear()
                     await self._all_closed.wait()

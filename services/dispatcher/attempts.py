@@ -34,6 +34,11 @@ class Outcome(StrEnum):
     LATE_FAILED = "f"
 
 
+def word_of(outcome: Outcome | None) -> str:
+    """For people, who don't know the letters: `doubt_by_peer`."""
+    return "none" if outcome is None else outcome.name.lower()
+
+
 AGAIN = frozenset({Outcome.TEMPORARY, Outcome.THROTTLED, Outcome.NOT_SENT})
 """Proof that this try was not accepted, and no end: the part is tried again in place."""
 

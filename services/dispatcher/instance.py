@@ -12,7 +12,7 @@ from libs.bus.errors import is_transient
 from libs.bus.port import Publisher
 from libs.bus.record import Record
 from libs.contracts.events import Priority
-from libs.service_kit.config_file import SmppGateway
+from libs.service_kit.config_file import Gateway
 from libs.service_kit.crash_points import crash_point
 from libs.service_kit.metrics import BOUND, STANDBY
 from libs.storage.database import Pool
@@ -35,7 +35,7 @@ FIRST_BIND_SECONDS = 30.0
 """How long the first bind is waited for before partitions are taken all the same, so that what passes its validity ends."""
 POLL_SECONDS = 0.02
 
-MakeDriver = Callable[[SmppGateway, Callbacks], Driver]
+MakeDriver = Callable[[Gateway, Callbacks], Driver]
 
 
 class Instance:
@@ -44,7 +44,7 @@ class Instance:
     def __init__(
         self,
         settings: DispatcherSettings,
-        gateway: SmppGateway,
+        gateway: Gateway,
         pool: Pool,
         producer: Publisher,
         make_driver: MakeDriver,
@@ -104,7 +104,7 @@ class Instance:
         try:
             while not self._stop.is_set() and not beats.done():
                 try:
-                    slot = await self._lease.take_slot(self._gateway.binds_allowed)
+                    slot = await self._lease.take_slot(self._gateway.replicas_allowed)
                 except Exception as error:
                     if not is_transient(error):
                         raise

@@ -69,7 +69,7 @@ def main() -> None:
         marks = BatchConsumer(
             servers, group="dispatcher.marks", topics=[topics.COMMANDS], handler=mark_messages(pool), producer=producer
         )
-        await life.part("marks", marks.start, lambda _: marks.stop())
+        await life.consumer("marks", marks)
 
         current: list[Instance] = []
         stopped = asyncio.Event()

@@ -13,7 +13,7 @@ from itertools import count
 import structlog
 
 from libs.bus.errors import is_transient
-from libs.service_kit.config_file import SmppGateway
+from libs.service_kit.config_file import Gateway
 from libs.service_kit.crash_points import crash_point
 from libs.service_kit.metrics import CLAIMED, IN_FLIGHT, THROTTLES
 from services.dispatcher.attempts import Attempt, LegKey, LegState
@@ -53,7 +53,7 @@ class Sender:
 
     def __init__(
         self,
-        gateway: SmppGateway,
+        gateway: Gateway,
         lease: Lease,
         ledger: Ledger,
         board: Board,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import Field, SecretStr
+from pydantic import Field, model_validator
 
 from libs.contracts.events import GatewayId
-from libs.service_kit.settings import ConfiguredSettings, DatabaseSettings
+from libs.service_kit.settings import ConfiguredSettings, DatabaseSettings, FingerprintKey
+
+CLOSING_SECONDS = 5.0
+"""What a stop takes after the drain: to store the last answers, unbind and leave the consumer groups."""
 
 
 class DispatcherSettings(DatabaseSettings, ConfiguredSettings):
@@ -27,6 +30,15 @@ class DispatcherSettings(DatabaseSettings, ConfiguredSettings):
         ge=21,
         description="how long attempts and marks are kept: longer than the topics, so that a replay sends nothing anew",
     )
-    inbound_key: SecretStr = Field(
-        SecretStr("postrider-inbound"), description="makes the Kafka key of an inbound message from its sender's number"
+    inbound_key: FingerprintKey = Field(
+        description="16 to 64 octets: makes the Kafka key of an inbound message from its sender's number. The same for all"
+        " dispatchers, or the parts of a long message may be handled in two places at once"
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> DispatcherSettings:
+        if self.dispatcher_drain_seconds + CLOSING_SECONDS > self.drain_budget_seconds:
+            raise ValueError(
+                f"DISPATCHER_DRAIN_SECONDS and {CLOSING_SECONDS:g} s for closing must fit into DRAIN_BUDGET_SECONDS"
+            )
+        return self

@@ -14,10 +14,19 @@ import structlog
 from libs.bus.backoff import until_done
 from libs.bus.pacing import Pacing
 from libs.bus.port import Outgoing, Publisher
-from libs.service_kit.config_file import InDoubt, SmppGateway
+from libs.service_kit.config_file import Gateway, InDoubt
 from libs.service_kit.crash_points import crash_point
 from libs.service_kit.metrics import LATE_ANSWERS, SETTLED
-from services.dispatcher.attempts import Attempt, LegState, Outcome, count_of, deferral, is_concluded, refused_for_now
+from services.dispatcher.attempts import (
+    Attempt,
+    LegState,
+    Outcome,
+    count_of,
+    deferral,
+    is_concluded,
+    refused_for_now,
+    word_of,
+)
 from services.dispatcher.board import Board
 from services.dispatcher.drivers.port import Result, Verdict
 from services.dispatcher.events import events_of, rows_of
@@ -50,7 +59,7 @@ class Settler:
 
     def __init__(
         self,
-        gateway: SmppGateway,
+        gateway: Gateway,
         ledger: Ledger,
         board: Board,
         publisher: Publisher,
@@ -131,7 +140,7 @@ class Settler:
                 if id(one) not in told:
                     events += self._events(one.leg, one.attempt)
             for outcome, count in Counter(one.attempt.outcome for one in settled).items():
-                SETTLED.labels(self._gateway.id, str(outcome)).inc(count)
+                SETTLED.labels(self._gateway.id, word_of(outcome)).inc(count)
         touched = {id(one.leg): one.leg for one in settled}
         for leg in await self._read(looks):
             touched[id(leg)] = leg
@@ -171,7 +180,7 @@ class Settler:
             ),
             "store a late outcome",
         )
-        LATE_ANSWERS.labels(self._gateway.id, str(row.outcome)).inc()
+        LATE_ANSWERS.labels(self._gateway.id, word_of(row.outcome)).inc()
         settled.attempt.outcome = row.outcome
         settled.attempt.observed_at = row.observed_at
         settled.attempt.provider_id = row.provider_id

@@ -39,8 +39,7 @@ async def start(life: Lifecycle, settings: InboundSettings, configuration: Confi
     await life.part("kafka", producer.start, lambda _: producer.stop())
     handler = partial(handle, pool=pool, tenant_of=configuration.tenant_of, default_region=configuration.default_region)
     consumer = BatchConsumer(kafka, "inbound", CONSUMED, handler, producer)
-    life.ready_when("consumer", lambda: None if consumer.ready else consumer.state)
-    await life.part("consumer", consumer.start, lambda _: consumer.stop(settings.drain_budget_seconds))
+    await life.consumer("consumer", consumer)
 
 
 def main() -> None:

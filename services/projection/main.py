@@ -81,8 +81,7 @@ async def start(life: Lifecycle, settings: ProjectionSettings, gateways: tuple[s
         readers, arrivals, consumer.hurry, settings.projection_wait_seconds, settings.projection_read_seconds
     )
     await life.part("kafka", producer.start, lambda _: producer.stop())
-    life.ready_when("consumer", lambda: None if consumer.ready else consumer.state)
-    await life.part("consumer", consumer.start, lambda _: consumer.stop(settings.drain_budget_seconds))
+    await life.consumer("consumer", consumer)
 
 
 def main() -> None:

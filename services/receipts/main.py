@@ -61,8 +61,7 @@ async def start(life: Lifecycle, settings: ReceiptsSettings, configuration: Conf
 
     life.background("sweep", repeat("sweep of the unreported", unreported.SWEEP_SECONDS, sweep))
     life.background("old rows", repeat("deletion of old rows", CHECK_SECONDS, forget_old))
-    life.ready_when("consumer", lambda: None if consumer.ready else consumer.state)
-    await life.part("consumer", consumer.start, lambda _: consumer.stop(settings.drain_budget_seconds))
+    await life.consumer("consumer", consumer)
 
 
 def main() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field
 
-from libs.service_kit.settings import ConfiguredSettings, DatabaseSettings
+from libs.service_kit.settings import ConfiguredSettings, DatabaseSettings, FingerprintKey
 
 
 class ReceiptsSettings(DatabaseSettings, ConfiguredSettings):
-    receipts_destination_key: SecretStr = Field(
+    receipts_destination_key: FingerprintKey = Field(
         description="16 to 64 octets: the key of the fingerprints by which destinations are compared. Kept for as long as"
         " the data: under another key no older destination agrees with a receipt's"
     )
@@ -17,13 +17,6 @@ class ReceiptsSettings(DatabaseSettings, ConfiguredSettings):
         ge=29,
         description="how long provider ids, parked receipts and doubts are kept: longer than the topics and the life of an id together",
     )
-
-    @field_validator("receipts_destination_key")
-    @classmethod
-    def _length(cls, value: SecretStr) -> SecretStr:
-        if not 16 <= len(value.get_secret_value().encode()) <= 64:
-            raise ValueError("must be 16 to 64 octets")
-        return value
 
     @property
     def destination_key(self) -> bytes:

@@ -62,10 +62,8 @@ async def start(life: Lifecycle, settings: ResolverSettings, configuration: Conf
     commands = BatchConsumer(
         kafka, "resolver.commands", (topics.COMMANDS,), partial(marks.mark, pool=pool, now=_now), producer
     )
-    life.ready_when("commands", lambda: None if commands.ready else commands.state)
-    await life.part("commands", commands.start, lambda _: commands.stop(settings.drain_budget_seconds))
-    life.ready_when("messages", lambda: None if messages.ready else messages.state)
-    await life.part("messages", messages.start, lambda _: messages.stop(settings.drain_budget_seconds))
+    await life.consumer("commands", commands)
+    await life.consumer("messages", messages)
 
     async def on_contact_changed(event: Event[ContactChanged]) -> None:
         await contacts.apply_change(pool, event.data, configuration.default_region)

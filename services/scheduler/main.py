@@ -59,14 +59,13 @@ async def start(life: Lifecycle, settings: SchedulerSettings) -> None:
     lease = timedelta(seconds=settings.scheduler_lease_seconds)
     leaving = Leaving(pool, producer, _now, settings.scheduler_rows_per_second, lease, room)
     life.ready_when("leaving", lambda: leaving.problem)
-    await life.part("leaving", leaving.start, lambda _: leaving.stop(settings.drain_budget_seconds / 2))
+    await life.part("leaving", leaving.start, lambda _: leaving.stop(life.left_seconds))
     life.background("leaving", leaving.wait())
 
     handler = partial(handle, pool=pool, producer=producer, now=_now, on_arrival=leaving.on_arrival)
     on_dead_letter = partial(tell_history, pool=pool, producer=producer, now=_now)
     consumer = BatchConsumer(kafka, "scheduler", CONSUMED, handler, producer, on_dead_letter=on_dead_letter)
-    life.ready_when("consumer", lambda: None if consumer.ready else consumer.state)
-    await life.part("consumer", consumer.start, lambda _: consumer.stop(settings.drain_budget_seconds / 2))
+    await life.consumer("consumer", consumer)
 
 
 def _now() -> datetime:

@@ -58,6 +58,11 @@ def test_the_default_file_of_the_local_stack_is_good():
         ("systemId: me", "sytemId: me", "gateways.0.sytemId: Extra inputs are not permitted"),
         ("password: secret", "password: much-too-long", "8 octets at most"),
         ("password: secret", "password: secret\n    inDoubt: resend_if_idempotent", "takes no idempotency key"),
+        (
+            "password: secret",
+            "password: secret\n    bindType: transmitter_and_receiver",
+            "bindsAllowed: a transmitter_and",
+        ),
         ("scopes: [sms:send]", "scopes: [sms:fly]", "13: apiKeys.0.scopes"),
         ("defaultGateway: demo", "defaultGateway: other", "there is no gateway 'other'"),
         ("key: ${KEY}", "key: short", "at least 16 characters"),
@@ -77,6 +82,15 @@ def test_a_mistake_is_told_with_its_line_and_reason(tmp_path: Path, change: str,
 def test_every_mistake_is_told_at_once(tmp_path: Path):
     found = problems(tmp_path, GOOD.replace("host: localhost", "host: [5]").replace("${PORT}", "none"))
     assert [line.split(": ")[1] for line in found] == ["gateways.0.host", "gateways.0.port"]
+
+
+@pytest.mark.parametrize(
+    ("bind_type", "replicas"), [("transceiver", 5), ("transmitter", 5), ("transmitter_and_receiver", 2)]
+)
+def test_no_more_replicas_send_than_their_binds_are_allowed(tmp_path: Path, bind_type: str, replicas: int):
+    file = tmp_path / "p.yaml"
+    file.write_text(GOOD.replace("password: secret", f"bindsAllowed: 5\n    bindType: {bind_type}"))
+    assert load_configuration(file, ENVIRONMENT).gateway("demo").replicas_allowed == replicas
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path):

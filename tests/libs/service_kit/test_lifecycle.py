@@ -93,6 +93,43 @@ async def test_background_work_that_fails_ends_the_service():
     assert life.failed
 
 
+class Reader:
+    """A consumer that takes a while to stop."""
+
+    def __init__(self) -> None:
+        self.state = "starting"
+        self.budgets: list[float] = []
+
+    @property
+    def ready(self) -> bool:
+        return self.state == "running"
+
+    async def start(self) -> None:
+        self.state = "running"
+
+    async def stop(self, budget_seconds: float) -> None:
+        self.budgets.append(budget_seconds)
+        await asyncio.sleep(0.1)
+
+
+async def test_without_its_consumers_a_service_is_not_ready():
+    life, reader = Lifecycle("test", settings()), Reader()
+    await life.consumer("marks", reader)
+    life.health.starting = None
+    assert life.health.missing() == {}
+    reader.state = "stopped: too many dead letters"
+    assert life.health.missing() == {"marks": "stopped: too many dead letters"}
+
+
+async def test_consumers_that_stop_one_after_the_other_share_the_budget():
+    life, first, second = Lifecycle("test", settings()), Reader(), Reader()
+    await life.consumer("first", first)
+    await life.consumer("second", second)
+    await life.stop_all()
+    assert settings().drain_budget_seconds - 1 < second.budgets[0] <= settings().drain_budget_seconds
+    assert first.budgets[0] <= second.budgets[0] - 0.1
+
+
 async def test_health_says_what_is_missing_and_the_internal_api_wants_its_token():
     health, port = Health(), free_port()
     health.starting = None

@@ -303,7 +303,7 @@ async def running_gateway(timeout_seconds: float = 4.0) -> AsyncIterator[Gateway
             )
         finally:
             publisher.gate.set()
-            await server.stop()
+            await server.stop(10)
             await accepter.stop()
             await bulk.stop()
             await numbers.stop()

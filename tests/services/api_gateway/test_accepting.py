@@ -208,7 +208,7 @@ async def test_a_stop_answers_what_waits(gateway: Gateway) -> None:
     gateway.publisher.gate.clear()
     waiting = [asyncio.create_task(gateway.send(idempotency_key=key)) for key in ("a", "b")]
     await _until(lambda: gateway.publisher.calls == 1)
-    stop = asyncio.create_task(gateway.server.stop())
+    stop = asyncio.create_task(gateway.server.stop(10))
     await asyncio.sleep(0.05)
     gateway.publisher.gate.set()
     assert [a.status for a in await asyncio.gather(*waiting)] == [202, 202]

@@ -247,7 +247,7 @@ async def test_a_stop_lets_a_streamed_answer_end(gateway: Gateway) -> None:
     client.send(post_bulk([GOOD] * COUNT))
     await client.head()
     first = await client.chunk()
-    stop = asyncio.create_task(gateway.server.stop())
+    stop = asyncio.create_task(gateway.server.stop(10))
     await asyncio.sleep(0)
     gateway.publisher.gate.set()
     assert body_of([first, *await client.chunks()])["accepted"] == COUNT

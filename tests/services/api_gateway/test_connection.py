@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from services.api_gateway import connection, server
+from services.api_gateway import connection
 from tests.services.api_gateway.fakes import ALL_KEY, Gateway
 
 HEADERS = b"Host: x\r\nAuthorization: Bearer " + ALL_KEY.encode() + b"\r\n"
@@ -373,7 +373,7 @@ async def test_a_stop_answers_what_is_here_and_lets_idle_clients_go(gateway: Gat
     busy.send(post("a") + post("b"))
     halfway.send(post("c")[:-3])
     await until(lambda: gateway.publisher.calls == 1)
-    stop = asyncio.create_task(gateway.server.stop())
+    stop = asyncio.create_task(gateway.server.stop(10))
     assert await idle.closed()
     busy.send(post("too late"))
     halfway.send(post("c")[-3:] + post("too late"))
@@ -386,13 +386,12 @@ async def test_a_stop_answers_what_is_here_and_lets_idle_clients_go(gateway: Gat
     assert sorted(texts(gateway)) == ["a", "b", "c"]
 
 
-async def test_a_stop_does_not_wait_for_ever(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "DRAIN_SECONDS", 0.1)
+async def test_a_stop_does_not_wait_for_ever(gateway: Gateway) -> None:
     gateway.publisher.gate.clear()
     client = await Client.connect(gateway)
     client.send(post("stuck"))
     await until(lambda: gateway.publisher.calls == 1)
-    await asyncio.wait_for(gateway.server.stop(), 5)
+    await asyncio.wait_for(gateway.server.stop(0.1), 5)
     client.close()
 
 

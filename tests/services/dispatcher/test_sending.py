@@ -6,18 +6,27 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from aiokafka import AIOKafkaConsumer
+from prometheus_client import Counter
 
 from deploy.local.ports import free_port
 from libs.bus.codec import encode
 from libs.contracts import topics
 from libs.contracts.events import MessageEvent, Priority, SmsDeferred, SmsDispatch
 from libs.contracts.statuses import Status
+from libs.service_kit import metrics
 from services.dispatcher import instance, sender
 from tests.services.dispatcher.world import MakeWorld, World
 
 
 def all_told(world: World, events: Sequence[MessageEvent[SmsDispatch]], status: Status) -> Callable[[], bool]:
     return lambda: all(str(status) in world.words(e.subject) for e in events)
+
+
+def counted(counter: Counter, world: World, outcome: str) -> float:
+    """What a counter has come to for the world's gateway."""
+    wanted = {"gateway": world.gateway.id, "outcome": outcome}
+    [metric] = counter.collect()
+    return next((s.value for s in metric.samples if s.labels == wanted and s.name.endswith("_total")), 0)
 
 
 async def until_waiting(world: World, statements: int) -> None:
@@ -195,6 +204,8 @@ async def test_a_late_answer_resolves_the_doubt(world: MakeWorld):
         await w.send(event)
         await w.until(all_told(w, [event], Status.SUBMITTED))
         assert w.words(event.subject) == ["in_doubt", "submitted"]
+        assert counted(metrics.SETTLED, w, "doubt") == 1
+        assert counted(metrics.LATE_ANSWERS, w, "accepted") == 1
         async with asyncio.timeout(20):
             while await w.pool.fetchval("SELECT count(*) FROM late_events"):
                 await asyncio.sleep(0.05)

@@ -124,6 +124,7 @@ class World:
                 "postgres_dsn": "postgresql://unused",
                 "postrider_config": "unused",
                 "dispatcher_gateway": self.gateway.id,
+                "inbound_key": "a key for the tests",
                 "dispatcher_lease_seconds": 3,
                 "dispatcher_drain_seconds": 5,
                 "dispatcher_most_legs": 100,
