@@ -50,6 +50,11 @@ SETTLED = Counter("postrider_attempts_settled_total", "Attempts with an outcome 
 IN_FLIGHT = Gauge("postrider_window_in_flight", "Submitted segments that wait for an answer.", ["gateway"])
 BOUND = Gauge("postrider_bound", "1 while this instance is bound to the gateway.", ["gateway"])
 STANDBY = Gauge("postrider_standby", "1 while this instance waits for a bind slot.", ["gateway"])
+BREAKER_OPEN = Gauge(
+    "postrider_breaker_open",
+    "1 while so many messages in a row were refused for now, or not answered, that the gateway is taken to be at fault.",
+    ["gateway"],
+)
 THROTTLES = Counter("postrider_throttles_total", "Refusals that paused the gateway.", ["gateway"])
 LATE_ANSWERS = Counter(
     "postrider_late_answers_total", "Answers that found their attempt in doubt.", ["gateway", "outcome"]

@@ -18,7 +18,7 @@ from libs.smpp.config import SessionConfig
 from libs.smpp.delivers import Delivers, OnDeliver
 from libs.smpp.errors import BindError, PduError
 from libs.smpp.pdus import DataSm, DeliverSm, Pdu, SubmitSmResp
-from libs.smpp.status import CommandStatus
+from libs.smpp.status import CommandStatus, StatusClass
 from libs.smpp.submission import Answer, AnswerKind, OnAnswers, Submission, Unsent, UnsentReason
 from libs.smpp.window import Window
 
@@ -113,8 +113,9 @@ class Session(asyncio.Protocol):
                 _log.exception("smpp_write_failed", count=len(frames))
                 self.end("writing to the connection failed", cut=True)
         if self._next_sequence > _MAX_SEQUENCE - _SPARE_SEQUENCES - self._config.window:
-            self._draining = True  # numbers are never reused: a late answer could meet the wrong token
-            self._last_unbind = self._loop.create_task(self.unbind(self._config.response_timeout_seconds))
+            self._renew(
+                "its sequence numbers are used up"
+            )  # none is used again: a late answer could meet the wrong token
         return unsent
 
     async def unbind(self, drain_seconds: float) -> None:
@@ -237,6 +238,8 @@ class Session(asyncio.Protocol):
             return  # nobody asked, or it was answered before
         if late:
             self.late_answers += 1
+        if status:
+            self._check_bind(status)
         answers.append(Answer(token, AnswerKind.ANSWERED, status, message_id))
 
     def _control(self, sequence: int, pdu: Pdu) -> None:
@@ -244,7 +247,10 @@ class Session(asyncio.Protocol):
         match pdu:
             case pdus.EnquireLink():
                 self._write(pdus.EnquireLinkResp().encode(sequence))
-            case pdus.EnquireLinkResp() | pdus.GenericNack() if sequence == self._enquire_sequence:
+            case pdus.EnquireLinkResp(command_status=status) | pdus.GenericNack(command_status=status) if (
+                sequence == self._enquire_sequence
+            ):
+                self._check_bind(status)
                 self._enquire_sequence = 0
                 self._enquire_at = self._loop.time() + self._config.enquire_link_seconds
             case pdus.BindResp(command_status=status) | pdus.GenericNack(command_status=status) if (
@@ -260,6 +266,18 @@ class Session(asyncio.Protocol):
                 self._write(pdus.GenericNack(CommandStatus.ESME_RINVCMDID).encode(sequence))
             case _:
                 pass  # an outbind, or a response to nothing
+
+    def _check_bind(self, status: int) -> None:
+        """A peer that answers so has lost the bind, though not the connection: nothing will be accepted until there is a new one."""
+        if CommandStatus(status).status_class is StatusClass.SESSION:
+            self._renew(f"the provider knows no such bind any more ({CommandStatus(status).name})")
+
+    def _renew(self, reason: str) -> None:
+        """Submit nothing more, and end in good order, so that the link binds anew."""
+        if not self._draining:
+            self._draining = True
+            self.close_reason = reason
+            self._last_unbind = self._loop.create_task(self.unbind(self._config.response_timeout_seconds))
 
     def _bind_answered(self, status: CommandStatus) -> None:
         if status == CommandStatus.ESME_ROK:

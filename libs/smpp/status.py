@@ -64,7 +64,7 @@ class CommandStatus(enum.IntEnum):
     ESME_RINVPRTFLG = 0x06, "the priority is invalid", _PERMANENT
     ESME_RINVREGDLVFLG = 0x07, "the registered-delivery flag is invalid", _PERMANENT
     # "System error" may be the whole SMSC or this one message: taken as the message's, since a gateway that is down
-    # shows itself by a run of these, which the breaker counts.
+    # shows itself by a run of these, which the dispatcher's breaker counts.
     ESME_RSYSERR = 0x08, "the provider reports a system error", _TEMPORARY
     ESME_RINVSRCADR = 0x0A, "the sender address is invalid", _PERMANENT
     ESME_RINVDSTADR = 0x0B, "the destination number is invalid", _PERMANENT

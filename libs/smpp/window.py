@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-MAX_REMEMBERED: Final = 100_000
-"""How many timed-out submits stay known for a late answer: about 15 MB, and far more than one bind can leave unanswered
-before somebody looks. Beyond it the oldest is forgotten; its message stays in doubt until its receipt."""
+MAX_REMEMBERED: Final = 10_000
+"""How many timed-out submits stay known for a late answer: about 15 MB with their messages. Beyond it the oldest is forgotten; its
+message stays in doubt until its receipt."""
 
 
 class Window:

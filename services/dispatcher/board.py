@@ -108,7 +108,8 @@ class Board:
             return []
         leg.held = False
         del self._legs[leg.key]
-        return leg.places
+        places, leg.places = leg.places, []  # a late answer may still name the leg, and their records are large
+        return places
 
     def withdraw(self, mine: Callable[[object], bool]) -> None:
         """Give back these places: another instance reads their records again. A leg without a place is not ours any more."""
@@ -117,6 +118,10 @@ class Board:
             if not leg.places:
                 leg.held = False
                 del self._legs[key]
+        self._high = deque(leg for leg in self._high if leg.held)
+        self._normal = deque(leg for leg in self._normal if leg.held)
+        self._later = [entry for entry in self._later if entry[2].held]
+        heapq.heapify(self._later)
 
     def _queue_of(self, leg: LegState) -> deque[LegState]:
         return self._high if leg.event.data.message.priority is Priority.HIGH else self._normal

@@ -15,6 +15,19 @@ log = structlog.get_logger()
 GRACE_SECONDS = 1.0
 """Peers wait this much longer than the holder, so that it has closed its bind before they take it over."""
 
+# Its own, where the answer that it got one was lost; else the first that nobody holds, or one whose holder is dead.
+_TAKE_SLOT = """
+INSERT INTO bind_slots (gateway, slot, instance)
+SELECT $1, n, $3
+  FROM generate_series(1, $2::int) AS n
+  LEFT JOIN bind_slots s ON s.gateway = $1 AND s.slot = n
+ WHERE s.instance = $3 OR NOT EXISTS (SELECT FROM instances i WHERE i.instance = s.instance AND NOT i.dead)
+ ORDER BY coalesce(s.instance = $3, false) DESC, n
+ LIMIT 1
+ON CONFLICT (gateway, slot) DO UPDATE SET instance = EXCLUDED.instance
+RETURNING slot
+"""
+
 
 @dataclass(slots=True)
 class _Seen:
@@ -75,35 +88,13 @@ class Lease:
         await self._watch_peers()
 
     async def take_slot(self, allowed: int) -> int | None:
-        """Take one of the binds that the provider allows, if one is free or its holder is dead."""
-        slot = await self._pool.fetchval(
-            """
-            UPDATE bind_slots b SET instance = $3
-             WHERE (b.gateway, b.slot) = (
-                   SELECT s.gateway, s.slot FROM bind_slots s
-                    WHERE s.gateway = $1 AND s.slot <= $2
-                      AND NOT EXISTS (SELECT FROM instances i WHERE i.instance = s.instance AND NOT i.dead)
-                    ORDER BY s.slot LIMIT 1 FOR UPDATE SKIP LOCKED)
-            RETURNING b.slot
-            """,
-            self._gateway,
-            allowed,
-            self.instance,
-        )
-        if slot is None:
-            slot = await self._pool.fetchval(
-                """
-                INSERT INTO bind_slots (gateway, slot, instance)
-                SELECT $1, n, $3 FROM generate_series(1, $2) AS n
-                 WHERE NOT EXISTS (SELECT FROM bind_slots s WHERE s.gateway = $1 AND s.slot = n)
-                 ORDER BY n LIMIT 1
-                ON CONFLICT DO NOTHING RETURNING slot
-                """,
-                self._gateway,
-                allowed,
-                self.instance,
+        """Take one of the slots, if one is free or its holder is dead; the same one again if it has one."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            # One at a time: the next looks when this one has taken its slot.
+            await connection.execute(
+                "SELECT pg_advisory_xact_lock(hashtext('dispatch.bind_slots'), hashtext($1))", self._gateway
             )
-        return slot
+            return await connection.fetchval(_TAKE_SLOT, self._gateway, allowed, self.instance)
 
     async def release(self) -> None:
         """End the lease in order: nothing of this instance is under way any more, and its bind is closed."""

@@ -15,9 +15,10 @@ import structlog
 from libs.bus.errors import is_transient
 from libs.service_kit.config_file import Gateway
 from libs.service_kit.crash_points import crash_point
-from libs.service_kit.metrics import CLAIMED, IN_FLIGHT, THROTTLES
+from libs.service_kit.metrics import BREAKER_OPEN, CLAIMED, IN_FLIGHT, THROTTLES
 from services.dispatcher.attempts import Attempt, LegKey, LegState
 from services.dispatcher.board import Board
+from services.dispatcher.breaker import Breaker
 from services.dispatcher.drivers.port import Driver, Result, Submission, Verdict
 from services.dispatcher.events import attempt_reference
 from services.dispatcher.lease import Lease
@@ -76,6 +77,7 @@ class Sender:
         self._not_before = 0.0
         self._look_for_expired_at = 0.0
         self._throttle = Throttle()
+        self._breaker = Breaker()
         self._scheduled: list[tuple[float, int, Sent]] = []
         self._order = count()
         self._timer: asyncio.TimerHandle | None = None
@@ -114,36 +116,58 @@ class Sender:
             self._wake.clear()
             if not self._lease.valid:
                 raise LeaseOver
-            now = self._loop.time()
-            moment = self._board.next_moment(now)
-            room = self._room(now)
-            asks = self._board.take(room) if room > 0 else self._expired(now)
-            if asks:
-                await self._claim(Claim(next(self._claims), asks, now))
-                continue
-            waits = [IDLE_SECONDS, self._throttle.wait(now) or IDLE_SECONDS]
-            if moment is not None:
-                waits.append(moment - now)
-            if self._not_before > now:
-                waits.append(self._not_before - now)
-            try:
-                async with asyncio.timeout(max(min(waits), 0.001)):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
+            wait = await self.turn()
+            if wait:
+                try:
+                    async with asyncio.timeout(wait):
+                        await self._wake.wait()
+                except TimeoutError:
+                    continue
+
+    async def turn(self) -> float:
+        """Claim what may be claimed now; how long to wait then, if nothing happens (seconds). Raises LeaseOver."""
+        now = self._loop.time()
+        moment = self._board.next_moment(now)
+        room = self._room(now)
+        asks = self._board.take(room) if room > 0 else self._expired(now)
+        if asks:
+            await self._claim(Claim(next(self._claims), asks, now))
+            return 0
+        waits = [IDLE_SECONDS, self._throttle.wait(now) or IDLE_SECONDS]
+        if moment is not None:
+            waits.append(moment - now)
+        if self._not_before > now:
+            waits.append(self._not_before - now)
+        return max(min(waits), 0.001)
 
     def account(self, results: Sequence[Result]) -> None:
-        """Results came: their places in the window are free."""
+        """Results came: their places in the window are free. While the gateway is at fault, a refusal for now is its own, not the
+        message's, and becomes THROTTLED here."""
         now = self._loop.time()
+        breaker, was_open = self._breaker, self._breaker.open
         for result in results:
             sent = result.token
             assert isinstance(sent, Sent)
             self._unanswered.discard(sent)
-            if result.verdict is Verdict.THROTTLED:
+            verdict = result.verdict
+            if verdict is Verdict.ACCEPTED:
+                breaker.worked()
+                if self._throttle.active:
+                    self._throttle.accepted(now)
+            elif verdict is Verdict.FAILED:
+                breaker.worked()
+            elif verdict is Verdict.TEMPORARY or verdict is Verdict.NO_ANSWER:
+                breaker.failed(sent.leg.key.message_id)
+                if breaker.open:
+                    self._throttle.refused(now)
+                    if verdict is Verdict.TEMPORARY:
+                        result.verdict = Verdict.THROTTLED
+            elif verdict is Verdict.THROTTLED:
                 self._throttle.refused(now)
                 THROTTLES.labels(self._gateway.id).inc()
-            elif result.verdict is Verdict.ACCEPTED and self._throttle.active:
-                self._throttle.accepted(now)
+        if breaker.open is not was_open:
+            log.warning("gateway at fault" if breaker.open else "gateway works again", gateway=self._gateway.id)
+            BREAKER_OPEN.labels(self._gateway.id).set(int(breaker.open))
         IN_FLIGHT.labels(self._gateway.id).set(len(self._unanswered))
         self.wake()
 
@@ -157,13 +181,15 @@ class Sender:
         rate = self._gateway.segments_per_second
         if rate:
             return min(room, math.ceil(rate * LATE_SECONDS) + 1 - len(self._scheduled))
-        if room < min(self._gateway.window // 2, self._board.waiting) and not self._board.urgent:
+        if room < min(self._gateway.window // 2, LARGEST_CLAIM, self._board.waiting) and not self._board.urgent:
             return 0  # a claim costs much the same whatever it asks for: the next answers make room for more
         return room
 
     def _expired(self, now: float) -> list[Ask]:
-        """While the gateway is away, what has passed its validity ends all the same: the claim says so of each."""
-        if not self._claiming or self._driver.missing is None or now < self._look_for_expired_at:
+        """While the gateway takes nothing, what has passed its validity ends all the same: the claim says so of each."""
+        if not self._claiming or now < self._look_for_expired_at:
+            return []
+        if self._driver.missing is None and not self._throttle.active:
             return []
         self._look_for_expired_at = now + EXPIRED_EVERY_SECONDS
         return self._board.take_expired(datetime.now(UTC) - CLOCKS_APART, LARGEST_CLAIM)

@@ -124,7 +124,7 @@ class Settler:
             await asyncio.sleep(pace - (self._loop.time() - now))
 
     async def _round(self) -> None:
-        settled, self._results = self._results, []
+        settled = self._next_results()
         looks, self._looks = list(self._looks.values()), {}
         events: list[Outgoing] = []
         late: list[LateEvent] = []
@@ -162,6 +162,16 @@ class Settler:
         if places:
             await self._done(places)
         self._wake_sender()
+
+    def _next_results(self) -> list[Settled]:
+        """What has come: of each attempt one result, since one statement stores them all. A late answer is for the next round."""
+        first: dict[tuple[int, int, int], Settled] = {}
+        later: list[Settled] = []
+        for one in self._results:
+            if first.setdefault((id(one.leg), one.attempt.part, one.attempt.try_number), one) is not one:
+                later.append(one)
+        self._results = later
+        return list(first.values())
 
     async def publish_orphans(self) -> None:
         """Publish the late events of instances that are gone."""

@@ -476,6 +476,32 @@ async def test_a_session_out_of_sequence_numbers_unbinds_instead_of_reusing_one(
         assert connection.of(pdus.Unbind)
 
 
+async def test_a_provider_that_has_lost_the_bind_is_left_in_good_order() -> None:
+    def unbound(connection: Connection, sequence: int, pdu: Pdu) -> bool:
+        if isinstance(pdu, SubmitSm):
+            connection.send(sequence, pdus.SubmitSmResp(CommandStatus.ESME_RINVBNDSTS, ""))
+        return isinstance(pdu, SubmitSm)
+
+    async with scripted_smsc(unbound) as smsc, bound(smsc) as (owner, session, connection):
+        session.submit_many(submissions("a", "b"))
+        assert "ESME_RINVBNDSTS" in await session.wait_closed()
+        assert owner.kinds == {"a": ANSWERED, "b": ANSWERED}, "each has its answer"
+        assert connection.of(pdus.Unbind)
+
+
+@pytest.mark.parametrize("kind", [pdus.EnquireLinkResp, pdus.GenericNack])
+async def test_an_enquire_link_answered_from_no_bind_ends_the_session(
+    kind: type[pdus.EnquireLinkResp] | type[pdus.GenericNack],
+) -> None:
+    def lost(connection: Connection, sequence: int, pdu: Pdu) -> bool:
+        if isinstance(pdu, pdus.EnquireLink):
+            connection.send(sequence, kind(CommandStatus.ESME_RINVBNDSTS))
+        return isinstance(pdu, pdus.EnquireLink)
+
+    async with scripted_smsc(lost) as smsc, bound(smsc, enquire_link_seconds=0.05) as (_, session, _connection):
+        assert "ESME_RINVBNDSTS" in await session.wait_closed()
+
+
 async def test_a_raising_answer_handler_is_counted_and_harms_nothing() -> None:
     def raising(_answers: list[Answer]) -> None:
         raise RuntimeError("a bug")

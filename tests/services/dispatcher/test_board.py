@@ -71,3 +71,22 @@ def test_what_is_given_back_is_neither_claimed_nor_done_here():
     assert [leg.event for leg in legs] == [kept]
     gone = LegState(lost, [])
     assert not gone.held and board.finish(gone) == []
+
+
+def test_what_is_given_back_waits_here_no_longer():
+    board = Board()
+    for text in ("a", "b", "c"):
+        board.add(dispatch_event(text), text)
+    (ask,) = board.take(1)
+    board.queue_at(ask.leg, 5.0)
+    board.withdraw(lambda place: place != "b")
+    assert board.waiting == 1
+    assert board.next_moment(0.0) is None
+
+
+def test_a_leg_that_is_done_holds_on_to_no_record():
+    board = Board()
+    board.add(dispatch_event(), "place")
+    (ask,) = board.take(1)
+    assert board.finish(ask.leg) == ["place"]
+    assert ask.leg.places == []

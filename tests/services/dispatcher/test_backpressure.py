@@ -1,0 +1,87 @@
+"""When the sender asks for more, and when it holds back. No Kafka, no Postgres, no carrier."""
+
+from types import SimpleNamespace
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from libs.service_kit.config_file import SmppGateway
+from services.dispatcher.attempts import Attempt, LegState
+from services.dispatcher.board import Board
+from services.dispatcher.breaker import OPENS_AT
+from services.dispatcher.drivers.port import Result, Verdict
+from services.dispatcher.ledger import Claim, ClaimVerdict
+from services.dispatcher.sender import LARGEST_CLAIM, Sender, Sent
+from tests.services.dispatcher.builders import dispatch_event
+
+
+class Ground:
+    """A sender whose claims are granted at once, and a driver that writes nothing."""
+
+    def __init__(self, window: int, free: int) -> None:
+        given = {"id": "demo", "type": "smpp", "host": "h", "port": 1, "system_id": "s", "window": window}
+        lease: Any = SimpleNamespace(valid=True, instance=uuid4(), renewed=lambda _: None)
+        self.claimed: list[Claim] = []
+        self.driver: Any = SimpleNamespace(free=free, missing=None, submit=lambda _: None)
+        self.board = Board()
+        ledger: Any = self
+        self.sender = Sender(
+            SmppGateway.model_validate(given), lease, ledger, self.board, self.driver, lambda _: None, lambda _: None
+        )
+
+    async def claim(self, claim: Claim, age_seconds: float) -> list[ClaimVerdict]:
+        self.claimed.append(claim)
+        return [ClaimVerdict(ask, "G", 0.0) for ask in claim.asks]
+
+    async def turn(self) -> int:
+        """One turn of the sender: how many parts it asked for."""
+        before = len(self.claimed)
+        await self.sender.turn()
+        return sum(len(claim.asks) for claim in self.claimed[before:])
+
+    def answer(self, verdict: Verdict, messages: int = 1) -> list[Result]:
+        """Results for so many messages of their own."""
+        legs = [LegState(dispatch_event(), []) for _ in range(messages)]
+        results = [Result(Sent(leg, Attempt(1, 1, uuid4()), 0, 0.0), verdict) for leg in legs]
+        self.sender.account(results)
+        return results
+
+
+@pytest.mark.parametrize(("window", "waiting"), [(10_000, 1_500), (2_002, 1_001), (100, 500)])
+async def test_an_empty_window_is_filled_however_large_it_is_and_however_many_wait(window: int, waiting: int):
+    ground = Ground(window, free=window)
+    for n in range(waiting):
+        ground.board.add(dispatch_event(), n)
+    assert await ground.turn() == min(window, waiting, LARGEST_CLAIM)
+
+
+async def test_many_messages_in_a_row_without_an_acceptance_are_the_gateways_fault():
+    ground = Ground(window=100, free=100)
+    assert {r.verdict for r in ground.answer(Verdict.TEMPORARY, OPENS_AT - 1)} == {Verdict.TEMPORARY}
+    assert {r.verdict for r in ground.answer(Verdict.TEMPORARY, 5)} == {Verdict.THROTTLED}, "it costs them no try"
+    ground.board.add(dispatch_event(), 1)
+    assert await ground.turn() == 0, "it pauses"
+
+
+async def test_silence_opens_it_too_and_stays_what_it_is():
+    ground = Ground(window=100, free=100)
+    assert {r.verdict for r in ground.answer(Verdict.NO_ANSWER, OPENS_AT)} == {Verdict.NO_ANSWER}
+    assert {r.verdict for r in ground.answer(Verdict.TEMPORARY)} == {Verdict.THROTTLED}
+
+
+@pytest.mark.parametrize("word", [Verdict.ACCEPTED, Verdict.FAILED])
+async def test_a_word_about_any_message_ends_the_run(word: Verdict):
+    ground = Ground(window=100, free=100)
+    for _ in range(3):
+        assert {r.verdict for r in ground.answer(Verdict.TEMPORARY, OPENS_AT - 1)} == {Verdict.TEMPORARY}
+        ground.answer(word)
+
+
+async def test_a_message_that_is_refused_again_and_again_is_no_fault_of_the_gateway():
+    ground = Ground(window=100, free=100)
+    leg = LegState(dispatch_event(), [])
+    for n in range(2 * OPENS_AT):
+        result = Result(Sent(leg, Attempt(1, n, uuid4()), 0, 0.0), Verdict.TEMPORARY)
+        ground.sender.account([result])
+        assert result.verdict is Verdict.TEMPORARY

@@ -1,0 +1,71 @@
+"""From results to what is stored: what comes while the ledger is slow. No Kafka, no Postgres."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+from uuid import uuid4
+
+from libs.bus.port import Outgoing
+from libs.service_kit.config_file import SmppGateway
+from services.dispatcher.attempts import Attempt
+from services.dispatcher.board import Board
+from services.dispatcher.drivers.port import Result, Verdict
+from services.dispatcher.ledger import LateEvent, Settled
+from services.dispatcher.sender import Sent
+from services.dispatcher.settler import Settler
+from tests.services.dispatcher.builders import dispatch_event
+
+GATEWAY = SmppGateway.model_validate({"id": "demo", "type": "smpp", "host": "h", "port": 1, "system_id": "s"})
+
+
+class SlowLedger:
+    """Stores when it is let, and knows what it has stored."""
+
+    def __init__(self) -> None:
+        self.may_store = asyncio.Event()
+        self.calls: list[list[tuple[str, str]]] = []
+        self._stored: set[tuple[object, ...]] = set()
+
+    async def settle(self, settled: Sequence[Settled]) -> list[Settled]:
+        await self.may_store.wait()
+        self.calls.append([(one.leg.event.data.message.text, str(one.attempt.outcome)) for one in settled])
+        late = [one for one in settled if one.leg.key in self._stored]
+        self._stored |= {one.leg.key for one in settled}
+        return late
+
+    async def settle_late(self, settled: Settled, may_open_leg: bool, events_of: Any) -> tuple[Attempt, list[LateEvent]]:
+        self.calls.append([(settled.leg.event.data.message.text, f"late {settled.attempt.outcome}")])
+        return settled.attempt, []
+
+    async def publish_many(self, outgoing: Sequence[Outgoing]) -> None:
+        pass
+
+
+async def test_a_late_answer_that_comes_in_one_round_with_its_doubt_is_stored_after_it():
+    ledger, board, done = SlowLedger(), Board(), list[object]()
+    anything: Any = ledger
+
+    async def on_done(places: Sequence[object]) -> None:
+        done.extend(places)
+
+    settler = Settler(GATEWAY, anything, board, anything, on_done, lambda: None)
+    tokens: dict[str, Sent] = {}
+    for text in ("first", "slow"):
+        board.add(dispatch_event(text), text)
+        (ask,) = board.take(1)
+        attempt = Attempt(1, 1, uuid4(), ours=True)
+        ask.leg.attempts.append(attempt)
+        tokens[text] = Sent(ask.leg, attempt, 0, 0.0)
+    running = asyncio.create_task(settler.run())
+    settler.take([Result(tokens["first"], Verdict.ACCEPTED, "1")])
+    await asyncio.sleep(0)  # it is being stored
+    settler.take([Result(tokens["slow"], Verdict.NO_ANSWER)])
+    settler.take([Result(tokens["slow"], Verdict.ACCEPTED, "2")])
+    ledger.may_store.set()
+    async with asyncio.timeout(20):
+        while not settler.idle:
+            await asyncio.sleep(0.01)
+    running.cancel()
+    assert ledger.calls[:3] == [[("first", "A")], [("slow", "D")], [("slow", "A")]]
+    assert ledger.calls[3] == [("slow", "late A")]
+    assert done == ["first", "slow"]
