@@ -86,6 +86,8 @@ class RecordStream:
         self._on_revoked = on_revoked
         self._on_assigned = on_assigned
         self._gathering = gathering
+        # Two runs: that the next record can be read says nothing of whether it can be handled.
+        self._undecodables = DeadLetters(producer, group, limit=limit, on_dead_letter=on_dead_letter)
         self._dead_letters = DeadLetters(producer, group, limit=limit, on_dead_letter=on_dead_letter)
         self._give_up = asyncio.Event()
         self._lag_task: asyncio.Task[None] | None = None
@@ -173,7 +175,7 @@ class RecordStream:
                     event = decode(raw.value)
                 except Undecodable as error:
                     if len(records) > good:
-                        self._dead_letters.succeeded()
+                        self._undecodables.succeeded()
                         good = len(records)
                     await self._undecodable(_record(partition, raw, epoch, now), Reason("undecodable", error.reason))
                     if self.epoch != epoch:
@@ -181,7 +183,7 @@ class RecordStream:
                 else:
                     records.append(_record(partition, raw, epoch, now, event))
             if len(records) > good:
-                self._dead_letters.succeeded()
+                self._undecodables.succeeded()
         return records if self.epoch == epoch else []
 
     def _others(
@@ -196,14 +198,17 @@ class RecordStream:
 
     async def _undecodable(self, record: Record, reason: Reason) -> None:
         with suppress(GivenUp):
-            await self.dead_letter(record, reason)
+            await self._put_away(self._undecodables, record, reason)
 
     async def dead_letter(self, record: Record, reason: Reason) -> None:
         """Put a record that can't be handled into the dead letters, and finish it.
 
         Raises `TooManyDeadLetters`, and `GivenUp` if the partitions are taken away, or the stream stops, while Kafka is away.
         """
-        await self._dead_letters.send(record, reason, give_up=self._give_up)
+        await self._put_away(self._dead_letters, record, reason)
+
+    async def _put_away(self, letters: DeadLetters, record: Record, reason: Reason) -> None:
+        await letters.send(record, reason, give_up=self._give_up)
         self.finished([record])
 
     def succeeded(self) -> None:

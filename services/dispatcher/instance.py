@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import structlog
 
@@ -21,6 +22,7 @@ from services.dispatcher.drivers.port import Callbacks, Driver, Report, Result
 from services.dispatcher.intake import Intake, Place
 from services.dispatcher.lease import Lease
 from services.dispatcher.ledger import LeaseOver, Ledger
+from services.dispatcher.poison import tell_history
 from services.dispatcher.reports import publish_reports
 from services.dispatcher.sender import Sender
 from services.dispatcher.settings import DispatcherSettings
@@ -56,7 +58,7 @@ class Instance:
         self._board = Board()
         rate = gateway.segments_per_second
         interval_us = round(1_000_000 / rate) if rate else 0
-        ledger = Ledger(pool, gateway.id, self._lease.instance, interval_us)
+        self.ledger = ledger = Ledger(pool, gateway.id, self._lease.instance, interval_us)
         self._driver = make_driver(
             gateway, Callbacks(on_results=self._on_answers, on_reports=self._on_reports, on_change=self._on_change)
         )
@@ -133,7 +135,13 @@ class Instance:
                 await self._stopped_within(POLL_SECONDS)
             for priority in (Priority.HIGH, Priority.NORMAL):
                 intake = Intake(
-                    self._settings, priority, self._board, self._producer, self._sender.wake, self._drain_for_rebalance
+                    self._settings,
+                    priority,
+                    self._board,
+                    self._producer,
+                    self._sender.wake,
+                    self._drain_for_rebalance,
+                    partial(tell_history, ledger=self.ledger, publisher=self._producer),
                 )
                 intakes.append(asyncio.create_task(intake.run()))
             beside += [asyncio.create_task(self._sender.run()), asyncio.create_task(self._publish_orphans())]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import msgspec
 import structlog
 
+from libs.bus.backoff import GivenUp
+from libs.bus.dead_letters import OnDeadLetter
 from libs.bus.pacing import PACED
 from libs.bus.port import Partitions, Publisher
 from libs.bus.record import Record
@@ -44,6 +47,7 @@ class Intake:
         producer: Publisher,
         wake: Callable[[], None],
         drain: Callable[[], Awaitable[None]],
+        on_dead_letter: OnDeadLetter,
     ) -> None:
         gateway = settings.dispatcher_gateway
         topic = topics.dispatch(gateway, priority)
@@ -59,6 +63,7 @@ class Intake:
             topics=[topic],
             producer=producer,
             on_revoked=self._revoked,
+            on_dead_letter=on_dead_letter,
         )
 
     async def run(self) -> None:
@@ -88,17 +93,25 @@ class Intake:
         pace = PACED.seconds(len(records)) if self._paced and 0 < len(records) < LARGEST_FETCH else 0.0
         if pace:
             self._stream.rest(pace)
+        with suppress(GivenUp):  # the partitions are being taken away: the rest comes again
+            await self._take(records)
+        await asyncio.sleep(pace)
+
+    async def _take(self, records: list[Record]) -> None:
+        good = 0
         for record in records:
+            if record.epoch != self._stream.epoch:
+                break
             event: MessageEvent[SmsDispatch] = record.event
             fault = _fault(event, self._gateway)
             if fault is not None:
                 await self._stream.dead_letter(record, Reason("invalid", fault))
             else:
                 self._board.add(event, Place(self, record))
-        if records:
+                good += 1
+        if good:
             self._wake()
             self._stream.succeeded()
-        await asyncio.sleep(pace)
 
     async def _revoked(self, _: Partitions) -> None:
         await self._drain()

@@ -10,6 +10,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
+from libs.contracts.events import Reason
 from libs.storage.array_literals import array_literal
 from libs.storage.database import Pool
 from libs.storage.partitions import Partitioned
@@ -33,6 +34,16 @@ UPDATE attempts a SET outcome = 'P', observed_at = clock_timestamp()
  WHERE a.leg_at = u.leg_at AND a.message_id = u.message_id AND a.cycle = u.cycle AND a.leg = u.leg
    AND a.outcome IS NULL
    AND NOT EXISTS (SELECT FROM instances i WHERE i.instance = a.owner AND NOT i.dead)
+"""
+
+_REJECT = """
+INSERT INTO attempts (leg_at, message_id, cycle, leg, part, try, owner, claim, allowed_at, outcome, observed_at, reason_code, reason_words)
+SELECT $1, $2, $3, $4, 1, 1, $5, 0, clock_timestamp(), 'F', clock_timestamp(), $6, $7
+ WHERE NOT EXISTS (SELECT FROM attempts WHERE leg_at = $1 AND message_id = $2 AND cycle = $3 AND leg = $4)
+"""
+_REJECTED = """
+SELECT min(observed_at) FROM attempts WHERE leg_at = $1 AND message_id = $2 AND cycle = $3 AND leg = $4
+HAVING bool_and(reason_code = $5)
 """
 
 
@@ -249,6 +260,14 @@ class Ledger:
                     row.reason_words,
                 )
             return row
+
+    async def reject(self, leg_at: datetime, leg: LegKey, reason: Reason) -> datetime | None:
+        """End a leg that can't be sent, in place of its first try, under the lock that claims take. Answers when that was, which is
+        earlier if it is said again; None if anything else is stored of the leg."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            await connection.execute("SELECT FROM rates WHERE gateway = $1 FOR UPDATE", self._gateway)
+            await connection.execute(_REJECT, leg_at, *leg, self._instance, reason.code, reason.words)
+            return await connection.fetchval(_REJECTED, leg_at, *leg, reason.code)
 
     async def read(self, legs: Sequence[LegState]) -> dict[LegKey, list[Attempt]]:
         """All attempts of these legs, and whether their owners are dead."""

@@ -10,6 +10,7 @@ from libs.bus.codec import encode, message_key
 from libs.bus.port import Outgoing
 from libs.bus.quick_events import quick
 from libs.contracts import topics
+from libs.contracts.endings import whole_ending
 from libs.contracts.events import (
     Leg,
     Message,
@@ -20,7 +21,6 @@ from libs.contracts.events import (
     SmsDispatch,
     SmsRequested,
     SmsReturned,
-    SmsStatus,
     event_id,
     person_key,
 )
@@ -46,24 +46,16 @@ def publication(cause: Cause, decision: Decision) -> Outgoing:
 def ending(
     message_id: UUID, tenant: str, recipient: Recipient, leg: Leg, decision: Ended, traceparent: str | None
 ) -> Outgoing:
-    """The status of a message that ends in the resolver: it was never counted in parts, so `parts` is 0."""
-    event = MessageEvent(
-        id=event_id(SmsStatus.TYPE, message_id, leg.cycle, leg.leg, 0, 0, decision.status),
-        type=SmsStatus.TYPE,
+    """The status of a message that ends in the resolver."""
+    event = whole_ending(
+        message_id,
+        tenant,
+        recipient,
+        leg,
+        decision.status,
+        decision.reason,
+        at=decision.decided_at,
         source=SOURCE,
-        time=decision.decided_at,
-        subject=message_id,
-        data=SmsStatus(
-            tenant=tenant,
-            recipient=recipient,
-            leg=leg,
-            part=0,
-            parts=0,
-            try_number=0,
-            status=decision.status,
-            observed_at=decision.decided_at,
-            reason=decision.reason,
-        ),
         traceparent=traceparent,
     )
     return Outgoing(topics.STATUS.name, message_key(message_id), encode(event))

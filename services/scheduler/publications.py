@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from libs.bus.codec import encode
+from libs.bus.codec import encode, message_key
 from libs.bus.port import Outgoing
 from libs.contracts import topics
+from libs.contracts.endings import whole_ending
 from libs.contracts.events import (
     Leg,
     MessageEvent,
@@ -13,7 +14,6 @@ from libs.contracts.events import (
     Recipient,
     SmsDeferred,
     SmsReturned,
-    SmsStatus,
     event_id,
     person_key,
 )
@@ -52,24 +52,16 @@ def returned(entry: Arrival) -> Outgoing:
 
 
 def ending(entry: Settled, status: Status, reason: Reason) -> Outgoing:
-    """The status of a message that ends here; of its parts nothing is known in this leg."""
-    event = MessageEvent(
-        id=event_id(SmsStatus.TYPE, entry.message_id, entry.cycle, entry.leg, 0, 0, status),
-        type=SmsStatus.TYPE,
+    """The status of a message that ends here."""
+    event = whole_ending(
+        entry.message_id,
+        entry.tenant,
+        Recipient(PersonKind(entry.kind), entry.person),
+        Leg(entry.cycle, entry.leg, entry.due_at),
+        status,
+        reason,
+        at=entry.settled_at,
         source=SOURCE,
-        time=entry.settled_at,
-        subject=entry.message_id,
-        data=SmsStatus(
-            tenant=entry.tenant,
-            recipient=Recipient(PersonKind(entry.kind), entry.person),
-            leg=Leg(entry.cycle, entry.leg, entry.due_at),
-            part=0,
-            parts=0,
-            try_number=0,
-            status=status,
-            observed_at=entry.settled_at,
-            reason=reason,
-        ),
         traceparent=entry.traceparent,
     )
-    return Outgoing(topics.STATUS.name, str(entry.message_id).encode(), encode(event))
+    return Outgoing(topics.STATUS.name, message_key(entry.message_id), encode(event))

@@ -418,6 +418,24 @@ async def test_a_run_of_failures_stops_the_consumer_and_leaves_the_rest_uncommit
     assert len(await bus.dead_letters(topic)) == 3
 
 
+async def test_failures_that_come_one_by_one_are_a_run_too(bus: Harness) -> None:
+    topic, group, put_away = await bus.topic(), bus.group(), list[Record]()
+
+    async def handle(batch: Batch) -> None:
+        raise KeyError
+
+    async def told(record: Record, _: Reason) -> None:
+        put_away.append(record)
+
+    consumer = bus.consumer([topic], handle, group, dead_letter_limit=3, on_dead_letter=told)
+    await consumer.start()
+    for n in range(1, 4):
+        await bus.publish(topic, f"bad {n}")
+        await eventually(lambda n=n: len(put_away) == n)
+    await bus.publish(topic, "bad 4")
+    await eventually(lambda: consumer.state == "stopped: too many dead letters")
+
+
 async def test_a_run_of_undecodable_records_stops_the_stream_too(bus: Harness) -> None:
     topic = await bus.topic()
     rows = [(b"k", b"{"), (b"k", b"{"), change("good"), (b"k", b"{"), (b"k", b"{"), (b"k", b"{")]

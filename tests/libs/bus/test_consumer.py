@@ -337,13 +337,13 @@ async def test_a_rebalance_while_a_dead_letter_waits_for_the_broker_delivers_the
             fetched.set()
             raise ConnectionRefusedError
 
-    here = stream._dead_letters._producer
-    stream._dead_letters._producer = Away()
+    here = stream._undecodables._producer
+    stream._undecodables._producer = Away()
     getting = asyncio.create_task(stream.getmany(timeout_ms=1000, max_records=10))
     await fetched.wait()
     await bus.stream([await bus.topic()], group).start()
     assert await getting == []
-    stream._dead_letters._producer = here
+    stream._undecodables._producer = here
     (record,) = await stream.getmany(timeout_ms=1000, max_records=10)
     assert record.event.data.name == "good"
     assert len(bus.memory.records(topic.dead_letter)) == 1

@@ -5,16 +5,18 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from prometheus_client import Counter
 
 from deploy.local.ports import free_port
 from libs.bus.codec import encode
+from libs.bus.record import Record
 from libs.contracts import topics
-from libs.contracts.events import MessageEvent, Priority, SmsDeferred, SmsDispatch
+from libs.contracts.events import MessageEvent, Priority, Reason, SmsDeferred, SmsDispatch
 from libs.contracts.statuses import Status
 from libs.service_kit import metrics
 from services.dispatcher import instance, sender
+from services.dispatcher.poison import tell_history
 from tests.services.dispatcher.world import MakeWorld, World
 
 
@@ -293,6 +295,28 @@ async def test_a_record_that_no_attempt_could_be_made_of_goes_to_the_dead_letter
         finally:
             await consumer.stop()
         assert {d.value for d in dead} == {encode(poison), b"\x00not json"}
+        await w.until(all_told(w, [poison], Status.REJECTED))
+        assert w.statuses[poison.subject][0].reason == Reason("poison", "its record could not be handled: invalid")
+
+
+async def test_what_went_to_the_dead_letters_ends_as_one_and_the_same_event_unless_it_was_claimed(world: MakeWorld):
+    async with world() as w:
+        ledger = w.start().ledger
+        event, claimed = w.event("dead"), w.event("claimed")
+        await w.send(claimed)
+        await w.until(all_told(w, [claimed], Status.SUBMITTED))
+        reason = Reason("handler-error", "a fault")
+        for each in (event, event, claimed):
+            record = Record(TopicPartition("t", 0), 0, None, 0, encode(each), [], None)
+            await tell_history(record, reason, ledger, w.producer)
+        await w.until(lambda: len(w.words(event.subject)) == 2)
+        first, second = w.statuses[event.subject]
+        assert first == second and first.status is Status.REJECTED
+        assert w.words(claimed.subject) == ["submitted"]
+        await w.send(event)  # it can be handled after all
+        await w.until(lambda: len(w.words(event.subject)) == 3)
+        assert w.words(event.subject)[-1] == "failed"
+        assert len(await w.carrier.accepted()) == 1
 
 
 async def test_a_message_from_a_person_reaches_kafka_as_it_came(world: MakeWorld):

@@ -33,7 +33,9 @@ class SlowLedger:
         self._stored |= {one.leg.key for one in settled}
         return late
 
-    async def settle_late(self, settled: Settled, may_open_leg: bool, events_of: Any) -> tuple[Attempt, list[LateEvent]]:
+    async def settle_late(
+        self, settled: Settled, may_open_leg: bool, events_of: Any
+    ) -> tuple[Attempt, list[LateEvent]]:
         self.calls.append([(settled.leg.event.data.message.text, f"late {settled.attempt.outcome}")])
         return settled.attempt, []
 
