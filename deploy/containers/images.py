@@ -6,8 +6,10 @@
 import os
 import sys
 import time
+from collections.abc import Mapping
+from pathlib import Path
 
-from deploy.containers import docker, host_settings
+from deploy.containers import docker, environment, host_settings
 from deploy.containers.base_image import base_image
 from deploy.containers.docker import Docker, DockerError
 from deploy.containers.engine import NoEngineError, Say
@@ -35,12 +37,18 @@ def build(engine: Docker, base: str, version: str, say: Say) -> None:
             say(f"postrider-{name}:{version} ({time.monotonic() - started:.0f} s)")
 
 
+def version(given: Mapping[str, str] = os.environ, file: Path = environment.ENVIRONMENT) -> str:
+    """The images' tag, as compose will look for it: from the environment, else from `.env`."""
+    told = environment.read(file) if file.exists() else {}
+    return given.get("POSTRIDER_VERSION") or told.get("POSTRIDER_VERSION") or "local"
+
+
 def main() -> None:
     engine = docker.client({})
     if engine is None:
         sys.exit("Missing: docker with BuildKit (23 or newer, or 20.10) and compose")
     try:
-        build(engine, base_image(engine, print), os.environ.get("POSTRIDER_VERSION", "local"), print)
+        build(engine, base_image(engine, print), version(), print)
     except (DockerError, NoEngineError) as error:
         sys.exit(str(error))
 

@@ -1,7 +1,7 @@
 """The fold: one pure function from a message's events to what is shown of it.
 
 Folding the same events in any order, any number of times, gives the same result: every value kept is a maximum, a minimum or a
-logical or over the events (architecture: Coordinates and order). It looks at no number and no text, so a journal without them rebuilds it.
+logical or over the events (docs/architecture.md). It looks at no number and no text, so a journal without them rebuilds it.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ class ConfigFileError(Exception):
 
 
 class InDoubt(StrEnum):
-    """What to do with an attempt whose outcome nobody knows (architecture, rule 3)."""
+    """What to do with an attempt whose outcome nobody knows (docs/architecture.md, rule 3)."""
 
     HOLD = "hold"
     RESEND_ONCE = "resend_once"

@@ -33,7 +33,9 @@ class ServiceSettings(BaseSettings):
     internal_token: SecretStr = Field(
         description="shared by the services: opens their internal API to each other", min_length=16
     )
-    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+    log_level: str = Field(
+        "INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="what is logged: DEBUG, INFO, WARNING or ERROR"
+    )
     drain_budget_seconds: float = Field(20, gt=0, description="how long a stop may take before the process ends hard")
 
 
@@ -41,7 +43,7 @@ class DatabaseSettings(ServiceSettings):
     """For a service that remembers something."""
 
     postgres_dsn: PostgresDsn = Field(description="postgresql://user:password@host:port/database")
-    postgres_connections: int = Field(3, ge=1, le=50)
+    postgres_connections: int = Field(3, ge=1, le=50, description="how many the service opens at most")
 
 
 class ConfiguredSettings(ServiceSettings):

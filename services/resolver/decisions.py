@@ -20,7 +20,7 @@ PARTITIONED = (Partitioned("decisions", by_uuid=False),)
 
 
 class Coordinates(NamedTuple):
-    """Which leg of which message (architecture: Coordinates and order). `leg_at` finds the partition."""
+    """Which leg of which message (docs/architecture.md: Coordinates and order). `leg_at` finds the partition."""
 
     leg_at: datetime
     message_id: UUID

@@ -1,4 +1,4 @@
-"""Messages whose record went to the dead letters: if the message can be named, its history says so (architecture, rule 7)."""
+"""Messages whose record went to the dead letters: if the message can be named, its history says so (rule 7 of docs/architecture.md)."""
 
 from __future__ import annotations
 

@@ -64,6 +64,10 @@ class Project:
         left += self._docker.run("volume", "ls", "--quiet", "--filter", self._filter).split()
         assert not left, f"left behind: {left}"
 
+    def command(self, *arguments: str) -> str:
+        """What an operator's command says, run in a container of its own."""
+        return self._compose("run", "--rm", "-T", "projection", *arguments)
+
     def logs(self) -> str:
         return self._compose("logs", "--no-color", "--tail=15")
 

@@ -83,6 +83,9 @@ def exercise(project: Project, say: Say) -> None:
         project.wait_until_back(killed, BACK_WITHIN_SECONDS)
         say(f"{service} killed (SIGKILL), and back")
         send(api, 1, f"after-{service}", say)
+    assert "There are no dead letters." in project.command("deploy.dead_letters")
+    assert "equal" in project.command("services.projection.rebuild", "--check")
+    say("no dead letters, and the outbox is equal to its journal")
     project.stop()
     say("stopped, drained: no container had to be killed")
 

@@ -1,5 +1,6 @@
 """docker-compose.yml, read without an engine. `make test-compose` runs it."""
 
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,20 @@ def test_every_image_has_a_build_that_is_made_by_make_images() -> None:
     assert named == {f"postrider-{name}" for name in images.NAMES}
     for service in SERVICES.values():
         assert (REPOSITORY / service["build"]["dockerfile"]).is_file()
+
+
+def test_images_are_built_under_the_tag_that_compose_looks_for(tmp_path: Path) -> None:
+    file = tmp_path / "env"
+    assert images.version({}, file) == "local"
+    environment.write(file, {"POSTRIDER_VERSION": "7"})
+    assert images.version({}, file) == "7"
+    assert images.version({"POSTRIDER_VERSION": "8"}, file) == "8"
+
+
+def test_what_carries_messages_on_stops_after_what_takes_them_in() -> None:
+    way = ["api_gateway", "resolver", "scheduler", "dispatcher", "receipts", "projection"]
+    for earlier, later in itertools.pairwise(way):
+        assert later in OURS[earlier]["depends_on"]
 
 
 def test_the_example_of_the_environment_names_every_variable() -> None:

@@ -1,0 +1,13 @@
+"""The page of settings says what the services are told, and all of it."""
+
+from deploy.settings_page import PAGE, SERVICES, page
+
+
+def test_the_page_is_as_the_settings_are():
+    assert PAGE.read_text() == page(), "make it anew: python -m deploy.settings_page"
+
+
+def test_every_setting_has_its_meaning():
+    for settings in SERVICES.values():
+        for name, field in settings.model_fields.items():
+            assert field.description, f"{settings.__name__}.{name}"
