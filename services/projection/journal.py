@@ -28,6 +28,7 @@ from libs.contracts.events import (
     type_name,
 )
 from libs.contracts.fold import AnyMessageEvent
+from services.projection.rows import storable_data
 
 LEFT_OUT = datetime(1970, 1, 1, tzinfo=UTC)
 """Stands where an event can't do without a time that its line does not have."""
@@ -138,7 +139,12 @@ _decode: Callable[[bytes], list[Any]] = msgspec.msgpack.Decoder(list[Any]).decod
 
 def line_of(message_id: UUID, event: AnyMessageEvent, topic: str) -> Line:
     """What the journal keeps of an event about this message."""
-    return Line(message_id, event.id, topic, _encode(_WRITERS[event.data.__class__](event)))
+    values = _WRITERS[event.data.__class__](event)
+    try:
+        body = _encode(values)
+    except OverflowError:  # the only dictionary is the custom data; any other number so great is an error
+        body = _encode([storable_data(value) if isinstance(value, dict) else value for value in values])
+    return Line(message_id, event.id, topic, body)
 
 
 def event_of(line: Line) -> AnyMessageEvent:

@@ -39,7 +39,8 @@ def _without_nul(text: str) -> str:
 
 
 def _storable(data: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    """JSON as it can be kept: its parsers let through NaN and numbers that become infinite, and storage takes no U+0000."""
+    """JSON as it can be kept: its parsers let through NaN, numbers that become infinite and integers of any length, and storage takes no
+    U+0000."""
     left: list[JsonValue] = [data]
     while left:
         value = left.pop()
@@ -52,6 +53,8 @@ def _storable(data: dict[str, JsonValue]) -> dict[str, JsonValue]:
             _without_nul(value)
         elif isinstance(value, float) and not math.isfinite(value):
             raise ValueError("a number is not finite")
+        elif isinstance(value, int) and not -(2**63) <= value < 2**64:
+            raise ValueError("an integer is beyond 64 bits; a string keeps all its digits")
     return data
 
 

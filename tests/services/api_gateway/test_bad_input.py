@@ -77,6 +77,8 @@ async def test_a_wrong_body_is_refused_by_the_name_of_its_fields(gateway: Gatewa
         (b'{"message": "ok", "clientId": "1", "customData": {"a": ["\\ud800"]}}', {"customData"}),
         (b'{"message": "ok", "clientId": "1", "customData": {"a": NaN}}', {"customData"}),
         (b'{"message": "ok", "clientId": "1", "customData": {"a": 1e999}}', {"customData"}),
+        (b'{"message": "ok", "clientId": "1", "customData": {"a": [{"b": 18446744073709551616}]}}', {"customData"}),
+        (b'{"message": "ok", "clientId": "1", "customData": {"a": -9223372036854775809}}', {"customData"}),
     ],
 )
 async def test_what_is_no_unicode_or_no_number_is_refused_by_name(

@@ -9,12 +9,15 @@ import msgspec
 import pytest
 from aiokafka.structs import TopicPartition
 
+from libs.bus.codec import decoder, encode
 from libs.bus.errors import BadRecord
-from libs.contracts.events import PersonKind
+from libs.contracts.events import PersonKind, SmsRequested
 from libs.contracts.fold import apply, new_fold
 from libs.contracts.statuses import Status
+from libs.contracts.topics import REQUESTED
 from libs.storage.database import Pool
 from services.projection import store
+from services.projection.checking import differences
 from services.projection.handlers import Prepared, apply_batch, prepare
 from services.projection.journal import Line
 from services.projection.recent import RecentFolds
@@ -180,6 +183,27 @@ async def test_texts_that_postgres_can_not_keep_are_kept_as_far_as_it_can(pool: 
     await fold_in(pool, [story.requested()])
     assert await pool.fetchval("SELECT text FROM personal") == "one\ufffdtwo"
     assert await pool.fetchval("SELECT tags FROM messages") == ["a\ufffdb"]
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+async def test_an_integer_beyond_64_bits_is_kept_as_its_digits_and_those_within_as_they_are(
+    pool: Pool, batch: int
+) -> None:
+    first, *others = Story(1).delivered()
+    assert isinstance(first.event.data, SmsRequested)
+    beyond = {"a": [{"b": 2**64, "c": 2**64 - 1}, -(2**63)], "d": -(2**63) - 1, "e": True}
+    event = replace(first.event, data=replace(first.event.data, custom_data=beyond))
+    read = decoder(REQUESTED)(encode(event))
+    await fold_in(pool, [first._replace(event=read), *others], batch)
+    request = decode_fold(await pool.fetchval("SELECT fold FROM messages")).request
+    assert request is not None
+    assert request.custom_data == {
+        "a": [{"b": "18446744073709551616", "c": 2**64 - 1}, -(2**63)],
+        "d": "-9223372036854775809",
+        "e": True,
+    }
+    async with pool.acquire() as connection:
+        assert [found async for found in differences(connection, lambda _: None)] == []
 
 
 async def test_an_id_without_a_time_is_refused_and_nothing_is_written(pool: Pool) -> None:
