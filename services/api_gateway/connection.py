@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
+from services.api_gateway.application import Server
 from services.api_gateway.calls import Call, too_large
 from services.api_gateway.problems import ProblemError
 from services.api_gateway.responses import LAST_CHUNK, Response, chunk, encode, encode_beginning
@@ -30,34 +31,6 @@ LINGER_SECONDS = 2.0
 
 class _Stop(Exception):
     """Raised into the parser: it is to look at nothing more."""
-
-
-class Application(Protocol):
-    """What is served. None of these raises."""
-
-    def admit(self, call: Call) -> Response | None:
-        """The head is there: an answer if that is all there is to say (the body is then skipped). Sets what the call may do."""
-        ...
-
-    def serve(self, call: Call) -> None:
-        """The body is there: see to it that the call is answered."""
-        ...
-
-    def response(self, call: Call, result: Response | Exception) -> Response:
-        """What goes out for the result; it is counted."""
-        ...
-
-
-class Server(Protocol):
-    """What a connection needs of its server."""
-
-    application: Application
-    now: float
-    common: str
-
-    def opened(self, connection: Connection) -> None: ...
-
-    def closed(self, connection: Connection) -> None: ...
 
 
 class Connection(asyncio.Protocol):
