@@ -108,6 +108,7 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._writable = True
         self._since = self._server.now
+        self._start()
         self._regulate()
 
     # the parser's side
@@ -247,11 +248,12 @@ class Connection(asyncio.Protocol):
             self._transport.write(data)
 
     def _start(self) -> None:
-        """Serve what waits; a call that may not run alongside others waits until those before it are answered."""
+        """Serve what waits, as long as there is room for the answers; a call that may not run alongside others waits until those before it
+        are answered."""
         if self._starting:
             return
         self._starting = True
-        while self._waiting:
+        while self._waiting and self._writable:
             together = self._waiting[0].alongside
             if self._running and not (together and self._together):
                 break

@@ -2,13 +2,15 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
 from services.api_gateway import connection
-from tests.services.api_gateway.fakes import ALL_KEY, Gateway
+from tests.services.api_gateway.fakes import ALL_KEY, ASYNCAPI, OPENAPI, Gateway
 
 HEADERS = b"Host: x\r\nAuthorization: Bearer " + ALL_KEY.encode() + b"\r\n"
 
@@ -350,6 +352,56 @@ async def test_slow_clients_are_let_go(
     assert await client.closed()
     assert "late" not in texts(gateway)
     patient.close()
+
+
+class Unread(asyncio.Transport):
+    """Keeps what nobody reads, and says so from `HIGH` bytes on, as real ones do."""
+
+    HIGH = 64 * 1024
+
+    def __init__(self, protocol: asyncio.Protocol) -> None:
+        super().__init__()
+        self._protocol = protocol
+        self.kept = b""
+
+    def is_closing(self) -> bool:
+        return False
+
+    def write(self, data: Any) -> None:
+        room = len(self.kept) <= self.HIGH
+        self.kept += data
+        if room and len(self.kept) > self.HIGH:
+            self._protocol.pause_writing()
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def read(self) -> bytes:
+        full = len(self.kept) > self.HIGH
+        read, self.kept = self.kept, b""
+        if full:
+            self._protocol.resume_writing()
+        return read
+
+
+async def test_what_came_in_one_piece_is_served_only_as_far_as_its_answers_are_read(gateway: Gateway) -> None:
+    protocol = connection.Connection(gateway.server)
+    transport = Unread(protocol)
+    protocol.connection_made(transport)
+    paths = [(b"/openapi.json", b"/asyncapi.json", b"/clients")[n % 3] for n in range(300)]
+    expected = {b"/openapi.json": len(OPENAPI), b"/asyncapi.json": len(ASYNCAPI)}
+    protocol.data_received(b"".join(map(get, paths)))
+    read = b""
+    while transport.kept:
+        assert len(transport.kept) <= Unread.HIGH + 2 * max(expected.values())
+        read += transport.read()
+    protocol.connection_lost(None)
+    answered = [int(length) for length in re.findall(rb"Content-Length: (\d+)", read)]
+    assert len(answered) == len(paths)
+    assert [(path, length) for path, length in zip(paths, answered, strict=True) if path in expected] == [
+        (path, expected[path]) for path in paths if path in expected
+    ]
 
 
 async def test_a_client_that_does_not_read_its_answers_is_read_no_more_and_cut_off(
