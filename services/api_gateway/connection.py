@@ -77,7 +77,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._last and (self._incoming is None or self._incoming.response is not None):
             return
-        in_head, head_left = self._in_head, self._head_left
+        headers, left = self._headers, (self._head_left, self._room)
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade as pause:
@@ -86,8 +86,9 @@ class Connection(asyncio.Protocol):
             # What follows the last request is nobody's; an incoming call that has its answer was given up already.
             if not self._last or (self._incoming is not None and self._incoming.response is None):
                 self._give_up(ProblemError(HTTPStatus.BAD_REQUEST, "this is not HTTP/1.1, or a header is too long"))
-        if in_head and self._in_head and self._head_left == head_left:  # one header, longer than all this
-            self._head_left -= len(data)
+        in_message = self._in_head or self._incoming is not None
+        if in_message and self._headers is headers and left == (self._head_left, self._room):
+            self._head_left -= len(data)  # of one header, or trailer, longer than all this
             if self._head_left < 0:
                 self._give_up(ProblemError(HTTPStatus.BAD_REQUEST, "a header is too long"))
         self._regulate()
@@ -128,11 +129,11 @@ class Connection(asyncio.Protocol):
             raise _Stop
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._in_head:  # a trailer: nothing here wants any
-            return
         self._head_left -= len(name) + len(value)
         if self._head_left < 0:
             raise _Stop
+        if not self._in_head:  # a trailer: nothing here wants any
+            return
         name = name.lower()
         if name in self._headers:
             self._repeated |= {name}
@@ -162,6 +163,7 @@ class Connection(asyncio.Protocol):
         if call is None:
             return
         self._continue = False
+        self._head_left = MAX_HEAD_BYTES  # of what is neither head nor body there may be as much, trailers above all
         self._room -= len(body)
         if self._room < 0:
             self._give_up(too_large(call.most_bytes))

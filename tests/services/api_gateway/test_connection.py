@@ -258,6 +258,63 @@ async def test_a_head_that_never_ends_is_refused(gateway: Gateway, begun: bytes)
     client.close()
 
 
+def begin_chunked(api_key: str = ALL_KEY) -> bytes:
+    """A whole body in chunks, but for its trailers."""
+    body = b'{"message": "in chunks", "clientId": "1"}'
+    head = b"POST /sms HTTP/1.1\r\n" + HEADERS.replace(ALL_KEY.encode(), api_key.encode())
+    head += b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return head + b"%x\r\n%b\r\n0\r\n" % (len(body), body)
+
+
+@pytest.mark.parametrize("begun", [b"X-Long: " + b"y" * 9000, b"X: " + b"y" * 80 + b"\r\n"])
+async def test_trailers_that_never_end_are_refused(gateway: Gateway, begun: bytes) -> None:
+    client = await Client.connect(gateway)
+    client.send(begin_chunked())
+    for _ in range(300):
+        client.send(begun)
+        await asyncio.sleep(0)
+    status, headers, _ = await client.answer()
+    assert (status, headers["connection"]) == (400, "close")
+    assert texts(gateway) == []
+    client.close()
+
+
+async def test_trailers_that_never_end_end_the_connection_of_who_was_refused_too(gateway: Gateway) -> None:
+    client = await Client.connect(gateway)
+    client.send(begin_chunked("no-such-key-0123456789"))
+    for _ in range(300):
+        client.send(b"X-Long: " + b"y" * 9000)
+        await asyncio.sleep(0)
+    assert (await client.answer())[0] == 401
+    assert await client.closed()
+
+
+async def test_a_body_in_many_small_parts_has_room_for_what_divides_them(gateway: Gateway) -> None:
+    body = post("x").partition(b"\r\n\r\n")[2] + b" " * 1000
+    protocol, transport = connection.Connection(gateway.server), Unread(asyncio.Protocol())
+    protocol.connection_made(transport)
+    protocol.data_received(begin_chunked().partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
+    for byte in body:
+        for part in (b"000000000000001", b";of=one-byte\r\n", bytes([byte]), b"\r\n"):
+            protocol.data_received(part)
+    protocol.data_received(b"0\r\n\r\n")
+    await until(lambda: transport.kept != b"")
+    assert transport.kept.startswith(b"HTTP/1.1 202 ")
+    protocol.connection_lost(None)
+
+
+async def test_pipelined_requests_may_be_cut_anywhere(gateway: Gateway) -> None:
+    requests = b"".join(post(str(n)) for n in range(100))
+    cut = len(post("0")) - 60
+    protocol, transport = connection.Connection(gateway.server), Unread(asyncio.Protocol())
+    protocol.connection_made(transport)
+    for part in (requests[:cut], requests[cut:-60], requests[-60:]):  # both times in the middle of the same header
+        protocol.data_received(part)
+    await until(lambda: transport.kept.count(b"HTTP/1.1 ") == 100)
+    assert transport.kept.count(b"HTTP/1.1 202 ") == 100
+    protocol.connection_lost(None)
+
+
 async def test_a_long_target_is_refused(gateway: Gateway) -> None:
     client = await Client.connect(gateway)
     client.send(get(b"/sms?tag=" + b"x" * 20_000))
