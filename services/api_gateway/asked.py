@@ -20,6 +20,7 @@ INSERT INTO asked (message_id, cycle, what, asked_at, asked_by, traceparent) VAL
 ON CONFLICT (message_id, cycle, what) DO NOTHING
 """
 _FIRST = "SELECT asked_at, asked_by, traceparent FROM asked WHERE message_id = $1 AND cycle = $2 AND what = $3"
+_NEWEST = "SELECT max(cycle) FROM asked WHERE message_id = $1 AND what = $2"
 _SWEEP = f"""
 DELETE FROM asked WHERE ctid = ANY (ARRAY(
   SELECT ctid FROM asked WHERE asked_at < now() - interval '{KEEP}' ORDER BY asked_at LIMIT $1 FOR UPDATE SKIP LOCKED))
@@ -52,6 +53,11 @@ class AskedTable:
             await connection.execute(_ASK, message_id, cycle, what, now.asked_at, now.asked_by, now.traceparent)
             row = await connection.fetchrow(_FIRST, message_id, cycle, what)
         return now if row is None else Asked(*row)
+
+    async def newest(self, what: What, message_id: UUID) -> int | None:
+        """The newest cycle for which this was asked."""
+        async with asyncio.timeout(TIMEOUT_SECONDS), self._pool.acquire() as connection:
+            return await connection.fetchval(_NEWEST, message_id, what)
 
     async def sweep(self) -> bool:
         """Delete some of what is old; true when there may be more."""

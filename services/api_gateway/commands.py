@@ -95,8 +95,19 @@ class Commands:
         self._max_resends = max_resends
 
     async def cancel(self, caller: Caller, shown: Shown, traceparent: str) -> Response:
-        """202 once the command is durable; whether it came in time is for the history to say."""
-        cycle = shown.newest_cycle
+        """202 once the command is durable; whether it came in time is for the history to say.
+
+        A resend may have been asked for that the outbox does not show yet, or that never reached Kafka: then there is a command for each of
+        the two cycles.
+        """
+        cycles = {shown.newest_cycle, max(shown.newest_cycle, await self._newest_resend(shown.id))}
+        records = [await self._cancellation(caller, shown, cycle, traceparent) for cycle in sorted(cycles)]
+        await self._publisher.publish_many(records)
+        location = f"/sms/{shown.id}"
+        body = Cancelling(id=shown.id, status="cancelling", location=location).model_dump_json(by_alias=True)
+        return Response(HTTPStatus.ACCEPTED, body.encode(), headers={"Location": location})
+
+    async def _cancellation(self, caller: Caller, shown: Shown, cycle: int, traceparent: str) -> Outgoing:
         first = await self._first(What.CANCEL, shown.id, cycle, caller, traceparent)
         recipient = shown.recipient
         event = MessageEvent(
@@ -114,11 +125,7 @@ class Commands:
             ),
             traceparent=first.traceparent,
         )
-        record = Outgoing(COMMANDS.name, person_key(caller.tenant, recipient), encode(event))
-        await self._publisher.publish_many([record])
-        location = f"/sms/{shown.id}"
-        body = Cancelling(id=shown.id, status="cancelling", location=location).model_dump_json(by_alias=True)
-        return Response(HTTPStatus.ACCEPTED, body.encode(), headers={"Location": location})
+        return Outgoing(COMMANDS.name, person_key(caller.tenant, recipient), encode(event))
 
     async def resend(self, caller: Caller, shown: Shown, traceparent: str) -> Response:
         """202 once the new cycle is durable. Raises the problem 409 for a message that is not to be sent again."""
@@ -170,6 +177,14 @@ class Commands:
         if shown.message is None:
             raise ProblemError(HTTPStatus.CONFLICT, "its text was erased, so there is nothing to send again")
         return shown.message, shown.number, shown.priority
+
+    async def _newest_resend(self, message_id: UUID) -> int:
+        try:
+            newest = await self._asked.newest(What.RESEND, message_id)
+        except Exception as error:
+            raise self._postgres.blamed_for(error, "whether it is sent again could not be read: ask again") from error
+        self._postgres.answered()
+        return newest or 1
 
     async def _first(self, what: What, message_id: UUID, cycle: int, caller: Caller, traceparent: str) -> Asked:
         now = Asked(datetime.now(UTC), caller.name, traceparent)

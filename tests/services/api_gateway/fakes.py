@@ -153,6 +153,11 @@ class FakeAsked(AskedTable):
             raise self.error
         return self.rows.setdefault((what, message_id, cycle), now)
 
+    async def newest(self, what: What, message_id: UUID) -> int | None:
+        if self.error is not None:
+            raise self.error
+        return max((cycle for kind, of, cycle in self.rows if (kind, of) == (what, message_id)), default=None)
+
 
 @dataclass
 class Asked:

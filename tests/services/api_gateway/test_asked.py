@@ -49,6 +49,14 @@ async def test_each_cycle_and_each_kind_is_asked_by_itself(pool: Pool) -> None:
         assert await table.first(what, message_id, cycle, other) == other
 
 
+async def test_the_newest_cycle_of_a_kind_is_known(pool: Pool) -> None:
+    table, message_id = AskedTable(pool), new_message_id()
+    assert await table.newest(What.RESEND, message_id) is None
+    for what, cycle in ((What.RESEND, 3), (What.RESEND, 2), (What.CANCEL, 4)):
+        await table.first(what, message_id, cycle, asked("first"))
+    assert await table.newest(What.RESEND, message_id) == 3
+
+
 async def test_what_is_old_is_swept(pool: Pool) -> None:
     table, old, new = AskedTable(pool), new_message_id(), new_message_id()
     for message_id in (old, new):

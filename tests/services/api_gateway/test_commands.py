@@ -93,6 +93,31 @@ async def test_cancelled_again_it_is_the_very_same_command(gateway: Gateway) -> 
     assert len({r.value for r in gateway.publisher.records}) == 1
 
 
+def cancelled(gateway: Gateway) -> list[int]:
+    """The cycles that the commands published so far are about."""
+    read = decoder(COMMANDS)
+    return [read(r.value or b"").data.cycle for r in gateway.publisher.records if r.topic == COMMANDS.name]
+
+
+async def test_cancelled_right_after_it_was_sent_again_the_new_cycle_is_too(gateway: Gateway) -> None:
+    show(gateway, shown(Status.FAILED))
+    assert (await resend(gateway)).status == 202
+    assert (await cancel(gateway)).status == 202
+    assert cancelled(gateway) == [1, 2]
+    show(gateway, shown(Status.QUEUED, cycles=2))
+    assert (await cancel(gateway)).status == 202
+    assert cancelled(gateway) == [1, 2, 2]
+
+
+async def test_a_resend_that_never_reached_kafka_keeps_nothing_from_being_cancelled(gateway: Gateway) -> None:
+    show(gateway, shown(Status.FAILED))
+    gateway.publisher.error = PublishFailed("away")
+    assert (await resend(gateway)).status == 503
+    gateway.publisher.error = None
+    assert (await cancel(gateway)).status == 202
+    assert cancelled(gateway) == [1, 2]
+
+
 @pytest.mark.parametrize("status", sorted(NEGATIVE_FINALS))
 async def test_what_ended_undelivered_is_sent_again_in_a_new_cycle(gateway: Gateway, status: Status) -> None:
     show(gateway, shown(status))
