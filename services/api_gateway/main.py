@@ -8,7 +8,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
-import aiohttp
+from pydantic import HttpUrl
 
 from libs.bus.admin import ensure_topics
 from libs.bus.producer import Producer
@@ -33,7 +33,7 @@ from services.api_gateway.publishing import DurablePublisher
 from services.api_gateway.routes import ROUTES
 from services.api_gateway.server import serve
 from services.api_gateway.settings import Settings
-from services.api_gateway.upstreams import CONNECT_SECONDS, Upstream
+from services.api_gateway.upstreams import Upstream
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 READY_AGAIN_SECONDS = 5.0
@@ -77,17 +77,19 @@ async def start(life: Lifecycle, settings: Settings, configuration: Configuratio
     bulk = BulkAccepter(publisher, ledger, numbers, postgres, default_validity)
     life.on_stop("bulk", bulk.stop)
     commands = Commands(asked, publisher, postgres, default_validity=default_validity, max_resends=settings.max_resends)
-    timeout = aiohttp.ClientTimeout(total=settings.forward_timeout_seconds, connect=CONNECT_SECONDS)
-    session = aiohttp.ClientSession(timeout=timeout)
-    life.on_stop("upstreams", session.close)
-    token = settings.internal_token.get_secret_value()
+
+    def upstream(name: str, url: HttpUrl) -> Upstream:
+        made = Upstream(name, str(url), settings.internal_token.get_secret_value(), settings.forward_timeout_seconds)
+        life.on_stop(name, made.close)
+        return made
+
     services = Services(
         accepter=accepter,
         bulk=bulk,
         commands=commands,
-        resolver=Upstream("resolver", str(settings.resolver_url), token, session),
-        projection=Upstream("projection", str(settings.projection_url), token, session),
-        inbound=Upstream("inbound service", str(settings.inbound_url), token, session),
+        resolver=upstream("resolver", settings.resolver_url),
+        projection=upstream("projection", settings.projection_url),
+        inbound=upstream("inbound service", settings.inbound_url),
         default_validity=default_validity,
         openapi=json.dumps(openapi(ROUTES)).encode(),
         asyncapi=json.dumps(asyncapi()).encode(),

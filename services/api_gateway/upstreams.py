@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from urllib.parse import quote
 
@@ -19,16 +20,28 @@ from services.api_gateway.responses import JSON, Response
 log = structlog.get_logger()
 
 CONNECT_SECONDS = 2.0
+CONNECTIONS = 100
+"""So many calls wait for one service's answer at a time; one more waits for its turn."""
+TURN_SECONDS = 2.0
 
 
 class Upstream:
-    """A service's internal HTTP. `name` is what callers are told when it is away."""
+    """A service's internal HTTP, over connections of its own. `name` is what callers are told when it is away.
 
-    def __init__(self, name: str, base_url: str, token: str, session: aiohttp.ClientSession) -> None:
+    Make it in a running loop. An answer may take `timeout_seconds`.
+    """
+
+    def __init__(self, name: str, base_url: str, token: str, timeout_seconds: float) -> None:
         self._name = name
         self._base = base_url.rstrip("/") + "/internal"
         self._token = token
-        self._session = session
+        timeout = aiohttp.ClientTimeout(total=timeout_seconds, connect=CONNECT_SECONDS)
+        # `_turns` limits the connections: waiting for one is to be told from waiting for the service.
+        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout)
+        self._turns = asyncio.Semaphore(CONNECTIONS)
+
+    async def close(self) -> None:
+        await self._session.close()
 
     async def forward(
         self,
@@ -38,12 +51,26 @@ class Upstream:
         body: bytes | None = None,
         method: str | None = None,
     ) -> Response:
-        """Ask on behalf of the caller's tenant. The service's own problems (4xx) are passed on; raises 503 when it is away or at fault."""
+        """Ask on behalf of the caller's tenant. The service's own problems (4xx, 503) are passed on; raises 503 when it is away or at
+        fault, or too many calls wait for it."""
+        try:
+            async with asyncio.timeout(TURN_SECONDS):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise unavailable(f"too many calls wait for the {self._name} already") from None
+        try:
+            return await self._ask(call, path, query, body, method or call.method)
+        finally:
+            self._turns.release()
+
+    async def _ask(
+        self, call: Call, path: tuple[str, ...], query: Mapping[str, str] | None, body: bytes | None, method: str
+    ) -> Response:
         url = URL("/".join((self._base, *(quote(step, safe="") for step in path))), encoded=True)
         headers = {HEADER: self._token, TENANT_HEADER: call.caller.tenant, hdrs.CONTENT_TYPE: JSON}
         try:
             async with self._session.request(
-                method or call.method, url.update_query(query or {}), data=body, headers=headers, allow_redirects=False
+                method, url.update_query(query or {}), data=body, headers=headers, allow_redirects=False
             ) as answer:
                 if _is_for_caller(answer):
                     return Response(answer.status, await answer.read(), answer.content_type)

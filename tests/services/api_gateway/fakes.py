@@ -171,13 +171,15 @@ class Asked:
 
 
 class FakeUpstream:
-    """Answers everything as it is told to, and remembers what it was asked."""
+    """Answers everything as it is told to, once `gate` is open, and remembers what it was asked."""
 
     def __init__(self) -> None:
         self.asked: list[Asked] = []
         self.status = 200
         self.body: bytes = b"{}"
         self.content_type: str = "application/json"
+        self.gate = asyncio.Event()
+        self.gate.set()
         self.url = ""
 
     @asynccontextmanager
@@ -208,6 +210,7 @@ class FakeUpstream:
                 json.loads(body) if body else None,
             )
         )
+        await self.gate.wait()
         if self.status == 204:
             return web.Response(status=204)
         return web.Response(status=self.status, body=self.body, content_type=self.content_type)
@@ -278,13 +281,18 @@ async def running_gateway(timeout_seconds: float = 4.0) -> AsyncIterator[Gateway
         )
         validity = timedelta(hours=48)
         bulk = BulkAccepter(durable, ledger, numbers, postgres, validity)
+        upstreams = (
+            Upstream("resolver", resolver.url, TOKEN, 15),
+            Upstream("projection", projection.url + "/", TOKEN, 15),
+            Upstream("inbound service", inbound.url, TOKEN, 15),
+        )
         services = Services(
             accepter=accepter,
             bulk=bulk,
             commands=Commands(asked, durable, postgres, default_validity=validity, max_resends=3),
-            resolver=Upstream("resolver", resolver.url, TOKEN, session),
-            projection=Upstream("projection", projection.url + "/", TOKEN, session),
-            inbound=Upstream("inbound service", inbound.url, TOKEN, session),
+            resolver=upstreams[0],
+            projection=upstreams[1],
+            inbound=upstreams[2],
             default_validity=validity,
             openapi=OPENAPI,
             asyncapi=ASYNCAPI,
@@ -309,6 +317,8 @@ async def running_gateway(timeout_seconds: float = 4.0) -> AsyncIterator[Gateway
         finally:
             publisher.gate.set()
             await server.stop(10)
+            for upstream in upstreams:
+                await upstream.close()
             await accepter.stop()
             await bulk.stop()
             await numbers.stop()

@@ -1,8 +1,11 @@
 """Contacts and reads, passed on to stand-ins for the resolver and the projection."""
 
+import asyncio
+
 import pytest
 
-from tests.services.api_gateway.fakes import OTHER_TENANT_KEY, SEND_KEY, Asked, Gateway
+from services.api_gateway import upstreams
+from tests.services.api_gateway.fakes import OTHER_TENANT_KEY, SEND_KEY, Asked, Gateway, running_gateway
 
 MESSAGE = "019b30cb-7a50-7a55-9d3e-2b1f0c8e7a41"
 
@@ -124,3 +127,22 @@ async def test_an_owner_that_is_away_is_503(gateway: Gateway) -> None:
     assert answer.status == 503
     assert "Retry-After" in answer.headers
     assert (await gateway.send()).status == 202
+
+
+async def test_reads_that_wait_for_one_owner_keep_nobody_from_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstreams, "CONNECTIONS", 3)
+    monkeypatch.setattr(upstreams, "TURN_SECONDS", 0.05)
+    async with running_gateway() as gateway:
+        gateway.projection.gate.clear()
+        reads = [asyncio.create_task(gateway.ask("GET", f"/sms/{MESSAGE}")) for _ in range(3)]
+        async with asyncio.timeout(5):
+            while len(gateway.projection.asked) < 3:
+                await asyncio.sleep(0.002)
+            refused = await gateway.ask("GET", f"/sms/{MESSAGE}")
+            assert (await gateway.ask("PUT", "/clients/17", json={})).status == 200
+        assert refused.status == 503
+        assert refused.body["detail"] == "too many calls wait for the projection already"
+        assert "Retry-After" in refused.headers
+        gateway.projection.gate.set()
+        assert [read.status for read in await asyncio.gather(*reads)] == [200] * 3
+        assert (await gateway.ask("GET", f"/sms/{MESSAGE}")).status == 200
