@@ -73,7 +73,9 @@ class Upstream:
                 method, url.update_query(query or {}), data=body, headers=headers, allow_redirects=False
             ) as answer:
                 if _is_for_caller(answer):
-                    return Response(answer.status, await answer.read(), answer.content_type)
+                    retry_after = answer.headers.get(hdrs.RETRY_AFTER)
+                    passed_on = {"Retry-After": retry_after} if retry_after is not None else {}
+                    return Response(answer.status, await answer.read(), answer.content_type, passed_on)
                 log.error("upstream at fault", upstream=self._name, status=answer.status)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             log.warning("upstream away", upstream=self._name, reason=type(error).__name__)

@@ -178,6 +178,7 @@ class FakeUpstream:
         self.status = 200
         self.body: bytes = b"{}"
         self.content_type: str = "application/json"
+        self.headers: dict[str, str] = {}
         self.gate = asyncio.Event()
         self.gate.set()
         self.url = ""
@@ -213,7 +214,7 @@ class FakeUpstream:
         await self.gate.wait()
         if self.status == 204:
             return web.Response(status=204)
-        return web.Response(status=self.status, body=self.body, content_type=self.content_type)
+        return web.Response(status=self.status, body=self.body, content_type=self.content_type, headers=self.headers)
 
 
 @dataclass
@@ -315,7 +316,8 @@ async def running_gateway(timeout_seconds: float = 4.0) -> AsyncIterator[Gateway
                 server,
             )
         finally:
-            publisher.gate.set()
+            for gate in (publisher.gate, resolver.gate, projection.gate, inbound.gate):
+                gate.set()
             await server.stop(10)
             for upstream in upstreams:
                 await upstream.close()

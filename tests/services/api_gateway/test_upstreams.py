@@ -99,6 +99,16 @@ async def test_the_owners_own_problems_are_passed_on(gateway: Gateway, status: i
     assert answer.headers["Content-Type"].startswith("application/problem+json")
 
 
+async def test_an_owner_that_is_behind_says_itself_when_to_ask_again(gateway: Gateway) -> None:
+    gateway.projection.status, gateway.projection.content_type = 503, "application/problem+json"
+    gateway.projection.body = b'{"title": "Service Unavailable"}'
+    gateway.projection.headers = {"Retry-After": "7", "X-Theirs": "kept"}
+    answer = await gateway.ask("GET", f"/sms/{MESSAGE}")
+    assert (answer.status, answer.body) == (503, {"title": "Service Unavailable"})
+    assert answer.headers["Retry-After"] == "7"
+    assert "X-Theirs" not in answer.headers
+
+
 @pytest.mark.parametrize(
     ("status", "content_type", "body"),
     [
