@@ -35,7 +35,8 @@ class NumberError(ValueError):
 
 
 def parse(number: str, default_region: str | None = None) -> E164:
-    """The E.164 form of `number`. One without "+" or "00" is read as dialled in `default_region` (ISO 3166, "KE").
+    """The E.164 form of `number`. One without "+" is read as dialled in `default_region` (ISO 3166, "KE"); if none is dialled so there, a
+    leading "00" stands for "+", whatever the region dials abroad by.
 
     NumberError when it is empty, unparsable (letters and extensions included: an SMS can't reach them), without a
     country, invalid or too long.
@@ -49,8 +50,15 @@ def parse(number: str, default_region: str | None = None) -> E164:
         raise NumberError(NumberProblem.UNPARSABLE)
     if default_region is not None and default_region not in phonenumbers.SUPPORTED_REGIONS:
         raise NumberError(NumberProblem.UNKNOWN_COUNTRY)
-    if default_region is None and text.startswith("00"):
-        text = "+" + text[2:]
+    try:
+        return _read(text, default_region)
+    except NumberError:
+        if not text.startswith("00"):
+            raise
+    return _read("+" + text[2:], default_region)
+
+
+def _read(text: str, default_region: str | None) -> E164:
     try:
         parsed = phonenumbers.parse(text, default_region)
     except NumberParseException as error:

@@ -16,6 +16,15 @@ from libs.phone_numbers.parse import NumberError, NumberProblem, parse
         ("0711000001", "KE", "+254711000001"),
         ("254711000001", "KE", "+254711000001"),
         ("+44 (0)20 7946 0958", "KE", "+442079460958"),
+        ("00254711000017", "KE", "+254711000017"),  # abroad is 000 in Kenya
+        ("000254711000017", "KE", "+254711000017"),
+        ("00442079460958", "KE", "+442079460958"),
+        ("00442079460958", "US", "+442079460958"),  # 011 in the United States
+        ("011442079460958", "US", "+442079460958"),
+        ("0012025550123", "US", "+12025550123"),
+        ("00254711000017", "GB", "+254711000017"),
+        ("00254711000017", "DE", "+254711000017"),
+        ("0049 1512 3456789", "DE", "+4915123456789"),
         ("＋２５４７１１０００００１", None, "+254711000001"),
     ],
 )
@@ -44,6 +53,11 @@ def test_a_number_has_one_form(number: str, region: str | None, expected: str) -
         ("+2547110000019999", None, NumberProblem.TOO_LONG),
         ("+254711000001999999999", None, NumberProblem.TOO_LONG),
         ("1" * 41, "KE", NumberProblem.TOO_LONG),
+        ("00254711000017999", "KE", NumberProblem.TOO_LONG),
+        ("0025471", "KE", NumberProblem.INVALID_FOR_REGION),
+        ("00711000001", "KE", NumberProblem.INVALID_FOR_REGION),
+        ("00999711000001", "KE", NumberProblem.UNKNOWN_COUNTRY),
+        ("00999711000001", None, NumberProblem.UNKNOWN_COUNTRY),
     ],
 )
 def test_what_is_wrong_is_named_but_the_number_is_not(number: str, region: str | None, problem: NumberProblem) -> None:
