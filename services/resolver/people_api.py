@@ -39,7 +39,7 @@ class PeopleApi:
     def routes(self) -> list[web.RouteDef]:
         found: list[web.RouteDef] = []
         for kind, path in PERSON_PATHS.items():
-            address = f"/internal/{path}/{{id}}"
+            address = f"/internal/{path}/{{id:[^/]+}}"  # aiohttp's own pattern leaves out braces
             found += [
                 web.put(address, self._answering(kind, self._put)),
                 web.get(address, self._answering(kind, self._get), allow_head=False),
