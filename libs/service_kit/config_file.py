@@ -162,6 +162,10 @@ class Configuration(_Model):
         for what, names in (("gateways", ids), ("apiKeys", [k.name for k in self.api_keys])):
             if len(set(names)) != len(names):
                 raise ValueError(f"{what}: two entries have the same name")
+        named: dict[bytes, str] = {}
+        for key in self.api_keys:
+            if (first := named.setdefault(key.sha256, key.name)) != key.name:
+                raise ValueError(f"apiKeys: {first!r} and {key.name!r} have the same key")
         if self.default_gateway not in ids:
             raise ValueError(f"defaultGateway: there is no gateway {self.default_gateway!r}")
         return self

@@ -103,6 +103,16 @@ def test_secrets_do_not_show_in_a_mistake(tmp_path: Path):
     assert not any("much-too-long" in line for line in told)
 
 
+@pytest.mark.parametrize(
+    "given", ["key: a-key-of-enough-length", f"keyHash: {sha256(b'a-key-of-enough-length').hexdigest()}"]
+)
+def test_a_key_opens_one_entry_alone(tmp_path: Path, given: str):
+    another = f"\n  - {{name: b, tenant: clinic, {given}, scopes: []}}\n"
+    (told,) = problems(tmp_path, GOOD.rstrip() + another)
+    assert "apiKeys: 'app' and 'b' have the same key" in told
+    assert given.split()[1] not in told
+
+
 def test_inbound_messages_belong_to_the_gateways_tenant_or_the_only_one(tmp_path: Path):
     file = tmp_path / "p.yaml"
     another = "\n  - {name: b, tenant: clinic, key: another-key-of-enough, scopes: []}\n"
