@@ -30,7 +30,7 @@ from services.api_gateway.idempotency import InProgress, Ledger, OtherBody, Publ
 from services.api_gateway.known_keys import KnownKeys, in_progress, other_body
 from services.api_gateway.neighbours import Neighbour
 from services.api_gateway.numbers import Numbers
-from services.api_gateway.problems import ProblemError
+from services.api_gateway.problems import ProblemError, unavailable
 from services.api_gateway.publishing import DurablePublisher
 from services.api_gateway.requests import Named, Repeatable
 from services.api_gateway.responses import Response, Stream
@@ -38,6 +38,8 @@ from services.api_gateway.responses import Response, Stream
 MAX_BULK_BYTES = 16 * 1024 * 1024
 AT_ONCE = 2
 """Batches that are worked on at once: one is read while Kafka writes the other. The rest wait, as bodies."""
+MAX_WAITING = 64
+"""Calls that may: whoever comes beyond them is told so at once."""
 
 _TOPICS = {priority: requested(priority).name for priority in Priority}
 
@@ -67,6 +69,7 @@ class BulkAccepter:
         self._validity_seconds = default_validity.total_seconds()
         self._keys = KnownKeys(ledger)
         self._turns = asyncio.Semaphore(AT_ONCE)
+        self._calls = 0
 
     async def stop(self) -> None:
         await self._keys.stop()
@@ -79,6 +82,17 @@ class BulkAccepter:
         Raises, before anything is streamed, the problems 400 (also if no message is left), 409 and 422 (key in use), 429, and 503, after
         which a repeat with the same key goes on where this one ended. Then it counts as one request, else as one for each item.
         """
+        if self._calls >= AT_ONCE + MAX_WAITING:
+            raise unavailable("too many bulk calls wait already; nothing was accepted")
+        self._calls += 1
+        try:
+            return await self._charged(caller, body, traceparent, key, stream)
+        finally:
+            self._calls -= 1
+
+    async def _charged(
+        self, caller: Caller, body: bytes, traceparent: str, key: str | None, stream: Stream | None
+    ) -> Response | None:
         items = read_items(body)
         caller.charge(len(items))
         try:

@@ -22,6 +22,7 @@ from libs.contracts.message_ids import new_message_id, time_of
 from libs.contracts.topics import REQUESTED
 from services.api_gateway.api_keys import Caller
 from services.api_gateway.batch import CHUNK, MAX_TEMPLATES, Batch
+from services.api_gateway.bulk import AT_ONCE, MAX_WAITING
 from services.api_gateway.bulk_body import read_items
 from services.api_gateway.checks import check_length
 from services.api_gateway.plain_sms import parse_sms
@@ -314,6 +315,19 @@ async def test_others_are_served_while_a_large_batch_is_read(gateway: Gateway) -
     assert (await gateway.ask("GET", "/openapi.json")).status == 200
     gateway.publisher.gate.set()
     assert (await waiting).status == 202
+
+
+async def test_more_calls_than_can_wait_are_503_before_they_are_read(gateway: Gateway) -> None:
+    gateway.publisher.gate.clear()
+    calls = [asyncio.create_task(send_bulk(gateway, messages(1))) for _ in range(AT_ONCE + MAX_WAITING + 1)]
+    done, waiting = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+    (refused,) = [task.result() for task in done]
+    assert (refused.status, "Retry-After" in refused.headers) == (503, True)
+    assert refused.body["detail"] == "too many bulk calls wait already; nothing was accepted"
+    assert (await send_bulk(gateway, "no list")).status == 503
+    gateway.publisher.gate.set()
+    assert [answer.status for answer in await asyncio.gather(*waiting)] == [202] * (AT_ONCE + MAX_WAITING)
+    assert (await send_bulk(gateway, messages(1))).status == 202
 
 
 async def _until(condition) -> None:  # type: ignore[no-untyped-def]
