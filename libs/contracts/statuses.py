@@ -1,8 +1,7 @@
-"""The words for what became of a message, their order, and what other systems call them."""
+"""The words for what became of a message, and their order."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -46,31 +45,3 @@ NEGATIVE_FINALS = frozenset({Status.FAILED, Status.EXPIRED, Status.REJECTED, Sta
 FINALS = NEGATIVE_FINALS | {Status.DELIVERED}
 UNSETTLED = frozenset({Status.IN_DOUBT, Status.SUBMITTED, Status.BUFFERED, Status.UNKNOWN})
 """The carrier has, or may have, the message: a later leg's bad end says nothing about it."""
-
-
-@dataclass(frozen=True, slots=True)
-class ForeignWords:
-    """What the systems that Postrider speaks to call a status."""
-
-    mifos: str
-    fineract_code: int
-    outbox: str
-    dhis2: str
-    africas_talking: str | None
-
-
-FOREIGN: dict[Status, ForeignWords] = {
-    Status.ACCEPTED: ForeignWords("Pending", 100, "pending", "OUTBOUND", None),
-    Status.SCHEDULED: ForeignWords("Pending", 100, "pending", "SCHEDULED", None),
-    Status.QUEUED: ForeignWords("Pending", 100, "pending", "PENDING", "Queued"),
-    Status.REFUSED: ForeignWords("Pending", 100, "pending", "PENDING", "Queued"),
-    Status.IN_DOUBT: ForeignWords("Pending", 150, "pending", "PENDING", None),
-    Status.SUBMITTED: ForeignWords("Sent", 200, "sent", "SENT", "Submitted"),
-    Status.BUFFERED: ForeignWords("Sent", 200, "sent", "SENT", "Buffered"),
-    Status.UNKNOWN: ForeignWords("Sent", 200, "sent", "SENT", None),
-    Status.FAILED: ForeignWords("Declined", 400, "failed", "FAILED", "Failed"),
-    Status.EXPIRED: ForeignWords("Declined", 400, "failed", "FAILED", "Expired"),
-    Status.REJECTED: ForeignWords("Declined", 400, "failed", "ERROR", "Rejected"),
-    Status.CANCELLED: ForeignWords("Declined", 400, "failed", "FAILED", None),
-    Status.DELIVERED: ForeignWords("Delivered", 300, "sent", "DELIVERED", "Success"),
-}
