@@ -116,7 +116,6 @@ class Scope(StrEnum):
     CANCEL = "sms:cancel"
     CONTACTS = "contacts:write"
     CONTACTS_READ = "contacts:read"
-    SEND_TO_ANY_NUMBER = "sms:send-to-any-number"
     INBOUND_READ = "inbound:read"
 
 
