@@ -225,4 +225,4 @@ async def _as_record(message: KafkaMessage) -> Record:
         raise TypeError("batches are read by libs.bus.consumer")
     row: RawRecord = raw
     where = TopicPartition(row.topic, row.partition)
-    return Record(where, row.offset, row.key, row.timestamp, row.value, row.headers, None)
+    return Record(where, row.offset, row.key, row.value, row.headers, None)

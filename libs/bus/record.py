@@ -20,7 +20,6 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     source: TopicPartition
     offset: int
     key: bytes | None
-    timestamp_ms: int
     raw: bytes | None
     headers: Headers
     event: Any

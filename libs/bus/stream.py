@@ -307,7 +307,7 @@ class RecordStream:
 
 
 def _record(partition: TopicPartition, raw: RawRecord, epoch: int, now: float, event: object = None) -> Record:
-    return Record(partition, raw.offset, raw.key, raw.timestamp, raw.value, raw.headers, event, epoch, now)
+    return Record(partition, raw.offset, raw.key, raw.value, raw.headers, event, epoch, now)
 
 
 def count_consumed(records: Iterable[Record]) -> None:

@@ -52,7 +52,7 @@ async def lasting_pool(postgres: DatabaseFactory) -> AsyncIterator[Pool]:
 def records(told: Iterable[Told], first_offset: int = 0) -> list[Record]:
     """As a consumer would have them, all from partition 0 of their topics."""
     return [
-        Record(TopicPartition(topic, 0), offset, key, 0, b"", (), event)
+        Record(TopicPartition(topic, 0), offset, key, b"", (), event)
         for offset, (topic, key, event) in enumerate(told, start=first_offset)
     ]
 

@@ -56,7 +56,7 @@ def test_a_receipt_without_an_id_is_a_bad_record() -> None:
 
 def record(event: Any, age: float = 0) -> Record:
     """A record that came so many seconds ago."""
-    return Record(TopicPartition("any", 0), 0, None, 0, None, (), event, delivered_at=time.monotonic() - age)
+    return Record(TopicPartition("any", 0), 0, None, None, (), event, delivered_at=time.monotonic() - age)
 
 
 async def parked(pool: Pool) -> list[str]:

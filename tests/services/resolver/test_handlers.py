@@ -61,7 +61,7 @@ class World:
         await resolve(Batch(records), self.pool, self.bus.producer(), default_route(CONFIGURATION), lambda: at)
 
     async def mark(self, *commands: MessageEvent[SmsCommand]) -> None:
-        records = [Record(TopicPartition("sms.commands", 0), 0, b"", 0, encode(c), (), c) for c in commands]
+        records = [Record(TopicPartition("sms.commands", 0), 0, b"", encode(c), (), c) for c in commands]
         await marks.mark(Batch(records), self.pool, lambda: NOW)
 
     def deferred(self) -> Sequence[MessageEvent[SmsDeferred]]:
@@ -80,7 +80,7 @@ class World:
 
 
 def _record(cause: Cause, offset: int) -> Record:
-    return Record(TopicPartition("sms.requested", 0), offset, b"", 0, encode(cause), (), cause)
+    return Record(TopicPartition("sms.requested", 0), offset, b"", encode(cause), (), cause)
 
 
 def _content(record: ConsumerRecord) -> tuple[bytes, bytes]:

@@ -23,7 +23,7 @@ REASON = Reason("undecodable", "Expected `str`, got `int` - at `$.data.message.t
 
 async def told(pool: Pool, raw: bytes | None) -> list[MessageEvent[SmsStatus]]:
     bus = MemoryBus()
-    record = Record(TopicPartition("sms.requested", 0), 7, b"acme/client/17", 0, raw, (), None)
+    record = Record(TopicPartition("sms.requested", 0), 7, b"acme/client/17", raw, (), None)
     await tell_history(record, REASON, pool, bus.producer(), lambda: NOW)
     return [read_status(r.value) for r in bus.records("sms.status")]
 

@@ -83,4 +83,4 @@ def world(pool: Pool) -> World:
 
 def _record(event: MessageEvent[Any], offset: int) -> Record:
     topic = topics.DEFERRED if isinstance(event.data, SmsDeferred) else topics.COMMANDS
-    return Record(TopicPartition(topic.name, 0), offset, b"", 0, encode(event), (), event)
+    return Record(TopicPartition(topic.name, 0), offset, b"", encode(event), (), event)
