@@ -307,7 +307,7 @@ async def test_what_went_to_the_dead_letters_ends_as_one_and_the_same_event_unle
         await w.until(all_told(w, [claimed], Status.SUBMITTED))
         reason = Reason("handler-error", "a fault")
         for each in (event, event, claimed):
-            record = Record(TopicPartition("t", 0), 0, None, 0, encode(each), [], None)
+            record = Record(TopicPartition("t", 0), 0, None, encode(each), (), None)
             await tell_history(record, reason, ledger, w.producer)
         await w.until(lambda: len(w.words(event.subject)) == 2)
         first, second = w.statuses[event.subject]
