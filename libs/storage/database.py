@@ -41,9 +41,11 @@ async def open_database(
     connection = await asyncpg.connect(dsn, timeout=5)
     try:
         await migrate(connection, schema, migrations)
-        if partitioned:
-            async with connection.transaction():
-                await make_ahead(connection, partitioned, datetime.now(UTC))
+        try:
+            await make_ahead(connection, partitioned, datetime.now(UTC))
+        except asyncpg.LockNotAvailableError:
+            # The service makes them as soon as it can (`retention.keep_partitions`); until then the default partition takes the rows.
+            log.warning("partitions not made, a table is busy", schema=schema)
     finally:
         await connection.close(timeout=5)
     return await asyncpg.create_pool(

@@ -1,37 +1,43 @@
 """What is older than it is kept: whole partitions are dropped, and rows elsewhere are deleted in batches.
 
-A partition is detached first, under a lock on its table that waits a fraction of a second, since whoever writes waits behind it; then it
-is dropped, when nobody looks at it any more. What a crash leaves between the two is found by its name and dropped the next time.
+A partition is detached first, under a lock on its table; then it is dropped, when nobody looks at it any more. What a crash leaves
+between the two is found by its name and dropped the next time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from uuid import UUID
 
 import asyncpg
 import structlog
 
 from libs.service_kit.periodic import repeat
-from libs.storage.partitions import EPOCH, Connection, Partitioned, first_uuid, make_ahead, milliseconds_of
+from libs.storage.partitions import (
+    EPOCH,
+    Connection,
+    Partitioned,
+    changing_partitions,
+    first_uuid,
+    key_column,
+    make_ahead,
+    milliseconds_of,
+    partitions_of,
+)
 
 log = structlog.get_logger()
 
 CHECK_SECONDS = 3600
-LOCK_MILLISECONDS = 200
 TRIES = 20
 RETRY_SECONDS = 3.0
 BATCH_ROWS = 5_000
 PAUSE_SECONDS = 0.05
 """Between two batches of deletions, so that they take a share of the disk and not all of it."""
 
-_PARTITIONS = """
-    SELECT c.relname AS name, pg_get_expr(c.relpartbound, c.oid) AS bound
-      FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-     WHERE i.inhparent = $1::regclass ORDER BY c.relname"""
 _DETACHED = """
     SELECT c.relname AS name FROM pg_class c
      WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'r' AND NOT c.relispartition
@@ -44,8 +50,7 @@ async def keep_partitions(pool: asyncpg.Pool, tables: tuple[Partitioned, ...], k
 
     async def work() -> None:
         now = datetime.now(UTC)
-        async with pool.acquire() as connection, connection.transaction():
-            await make_ahead(connection, tables, now)
+        await _once_free(pool, partial(make_ahead, tables=tables, now=now))
         await drop_old(pool, tables, now - timedelta(days=keep_days))
 
     await repeat("making and dropping of partitions", CHECK_SECONDS, work)
@@ -60,7 +65,7 @@ async def drop_old(pool: asyncpg.Pool, tables: Sequence[Partitioned], before: da
         async with pool.acquire() as connection:
             names = [name for name, end in await _ended(connection, table) if end <= before]
         for name in names:
-            await _detach(pool, table, name)
+            await _once_free(pool, partial(_detach, table=table, name=name))
         async with pool.acquire() as connection:
             for row in await connection.fetch(_DETACHED, table.table):
                 await connection.execute(f"DROP TABLE IF EXISTS {row['name']}")
@@ -86,23 +91,20 @@ async def delete_old(pool: asyncpg.Pool, what: str, statement: str, *arguments: 
 async def _ended(connection: Connection, table: Partitioned) -> list[tuple[str, datetime]]:
     """The partitions with the moment at which each ends; the default one has none."""
     found: list[tuple[str, datetime]] = []
-    for row in await connection.fetch(_PARTITIONS, table.table):
-        if end := _END.search(row["bound"]):
+    for name, bound in (await partitions_of(connection, table)).items():
+        if end := _END.search(bound):
             text = end[1]
             at = EPOCH + milliseconds_of(UUID(text)) if table.by_uuid else datetime.fromisoformat(text)
-            found.append((row["name"], at))
+            found.append((name, at))
     return found
 
 
-async def _detach(pool: asyncpg.Pool, table: Partitioned, name: str) -> None:
-    """CONCURRENTLY would wait for nobody, but Postgres refuses it beside a default partition."""
+async def _once_free(pool: asyncpg.Pool, change: Callable[[Connection], Awaitable[None]]) -> None:
+    """Change partitions, again and again while a table is busy. Raises LockNotAvailableError when one was all the time."""
     for left in reversed(range(TRIES)):
         try:
-            async with pool.acquire() as connection, connection.transaction():
-                await connection.execute(f"SET LOCAL lock_timeout = {LOCK_MILLISECONDS}")
-                await connection.execute("SELECT pg_advisory_xact_lock(hashtext('postrider.partitions'))")
-                if name in {found for found, _ in await _ended(connection, table)}:
-                    await connection.execute(f"ALTER TABLE {table.table} DETACH PARTITION {name}")
+            async with pool.acquire() as connection:
+                await change(connection)
             return
         except asyncpg.LockNotAvailableError:
             if not left:
@@ -110,10 +112,16 @@ async def _detach(pool: asyncpg.Pool, table: Partitioned, name: str) -> None:
         await asyncio.sleep(RETRY_SECONDS)
 
 
+async def _detach(connection: Connection, table: Partitioned, name: str) -> None:
+    """CONCURRENTLY would wait for nobody, but Postgres refuses it beside a default partition."""
+    async with changing_partitions(connection):
+        if name in await partitions_of(connection, table):
+            await connection.execute(f"ALTER TABLE {table.table} DETACH PARTITION {name}")
+
+
 async def _empty_default(pool: asyncpg.Pool, table: Partitioned, before: datetime) -> None:
     async with pool.acquire() as connection:
-        column = await connection.fetchval("SELECT pg_get_partkeydef($1::regclass)", table.table)
-    column = column.removeprefix("RANGE (").removesuffix(")")
+        column = await key_column(connection, table)
     default = f"{table.table}_default"
     statement = (
         f"DELETE FROM {default} WHERE ctid = ANY (ARRAY("  # noqa: S608 - names are ours

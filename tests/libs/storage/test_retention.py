@@ -1,59 +1,34 @@
 """Partitions dropped by age on a real PostgreSQL, with writers beside."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from uuid import UUID
+from datetime import datetime, timedelta
 
 import asyncpg
 import pytest
 
 from libs.storage import retention
-from libs.storage.database import Pool, open_database
-from libs.storage.partitions import Partitioned, first_uuid, make_ahead, span
+from libs.storage.database import Pool
+from libs.storage.partitions import make_ahead, span
 from libs.storage.retention import delete_old, drop_old
-from tests.conftest import DatabaseFactory
+from tests.libs.storage.conftest import BY_TIME, NOW, TABLES, id_of
 
-BY_TIME, BY_UUID = Partitioned("seen", by_uuid=False), Partitioned("sent", by_uuid=True)
-TABLES = (BY_TIME, BY_UUID)
-NOW = datetime(2026, 11, 20, 8, tzinfo=UTC)
 KEEP = timedelta(days=35)
-SQL = """
-CREATE TABLE seen (at timestamptz NOT NULL, n int, PRIMARY KEY (at, n)) PARTITION BY RANGE (at);
-CREATE TABLE seen_default PARTITION OF seen DEFAULT;
-CREATE TABLE sent (id uuid PRIMARY KEY) PARTITION BY RANGE (id);
-CREATE TABLE sent_default PARTITION OF sent DEFAULT;
-CREATE TABLE seen_elsewhere (n int);
-"""
-
-
-@pytest.fixture
-async def pool(postgres: DatabaseFactory, tmp_path: Path) -> AsyncIterator[Pool]:
-    (tmp_path / "0001_tables.sql").write_text(SQL)
-    pool = await open_database(await postgres(), "kept", tmp_path, 3)
-    yield pool
-    await pool.close()
 
 
 async def fill(pool: Pool, days: range) -> None:
     """Partitions for all of these days ago, and a row of each day in both tables."""
     moments = [NOW - timedelta(days=day) for day in days]
-    async with pool.acquire() as connection, connection.transaction():
+    async with pool.acquire() as connection:
         for moment in moments[::7]:
             await make_ahead(connection, TABLES, moment)
         await connection.executemany("INSERT INTO seen VALUES ($1, 0)", [(m,) for m in moments])
-        await connection.executemany("INSERT INTO sent VALUES ($1)", [(_id(m),) for m in moments])
-
-
-def _id(at: datetime) -> UUID:
-    return UUID(int=first_uuid(at).int | 7 << 76 | 1)
+        await connection.executemany("INSERT INTO sent VALUES ($1)", [(id_of(m),) for m in moments])
 
 
 async def kept(pool: Pool) -> list[datetime]:
     """The rows of `seen`; those of `sent` are of the same times."""
     seen = [row[0] for row in await pool.fetch("SELECT at FROM seen ORDER BY at")]
-    assert [row[0] for row in await pool.fetch("SELECT id FROM sent ORDER BY id")] == [_id(at) for at in seen]
+    assert [row[0] for row in await pool.fetch("SELECT id FROM sent ORDER BY id")] == [id_of(at) for at in seen]
     return seen
 
 
@@ -77,7 +52,7 @@ async def test_old_rows_of_the_default_partition_go_by_their_own_age(
     monkeypatch.setattr(retention, "BATCH_ROWS", 10)
     ages = [timedelta(days=d) for d in range(20, 60)]
     await pool.executemany("INSERT INTO seen VALUES ($1, 0)", [(NOW - age,) for age in ages])
-    await pool.executemany("INSERT INTO sent VALUES ($1)", [(_id(NOW - age),) for age in ages])
+    await pool.executemany("INSERT INTO sent VALUES ($1)", [(id_of(NOW - age),) for age in ages])
     await drop_old(pool, TABLES, NOW - KEEP)
     assert await kept(pool) == sorted(NOW - age for age in ages if age <= KEEP)
 

@@ -106,7 +106,7 @@ async def test_every_row_is_made_again_byte_for_byte_and_the_tables_are_as_befor
     assert await outbox.pool.fetchval("SELECT count(*) FROM pg_namespace WHERE nspname = 'outbox_rebuilt'") == 0
     assert await outbox.check() == ["equal"]
     assert any(line.startswith("folded 122 messages") for line in outbox.said)
-    async with outbox.pool.acquire() as connection, connection.transaction():
+    async with outbox.pool.acquire() as connection:
         await make_ahead(connection, PARTITIONED, START + timedelta(days=30))
     await outbox.rebuild()
 
