@@ -219,10 +219,15 @@ def _end_hard_after(seconds: float) -> None:
     watchdog.start()
 
 
+_FAULTS_OF_OURS = ("22", "23", "42")
+"""SQLSTATE classes: Postgres is there, and refuses data, a constraint's breach, or a name or syntax."""
+
+
 def _is_away(error: Exception) -> bool:
     """Whether the error is a neighbour's absence. By module, so that this room need not know Kafka or Postgres."""
-    module = type(error).__module__
-    return module.startswith(("aiokafka", "asyncpg"))
+    if str(getattr(error, "sqlstate", "")).startswith(_FAULTS_OF_OURS):
+        return False
+    return type(error).__module__.startswith(("aiokafka", "asyncpg"))
 
 
 async def _void(awaitable: Awaitable[object]) -> None:

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import aiohttp
+import asyncpg
 import pytest
+from aiokafka.errors import KafkaConnectionError
 
 from deploy.local.ports import free_port
 from libs.service_kit import metrics
@@ -48,14 +50,32 @@ async def test_a_stop_is_heard_while_a_neighbour_is_waited_for_without_end():
             await life.part("kafka", start)
 
 
-async def test_a_fault_that_is_nobodys_absence_ends_the_start():
+@pytest.mark.parametrize("away", [asyncpg.CannotConnectNowError, asyncpg.TooManyConnectionsError, KafkaConnectionError])
+async def test_what_a_neighbour_says_while_it_is_away_is_waited_out(away: type[Exception]):
+    life = Lifecycle("test", settings())
+    tries: list[type[Exception]] = []
+
+    async def start() -> str:
+        if not tries:
+            tries.append(away)
+            raise away("a text")
+        return "open"
+
+    assert await life.part("thing", start) == "open"
+
+
+@pytest.mark.parametrize(
+    "fault", [ValueError, asyncpg.UndefinedTableError, asyncpg.CheckViolationError, asyncpg.NumericValueOutOfRangeError]
+)
+async def test_a_fault_that_is_nobodys_absence_ends_the_start(fault: type[Exception]):
     life = Lifecycle("test", settings())
 
     async def start() -> None:
-        raise ValueError("a mistake of ours")
+        raise fault("a mistake of ours")
 
-    with pytest.raises(ValueError, match="a mistake"):
-        await life.part("thing", start)
+    with pytest.raises(fault, match="a mistake"):
+        async with asyncio.timeout(5):
+            await life.part("thing", start)
 
 
 async def test_parts_stop_in_reverse_and_one_that_fails_keeps_no_other_from_stopping():
