@@ -18,7 +18,7 @@ from libs.contracts.events import Priority
 from libs.service_kit.config_file import ConfigFileError, load_configuration
 from libs.service_kit.lifecycle import Lifecycle, run_service
 from libs.service_kit.settings import load_settings
-from libs.storage.database import Pool, open_database
+from libs.storage.database import BY_KEY, Pool, open_database
 from libs.storage.retention import keep_partitions
 from services.projection import queries
 from services.projection.arrivals import Arrivals
@@ -39,6 +39,8 @@ CONSUMED: Topics = (
     topics.STATUS,
     topics.COMMANDS,
 )
+FOLDING = 2
+"""Connections of the fold's own, so that slow reads never hold it up: one writes a batch, one reads what the next batch needs."""
 
 
 async def start(life: Lifecycle, settings: ProjectionSettings, gateways: tuple[str, ...]) -> None:
@@ -51,9 +53,8 @@ async def start(life: Lifecycle, settings: ProjectionSettings, gateways: tuple[s
         dsn = str(settings.postgres_dsn)
         return await open_database(dsn, SCHEMA, MIGRATIONS, connections, PARTITIONED, parameters)
 
-    # Two, so that slow reads never hold up the fold.
-    reading = max(1, settings.postgres_connections - 1)
-    writer = await life.part("postgres", lambda: open_pool(1, {}), lambda pool: pool.close())
+    reading = max(1, settings.postgres_connections - FOLDING)
+    writer = await life.part("postgres", lambda: open_pool(FOLDING, BY_KEY), lambda pool: pool.close())
     readers = await life.part(
         "postgres for reads", lambda: open_pool(reading, queries.PARAMETERS), lambda pool: pool.close()
     )
@@ -70,7 +71,7 @@ async def start(life: Lifecycle, settings: ProjectionSettings, gateways: tuple[s
         CONSUMED,
         partial(handle, pool=writer, recent=recent),
         producer,
-        prepare=lambda batch: prepare(batch.records, pool=readers, recent=recent),
+        prepare=lambda batch: prepare(batch.records, pool=writer, recent=recent),
         pacing=UNHURRIED,
         open_source=source_on(writer),
         gather=MessagesGathered,

@@ -6,22 +6,28 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from itertools import count
+from pathlib import Path
 from random import Random
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from pydantic import PostgresDsn, SecretStr
 
 from deploy.local.kafka import SHORT_RUN, Kafka
 from libs.bus.admin import ensure_topics
 from libs.bus.codec import encode
+from libs.bus.consumer import MAX_RECORDS
 from libs.contracts import topics
 from libs.contracts.events import Priority
 from libs.contracts.http.answers import SmsPage, SmsWithHistory
+from libs.service_kit.lifecycle import Lifecycle
 from libs.storage.database import Pool, open_database
-from services.projection import store
+from services.projection import main, store
+from services.projection.settings import ProjectionSettings
 from services.projection.store import MIGRATIONS, PARTITIONED, SCHEMA
 from tests.conftest import DatabaseFactory
+from tests.services.program import TOKEN
 from tests.services.projection.conftest import dump, fold_in
 from tests.services.projection.program import READ, Program, Traffic, until
 from tests.services.projection.stories import Story, Told, tell
@@ -245,6 +251,42 @@ async def test_the_stored_offsets_win_over_what_kafka_has_as_committed(
     await running.program.start()
     await until(running.applied, "all applied anew")
     assert await dump(running.pool, versions=False) == await expected(running, postgres)
+
+
+async def test_reads_that_take_all_their_connections_hold_up_no_fold(
+    ground: Ground, postgres: DatabaseFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backlog of messages that the outbox must look for: each batch is prepared while the one before it is written."""
+    await ground.program.stop()
+    await ground.publish([Story(next(_numbers)).delivered()[-1] for _ in range(5 * MAX_RECORDS)])
+    pools: list[Pool] = []
+
+    async def opened(*arguments: Any) -> Pool:
+        pools.append(await open_database(*arguments))
+        if len(pools) == 2:
+            busy.extend([await pools[1].acquire() for _ in range(pools[1].get_max_size())])
+        return pools[-1]
+
+    busy: list[Any] = []
+    monkeypatch.setattr(main, "open_database", opened)
+    settings = ProjectionSettings(
+        kafka_bootstrap_servers=ground.program.kafka,
+        postgres_dsn=PostgresDsn(await postgres()),
+        ops_port=0,
+        internal_token=SecretStr(TOKEN),
+        postrider_config=tmp_path,
+        projection_recent_folds=0,
+        projection_keep_days=20_000,
+    )
+    life = Lifecycle("projection", settings)
+    await main.start(life, settings, ("demo", "spare"))
+    try:
+        await until(replace(ground, pool=pools[0]).applied, "all applied")
+        assert len(busy) == 2
+    finally:
+        for connection in busy:
+            await pools[1].release(connection)
+        await life.stop_all()
 
 
 async def test_lost_connections_to_postgres_are_made_again(running: Ground) -> None:
