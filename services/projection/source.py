@@ -1,6 +1,7 @@
 """A member of the consumer group whose positions are those stored in Postgres, whatever Kafka has as committed.
 
-The transaction that folds a batch stores them; Kafka is told afterwards, for tools that show the lag.
+The transaction that folds a batch stores them; Kafka is told afterwards, for tools that show the lag and for the resolver. It is told
+at the beginning too: a crash between the two would leave a partition behind for as long as nothing comes in it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 import structlog
+from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from libs.bus.errors import is_transient
@@ -50,9 +52,12 @@ class StoredOffsetsSource(KafkaSource):
         )
         self._pool = pool
         self._unsought: Partitions = frozenset()
+        self._untold: dict[TopicPartition, int] = {}
+        """Positions gone to, of which Kafka does not know yet."""
 
     async def on_partitions_assigned(self, assigned: frozenset[TopicPartition]) -> None:
         self._unsought = frozenset(assigned)
+        self._untold = {}
         await super().on_partitions_assigned(assigned)
 
     async def fetch(
@@ -78,10 +83,24 @@ class StoredOffsetsSource(KafkaSource):
         if self._unsought is not partitions:
             return False
         consumer = self._started()
-        for partition in partitions:
-            consumer.seek(partition, stored[partition].next_offset if partition in stored else 0)
+        self._untold = {
+            partition: stored[partition].next_offset if partition in stored else 0 for partition in partitions
+        }
+        for partition, offset in self._untold.items():
+            consumer.seek(partition, offset)
         self._unsought = frozenset()
+        try:
+            await self._tell({})
+        except (KafkaError, TimeoutError) as error:
+            log.warning("stored offsets not committed", error=type(error).__name__)
         return True
+
+    async def _tell(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Commit these to Kafka, with what it does not know yet."""
+        untold = self._untold
+        await super().commit({**untold, **offsets})
+        if self._untold is untold:
+            self._untold = {}
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Also stores offsets that no transaction has: a partition may end in records that went to the dead letters."""
@@ -93,7 +112,7 @@ class StoredOffsetsSource(KafkaSource):
             if not is_transient(error):
                 raise
             raise TimeoutError("Postgres is away") from error
-        await super().commit(offsets)
+        await self._tell(offsets)
 
 
 def source_on(pool: Pool) -> OpenSource:
