@@ -13,19 +13,22 @@ _VARIANT = 2 << 62
 _TAIL_BITS = 74
 """Below the 48 bits of milliseconds, version and variant aside."""
 _LAST_TAIL = (1 << _TAIL_BITS) - 1
+_JUMP_MS = 5 * 60_000
+"""A clock that goes back further had been wrong before."""
 
 _last_ms = 0
 _last_tail = 0
 
 
 def new_message_id() -> UUID:
-    """The next id: greater than every one that this process made before, also within a millisecond or when the clock goes back.
+    """The next id: greater than every one that this process made before, also within a millisecond or when the clock goes back a little.
 
-    Within a millisecond the random tail grows by a random step (RFC 9562 §6.2, method 2). Not for use in threads.
+    Within a millisecond the random tail grows by a random step (RFC 9562 §6.2, method 2). After a jump of the clock ids follow it back
+    and are told from the earlier ones by the tail alone. Not for use in threads.
     """
     global _last_ms, _last_tail
     ms = time.time_ns() // 1_000_000
-    if ms > _last_ms:
+    if ms > _last_ms or ms < _last_ms - _JUMP_MS:
         _last_ms, _last_tail = ms, int.from_bytes(urandom(9))
     else:
         _last_tail += 1 + int.from_bytes(urandom(4))

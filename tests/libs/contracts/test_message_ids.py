@@ -19,10 +19,23 @@ def test_ids_rise_within_a_millisecond() -> None:
     assert len(set(made)) == len(made)
 
 
-def test_ids_rise_when_the_clock_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ids_rise_when_the_clock_goes_back_a_little(monkeypatch: pytest.MonkeyPatch) -> None:
     before = new_message_id()
-    monkeypatch.setattr(time, "time_ns", lambda: 1_000_000_000)
+    earlier = time.time_ns() - 60 * 1_000_000_000
+    monkeypatch.setattr(time, "time_ns", lambda: earlier)
     assert new_message_id() > before
+
+
+def test_ids_follow_a_clock_that_had_jumped_ahead_and_rise_again_from_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time_ns()
+    monkeypatch.setattr(message_ids, "_last_ms", 0)
+    monkeypatch.setattr(time, "time_ns", lambda: now + 86_400 * 1_000_000_000)
+    ahead = new_message_id()
+    monkeypatch.setattr(time, "time_ns", lambda: now)
+    made = [new_message_id() for _ in range(1000)]
+    assert {each.int >> 80 for each in made} == {now // 1_000_000}
+    assert made == sorted(made)
+    assert ahead > made[-1]
 
 
 def test_ids_rise_when_a_millisecond_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
