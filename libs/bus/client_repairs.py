@@ -19,7 +19,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection, CloseReason
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
-from libs.bus.errors import fault
+from libs.service_kit.faults import fault
 
 log = structlog.get_logger()
 

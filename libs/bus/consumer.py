@@ -29,13 +29,14 @@ from aiokafka.structs import TopicPartition
 
 from libs.bus.backoff import GivenUp, until_done
 from libs.bus.dead_letters import LIMIT, OnDeadLetter, reason_of
-from libs.bus.errors import TooManyDeadLetters, fault
+from libs.bus.errors import TooManyDeadLetters
 from libs.bus.kafka_source import KafkaSource
 from libs.bus.pacing import PACED, UNPACED, Pacing
 from libs.bus.port import Gathering, OpenSource, Partitions, Publisher, Topics
 from libs.bus.record import Record
 from libs.bus.stream import REBALANCE_TIMEOUT_MS, RecordStream, count_consumed
 from libs.contracts.topics import Topic
+from libs.service_kit.faults import fault
 from libs.service_kit.metrics import BATCH_SECONDS, BATCH_SIZE, CONSUMER_RETRIES
 
 log = structlog.get_logger()

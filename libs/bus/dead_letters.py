@@ -12,10 +12,11 @@ from datetime import UTC, datetime
 import structlog
 
 from libs.bus.backoff import GivenUp, until_done
-from libs.bus.errors import BadRecord, TooManyDeadLetters, Undecodable, fault
+from libs.bus.errors import BadRecord, TooManyDeadLetters, Undecodable
 from libs.bus.port import Headers, Outgoing, Publisher
 from libs.bus.record import Record
 from libs.contracts.events import Reason
+from libs.service_kit.faults import fault
 from libs.service_kit.metrics import DEAD_LETTERS
 
 log = structlog.get_logger()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import PurePath
-from traceback import extract_tb
-
 import asyncpg
 from aiokafka.errors import KafkaError
 
@@ -74,9 +71,3 @@ def is_transient(error: BaseException) -> bool:
         return "the handler is closed" in str(error)
     # TimeoutError and ConnectionError are kinds of OSError.
     return isinstance(error, (PublishFailed, KafkaError, OSError, *_POSTGRES))
-
-
-def fault(error: BaseException) -> str:
-    """An unforeseen exception's class and where in our code it arose. Not its text, which may hold a number or a message."""
-    ours = [frame for frame in extract_tb(error.__traceback__) if "site-packages" not in frame.filename]
-    return type(error).__name__ + (f" in {PurePath(ours[-1].filename).name}:{ours[-1].lineno}" if ours else "")

@@ -35,12 +35,13 @@ from faststream.kafka import KafkaBroker, KafkaMessage
 from libs.bus.backoff import GivenUp, delays, until_done
 from libs.bus.codec import decoder
 from libs.bus.dead_letters import LIMIT, DeadLetters, OnDeadLetter, reason_of
-from libs.bus.errors import TooManyDeadLetters, Undecodable, fault
+from libs.bus.errors import TooManyDeadLetters, Undecodable
 from libs.bus.kafka_source import HEARTBEAT_INTERVAL_MS, MAX_PARTITION_FETCH_BYTES, SESSION_TIMEOUT_MS
 from libs.bus.port import Publisher, RawRecord
 from libs.bus.record import Record
 from libs.contracts.events import Reason
 from libs.contracts.topics import Topic
+from libs.service_kit.faults import fault
 from libs.service_kit.metrics import CONSUMER_RETRIES, RECORDS_CONSUMED
 
 log = structlog.get_logger()

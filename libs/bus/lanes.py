@@ -12,8 +12,9 @@ from aiokafka.errors import KafkaError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from libs.bus.backoff import delays
-from libs.bus.errors import PublishFailed, RecordTooLarge, fault
+from libs.bus.errors import PublishFailed, RecordTooLarge
 from libs.bus.producer_connection import REFUSED, TOO_LARGE, Connection
+from libs.service_kit.faults import fault
 from libs.service_kit.metrics import RECORDS_PUBLISHED
 
 log = structlog.get_logger()

@@ -9,12 +9,13 @@ import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import structlog
 import uvloop
 from aiohttp import web
 
+from libs.service_kit.faults import fault
 from libs.service_kit.logging import configure_logging
 from libs.service_kit.ops_server import Check, Health, start_ops_server
 from libs.service_kit.settings import ServiceSettings
@@ -153,7 +154,7 @@ class Lifecycle:
             try:
                 await stop()
             except Exception as error:
-                log.error("part did not stop cleanly", part=name, reason=f"{type(error).__name__}: {error}")
+                log.error("part did not stop cleanly", part=name, fault=fault(error))
         self._stops.clear()
 
     async def _unless_stopped(self, start: Awaitable[T]) -> T:
@@ -188,6 +189,7 @@ def run_service(name: str, settings: ServiceSettings, start: Callable[[Lifecycle
 async def _live(name: str, settings: ServiceSettings, start: Callable[[Lifecycle], Awaitable[None]]) -> None:
     life = Lifecycle(name, settings)
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_log_unhandled)
     for sig in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(sig, life.request_stop)
     try:
@@ -228,6 +230,14 @@ def _is_away(error: Exception) -> bool:
     if str(getattr(error, "sqlstate", "")).startswith(_FAULTS_OF_OURS):
         return False
     return type(error).__module__.startswith(("aiokafka", "asyncpg"))
+
+
+def _log_unhandled(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What a task or a callback raised and nobody awaits. asyncio's own words would show the task, and in it the error's text."""
+    if (error := context.get("exception")) is not None:
+        log.error("unhandled error", exc_info=error)
+    else:
+        log.error("unhandled error", words=context["message"])
 
 
 async def _void(awaitable: Awaitable[object]) -> None:

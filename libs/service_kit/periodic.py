@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from libs.service_kit.faults import fault
+
 log = structlog.get_logger()
 
 
@@ -16,5 +18,5 @@ async def repeat(what: str, seconds: float, work: Callable[[], Awaitable[object]
         try:
             await work()
         except Exception as error:
-            log.error(f"{what} failed", reason=f"{type(error).__name__}: {error}")
+            log.error(f"{what} failed", fault=fault(error))
         await asyncio.sleep(seconds)

@@ -3,7 +3,7 @@ import pytest
 from aiokafka.errors import KafkaConnectionError, NotLeaderForPartitionError
 
 from libs.bus.dead_letters import reason_of
-from libs.bus.errors import BadRecord, PublishFailed, RecordTooLarge, Undecodable, fault, is_transient
+from libs.bus.errors import BadRecord, PublishFailed, RecordTooLarge, Undecodable, is_transient
 from libs.contracts.events import Reason
 
 TRANSIENT = [
@@ -57,15 +57,6 @@ def test_the_absence_of_a_neighbour_is_transient(error: Exception) -> None:
 @pytest.mark.parametrize("error", OURS_OR_THE_DATAS, ids=repr)
 def test_anything_else_is_not(error: Exception) -> None:
     assert not is_transient(error)
-
-
-def test_a_fault_tells_class_and_place_and_not_the_text() -> None:
-    try:
-        raise KeyError("+4915112345678")
-    except KeyError as error:
-        assert fault(error).startswith("KeyError in test_errors.py:")
-        assert "+49" not in fault(error)
-    assert fault(KeyError("x")) == "KeyError"
 
 
 def test_a_reason_is_the_handlers_own_if_it_gave_one() -> None:
