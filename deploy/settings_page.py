@@ -25,7 +25,6 @@ SERVICES: dict[str, type[ServiceSettings]] = {
     "projection": ProjectionSettings,
     "inbound": InboundSettings,
 }
-SHARED: tuple[type[ServiceSettings], ...] = (ServiceSettings, DatabaseSettings, ConfiguredSettings)
 
 BEGINNING = """\
 # Settings
@@ -56,14 +55,11 @@ def _services_with(kind: type[ServiceSettings]) -> str:
 
 
 def _table(settings: type[ServiceSettings]) -> Iterator[str]:
-    """What this class adds to those that all share."""
-    inherited = {
-        name for kind in SHARED if kind is not settings and issubclass(settings, kind) for name in kind.model_fields
-    }
+    """What this class itself says, and not those that it comes from."""
     yield "\n| variable | default | |\n|---|---|---|"
-    for name, field in settings.model_fields.items():
-        if name not in inherited:
-            yield f"| `{name.upper()}` | {_default(field)} | {_meaning(field)} |"
+    for name in vars(settings).get("__annotations__", {}):
+        field = settings.model_fields[name]
+        yield f"| `{name.upper()}` | {_default(field)} | {_meaning(field)} |"
 
 
 def _default(field: FieldInfo) -> str:
