@@ -1,0 +1,87 @@
+"""What was granted is written at its moment or not at all: never late, never past the lease. No Kafka, no Postgres, no carrier."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from libs.service_kit.config_file import SmppGateway
+from services.dispatcher.board import Board
+from services.dispatcher.drivers.port import Result, Submission, Verdict
+from services.dispatcher.ledger import Claim, ClaimVerdict
+from services.dispatcher.sender import Sender
+from tests.services.dispatcher.builders import GATEWAY, dispatch_event
+
+
+class Ground:
+    """A sender with one message, whose claim takes `answer_seconds` and grants it `leave` seconds after it was sent.
+
+    Its clock stands still but for that and for what a test adds; its timer fires when a test calls it.
+    """
+
+    def __init__(self, leave: float, answer_seconds: float = 0) -> None:
+        self.now = 1000.0
+        self.leave = leave
+        self.answer_seconds = answer_seconds
+        self.lease = SimpleNamespace(valid=True, instance=uuid4(), renewed=lambda _: None)
+        self.lease_after_claim = True
+        self.fire: Callable[[], None] | None = None
+        self.written: list[Submission] = []
+        self.told: list[Result] = []
+        gateway = SmppGateway(id=GATEWAY, type="smpp", host="unused", port=1, system_id="unused")
+        board = Board()
+        board.add(dispatch_event(), "its place")
+        driver: Any = SimpleNamespace(free=10, missing=None, submit=self.written.extend)
+        ground: Any = self
+        self.sender = Sender(gateway, ground.lease, ground, board, driver, self.told.extend, lambda _: None)
+        self.sender._loop = ground
+
+    def time(self) -> float:
+        return self.now
+
+    def call_at(self, _: float, callback: Callable[[], None]) -> SimpleNamespace:
+        self.fire = callback
+        return SimpleNamespace(cancel=lambda: None)
+
+    async def claim(self, claim: Claim, _: float) -> list[ClaimVerdict]:
+        self.now += self.answer_seconds
+        self.lease.valid = self.lease_after_claim
+        return [ClaimVerdict(ask, "G", self.leave) for ask in claim.asks]
+
+    @property
+    def became(self) -> tuple[int, list[Verdict]]:
+        """How much was written, and what was told."""
+        return len(self.written), [result.verdict for result in self.told]
+
+
+WRITTEN, NOT_SENT = (1, []), (0, [Verdict.NOT_SENT])
+CASES = pytest.mark.parametrize(
+    ("late", "lease_valid", "expected"),
+    [(0.0, True, WRITTEN), (0.25, True, WRITTEN), (0.375, True, NOT_SENT), (0.0, False, NOT_SENT)],
+)
+
+
+@CASES
+async def test_what_may_leave_at_once_is_written_only_in_time_and_under_a_valid_lease(
+    late: float, lease_valid: bool, expected: tuple[int, list[Verdict]]
+):
+    ground = Ground(leave=0, answer_seconds=late)
+    ground.lease_after_claim = lease_valid
+    await ground.sender.turn()
+    assert ground.became == expected
+
+
+@CASES
+async def test_what_waits_for_its_moment_is_written_only_in_time_and_under_a_valid_lease(
+    late: float, lease_valid: bool, expected: tuple[int, list[Verdict]]
+):
+    ground = Ground(leave=0.125)
+    await ground.sender.turn()
+    assert ground.became == (0, []), "not before"
+    ground.now += 0.125 + late
+    ground.lease.valid = lease_valid
+    assert ground.fire
+    ground.fire()
+    assert ground.became == expected
