@@ -2,11 +2,21 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
-from services.dispatcher.attempts import Attempt, LegState, Outcome, deferral, is_concluded, late_outcome, next_tries
+from services.dispatcher.attempts import (
+    Attempt,
+    LegState,
+    Outcome,
+    deferral,
+    due_at,
+    is_concluded,
+    late_outcome,
+    next_tries,
+    refused_for_now,
+)
 from tests.services.dispatcher.builders import dispatch_event, leg_of
 
 ONE, TWO = "hello", "x" * 200
@@ -100,3 +110,54 @@ def test_parts_are_deferred_together_while_none_may_have_been_accepted(
     assert (None if row is None else (row.part, row.try_number)) == deferred
     assert deferral(state, told, tries=1) is None
     assert row is None or row.observed_at == max(a.observed_at for a in told if a.outcome is O.TEMPORARY)
+
+
+@pytest.mark.parametrize(("number", "seconds"), [(1, 30), (2, 60), (8, 3600)])
+def test_a_refused_leg_waits_longer_each_time_up_to_an_hour_and_each_message_a_little_differently(
+    number: int, seconds: float
+):
+    def waits(message_id: UUID) -> float:
+        refused = leg_of(dispatch_event(message_id=message_id, leg=number))
+        return (due_at(refused, now) - now).total_seconds()
+
+    now = datetime.now(UTC)
+    ids = [UUID(int=n) for n in range(512)]  # every jitter that there is
+    waiting = [waits(message_id) for message_id in ids]
+    assert 0.75 * seconds <= min(waiting) < 0.76 * seconds
+    assert 1.24 * seconds < max(waiting) <= 1.25 * seconds
+    assert len(set(waiting)) == len(ids)
+    assert [waits(message_id) for message_id in ids] == waiting
+
+
+def refused_leg(number: int, *, cycle: int = 1, scheduled: bool = False, valid_seconds: float = 3600) -> LegState:
+    event = dispatch_event(leg=number, valid_seconds=valid_seconds)
+    message = event.data.message
+    if scheduled:
+        message = replace(message, scheduled_at=message.accepted_at)
+    data = replace(event.data, message=message, leg=replace(event.data.leg, cycle=cycle))
+    return leg_of(replace(event, data=data))
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        (refused_leg(1), O.DEFERRED),
+        (refused_leg(2), O.DEFERRED),
+        (refused_leg(3), O.FAILED),
+        (refused_leg(3, scheduled=True), O.DEFERRED),
+        (refused_leg(4, scheduled=True), O.FAILED),
+        (refused_leg(2, scheduled=True, cycle=2), O.DEFERRED),
+        (refused_leg(3, scheduled=True, cycle=2), O.FAILED),
+        (refused_leg(1, valid_seconds=40), O.DEFERRED),
+        (refused_leg(1, valid_seconds=20), O.FAILED),
+    ],
+)
+def test_a_message_is_refused_for_now_in_so_many_legs_besides_one_that_only_waited(state: LegState, expected: Outcome):
+    refused = Attempt(1, 1, ME)
+    assert refused_for_now(state, refused, 3, state.event.data.message.accepted_at) is expected
+
+
+@pytest.mark.parametrize(("before", "expected"), [(0, O.TEMPORARY), (1, O.TEMPORARY), (2, O.FAILED)])
+def test_a_part_of_several_is_refused_for_now_in_so_many_tries(before: int, expected: Outcome):
+    state = leg(TWO, (2, 1, O.TEMPORARY), *((1, n, O.TEMPORARY) for n in range(1, before + 1)))
+    assert refused_for_now(state, Attempt(1, before + 1, ME), 3, datetime.now(UTC)) is expected
