@@ -3,14 +3,15 @@
 import asyncio
 import time
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping
 
 import asyncpg
+import pytest
 
 from deploy.local.stack import Stack
 from deploy.local.supervisor import SupervisedProcess
 from services.simulated_carrier.ledger import LedgerEntry
-from tests.end_to_end.client import Api, Carrier, bound, metric, until
+from tests.end_to_end.client import Api, Carrier, Json, bound, metric, until
 from tests.end_to_end.conftest import Reconfigure
 from tests.end_to_end.feeder import feeding
 from tests.end_to_end.kafka_groups import groups_of
@@ -23,7 +24,11 @@ ONE = ALL[:1]
 RATE = 50
 SECOND = 1_000_000
 STEADY_SECONDS = 4
+WINDOW = 20
+"""So much may be on its way, and so much in doubt for each instance that is lost."""
 GROUPS = ("dispatcher.demo", "dispatcher.demo.high")
+
+pytestmark = pytest.mark.timeout(480)  # on a slow machine each wait here may take its time, and there are many
 
 
 async def test_the_rate_holds_while_replicas_join_and_leave(
@@ -39,7 +44,10 @@ async def test_the_rate_holds_while_replicas_join_and_leave(
             await _full_rate(carrier, replicas)
     seen = carrier.entries(feeder.began)
     await reconfigure(1)  # the rest leaves without a limit
-    assert _most_in_a_second(seen) <= 1.25 * RATE + 1
+    assert _most_in_a_second(await _allowed_at(stack, [e.provider_id for e in seen if e.provider_id])) <= RATE + 1
+    assert _most_in_a_second(e.received_at for e in seen) <= 2 * RATE, (
+        "whoever stands still for a moment gets more at once"
+    )
     messages = await feeder.check_all_ended_and_nothing_doubled()
     assert {sms["status"] for sms in messages.values()} == {"delivered"}
 
@@ -51,7 +59,7 @@ async def test_one_bind_is_never_two_and_is_taken_over_when_its_holder_is_killed
     await reconfigure(0)
     await carrier.calm()
     await carrier.steer(binds={"max_per_system_id": 1})
-    await reconfigure(3, segmentsPerSecond=RATE, bindsAllowed=1)
+    await reconfigure(3, segmentsPerSecond=RATE, bindsAllowed=1, window=WINDOW)
     dispatchers = stack.dispatchers("demo")
     async with feeding(api, carrier, ALL, tag="binds", backlog=150) as feeder:
         await _arrivals(carrier, feeder.began, RATE)
@@ -64,7 +72,7 @@ async def test_one_bind_is_never_two_and_is_taken_over_when_its_holder_is_killed
         assert len(await bound(dispatchers)) == 1
     assert (await carrier.sessions("postrider"))["most_bound_at_once"] == 1
     assert (await carrier.statistics())["binds_refused"] == {}, "nobody even tried"
-    await feeder.check_all_ended_and_nothing_doubled()
+    assert _in_doubt(await feeder.check_all_ended_and_nothing_doubled()) <= WINDOW
 
 
 async def test_a_dispatcher_that_stood_still_beyond_its_lease_doubles_nothing_and_works_again(
@@ -72,7 +80,7 @@ async def test_a_dispatcher_that_stood_still_beyond_its_lease_doubles_nothing_an
 ) -> None:
     await api.put_clients(CLIENTS)
     await carrier.steer(responses={"delay_ms": 100})  # so that there always are attempts without an answer
-    await reconfigure(2, segmentsPerSecond=RATE, bindsAllowed=2)
+    await reconfigure(2, segmentsPerSecond=RATE, bindsAllowed=2, window=WINDOW)
     first, second = stack.dispatchers("demo")
     async with feeding(api, carrier, ALL, tag="stood-still", backlog=150) as feeder:
         await asyncio.gather(*(_claims_more(process) for process in (first, second)))
@@ -89,7 +97,7 @@ async def test_a_dispatcher_that_stood_still_beyond_its_lease_doubles_nothing_an
         await _settled(stack, 2)
         await _claims_more(second)
         assert second.deaths == []
-    await feeder.check_all_ended_and_nothing_doubled()
+    assert _in_doubt(await feeder.check_all_ended_and_nothing_doubled()) <= WINDOW
 
 
 async def _settled(stack: Stack, replicas: int) -> None:
@@ -122,7 +130,7 @@ async def _steady_arrivals(carrier: Carrier) -> int:
         return found if time.time() > first.received_at / SECOND + STEADY_SECONDS + 0.5 else None
 
     entries = await until(passed, "a steady phase", within=STEADY_SECONDS + 5)
-    return bisect_left(_times(entries), first.received_at + STEADY_SECONDS * SECOND)
+    return bisect_left(sorted(e.received_at for e in entries), first.received_at + STEADY_SECONDS * SECOND)
 
 
 async def _arrivals(carrier: Carrier, after: int, number: int) -> list[LedgerEntry]:
@@ -173,11 +181,23 @@ async def _instances(stack: Stack, *, dead: bool) -> set[str]:
         await connection.close()
 
 
-def _times(entries: Sequence[LedgerEntry]) -> list[int]:
-    return sorted(entry.received_at for entry in entries)
+async def _allowed_at(stack: Stack, provider_ids: Collection[str]) -> list[int]:
+    """When each of these accepted attempts was allowed to leave (microseconds, by Postgres's clock)."""
+    connection = await asyncpg.connect(stack.postgres_dsn, server_settings={"search_path": "dispatch"})
+    try:
+        moments = "SELECT (extract(epoch FROM allowed_at) * 1000000)::bigint FROM attempts WHERE provider_id = ANY($1)"
+        found = [row[0] for row in await connection.fetch(moments, provider_ids)]
+    finally:
+        await connection.close()
+    assert len(found) == len(provider_ids)
+    return found
 
 
-def _most_in_a_second(entries: Sequence[LedgerEntry]) -> int:
-    """In any second, wherever it begins."""
-    times = _times(entries)
+def _in_doubt(messages: Mapping[str, Json]) -> int:
+    return sum(sms["status"] == "in_doubt" for sms in messages.values())
+
+
+def _most_in_a_second(moments: Iterable[int]) -> int:
+    """In any second, wherever it begins (microseconds)."""
+    times = sorted(moments)
     return max(bisect_left(times, moment + SECOND) - index for index, moment in enumerate(times))
