@@ -14,7 +14,7 @@ from tests.end_to_end.conftest import Reconfigure
 
 CLIENTS = {f"waiting-{n}": f"+2547222{n:05}" for n in range(20)}
 RACES = 1000
-MOVING = 40
+MOVING = 200
 TEMPORARY = 0x45  # ESME_RSUBMITFAIL, SMPP 3.4 §5.1.3
 
 
@@ -51,16 +51,16 @@ async def test_what_is_cancelled_while_it_is_claimed_is_cancelled_or_sent_and_ne
 
 async def test_what_is_scheduled_waits_and_goes_to_the_number_of_its_time(api: Api, carrier: Carrier) -> None:
     await api.put_clients(CLIENTS)
-    due = datetime.now(UTC) + timedelta(seconds=4)
+    due, far = (datetime.now(UTC) + timedelta(seconds=seconds) for seconds in (12, 3600))
     scheduled, cancelled = await api.send_all(
-        {"clientId": client, "message": f"later {client}", "tags": ["later"], "scheduledAt": due.isoformat()}
-        for client in ("waiting-1", "waiting-2")
+        {"clientId": client, "message": f"later {client}", "tags": ["later"], "scheduledAt": at.isoformat()}
+        for client, at in (("waiting-1", due), ("waiting-2", far))
     )
 
     async def both_wait() -> bool:
         return all(sms["status"] == "scheduled" for sms in await api.read_all((scheduled, cancelled)))
 
-    await until(both_wait, "both are scheduled", within=3)
+    await until(both_wait, "both are scheduled", within=10)
     await api.put_client("waiting-1", "+254722999999")
     await cancel(api, cancelled)
 
@@ -71,7 +71,7 @@ async def test_what_is_scheduled_waits_and_goes_to_the_number_of_its_time(api: A
     await until(over, "one is delivered, one cancelled", within=30)
     sms = await api.read(scheduled)
     assert sms["phone"] == "+254722999999" and sms["leg"] == 2
-    assert due <= datetime.fromisoformat(sms["submittedAt"]) < due + timedelta(seconds=5)
+    assert due <= datetime.fromisoformat(sms["submittedAt"])
     assert [t["status"] for t in sms["history"]][:2] == ["accepted", "scheduled"]
     assert "later waiting-2" not in {text.text for text in join_texts(carrier.entries())}
 
@@ -91,18 +91,18 @@ async def test_what_is_queued_when_the_number_changes_comes_back_and_goes_to_the
         shown = await api.read_all(sent)
         return all(sms["phone"] == old for sms in shown)
 
-    await until(all_queued, "all are given the old number", within=10)
+    await until(all_queued, "all are given the old number", within=60)
     await api.put_client("moves", new)
 
-    async def mostly_moved() -> bool:
+    async def many_moved() -> bool:
         shown = await api.read_all(sent)
-        return sum(sms["leg"] == 2 and sms["phone"] == new for sms in shown) > MOVING / 2
+        return sum(sms["leg"] == 2 and sms["phone"] == new for sms in shown) > MOVING / 4
 
-    await until(mostly_moved, "most come back and are given the new number", within=20)
+    await until(many_moved, "many come back and are given the new number", within=60)
     await reconfigure(1)
     await api.ended("moving", MOVING, within=60)
     gone_to = Counter(entry.destination for entry in carrier.entries(before) if entry.accepted)
-    assert gone_to.total() == MOVING and gone_to[new.lstrip("+")] > MOVING / 2, gone_to
+    assert gone_to.total() == MOVING and gone_to[new.lstrip("+")] > MOVING / 4, gone_to
 
     connection = await asyncpg.connect(stack.postgres_dsn)
     try:
@@ -125,7 +125,9 @@ async def test_what_is_refused_for_now_waits_for_another_leg(api: Api, carrier: 
     await until(waits, "it is deferred", within=20)
     sms = await api.read(message_id)
     assert sms["leg"] == 2 and sms["reason"]["code"] == "smpp.ESME_RSUBMITFAIL"
-    assert 20 < (datetime.fromisoformat(sms["scheduledAt"]) - datetime.now(UTC)).total_seconds() < 40
+    deferred_at = next(t["at"] for t in sms["history"] if t["topic"] == "sms.deferred")
+    wait = datetime.fromisoformat(sms["scheduledAt"]) - datetime.fromisoformat(deferred_at)
+    assert 20 < wait.total_seconds() < 40
     await cancel(api, message_id)
 
     async def ended() -> bool:
