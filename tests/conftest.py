@@ -17,6 +17,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from deploy.local.kafka import SHORT_RUN, Kafka
+from deploy.local.ports import draw_from_share
 from deploy.local.postgres import Postgres
 
 DatabaseFactory = Callable[[], Awaitable[str]]
@@ -25,6 +26,10 @@ LONGEST = ("faults", "end_to_end", "services/projection", "deploy", "conformance
 """Where most of the time goes: begun first, so that the processes that share the tests end at about the same time."""
 ONE_STACK = ("faults", "end_to_end")
 """Each of these has one running system for all its tests."""
+
+
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # before a test module is imported: some draw a port as they are
+    draw_from_share(int(worker.removeprefix("gw")), int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
 
 
 class _ByRoom(LoadScopeScheduling):

@@ -18,13 +18,20 @@ class PortTakenError(StartError):
 
 _FREE = range(20_000, 30_000)
 """Below the ports that the kernel gives to outgoing connections: one of those could take a free port before its owner does."""
+_mine = _FREE
 _given: set[int] = set()
+
+
+def draw_from_share(number: int, of: int) -> None:
+    """Draw only from one share of the free ports (`number` counts from 0): who has another never draws the same."""
+    global _mine
+    _mine = _FREE[number::of]
 
 
 def free_port() -> int:
     """A port that nobody listens on now, at random so that two programs rarely meet, and not the same twice."""
     while True:
-        port = secrets.choice(_FREE)  # unlike `random`, never seeded alike in two processes, as tools for tests do
+        port = secrets.choice(_mine)  # unlike `random`, never seeded alike in two processes, as tools for tests do
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind((HOST, port))
             if port not in _given:
