@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import pairwise
 from typing import NamedTuple
 from uuid import UUID
 
@@ -18,6 +19,8 @@ IN_DOUBT = frozenset("DP")
 """What an attempt says of itself when nobody knows whether it was accepted: by its owner's word, by a peer's."""
 NOT_ACCEPTED = frozenset("TBNnf")
 """Proof that an attempt was not accepted, after which its part may be tried again."""
+GONE_BACK = frozenset("ER")
+"""The same, but in another leg: deferred after a refusal, returned unattempted."""
 
 
 class Rule(StrEnum):
@@ -228,9 +231,9 @@ def _ledger(view: _View) -> Iterator[Complaint]:
 
 
 def _attempts(view: _View) -> Iterator[Complaint]:
-    tries: defaultdict[tuple[UUID, int, int, int], list[Attempt]] = defaultdict(list)
+    tries: defaultdict[tuple[UUID, int, int], list[Attempt]] = defaultdict(list)
     for a in view.records.attempts:
-        where = f"{view.text(a)} part {a.key.part} try {a.key.try_number}"
+        where = f"{view.text(a)} leg {a.key.leg} part {a.key.part} try {a.key.try_number}"
         if a.outcome is None:
             yield Complaint(Rule.SETTLED, f"{where} has none", a.key.message_id)
         if a.outcome == "A" and not view.was_carried(a):
@@ -238,11 +241,11 @@ def _attempts(view: _View) -> Iterator[Complaint]:
             yield Complaint(Rule.ACCEPTED, words, a.key.message_id)
         if a.outcome == "P" and a.key not in view.records.killed.get(a.owner, frozenset()):
             yield Complaint(Rule.OPEN, f"{where} of {a.owner} was not seen without one", a.key.message_id)
-        tries[a.key[:4]].append(a)
+        tries[a.key.message_id, a.key.cycle, a.key.part].append(a)
     for of_part in tries.values():
-        *before, _ = sorted(of_part, key=lambda a: a.key.try_number)
-        for a in before:
-            if a.outcome not in NOT_ACCEPTED:
+        for a, following in pairwise(sorted(of_part, key=lambda a: a.key)):
+            again_in_leg = following.key.leg == a.key.leg
+            if a.outcome not in (NOT_ACCEPTED if again_in_leg else NOT_ACCEPTED | GONE_BACK):
                 words = f"{view.text(a)} part {a.key.part} was tried again after {a.outcome or 'no outcome'}"
                 yield Complaint(Rule.PROOF, words, a.key.message_id)
 

@@ -14,12 +14,13 @@ ONE, TWO_PARTS, LOST, DOUBTED = (UUID(int=n) for n in (11, 12, 13, 14))
 UNKNOWN = UUID(int=99)
 
 
-def key(message_id: UUID, part: int = 1, try_number: int = 1) -> AttemptKey:
-    return AttemptKey(message_id, 1, 1, part, try_number)
+def key(message_id: UUID, part: int = 1, try_number: int = 1, leg: int = 1) -> AttemptKey:
+    return AttemptKey(message_id, 1, leg, part, try_number)
 
 
 def a_good_run() -> Records:
-    """One message delivered, one of two parts, one in doubt that never left, one in doubt that a receipt settled."""
+    """One message delivered, one of two parts that was deferred and returned before, one in doubt that never left, one in doubt that a
+    receipt settled."""
     return Records(
         promises=[
             Promise("one", 1, (ONE, ONE)),
@@ -42,8 +43,11 @@ def a_good_run() -> Records:
         attempts=[
             Attempt(key(ONE), OWNER, "B"),
             Attempt(key(ONE, try_number=2), OWNER, "A", "a"),
-            Attempt(key(TWO_PARTS, 1), OWNER, "A", "b"),
-            Attempt(key(TWO_PARTS, 2), OWNER, "A", "c"),
+            Attempt(key(TWO_PARTS, 1), OWNER, "E"),
+            Attempt(key(TWO_PARTS, 2), OWNER, "T"),
+            Attempt(key(TWO_PARTS, 1, leg=2), OWNER, "R"),
+            Attempt(key(TWO_PARTS, 1, leg=3), OWNER, "A", "b"),
+            Attempt(key(TWO_PARTS, 2, leg=3), OWNER, "A", "c"),
             Attempt(key(LOST), KILLED, "P"),
             Attempt(key(DOUBTED), KILLED, "P"),
         ],
@@ -129,7 +133,7 @@ BROKEN: dict[str, tuple[Callable[[Records], Records], set[Rule]]] = {
         {Rule.DOUBTED},
     ),
     "a peer doubts what was recorded": (
-        lambda run: with_attempt(run, Attempt(key(TWO_PARTS, 1), KILLED, "P", "b")),
+        lambda run: with_attempt(run, Attempt(key(TWO_PARTS, 1, leg=3), KILLED, "P", "b")),
         {Rule.OPEN},
     ),
     "a peer doubts what a living instance sends": (lambda run: replace(run, killed={}), {Rule.OPEN}),
@@ -143,6 +147,14 @@ BROKEN: dict[str, tuple[Callable[[Records], Records], set[Rule]]] = {
     ),
     "what is in doubt was tried again": (
         lambda run: with_attempt(run, Attempt(key(LOST, try_number=2), OWNER, "N")),
+        {Rule.PROOF},
+    ),
+    "what is in doubt was tried again in another leg": (
+        lambda run: with_attempt(run, Attempt(key(LOST, leg=2), OWNER, "N")),
+        {Rule.PROOF},
+    ),
+    "what was deferred was tried again in its leg": (
+        lambda run: with_attempt(run, Attempt(key(TWO_PARTS, 1, try_number=2), OWNER, "N")),
         {Rule.PROOF},
     ),
     "what was accepted was tried again": (
