@@ -35,6 +35,8 @@ class ServiceProgram:
     """One replica. A subclass names the service, and what it is told beside the usual."""
 
     SERVICE: ClassVar[str]
+    MODULE: ClassVar[str | None] = None
+    """What is run if it is not the service as it is."""
     CONFIGURATION: ClassVar[str | None] = None
     ENVIRONMENT: ClassVar[dict[str, str]] = {}
 
@@ -59,7 +61,7 @@ class ServiceProgram:
             file = self.directory / "postrider.yaml"
             file.write_text(self.CONFIGURATION)
             environment["POSTRIDER_CONFIG"] = str(file)
-        command = (sys.executable, "-m", f"services.{self.SERVICE}.main")
+        command = (sys.executable, "-m", self.MODULE or f"services.{self.SERVICE}.main")
         log = self.directory / f"{self.SERVICE}.log"
         self.child = await Child.spawn(command, log=log, environment=environment, directory=ROOT)
         if ready:

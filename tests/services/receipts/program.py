@@ -36,6 +36,12 @@ class Program(ServiceProgram):
             return response.status, await response.text()
 
 
+class Sweeping(Program):
+    """Ends what was never reported as soon as its window is over."""
+
+    MODULE = "tests.services.receipts.sweeping"
+
+
 class Traffic(ServiceTraffic):
     READ = CONSUMED
     WRITTEN = (topics.STATUS,)

@@ -6,6 +6,7 @@ import signal
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from libs.contracts.events import ReceiptState
 from libs.contracts.statuses import Status
 from libs.contracts.topics import Topic
 from services.receipts.main import CONSUMED
+from services.receipts.unreported import DEFAULT_WINDOW, SLOT_SECONDS, slot_of
 from tests.conftest import DatabaseFactory
 from tests.services.program import WITHIN_SECONDS, until
 from tests.services.receipts.examples import (
@@ -31,7 +33,7 @@ from tests.services.receipts.examples import (
     receipt,
     submitted,
 )
-from tests.services.receipts.program import Program, Traffic
+from tests.services.receipts.program import Program, Sweeping, Traffic
 
 _ids = count(1)
 
@@ -250,3 +252,37 @@ async def test_set_back_to_the_beginning_it_says_again_what_it_said(running: Gro
 def said_more_often(ground: Ground, times: Counter[str]) -> bool:
     now = Counter(e.id for e in ground.traffic.said())
     return all(now[i] > times[i] for i in times)
+
+
+# The last one here: that a gateway never reported is said once, also to whoever is set back to the beginning.
+@pytest.mark.parametrize(("point", "times"), [("decide-publish", 1), ("publish-forget", 2)])
+async def test_killed_while_it_ends_what_was_never_reported_it_says_the_same_again(
+    running: Ground, point: str, times: int
+) -> None:
+    assert await running.program.stop() == 0
+    name, n = new_id()
+    at = datetime.now(UTC) - DEFAULT_WINDOW - timedelta(seconds=SLOT_SECONDS)
+    await running.traffic.statuses(submitted(name, message=n, observed_at=at))
+    await swept_until(running, at)
+    sweeping = Sweeping(running.program.directory, running.program.kafka, running.dsn)
+    child = await sweeping.start(crash_at=f"receipts.{point}", ready=False)
+    await until(lambda: not child.running, "the crash")
+    assert child.exit_code == -signal.SIGKILL
+
+    await sweeping.start()
+    await until(lambda: len(running.traffic.said(name)) == times, "that it is unknown")
+    assert await sweeping.stop() == 0
+    assert [e.data.status for e in running.traffic.said(name)] == [Status.UNKNOWN] * times
+    assert len({encode(e) for e in running.traffic.said(name)}) == 1
+
+
+async def swept_until(ground: Ground, at: datetime) -> None:
+    """Have the next sweep begin with what was sent then."""
+    connection = await asyncpg.connect(ground.dsn)
+    try:
+        await connection.execute(
+            "INSERT INTO receipts.sweeps VALUES ('demo', $1) ON CONFLICT (gateway) DO UPDATE SET next_slot = $1",
+            slot_of(at),
+        )
+    finally:
+        await connection.close()
