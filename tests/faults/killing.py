@@ -31,10 +31,25 @@ POINTS: Mapping[str, Sequence[str]] = {
         "dispatcher.store-publish",
         "dispatcher.publish-commit",
     ),
+    "scheduler": ("scheduler.receive-store", "scheduler.claim-publish", "scheduler.publish-mark"),
     "resolver": ("resolver.receive-decide", "resolver.decide-publish", "resolver.publish-commit"),
     "api-gateway": ("api_gateway.reserve-publish", "api_gateway.publish-mark", "api_gateway.mark-answer"),
 }
 """The crash points of each service, upstream: while one is away, messages still reach the next to be killed."""
+ELSEWHERE = frozenset(
+    {
+        "api_gateway.bulk-publish",
+        "inbound.receive-store",
+        "inbound.store-commit",
+        "projection.rebuild-swap",
+        "receipts.decide-publish",
+        "receipts.publish-forget",
+        "scheduler.store-cancel",
+        "scheduler.cancel-publish",
+        "scheduler.publish-commit",
+    }
+)
+"""The crash points that nothing here passes: the tests of their services kill there."""
 RECOVERY_SECONDS = 60.0
 LOOK_SECONDS = 0.25
 

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from uuid import UUID
 
@@ -19,6 +20,8 @@ ANSWER_SECONDS = 90.0
 REQUEST_SECONDS = 5.0
 LONG_SHARE, REPEATED_SHARE = 0.05, 0.05
 """The shares of texts of two segments, and of requests repeated although they were answered."""
+LATER_SECONDS = 4.0
+"""How long a scheduled message waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +36,18 @@ class Load:
     """`clients` people are sent `rate` messages a second in all, from entering it until leaving it, when all have been answered.
 
     Each client asks for one message at a time, so that while nobody answers they wait instead of piling up.
-    `name` begins every text and tags every message. `again` counts why requests were repeated.
+    `name` begins every text and tags every message. `again` counts why requests were repeated. `scheduled_share` of the messages are
+    asked for some seconds ahead.
     """
 
-    def __init__(self, url: str, api_key: str, name: str, *, rate: float, clients: int, seed: int) -> None:
+    def __init__(
+        self, url: str, api_key: str, name: str, *, rate: float, clients: int, seed: int, scheduled_share: float = 0
+    ) -> None:
         self.name = name
         self.again: Counter[str] = Counter()
         self._interval = clients / rate
         self._clients = clients
+        self._scheduled_share = scheduled_share
         self._random = random.Random(seed)
         self._session = aiohttp.ClientSession(
             url,
@@ -105,6 +112,8 @@ class Load:
         # Every segment of a long text names it.
         message = " ".join([text] * 16) if self._random.random() < LONG_SHARE else text
         body: dict[str, object] = {"clientId": self._id(client), "message": message, "tags": [self.name]}
+        if self._random.random() < self._scheduled_share:
+            body["scheduledAt"] = (datetime.now(UTC) + timedelta(seconds=LATER_SECONDS)).isoformat()
         request = _Request(text, body, count_segments(message))
         self._requests.append(request)
         return request
@@ -118,7 +127,9 @@ class Load:
                     async with self._session.post("/sms", json=request.body, headers=key) as response:
                         if response.status == 202:
                             return UUID((await response.json())["id"])
-                        if response.status < 500 and response.status not in (409, 429):
+                        # Nobody answered until its time had passed: it is asked for at once.
+                        too_late = response.status == 400 and request.body.pop("scheduledAt", None)
+                        if response.status < 500 and response.status not in (409, 429) and not too_late:
                             raise AssertionError(f"{request.text}: {response.status} {await response.text()}")
                         self.again[str(response.status)] += 1
                 except (aiohttp.ClientError, TimeoutError, OSError) as error:
