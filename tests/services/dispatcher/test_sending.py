@@ -187,7 +187,7 @@ async def test_what_passes_its_validity_ends_while_the_gateway_is_away(
 
 
 async def test_silence_is_doubt_and_doubt_is_not_sent_again(world: MakeWorld):
-    async with world() as w:
+    async with world(response_timeout_seconds=1) as w:
         await w.carrier.behave(silence={"next": 1})
         w.start()
         event = w.event()
@@ -199,7 +199,7 @@ async def test_silence_is_doubt_and_doubt_is_not_sent_again(world: MakeWorld):
 
 
 async def test_a_late_answer_resolves_the_doubt(world: MakeWorld):
-    async with world() as w:
+    async with world(response_timeout_seconds=1) as w:
         await w.carrier.behave(responses={"delay_ms": 2500})
         w.start()
         event = w.event()
@@ -214,7 +214,7 @@ async def test_a_late_answer_resolves_the_doubt(world: MakeWorld):
 
 
 async def test_late_proof_of_non_acceptance_opens_the_next_leg(world: MakeWorld):
-    async with world() as w:
+    async with world(response_timeout_seconds=1) as w:
         await w.carrier.behave(responses={"delay_ms": 2500}, refusals={"next": 1, "command_status": 0x45})
         w.start()
         event = w.event()
@@ -226,7 +226,7 @@ async def test_late_proof_of_non_acceptance_opens_the_next_leg(world: MakeWorld)
 
 
 async def test_resend_once_opens_one_more_leg_and_only_one(world: MakeWorld):
-    async with world(in_doubt="resend_once") as w:
+    async with world(in_doubt="resend_once", response_timeout_seconds=1) as w:
         await w.carrier.behave(silence={"next": 2})
         w.start()
         event = w.event()

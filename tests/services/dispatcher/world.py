@@ -125,7 +125,6 @@ class World:
                 "postrider_config": "unused",
                 "dispatcher_gateway": self.gateway.id,
                 "inbound_key": "a key for the tests",
-                "dispatcher_lease_seconds": 3,
                 "dispatcher_drain_seconds": 5,
                 "dispatcher_most_legs": 100,
             }
@@ -198,7 +197,6 @@ def world(kafka: str, pool: Pool, carrier: Carrier) -> MakeWorld:
             "port": carrier.smpp_port,
             "system_id": uuid4().hex[:8],
             "binds_allowed": 4,
-            "response_timeout_seconds": 1,
         } | gateway
         configured = SmppGateway.model_validate(given)
         dispatching = [topics.dispatch(configured.id, priority) for priority in Priority]
