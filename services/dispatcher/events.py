@@ -39,6 +39,9 @@ STATUSES: dict[Outcome, Status] = {
 }
 """What an outcome is called in the history. The others say nothing: the part is tried again in place."""
 
+_NAMELESS = frozenset({Outcome.DOUBT, Outcome.DOUBT_BY_PEER, Outcome.LATE_FAILED, Outcome.LATE_RETURNED})
+"""The attempt is, or was, without an id that its receipt would bear: what is told names the reference that it would repeat."""
+
 OWN_REASONS: dict[Outcome, Reason] = {
     Outcome.CANCELLED: Reason("cancelled", "cancelled before it was sent"),
     Outcome.EXPIRED: Reason("expired", "its validity ended before it could be sent"),
@@ -92,6 +95,7 @@ def _status(leg: LegState, attempt: Attempt, status: Status) -> Outgoing:
     if reason is None and attempt.reason_code is not None:
         reason = Reason(attempt.reason_code, attempt.reason_words or "")
     message_id = str(event.subject)
+    nameless = outcome in _NAMELESS
     told = _StatusEvent(
         id=event_id(SmsStatus.TYPE, message_id, data.leg.cycle, data.leg.leg, attempt.part, attempt.try_number, status),
         type=SmsStatus.TYPE,
@@ -110,8 +114,8 @@ def _status(leg: LegState, attempt: Attempt, status: Status) -> Outgoing:
             observed_at=attempt.observed_at,
             gateway=data.gateway,
             provider_id=attempt.provider_id if status is Status.SUBMITTED else None,
-            destination=data.phone if status in (Status.SUBMITTED, Status.IN_DOUBT) else None,
-            reference=attempt_reference(leg, attempt.part, attempt.try_number) if status is Status.IN_DOUBT else None,
+            destination=data.phone if nameless or outcome is Outcome.ACCEPTED else None,
+            reference=attempt_reference(leg, attempt.part, attempt.try_number) if nameless else None,
             reason=reason,
         ),
     )

@@ -45,10 +45,14 @@ async def _register_again(connection: Connection, offered: Sequence[Registration
 
 
 async def doubt(connection: Connection, doubts: Sequence[Doubt]) -> list[Match]:
-    """Attempts are in doubt. Answers the receipts that had come for them already."""
+    """Attempts are, or were, in doubt. Answers the receipts that had come for them already.
+
+    What is disproved is noted too: another process may say so before the doubt is told.
+    """
     async with connection.transaction():
         await store.lock_references(connection, (d.gateway for d in doubts))
         await store.add_doubts(connection, doubts)
+        await store.end_doubts(connection, [d for d in doubts if d.disproved])
         receipts = await store.parked_with_reference(connection, doubts)
         return await _settle(connection, receipts) if receipts else []
 

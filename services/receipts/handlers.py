@@ -37,10 +37,11 @@ async def handle(batch: Batch, pool: Pool, publisher: Publisher, destination_key
     registered: correlation.Known = {}
     held: list[Record] = []
     async with pool.acquire() as connection:
-        if registrations:
-            matches, registered = await correlation.register(connection, registrations)
-        if doubts:
+        if doubts:  # before the registrations, which may end them
             matches += await correlation.doubt(connection, doubts)
+        if registrations:
+            found, registered = await correlation.register(connection, registrations)
+            matches += found
         if receipts:
             found, unsettled = await correlation.match(connection, receipts, registered)
             matches += found
@@ -88,9 +89,10 @@ def sort_out(
             if data.status is Status.SUBMITTED and data.provider_id:
                 attempt = _attempt(event, data, compared(data.destination))
                 registrations.append(Registration(data.gateway, data.provider_id, 0, attempt, data.observed_at))
-            elif data.status is Status.IN_DOUBT and data.reference is not None and data.destination:
+            elif data.reference is not None and data.destination:
                 attempt = _attempt(event, data, compared(data.destination))
-                doubts.append(Doubt(data.gateway, data.reference, attempt, data.observed_at))
+                disproved = data.status is not Status.IN_DOUBT
+                doubts.append(Doubt(data.gateway, data.reference, attempt, data.observed_at, disproved))
         elif isinstance(data, GatewayReceipt):
             if not data.provider_id:
                 raise BadRecord(Reason("receipt.without-id", "provider_id: is empty"))

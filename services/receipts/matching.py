@@ -60,12 +60,16 @@ class Registration(NamedTuple):
 
 
 class Doubt(NamedTuple):
-    """An attempt that the carrier may have taken, with the reference that its receipt would repeat."""
+    """An attempt that the carrier may have taken, with the reference that its receipt would repeat.
+
+    `disproved`: what was said of it is the late proof that the carrier did not take it.
+    """
 
     gateway: str
     reference: int
     attempt: Attempt
     doubted_at: datetime
+    disproved: bool = False
 
 
 class Receipt(NamedTuple):

@@ -73,6 +73,11 @@ _UNMATCHED = f"""
     ORDER BY observed_at DESC LIMIT $2"""
 
 _DOUBT_INSERT = f"INSERT INTO doubts ({_DOUBT}) SELECT * FROM {_unnest(_DOUBT_TYPES)} ON CONFLICT DO NOTHING"
+# No id: the carrier did not take it.
+_DOUBT_END = """
+    UPDATE doubts AS d SET provider_id = ''
+    FROM unnest($1::uuid[], $2::int[], $3::int[], $4::int[], $5::int[]) AS k (m, c, l, p, t)
+    WHERE (d.message_id, d.cycle, d.leg, d.part, d.try_number) = (k.m, k.c, k.l, k.p, k.t) AND d.provider_id IS NULL"""
 _DOUBTS = f"""
     SELECT DISTINCT {_DOUBT} FROM unnest($1::text[], $2::int[], $3::bytea[]) AS k (g, r, d)
     CROSS JOIN LATERAL (
@@ -160,6 +165,12 @@ async def add_doubts(connection: Connection, doubts: Sequence[Doubt]) -> None:
         _DOUBT_INSERT,
         *_columns((d.gateway, d.reference, *d.attempt, d.doubted_at) for d in sorted(doubts, key=_coordinates)),
     )
+
+
+async def end_doubts(connection: Connection, doubts: Sequence[Doubt]) -> None:
+    """No receipt will come for these any more."""
+    if doubts:
+        await connection.execute(_DOUBT_END, *_columns(d.attempt.coordinates for d in doubts))
 
 
 async def open_doubts(connection: Connection, receipts: Sequence[Receipt]) -> list[Doubt]:

@@ -79,6 +79,13 @@ def in_doubt(reference: int, message: int = 1, **changes: Any) -> MessageEvent[S
     return attempt_status(message, Status.IN_DOUBT, reference=reference, **changes)
 
 
+def disproved(
+    reference: int, message: int = 1, status: Status = Status.REFUSED, **changes: Any
+) -> MessageEvent[SmsStatus]:
+    """Late proof that an attempt in doubt was not accepted."""
+    return attempt_status(message, status, reference=reference, **changes)
+
+
 def receipt(
     provider_id: str, state: ReceiptState = ReceiptState.DELIVERED, at: float = 2, **changes: Any
 ) -> Event[GatewayReceipt]:
@@ -101,10 +108,11 @@ async def take(connection: Any, *events: Any) -> list[Match]:
     registrations, doubts, receipts = sort_out(events, KEY)
     matches: list[Match] = []
     registered: correlation.Known = {}
-    if registrations:
-        matches, registered = await correlation.register(connection, registrations)
     if doubts:
         matches += await correlation.doubt(connection, doubts)
+    if registrations:
+        found, registered = await correlation.register(connection, registrations)
+        matches += found
     if receipts:
         found, unsettled = await correlation.match(connection, receipts, registered)
         matches += found

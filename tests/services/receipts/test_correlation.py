@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from libs.contracts.events import Leg, ReceiptState
+from libs.contracts.statuses import Status
 from libs.storage.database import Pool
 from services.receipts import store
 from services.receipts.handlers import outgoing
@@ -13,6 +14,7 @@ from tests.services.receipts.examples import (
     GATEWAY,
     NOON,
     OTHER_DESTINATION,
+    disproved,
     in_doubt,
     message_id,
     published,
@@ -203,6 +205,28 @@ class TestDoubts:
         await take_in(pool, in_doubt(7))
         await take_in(pool, submitted("a"))
         assert await take_in(pool, receipt("b", reference=7)) == []
+
+    @pytest.mark.parametrize("status", [Status.REFUSED, Status.FAILED])
+    async def test_what_is_disproved_ends_with_no_receipt(self, pool: Pool, status: Status) -> None:
+        doubt, proof = in_doubt(7), disproved(7, status=status)
+        for events in ([doubt], [proof], [doubt, proof]):  # and all of it again
+            await take_in(pool, *events)
+        assert await take_in(pool, receipt("a", reference=7)) == []
+        assert await parked(pool) == ["a"]
+
+    @pytest.mark.parametrize("together", [True, False])
+    async def test_so_does_what_is_disproved_before_it_is_told_to_be_in_doubt(self, pool: Pool, together: bool) -> None:
+        doubt, proof = in_doubt(7), disproved(7)
+        for events in ([proof, doubt],) if together else ([proof], [doubt]):
+            await take_in(pool, *events)
+        assert await take_in(pool, receipt("a", reference=7)) == []
+
+    async def test_a_doubt_that_a_receipt_has_ended_is_not_disproved(self, pool: Pool) -> None:
+        await take_in(pool, in_doubt(7))
+        found = await take_in(pool, naming := receipt("a", reference=7))
+        await take_in(pool, disproved(7))
+        assert ids(await take_in(pool, naming)) == ids(found)
+        assert await pool.fetchval("SELECT provider_id FROM doubts") == "a"
 
     async def test_two_doubts_are_told_apart_once_one_has_ended(self, pool: Pool) -> None:
         await take_in(pool, in_doubt(7, message=1), in_doubt(7, message=2))

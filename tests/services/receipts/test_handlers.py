@@ -12,13 +12,22 @@ from libs.contracts import topics
 from libs.contracts.statuses import Status
 from libs.storage.database import Pool
 from services.receipts.handlers import HOLD_SECONDS, handle, sort_out
-from tests.services.receipts.examples import KEY, attempt_status, in_doubt, published, receipt, submitted
+from tests.services.receipts.examples import (
+    KEY,
+    attempt_status,
+    disproved,
+    in_doubt,
+    published,
+    receipt,
+    seconds,
+    submitted,
+)
 
 
 def test_only_submits_with_an_id_doubts_with_a_reference_and_receipts_concern_us() -> None:
-    registrations, doubts, receipts = sort_out([submitted("a"), in_doubt(7), receipt("b")], KEY)
+    registrations, doubts, receipts = sort_out([submitted("a"), in_doubt(7), disproved(8), receipt("b")], KEY)
     assert [r.provider_id for r in registrations] == ["a"]
-    assert [d.reference for d in doubts] == [7]
+    assert [(d.reference, d.disproved) for d in doubts] == [(7, False), (8, True)]
     assert [r.provider_id for r in receipts] == ["b"]
 
 
@@ -85,4 +94,13 @@ async def test_a_receipt_that_has_waited_is_parked(pool: Pool) -> None:
 async def test_an_open_doubt_ends_with_the_registration_of_its_attempt(pool: Pool) -> None:
     await handle(Batch([record(in_doubt(7))]), pool, MemoryBus().producer(), KEY)
     await handle(Batch([record(submitted("a")), record(submitted("b", message=2))]), pool, MemoryBus().producer(), KEY)
+    assert await pool.fetchval("SELECT provider_id FROM doubts") == "a"
+
+
+@pytest.mark.parametrize("order", [1, -1])
+async def test_an_open_doubt_ends_with_the_registration_of_its_attempt_in_the_same_batch(
+    pool: Pool, order: int
+) -> None:
+    events = [in_doubt(7), submitted("a", observed_at=seconds(1))][::order]
+    await handle(Batch([record(event) for event in events]), pool, MemoryBus().producer(), KEY)
     assert await pool.fetchval("SELECT provider_id FROM doubts") == "a"

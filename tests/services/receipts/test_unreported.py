@@ -8,12 +8,23 @@ import pytest
 
 from libs.bus.errors import PublishFailed
 from libs.bus.port import KeyValue, Outgoing
-from libs.contracts.events import MessageEvent, ReceiptState, SmsStatus
+from libs.contracts.events import Leg, MessageEvent, ReceiptState, SmsStatus
+from libs.contracts.fold import apply, new_fold, view
 from libs.contracts.statuses import Status
 from libs.storage.database import Pool
 from services.receipts import unreported
 from services.receipts.unreported import SLOT_SECONDS, note, slot_of, start_of
-from tests.services.receipts.examples import NOON, in_doubt, published, receipt, submitted, take
+from tests.services.receipts.examples import (
+    NOON,
+    attempt_status,
+    disproved,
+    in_doubt,
+    published,
+    receipt,
+    seconds,
+    submitted,
+    take,
+)
 
 WINDOW = timedelta(hours=72)
 AFTER = NOON + WINDOW + timedelta(seconds=2 * SLOT_SECONDS)
@@ -100,6 +111,22 @@ async def test_a_doubt_that_was_never_resolved_ends_too_and_a_resolved_one_does_
     await sweep(swept, publisher)
     (event,) = publisher.said
     assert (event.subject, event.data.provider_id) == (in_doubt(7, message=1).subject, None)
+
+
+async def test_a_disproved_doubt_does_not_end_and_a_later_legs_end_is_shown(swept: Pool) -> None:
+    told = [
+        in_doubt(7),
+        disproved(7, observed_at=seconds(60)),
+        attempt_status(status=Status.FAILED, leg=Leg(1, 2, seconds(90)), observed_at=seconds(90)),
+    ]
+    await handle(swept, *told)
+    publisher = Recorder()
+    await sweep(swept, publisher)
+    assert publisher.said == []
+    fold = new_fold(told[0])
+    for event in (*told, *publisher.said):
+        apply(fold, event)
+    assert view(fold).status is Status.FAILED
 
 
 async def test_each_gateway_has_its_own_window(pool: Pool) -> None:
