@@ -25,6 +25,9 @@ from services.dispatcher.drivers.port import Callbacks, Report, Result, Submissi
 FINAL_AND_FAILURE_RECEIPT = 1
 """registered_delivery (SMPP 3.4 §5.2.17): a receipt for success and for failure."""
 
+LONGEST_ID = 255
+"""What a response may name as the message's id: SMPP 3.4 §5.2.23 allows 64 octets, and nobody could index what has no bound."""
+
 VERDICTS: dict[StatusClass, Verdict] = {
     StatusClass.ACCEPTED: Verdict.ACCEPTED,
     StatusClass.THROTTLED: Verdict.THROTTLED,
@@ -45,6 +48,12 @@ def _source(address: str, ton: int, npi: int) -> tuple[str, int, int]:
     if not digits.isdigit():
         return address, ton, npi
     return (digits, 1, 1) if ton == 5 else (digits, ton, npi)
+
+
+def _integer(deliver: Deliver, tag: int, octets: int) -> int | None:
+    """An optional parameter that has so many octets (SMPP 3.4 §5.3.2); None when it is missing or of another length."""
+    value = deliver.tlvs.get(tag)
+    return int.from_bytes(value) if value is not None and len(value) == octets else None
 
 
 class SmppDriver:
@@ -117,7 +126,8 @@ class SmppDriver:
     def _result(self, answer: Answer) -> Result:
         token, command_status = answer.token, answer.command_status
         if command_status == 0:
-            return Result(token, Verdict.ACCEPTED, normalise_id(answer.message_id, self._gateway.response_id_format))
+            provider_id = normalise_id(answer.message_id, self._gateway.response_id_format)
+            return Result(token, Verdict.ACCEPTED, provider_id if 0 < len(provider_id) <= LONGEST_ID else None)
         if command_status is None:
             kind = answer.kind
             return Result(token, Verdict.NO_ANSWER, code=f"smpp.{kind.name.lower()}", words=kind.value)
@@ -136,9 +146,6 @@ class SmppDriver:
     def _report(self, deliver: Deliver, observed_at: datetime) -> Report:
         receipt = read_receipt(deliver)
         if receipt is None:
-            reference = deliver.tlvs.get(tlv.SAR_MSG_REF_NUM)
-            total = deliver.tlvs.get(tlv.SAR_TOTAL_SEGMENTS)
-            part = deliver.tlvs.get(tlv.SAR_SEGMENT_SEQNUM)
             return SmsInbound(
                 gateway=self._gateway.id,
                 source=deliver.source_addr,
@@ -147,11 +154,10 @@ class SmppDriver:
                 esm_class=deliver.esm_class,
                 content_hex=deliver.content.hex(),
                 observed_at=observed_at,
-                sar_reference=int.from_bytes(reference) if reference else None,
-                sar_total=int.from_bytes(total) if total else None,
-                sar_part=int.from_bytes(part) if part else None,
+                sar_reference=_integer(deliver, tlv.SAR_MSG_REF_NUM, 2),
+                sar_total=_integer(deliver, tlv.SAR_TOTAL_SEGMENTS, 1),
+                sar_part=_integer(deliver, tlv.SAR_SEGMENT_SEQNUM, 1),
             )
-        reference = deliver.tlvs.get(tlv.USER_MESSAGE_REFERENCE)
         return GatewayReceipt(
             gateway=self._gateway.id,
             provider_id=normalise_id(receipt.message_id, self._gateway.receipt_id_format),
@@ -160,7 +166,7 @@ class SmppDriver:
             observed_at=observed_at,
             error=receipt.error or None,
             carrier_time=receipt.done_date or None,
-            reference=int.from_bytes(reference) if reference else None,
+            reference=_integer(deliver, tlv.USER_MESSAGE_REFERENCE, 2),
         )
 
     def _on_state(self, _: LinkState) -> None:

@@ -1,0 +1,114 @@
+"""The driver against an SMSC that keeps to no rule."""
+
+import struct
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from libs.contracts.events import GatewayReceipt, SmsInbound
+from libs.service_kit.config_file import SmppGateway
+from libs.smpp import pdus, tlv
+from libs.smpp.receipt import MessageState, build_receipt_tlvs
+from services.dispatcher.drivers.port import Callbacks, Report, Result, Submission, Verdict
+from services.dispatcher.drivers.smpp import LONGEST_ID, SmppDriver
+from tests.libs.smpp.scripted_smsc import Connection, Script, plainly, scripted_smsc, until
+from tests.services.dispatcher.builders import dispatch_event
+
+
+class Ground:
+    """A driver that is bound to the SMSC, and what it has told."""
+
+    def __init__(self) -> None:
+        self.results: list[Result] = []
+        self.reports: list[Report] = []
+        self.driver: SmppDriver
+        self.smsc: Connection
+
+    async def take(self, reports: Sequence[Report]) -> None:
+        self.reports += reports
+
+    async def report(self, pdu: pdus.DeliverSm) -> Report:
+        """What becomes of what the SMSC brings."""
+        self.smsc.send(1, pdu)
+        await until(lambda: self.reports)
+        return self.reports[0]
+
+
+@asynccontextmanager
+async def bound(script: Script = plainly) -> AsyncIterator[Ground]:
+    ground = Ground()
+    async with scripted_smsc(script) as smsc:
+        gateway = SmppGateway(type="smpp", id="demo", host="127.0.0.1", port=smsc.port, system_id="demo")
+        callbacks = Callbacks(ground.results.extend, ground.take, lambda: None)
+        ground.driver = SmppDriver(gateway, callbacks)
+        ground.driver.start()
+        await until(lambda: ground.driver.missing is None)
+        (ground.smsc,) = smsc.connections
+        yield ground
+        await ground.driver.stop(1)
+
+
+def names(message_id: bytes) -> Script:
+    """Answer submits with this id, however long."""
+
+    def script(connection: Connection, sequence: int, pdu: pdus.Pdu) -> bool:
+        if isinstance(pdu, pdus.SubmitSm):
+            header = struct.pack(">IIII", 17 + len(message_id), 0x8000_0004, 0, sequence)
+            connection.transport.write(header + message_id + b"\0")
+        return isinstance(pdu, pdus.SubmitSm)
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("answered", "provider_id"),
+    [
+        (b"a", "a"),
+        (b"", None),
+        (b" ", None),
+        (b"a" * LONGEST_ID, "a" * LONGEST_ID),
+        (b"a" * (LONGEST_ID + 1), None),
+    ],
+    ids=["an id", "none", "blank", "the longest", "too long"],
+)
+async def test_an_acceptance_has_an_id_of_usable_length_or_none(answered: bytes, provider_id: str | None) -> None:
+    async with bound(names(answered)) as ground:
+        ground.driver.submit([Submission("token", dispatch_event().data, 1, 7, 8)])
+        await until(lambda: ground.results)
+    assert ground.results == [Result("token", Verdict.ACCEPTED, provider_id)]
+
+
+@pytest.mark.parametrize(
+    ("value", "reference"),
+    [
+        (b"\x01\x02", 258),
+        (b"\0\0", 0),
+        (b"", None),
+        (b"\x07", None),
+        (b"\0" * 6 + b"\x01\x02", None),
+        (b"\xff" * 8, None),
+    ],
+)
+async def test_a_reference_of_another_length_than_two_octets_is_none(value: bytes, reference: int | None) -> None:
+    tlvs = {**build_receipt_tlvs("a", MessageState.DELIVERED), tlv.USER_MESSAGE_REFERENCE: value}
+    async with bound() as ground:
+        report = await ground.report(pdus.DeliverSm("254711000001", "demo", esm_class=4, tlvs=tlvs))
+    assert isinstance(report, GatewayReceipt)
+    assert (report.provider_id, report.reference) == ("a", reference)
+
+
+@pytest.mark.parametrize(
+    ("values", "read"),
+    [((b"\x01\x02", b"\x03", b"\x01"), (258, 3, 1)), ((b"\x01" * 8, b"\x01" * 8, b"\x01" * 8), (None, None, None))],
+)
+async def test_joining_fields_of_another_length_are_none(
+    values: tuple[bytes, bytes, bytes], read: tuple[int | None, int | None, int | None]
+) -> None:
+    tags = (tlv.SAR_MSG_REF_NUM, tlv.SAR_TOTAL_SEGMENTS, tlv.SAR_SEGMENT_SEQNUM)
+    async with bound() as ground:
+        report = await ground.report(
+            pdus.DeliverSm("254711000001", "demo", short_message=b"hello", tlvs=dict(zip(tags, values, strict=True)))
+        )
+    assert isinstance(report, SmsInbound)
+    assert (report.sar_reference, report.sar_total, report.sar_part) == read
