@@ -40,7 +40,7 @@ STATUSES: dict[Outcome, Status] = {
 """What an outcome is called in the history. The others say nothing: the part is tried again in place."""
 
 _NAMELESS = frozenset({Outcome.DOUBT, Outcome.DOUBT_BY_PEER, Outcome.LATE_FAILED, Outcome.LATE_RETURNED})
-"""The attempt is, or was, without an id that its receipt would bear: what is told names the reference that it would repeat."""
+"""No id is, or was, known of the attempt: what is told of it names the reference that its receipt would repeat."""
 
 OWN_REASONS: dict[Outcome, Reason] = {
     Outcome.CANCELLED: Reason("cancelled", "cancelled before it was sent"),
@@ -95,7 +95,7 @@ def _status(leg: LegState, attempt: Attempt, status: Status) -> Outgoing:
     if reason is None and attempt.reason_code is not None:
         reason = Reason(attempt.reason_code, attempt.reason_words or "")
     message_id = str(event.subject)
-    nameless = outcome in _NAMELESS
+    nameless = outcome in _NAMELESS or (outcome is Outcome.ACCEPTED and not attempt.provider_id)
     told = _StatusEvent(
         id=event_id(SmsStatus.TYPE, message_id, data.leg.cycle, data.leg.leg, attempt.part, attempt.try_number, status),
         type=SmsStatus.TYPE,
@@ -113,7 +113,7 @@ def _status(leg: LegState, attempt: Attempt, status: Status) -> Outgoing:
             status=status,
             observed_at=attempt.observed_at,
             gateway=data.gateway,
-            provider_id=attempt.provider_id if status is Status.SUBMITTED else None,
+            provider_id=attempt.provider_id or None if outcome is Outcome.ACCEPTED else None,
             destination=data.phone if nameless or outcome is Outcome.ACCEPTED else None,
             reference=attempt_reference(leg, attempt.part, attempt.try_number) if nameless else None,
             reason=reason,

@@ -26,6 +26,9 @@ HOLD_SECONDS = 0.5
 """How long a receipt waits here for an answer to the submit that it has overtaken: far longer than most need, and to park one and take
 it out again costs more than all else about it. Until then its record is not finished, so nothing is lost with us."""
 
+MAYBE_TAKEN = frozenset({Status.IN_DOUBT, Status.SUBMITTED})
+"""What is told with a reference: that the carrier may have taken the attempt, or took it without a word of its id. Else it is disproved."""
+
 
 async def handle(batch: Batch, pool: Pool, publisher: Publisher, destination_key: bytes) -> Sequence[Record]:
     """Register ids, note doubts, match receipts; publish what that brought to light. Answers the receipts that wait a little."""
@@ -91,7 +94,7 @@ def sort_out(
                 registrations.append(Registration(data.gateway, data.provider_id, 0, attempt, data.observed_at))
             elif data.reference is not None and data.destination:
                 attempt = _attempt(event, data, compared(data.destination))
-                disproved = data.status is not Status.IN_DOUBT
+                disproved = data.status not in MAYBE_TAKEN
                 doubts.append(Doubt(data.gateway, data.reference, attempt, data.observed_at, disproved))
         elif isinstance(data, GatewayReceipt):
             if not data.provider_id:

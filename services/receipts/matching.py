@@ -60,7 +60,7 @@ class Registration(NamedTuple):
 
 
 class Doubt(NamedTuple):
-    """An attempt that the carrier may have taken, with the reference that its receipt would repeat.
+    """An attempt that the carrier may have taken, or took and gave no id for, with the reference that its receipt would repeat.
 
     `disproved`: what was said of it is the late proof that the carrier did not take it.
     """

@@ -27,10 +27,10 @@ STATUSES: dict[ReceiptState, Status] = {
 
 
 def statuses(match: Match) -> Iterator[MessageEvent[SmsStatus]]:
-    """The status that the receipt brings; before it `submitted`, where the receipt is what proved the attempt accepted."""
+    """The status that the receipt brings; before it `submitted`, where the receipt is what named the attempt."""
     receipt = match.receipt
     if match.resolves_doubt:
-        yield _event(match, Status.SUBMITTED, Reason("receipt.doubt-resolved", "a receipt named the attempt in doubt"))
+        yield _event(match, Status.SUBMITTED, Reason("receipt.doubt-resolved", "a receipt named the attempt"))
     yield _event(match, STATUSES[receipt.state], _reason(receipt.state, receipt.error))
 
 

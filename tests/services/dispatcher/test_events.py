@@ -41,6 +41,13 @@ def test_doubt_and_its_end_name_the_reference_and_the_number_that_a_receipt_woul
     assert (data.reference, data.destination) == (attempt_reference(leg, 1, 1), leg.event.data.phone)
 
 
+@pytest.mark.parametrize("nothing", [None, ""])
+def test_so_does_an_acceptance_without_an_id(nothing: str | None) -> None:
+    data, leg = told(Outcome.ACCEPTED, nothing)
+    assert (data.status, data.provider_id) == (Status.SUBMITTED, None)
+    assert (data.reference, data.destination) == (attempt_reference(leg, 1, 1), leg.event.data.phone)
+
+
 def test_an_id_is_told_with_the_number_alone() -> None:
     data, leg = told(Outcome.ACCEPTED, "a")
     assert (data.provider_id, data.reference, data.destination) == ("a", None, leg.event.data.phone)

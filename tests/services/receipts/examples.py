@@ -75,6 +75,11 @@ def submitted(provider_id: str, message: int = 1, **changes: Any) -> MessageEven
     return attempt_status(message, provider_id=provider_id, **changes)
 
 
+def nameless(reference: int, message: int = 1, **changes: Any) -> MessageEvent[SmsStatus]:
+    """Accepted without an id."""
+    return attempt_status(message, reference=reference, **changes)
+
+
 def in_doubt(reference: int, message: int = 1, **changes: Any) -> MessageEvent[SmsStatus]:
     return attempt_status(message, Status.IN_DOUBT, reference=reference, **changes)
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from libs.contracts.events import Leg, ReceiptState
-from libs.contracts.statuses import Status
+from libs.contracts.statuses import RANK, Status
 from libs.storage.database import Pool
 from services.receipts import store
 from services.receipts.handlers import outgoing
@@ -17,6 +17,7 @@ from tests.services.receipts.examples import (
     disproved,
     in_doubt,
     message_id,
+    nameless,
     published,
     receipt,
     seconds,
@@ -159,6 +160,14 @@ class TestDoubts:
         await take_in(pool, receipt("a", ReceiptState.ENROUTE, reference=7))
         assert told(await take_in(pool, receipt("a", at=9, reference=7))) == [(1, 1, "delivered")]
         assert await take_in(pool, submitted("a", observed_at=seconds(2))) == []
+
+    async def test_a_receipt_with_the_reference_names_what_was_accepted_without_an_id(self, pool: Pool) -> None:
+        accepted = nameless(7)
+        await take_in(pool, accepted)
+        found = await take_in(pool, receipt("a", ReceiptState.ENROUTE, reference=7), receipt("a", at=3))
+        assert told(found) == [(1, 1, "submitted"), (1, 1, "buffered"), (1, 1, "delivered")]
+        ranks = [RANK[e.data.status] for e in (accepted, *published(outgoing(found)))]
+        assert ranks == sorted(ranks)
 
     async def test_receipts_parked_under_the_id_are_published_with_the_one_that_names_it(self, pool: Pool) -> None:
         without = receipt("a", ReceiptState.ENROUTE, at=1, destination="")

@@ -17,6 +17,7 @@ from tests.services.receipts.examples import (
     attempt_status,
     disproved,
     in_doubt,
+    nameless,
     published,
     receipt,
     seconds,
@@ -25,9 +26,10 @@ from tests.services.receipts.examples import (
 
 
 def test_only_submits_with_an_id_doubts_with_a_reference_and_receipts_concern_us() -> None:
-    registrations, doubts, receipts = sort_out([submitted("a"), in_doubt(7), disproved(8), receipt("b")], KEY)
+    events = [submitted("a"), in_doubt(7), disproved(8), nameless(9), receipt("b")]
+    registrations, doubts, receipts = sort_out(events, KEY)
     assert [r.provider_id for r in registrations] == ["a"]
-    assert [(d.reference, d.disproved) for d in doubts] == [(7, False), (8, True)]
+    assert [(d.reference, d.disproved) for d in doubts] == [(7, False), (8, True), (9, False)]
     assert [r.provider_id for r in receipts] == ["b"]
 
 

@@ -19,6 +19,7 @@ from tests.services.receipts.examples import (
     attempt_status,
     disproved,
     in_doubt,
+    nameless,
     published,
     receipt,
     seconds,
@@ -111,6 +112,13 @@ async def test_a_doubt_that_was_never_resolved_ends_too_and_a_resolved_one_does_
     await sweep(swept, publisher)
     (event,) = publisher.said
     assert (event.subject, event.data.provider_id) == (in_doubt(7, message=1).subject, None)
+
+
+async def test_what_was_accepted_without_an_id_ends_too(swept: Pool) -> None:
+    await handle(swept, nameless(7))
+    publisher = Recorder()
+    await sweep(swept, publisher)
+    assert [(e.subject, e.data.provider_id) for e in publisher.said] == [(nameless(7).subject, None)]
 
 
 async def test_a_disproved_doubt_does_not_end_and_a_later_legs_end_is_shown(swept: Pool) -> None:
