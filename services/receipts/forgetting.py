@@ -22,13 +22,16 @@ BATCH_IDS = 2_000
 _Batch = Callable[[Pool, datetime], Awaitable[int]]
 
 _KEYS = "unnest($1::text[], $2::text[]) AS k (gateway, provider_id)"
+# OFFSET 0: one index probe per row, where a join would read the whole table for each batch.
 _YOUNGER = """EXISTS (
-    SELECT FROM provider_ids AS y WHERE (y.gateway, y.provider_id) = (p.gateway, p.provider_id) AND y.registered_at >= $1)"""
-_PARKED = "EXISTS (SELECT FROM parked WHERE (parked.gateway, parked.provider_id) = (p.gateway, p.provider_id))"
+    SELECT FROM provider_ids AS y
+     WHERE (y.gateway, y.provider_id) = (p.gateway, p.provider_id) AND y.registered_at >= $1 OFFSET 0)"""
+_PARKED = "EXISTS (SELECT FROM parked WHERE (parked.gateway, parked.provider_id) = (p.gateway, p.provider_id) OFFSET 0)"
 # The second statement looks again, at what is true under the locks of the first.
 _LOCK_OLD = f"""
     SELECT gateway, provider_id FROM provider_ids AS p
-     WHERE reuse = 0 AND registered_at < $1 AND NOT {_YOUNGER} AND NOT {_PARKED} LIMIT $2 FOR UPDATE SKIP LOCKED"""  # noqa: S608
+     WHERE reuse = 0 AND registered_at < $1 AND NOT {_YOUNGER} AND NOT {_PARKED}
+     ORDER BY registered_at LIMIT $2 FOR UPDATE SKIP LOCKED"""  # noqa: S608
 _DELETE_OLD = f"""
     DELETE FROM provider_ids AS p USING unnest($2::text[], $3::text[]) AS k (gateway, provider_id)
      WHERE (p.gateway, p.provider_id) = (k.gateway, k.provider_id) AND NOT {_YOUNGER} AND NOT {_PARKED}"""  # noqa: S608

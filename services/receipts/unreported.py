@@ -48,7 +48,7 @@ _BEGIN = "INSERT INTO sweeps SELECT unnest($1::text[]), $2 ON CONFLICT DO NOTHIN
 _GATEWAYS = "SELECT gateway FROM sweeps ORDER BY gateway"
 _NEXT = "SELECT next_slot FROM sweeps WHERE gateway = $1 FOR UPDATE SKIP LOCKED"
 _ATTEMPT = "message_id, cycle, leg, leg_at, part, parts, try_number, tenant, kind, person, gateway, provider_id"
-# Only the summary of times is of use here, so the primary key, which begins with the gateway, is kept out of it.
+# Only the index of times is of use here, so the primary key, which begins with the gateway, is kept out of it.
 _END_SUBMITTED = f"""
     WITH told AS MATERIALIZED (
         SELECT unnest(string_to_array(provider_ids, chr(31))) AS provider_id FROM reported WHERE gateway = $1 AND slot = $2)

@@ -20,6 +20,7 @@ from libs.contracts.events import (
     event_id,
 )
 from libs.contracts.statuses import Status
+from libs.storage.database import Pool
 from services.receipts import correlation
 from services.receipts.handlers import sort_out
 from services.receipts.matching import Match
@@ -128,3 +129,15 @@ async def take(connection: Any, *events: Any) -> list[Match]:
 
 def published(records: Sequence[KeyValue]) -> list[MessageEvent[SmsStatus]]:
     return [read_status(value or b"") for _, value in records]
+
+
+async def many_registrations(pool: Pool) -> None:
+    """20,000 of them, one for each second after noon."""
+    await pool.execute(
+        """
+        INSERT INTO provider_ids (gateway, provider_id, reuse, message_id, cycle, leg, leg_at, part, parts, try_number, tenant, kind,
+                                  person, registered_at)
+        SELECT 'demo', 'many' || n, 0, gen_random_uuid(), 1, 1, at, 1, 1, 1, 'bank', 'client', '17', at
+          FROM generate_series(1, 20000) AS n, LATERAL (SELECT $1::timestamptz + n * interval '1 second') AS t (at)""",
+        NOON,
+    )

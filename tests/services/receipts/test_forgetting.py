@@ -8,7 +8,16 @@ import pytest
 from libs.storage.database import Pool
 from services.receipts import forgetting
 from services.receipts.forgetting import forget
-from tests.services.receipts.examples import NOON, OTHER_DESTINATION, in_doubt, receipt, seconds, submitted, take
+from tests.services.receipts.examples import (
+    NOON,
+    OTHER_DESTINATION,
+    in_doubt,
+    many_registrations,
+    receipt,
+    seconds,
+    submitted,
+    take,
+)
 
 DAY = 24 * 3600
 
@@ -86,3 +95,15 @@ async def test_after_that_an_id_may_be_used_again(pool: Pool) -> None:
         await take(connection, submitted("a", 2, observed_at=later))
         (match,) = await take(connection, receipt("a", at=90 * DAY + 5))
     assert match.registration.attempt.message_id == submitted("a", 2).subject
+
+
+async def test_a_batch_reads_only_the_oldest(pool: Pool) -> None:
+    """By the plan: the index of times, and one probe for each row."""
+    await many_registrations(pool)
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute("ANALYZE provider_ids")
+        await connection.execute("SET LOCAL enable_seqscan = off")
+        query = forgetting._LOCK_OLD.replace("$1", f"'{seconds(3600)}'").replace("$2", "2000")
+        plan = "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN {query}"))
+    assert "Index Scan using provider_ids_registered" in plan
+    assert "Join" not in plan

@@ -19,6 +19,7 @@ from tests.services.receipts.examples import (
     attempt_status,
     disproved,
     in_doubt,
+    many_registrations,
     nameless,
     published,
     receipt,
@@ -184,18 +185,10 @@ async def test_a_receipt_after_the_window_still_becomes_its_status_and_leaves_no
 
 
 async def test_the_sweep_reads_only_its_slots(swept: Pool) -> None:
-    """By the plan: the summary of times, not the whole table."""
-    await swept.execute(
-        """
-        INSERT INTO provider_ids (gateway, provider_id, reuse, message_id, cycle, leg, leg_at, part, parts, try_number, tenant, kind,
-                                  person, registered_at)
-        SELECT 'demo', 'many' || n, 0, gen_random_uuid(), 1, 1, at, 1, 1, 1, 'bank', 'client', '17', at
-          FROM generate_series(1, 20000) AS n, LATERAL (SELECT $1::timestamptz + n * interval '1 second') AS t (at)""",
-        NOON,
-    )
+    """By the plan: the index of times, not the whole table."""
+    await many_registrations(swept)
     async with swept.acquire() as connection, connection.transaction():
         await connection.execute("SET LOCAL enable_seqscan = off")
-        await connection.execute("SELECT brin_summarize_new_values('provider_ids_registered')")
         query = unreported._END_SUBMITTED
         rows = await connection.fetch(
             "EXPLAIN "
