@@ -35,6 +35,8 @@ LOOK_SECONDS = 1.0
 SECOND_LOOK_SECONDS = 9.0
 NEXT_LOOKS_SECONDS = 50.0
 """From the second look to the third, and so on. Mostly the second is the last."""
+MOST_SECONDS = 3600.0
+"""For no longer is anybody put off whom the outbox does not answer for."""
 PEOPLE = 50
 LEASE_SECONDS = 15.0
 PAGE = 500
@@ -51,7 +53,12 @@ class Outbox:
         self._session = session
 
     async def queued(self, person: Person) -> AsyncIterator[Sms]:
-        """The person's messages that wait at a gateway. Raises aiohttp's errors, or TimeoutError."""
+        """The person's messages that wait at a gateway; none of a bare number, which the outbox has no list for.
+
+        Raises aiohttp's errors, or TimeoutError.
+        """
+        if person.kind not in _FILTERS:
+            return
         query = {_FILTERS[person.kind]: person.id, "status": Status.QUEUED.value, "limit": str(PAGE)}
         headers = {HEADER: self._token, TENANT_HEADER: person.tenant}
         while True:
@@ -75,7 +82,8 @@ async def ask_back(
 ) -> int:
     """Look once for each person whose turn it is. How many messages were asked back.
 
-    While the outbox is away nobody is looked for; it is tried again when the lease is over. While Kafka is away no look is the last.
+    While the outbox is away nobody is looked for; it is tried again when the lease is over. Whom it does not answer for is put off, for as
+    long again as it has been since the change. While Kafka is away no look is the last.
     """
     if await pool.fetchval("SELECT EXISTS (SELECT FROM changed_people)"):
         try:
@@ -89,9 +97,13 @@ async def ask_back(
     for changed in [_changed(*row) for row in await pool.fetch(_TAKE, PEOPLE, LEASE_SECONDS)]:
         try:
             asked += await _look(changed.person, pool, producer, outbox, now())
-        except (aiohttp.ClientError, TimeoutError) as error:  # whose words would name the person
+        except aiohttp.ClientConnectionError as error:  # whose words would name the person
             log.warning("the outbox can't be asked", reason=type(error).__name__)
             break
+        except (aiohttp.ClientError, TimeoutError) as error:
+            log.warning("the outbox did not answer", reason=type(error).__name__)
+            await pool.execute(_PUT_OFF, *changed.person, changed.changed_at, MOST_SECONDS)
+            continue
         if known_until is not None and changed.changed_at <= known_until:
             await pool.execute(_DONE, *changed.person, changed.changed_at)
         else:
@@ -145,6 +157,13 @@ _TAKE = """
 # Who changed once more meanwhile is looked for from the beginning.
 _LOOK_AGAIN = """
     UPDATE changed_people SET looks = looks + 1, next_look = clock_timestamp() + make_interval(secs => $5)
+    WHERE (tenant, kind, id, changed_at) = ($1, $2, $3, $4)
+"""
+
+# The time since the change doubles from look to look.
+_PUT_OFF = """
+    UPDATE changed_people
+    SET next_look = greatest(next_look, clock_timestamp() + least(clock_timestamp() - changed_at, make_interval(secs => $5)))
     WHERE (tenant, kind, id, changed_at) = ($1, $2, $3, $4)
 """
 

@@ -49,11 +49,16 @@ class World:
     bus: MemoryBus = field(default_factory=MemoryBus)
     pages: list[list[Sms]] = field(default_factory=lambda: list[list[Sms]]())
     requests: list[web.BaseRequest] = field(default_factory=lambda: list[web.BaseRequest]())
-    failing: bool = False
+    away: bool = False
+    failing: set[str] = field(default_factory=lambda: set[str]())
+    """The persons for whom no answer is found in time."""
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
         self.requests.append(request)
-        if self.failing:
+        if self.away:
+            assert request.transport is not None
+            request.transport.close()
+        if request.query["clientId"] in self.failing:
             return web.Response(status=503)
         number = int(request.query.get("cursor", "0"))
         more = str(number + 1) if number + 1 < len(self.pages) else None
@@ -212,13 +217,45 @@ async def test_who_changes_again_meanwhile_is_looked_for_from_the_beginning(worl
     assert await world.pool.fetchval("SELECT looks FROM changed_people") == 0
 
 
-async def test_while_the_outbox_is_away_the_look_is_still_due(world: World) -> None:
-    person = someone()
-    await world.put(person, PHONE)
-    await world.put(person, OTHER_PHONE)
-    world.failing = True
-    assert await world.ask() == 0
-    world.failing = False
+async def test_while_the_outbox_is_away_nobody_is_looked_for_and_the_looks_are_still_due(world: World) -> None:
+    for person in (someone(), someone()):
+        await world.put(person, PHONE)
+        await world.put(person, OTHER_PHONE)
     world.pages = [[queued()]]
+    world.away = True
+    assert await world.ask() == 0
+    assert len({request.query["clientId"] for request in world.requests}) == 1
+    world.away = False
+    await world.next_look()
+    assert await world.ask() == 2
+
+
+async def test_whom_the_outbox_does_not_answer_for_is_put_off_and_holds_up_nobody(world: World) -> None:
+    first, *others = [someone() for _ in range(3)]
+    for person in (first, *others):
+        await world.put(person, PHONE)
+        await world.put(person, OTHER_PHONE)
+    world.pages = [[queued()]]
+    world.failing = {first.id}
+    assert await world.ask() == 2
+    await world.pool.execute("UPDATE changed_people SET changed_at = changed_at - interval '10 minutes'")
+    await world.next_look()
+    assert await world.ask() == 2
+    put_off = "SELECT next_look > now() + interval '9 minutes', looks FROM changed_people WHERE id = $1"
+    assert tuple(await world.pool.fetchrow(put_off, first.id)) == (True, 0)
+    world.failing = set()
+    await world.next_look()
+    assert await world.ask() == 3
+
+
+async def test_a_bare_number_is_not_looked_for_and_holds_up_nobody(world: World) -> None:
+    person, number = someone(), Person("acme", PersonKind.NUMBER, "4f1c")
+    for who in (number, person):
+        await world.put(who, PHONE)
+        await world.put(who, OTHER_PHONE)
+    world.pages = [[queued()]]
+    assert await world.ask() == 1
+    world.progress.known_until = await world.pool.fetchval("SELECT clock_timestamp()")
     await world.next_look()
     assert await world.ask() == 1
+    assert await world.pool.fetchval("SELECT count(*) FROM changed_people") == 0
