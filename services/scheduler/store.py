@@ -69,12 +69,12 @@ class Mark(NamedTuple):
 
 
 async def add(pool: Pool, arrivals: Sequence[Arrival]) -> None:
-    """Add what is not there yet."""
+    """Add what is not there yet. What is there gets no event again: it came with one, and may be settled at this moment."""
     ordered = sorted(arrivals, key=lambda a: a.place)
-    events = [(*a.place, a.event) for a in ordered]
     async with pool.acquire() as connection, connection.transaction():
-        await connection.execute(_ADD, [a[:-1] for a in ordered])
-        await connection.execute(_ADD_EVENTS, *zip(*events, strict=True))
+        added = {Place(*row) for row in await connection.fetch(_ADD, [a[:-1] for a in ordered])}
+        if events := [(*a.place, a.event) for a in ordered if a.place in added]:
+            await connection.execute(_ADD_EVENTS, *zip(*events, strict=True))
 
 
 async def mark(pool: Pool, marks: Iterable[Mark], now: datetime) -> None:
@@ -140,21 +140,16 @@ _SETTLED = "e.message_id, e.cycle, e.leg, e.due_at, e.tenant, e.kind, e.person, 
 
 _ADD = f"""
     INSERT INTO entries ({_ARRIVAL}) SELECT {_ARRIVAL} FROM unnest($1::arrival[]) ON CONFLICT DO NOTHING
+    RETURNING message_id, cycle, leg
 """  # noqa: S608 - our own column names
+
+_ADD_EVENTS = """
+    INSERT INTO events SELECT * FROM unnest($1::uuid[], $2::integer[], $3::integer[], $4::bytea[]) ON CONFLICT DO NOTHING
+"""
 
 # OFFSET 0: one look by key for each. Left alone the planner would walk all of a table that it once saw empty.
 _EVENT_OF_K = """CROSS JOIN LATERAL (
     SELECT e.ctid, e.event FROM events e WHERE (e.message_id, e.cycle, e.leg) = (k.message_id, k.cycle, k.leg) OFFSET 0) AS v"""
-
-# What is settled already gets no event again.
-_ADD_EVENTS = """
-    INSERT INTO events
-    SELECT a.* FROM unnest($1::uuid[], $2::integer[], $3::integer[], $4::bytea[]) AS a (message_id, cycle, leg, event)
-    CROSS JOIN LATERAL (
-        SELECT FROM entries e WHERE (e.message_id, e.cycle, e.leg) = (a.message_id, a.cycle, a.leg) AND e.outcome IS NULL
-        OFFSET 0) AS waits
-    ON CONFLICT DO NOTHING
-"""
 
 _MARK = """
     INSERT INTO marks SELECT message_id, cycle, $3 FROM unnest($1::uuid[], $2::integer[]) AS m (message_id, cycle)

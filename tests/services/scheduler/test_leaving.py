@@ -80,19 +80,24 @@ async def test_what_a_dead_replica_had_taken_is_taken_over_once_its_lease_is_ove
     assert await survivor.once() == 0
 
 
-async def test_what_could_not_be_published_is_published_again_as_the_same_event(world: World) -> None:
-    event = deferred()
-    await world.take(event)
+async def test_what_could_not_be_published_is_published_again_as_the_same_event(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.take(deferred())
     leaving = world.leaving()
     world.bus.available = False
     with pytest.raises(PublishFailed):
         await leaving.once()
     world.bus.available = True
     world.now += LEASE
-    await leaving.once()
+
+    async def away(*_: object) -> None:
+        raise ConnectionError
+
+    with monkeypatch.context() as patched, pytest.raises(ConnectionError):
+        patched.setattr(store, "settle", away)
+        await leaving.once()
     [first] = world.bus.records("sms.returned")
-    await world.pool.execute("UPDATE entries SET settled_at = NULL, outcome = NULL")  # as if it had died before that
-    await world.take(event)
     world.now += LEASE
     await leaving.once()
     _, second = world.bus.records("sms.returned")

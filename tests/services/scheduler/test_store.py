@@ -1,16 +1,20 @@
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from libs.storage.database import Pool
 from libs.storage.partitions import Connection
 from services.scheduler import store
 from services.scheduler.handlers import arrival
+from services.scheduler.main import MIGRATIONS
 from services.scheduler.store import Mark
+from tests.services.program import WITHIN_SECONDS
 from tests.services.scheduler.builders import NOW, deferred, new_message_id
 
 LEASE = timedelta(seconds=10)
+_WAITS = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')"
 _FILL = """
     WITH filled AS (
         INSERT INTO entries (message_id, cycle, leg, due_at, tenant, kind, person)
@@ -104,3 +108,62 @@ async def test_to_take_a_row_leaves_it_where_its_indexes_point_to(pool: Pool) ->
         before = await connection.fetchval(hot)
         await connection.execute(store._CLAIM, NOW, 10, NOW + LEASE)
         assert await connection.fetchval(hot) == before + 10
+
+
+class _Interrupted:
+    """Stands for a pool and its connection; after the first statement, something else is done."""
+
+    def __init__(self, connection: Connection, other: Callable[[], Awaitable[object]]) -> None:
+        self._connection = connection
+        self._other = [other]
+        self.transaction = connection.transaction
+
+    @asynccontextmanager
+    async def acquire(self) -> AsyncIterator[Any]:
+        yield self
+
+    async def execute(self, *arguments: Any) -> str:
+        return await self._then(await self._connection.execute(*arguments))
+
+    async def fetch(self, *arguments: Any) -> list[Any]:
+        return await self._then(await self._connection.fetch(*arguments))
+
+    async def _then(self, result: Any) -> Any:
+        while self._other:
+            await self._other.pop()()
+        return result
+
+
+async def test_a_deferral_that_comes_again_while_it_is_settled_leaves_nothing_behind(pool: Pool) -> None:
+    again = arrival(deferred(NOW))
+    await store.add(pool, [again])
+    async with pool.acquire() as ours, pool.acquire() as others:
+
+        async def settle() -> None:
+            await others.execute(store._SETTLE, *zip(*[again.place], strict=True), NOW)
+
+        async with others.transaction():
+            adding = asyncio.create_task(store.add(cast(Pool, _Interrupted(ours, settle)), [again]))
+            async with asyncio.timeout(WITHIN_SECONDS):
+                while not (adding.done() or await pool.fetchval(_WAITS)):
+                    await asyncio.sleep(0.01)
+        await adding
+    assert await pool.fetchval("SELECT outcome FROM entries") == "returned"
+    assert await pool.fetchval("SELECT count(*) FROM events") == 0
+
+
+async def test_one_batch_may_bring_the_same_deferral_twice_and_one_that_is_there(pool: Pool) -> None:
+    there, new = arrival(deferred(NOW)), arrival(deferred(NOW))
+    await store.add(pool, [there])
+    await store.add(pool, [new, there, new])
+    assert {row[0] for row in await pool.fetch("SELECT message_id FROM events")} == {there.message_id, new.message_id}
+
+
+async def test_events_that_were_left_behind_are_deleted_at_the_next_start(pool: Pool) -> None:
+    waiting, settled, forgotten = (arrival(deferred(NOW)) for _ in range(3))
+    await store.add(pool, [waiting, settled])
+    await store.settle(pool, [settled.place], NOW)
+    for left in (settled, forgotten):
+        await pool.execute("INSERT INTO events VALUES ($1, $2, $3, 'text')", *left.place)
+    await pool.execute((MIGRATIONS / "0002_orphans.sql").read_text())
+    assert [row[0] for row in await pool.fetch("SELECT message_id FROM events")] == [waiting.message_id]
