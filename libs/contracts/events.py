@@ -160,8 +160,9 @@ class SmsDispatch:
 class SmsStatus:
     """What became of a message (`part` 0) or of one attempt of one of its parts.
 
-    `observed_at` is our clock at the cause; `carrier_time` is the carrier's own, as it gave it. `provider_id` is set exactly when the
-    carrier took the part. `destination` is there for the receipts service to compare and is left out of the journal.
+    `observed_at` is our clock at the cause; `carrier_time` is the carrier's own, as it gave it. `provider_id` is set when the
+    carrier took the part and gave it an id; `reference` when a receipt can be known by that alone. `destination` is there for the
+    receipts service to compare and is left out of the journal.
     """
 
     TYPE = "postrider.sms.status.v1"

@@ -360,6 +360,7 @@ def test_what_is_shown(events: list[AnyMessageEvent], expected: Status, place: P
         ([status(S.IN_DOUBT)], False),
         ([status(S.IN_DOUBT), taken(S.SUBMITTED, tried=2)], True),
         ([status(S.IN_DOUBT), status(S.IN_DOUBT, tried=2)], True),
+        ([status(S.IN_DOUBT), status(S.SUBMITTED, tried=2)], True),  # accepted, and given no id
         ([status(S.IN_DOUBT), status(S.REFUSED, after=5), taken(S.SUBMITTED, tried=2)], False),
         ([status(S.REFUSED), taken(S.SUBMITTED, tried=2)], False),
         ([status(S.IN_DOUBT), returned(LEG2, (1, 1)), taken(S.SUBMITTED, LEG2)], False),
@@ -389,6 +390,8 @@ def test_times_and_reason_are_those_of_the_cause() -> None:
         (1, S.DELIVERED, "id-(1, 1)-1-1", 1),
         (2, S.DELIVERED, "id-(1, 1)-2-1", 1),
     ]
+    unnamed = shown(dispatch(), status(S.SUBMITTED, after=7))
+    assert (unnamed.submitted_at, unnamed.parts[0].provider_id) == (start + timedelta(seconds=7), None)
     assert shown(requested(), whole(S.REJECTED, why="no-number")).reason == Reason("no-number", "no-number")
 
 
@@ -497,7 +500,10 @@ def _attempt(draw: st.DrawFn, place: Place, part: int, parts: int, tried: int) -
     match draw(st.sampled_from(["nothing", "taken", "refused", "failed"])):
         case "taken":
             for what in draw(st.lists(st.sampled_from(_AFTER_TAKEN), min_size=1, max_size=3, unique=True)):
-                events.append(taken(what, place, **at_part, after=draw(_SECONDS)))
+                names = ["a", "A", None] if what is S.SUBMITTED else ["a", "A"]
+                events.append(
+                    status(what, place, **at_part, provider_id=draw(st.sampled_from(names)), after=draw(_SECONDS))
+                )
         case "refused":
             events.append(status(S.REFUSED, place, **at_part, after=draw(_SECONDS)))
         case "failed":
