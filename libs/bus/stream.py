@@ -213,6 +213,7 @@ class RecordStream:
 
     def succeeded(self) -> None:
         """Something was handled, so a run of dead letters is over."""
+        self._undecodables.succeeded()
         self._dead_letters.succeeded()
 
     def hurry(self) -> None:

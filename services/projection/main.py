@@ -42,6 +42,9 @@ CONSUMED: Topics = (
 FOLDING = 2
 """Connections of the fold's own, so that slow reads never hold it up: one writes a batch, one reads what the next batch needs."""
 
+MOST_DEAD_LETTERS = 200
+"""In a row. More than elsewhere: what can't be read comes here before what is kept back, so all that a topic has may come in one run."""
+
 
 async def start(life: Lifecycle, settings: ProjectionSettings, gateways: tuple[str, ...]) -> None:
     """Internal HTTP first, so that waiting can be seen; the consumer last. The stop goes the other way."""
@@ -75,6 +78,7 @@ async def start(life: Lifecycle, settings: ProjectionSettings, gateways: tuple[s
         pacing=UNHURRIED,
         open_source=source_on(writer),
         gather=MessagesGathered,
+        dead_letter_limit=MOST_DEAD_LETTERS,
     )
     arrivals = Arrivals(kafka, readers)
     await life.part("kafka for reads", arrivals.start, lambda _: arrivals.stop())

@@ -18,6 +18,7 @@ from deploy.local.kafka import SHORT_RUN, Kafka
 from libs.bus.admin import ensure_topics
 from libs.bus.codec import encode
 from libs.bus.consumer import MAX_RECORDS
+from libs.bus.dead_letters import LIMIT
 from libs.contracts import topics
 from libs.contracts.events import Priority
 from libs.contracts.http.answers import SmsPage, SmsWithHistory
@@ -148,6 +149,15 @@ async def test_a_read_waits_for_a_projection_that_is_held_up_and_then_says_that_
             await asyncio.sleep(0.2)
             assert not waiting.done()
         assert (await waiting)[0] == 200
+
+
+async def test_what_can_not_be_read_may_come_together_although_it_lay_apart(running: Ground) -> None:
+    topic, letters = topics.COMMANDS.name, 3 * LIMIT
+    before = await running.traffic.count(topics.COMMANDS.dead_letter)
+    await running.traffic.raw(topic, *(b"no JSON" for _ in range(letters)))
+    await running.publish(Story(next(_numbers)).delivered())
+    await until(running.applied, "all applied")
+    assert await running.traffic.count(topics.COMMANDS.dead_letter) == before + letters
 
 
 @pytest.mark.parametrize("topic", READ, ids=lambda topic: topic.name)
