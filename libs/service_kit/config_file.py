@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from abc import abstractmethod
 from collections.abc import Mapping
 from datetime import timedelta
 from enum import StrEnum
@@ -60,9 +61,9 @@ class Gateway(_Model):
     )
 
     @property
+    @abstractmethod
     def replicas_allowed(self) -> int:
         """How many dispatchers may send at once; further ones stand by."""
-        raise NotImplementedError
 
 
 class SmppGateway(Gateway):
