@@ -250,8 +250,7 @@ class Connection(asyncio.Protocol):
             self._transport.write(data)
 
     def _start(self) -> None:
-        """Serve what waits, as long as there is room for the answers; a call that may not run alongside others waits until those before it
-        are answered."""
+        """Serve what waits while there is room for answers; a call that may not run alongside others waits for those before it."""
         if self._starting:
             return
         self._starting = True

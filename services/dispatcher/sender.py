@@ -78,6 +78,7 @@ class Sender:
         self._look_for_expired_at = 0.0
         self._throttle = Throttle()
         self._breaker = Breaker()
+        BREAKER_OPEN.labels(gateway.id).set(0)  # the process's last instance may have left it open
         self._scheduled: list[tuple[float, int, Sent]] = []
         self._order = count()
         self._timer: asyncio.TimerHandle | None = None

@@ -7,6 +7,7 @@ from uuid import uuid4
 import pytest
 
 from libs.service_kit.config_file import SmppGateway
+from libs.service_kit.metrics import BREAKER_OPEN
 from services.dispatcher.attempts import Attempt, LegState
 from services.dispatcher.board import Board
 from services.dispatcher.breaker import OPENS_AT
@@ -48,6 +49,11 @@ class Ground:
         return results
 
 
+def shown() -> float:
+    [metric] = BREAKER_OPEN.collect()
+    return next(sample.value for sample in metric.samples if sample.labels == {"gateway": "demo"})
+
+
 @pytest.mark.parametrize(("window", "waiting"), [(10_000, 1_500), (2_002, 1_001), (100, 500)])
 async def test_an_empty_window_is_filled_however_large_it_is_and_however_many_wait(window: int, waiting: int):
     ground = Ground(window, free=window)
@@ -62,6 +68,9 @@ async def test_many_messages_in_a_row_without_an_acceptance_are_the_gateways_fau
     assert {r.verdict for r in ground.answer(Verdict.TEMPORARY, 5)} == {Verdict.THROTTLED}, "it costs them no try"
     ground.board.add(dispatch_event(), 1)
     assert await ground.turn() == 0, "it pauses"
+    assert shown() == 1
+    Ground(window=100, free=100)
+    assert shown() == 0, "another instance begins with a breaker of its own"
 
 
 async def test_silence_opens_it_too_and_stays_what_it_is():
