@@ -22,8 +22,9 @@ KEPT_SECONDS = 1.0
 """How long a message that goes on is kept back: what is shown of it is no older."""
 KEPT_BEHIND_SECONDS = 3.0
 """The same while there is more to do than can be done: then messages that have ended go first."""
-MOST_KEPT = 20_000
-"""Records, about 1 kB each. With so many, only what may end their messages is read; with twice as many, the oldest are handed on."""
+MOST_KEPT = 12_000
+"""Records, about 1 kB each. With more, only what may end their messages is read, and what those that end begin with; with twice as
+many, the oldest are handed on."""
 LATELY = 10_000
 """Messages that have ended, of which nothing is kept back any more: an end without its beginning looks strange."""
 HAND_SECONDS = 0.3
@@ -52,6 +53,7 @@ class MessagesGathered:
         self._kept = 0
         self._ended: deque[list[_Found]] = deque()
         self._ready = 0
+        self._reached: dict[TopicPartition, bytes] = {}  # by their ids, messages are in the order of their acceptance
         self._lately: set[bytes] = set()
         self._before: set[bytes] = set()
         self._handed_at = 0.0
@@ -62,7 +64,10 @@ class MessagesGathered:
     def wanted(self, partitions: Partitions) -> Partitions:
         if self._kept <= MOST_KEPT:
             return partitions
-        return frozenset(filter(_of_status, partitions)) or partitions
+        statuses = frozenset(filter(_of_status, partitions))
+        newest = max((self._reached.get(partition, b"") for partition in statuses), default=b"")
+        behind = {partition for partition in partitions if self._reached.get(partition, b"") < newest}
+        return statuses | behind or partitions
 
     def pass_on(
         self, found: Mapping[TopicPartition, Sequence[RawRecord]], most: int
@@ -95,6 +100,7 @@ class MessagesGathered:
     def forget(self) -> None:
         self._messages.clear()
         self._ended.clear()
+        self._reached.clear()
         self._kept = self._ready = 0
 
     def _keep(self, partition: TopicPartition, raws: Sequence[RawRecord], now: float) -> None:
@@ -124,6 +130,8 @@ class MessagesGathered:
                 message.records.append((partition, raw))
         self._ready += ready
         self._kept += len(raws) - ready
+        if raws:  # the middle one of three: a message that overtook the others, or was overtaken, does not count
+            self._reached[partition] = sorted(_message_of(raws[at]) for at in (0, len(raws) // 2, -1))[1]
 
     def _crowded(self, due: float) -> bool:
         if self._kept <= MOST_KEPT:
@@ -142,6 +150,12 @@ class MessagesGathered:
         for message_id in old:
             del self._messages[message_id]
         self._kept -= count
+
+
+def _message_of(raw: RawRecord) -> bytes:
+    """Its id as text, or nothing."""
+    _, found, rest = (raw.value or b"").partition(_SUBJECT)
+    return rest[: _ID_ENDS - _ID_BEGINS] if found else b""
 
 
 def _of_status(partition: TopicPartition) -> bool:

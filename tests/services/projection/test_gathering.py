@@ -146,6 +146,23 @@ def test_with_many_kept_only_statuses_are_wanted_and_with_twice_as_many_the_olde
     assert gathered.after(KEPT_BEHIND_SECONDS) == list(range(4, 4 + MOST))
 
 
+def test_with_many_kept_what_lags_behind_the_statuses_is_wanted_too() -> None:
+    gathered = Gathered()
+    stories = [delivered(number) for number in range(100, 110)]
+    dispatches, others = TopicPartition(stories[0][1].topic, 0), TopicPartition("sms.returned", 0)
+    everything = frozenset({REQUESTS, STATUSES, dispatches, others})
+    request, sample = Story(1).requested(), str(Story(1).id).encode()
+    gathered.after(0, *(encode(request.event).replace(sample, b"0%035d" % n) for n in range(MOST_KEPT + 1)))
+    gathered.after(0, *(requested for requested, *_ in stories))
+    gathered.after(0, *(dispatched for _, dispatched, *_ in stories[:2]))
+    gathered.after(0, *(submitted for *_, submitted, _ in stories[:2]))
+    assert gathered.messages.wanted(everything) == {STATUSES, others}, "what nothing was read of may lag"
+    gathered.after(0, *(submitted for *_, submitted, _ in stories[2:4]))
+    assert gathered.messages.wanted(everything) == {STATUSES, others, dispatches}
+    gathered.after(0, *(dispatched for _, dispatched, *_ in stories[2:4]))
+    assert gathered.messages.wanted(everything) == {STATUSES, others}
+
+
 def test_an_event_about_something_else_that_looks_like_an_end_is_none() -> None:
     gathered = Gathered()
     story = Story(1, tags=('"status":"delivered"',))
