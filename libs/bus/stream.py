@@ -46,6 +46,8 @@ log = structlog.get_logger()
 
 REBALANCE_TIMEOUT_MS = 40_000
 LAG_EVERY_SECONDS = 5.0
+_DECODED_AT_ONCE = 250
+"""Records, in about a millisecond: whoever is at work meanwhile, mostly waiting for others, goes on in between."""
 _GATHERING_MS = 100
 """How soon a record that is kept back to be gathered is looked at again."""
 _partition_of: Callable[[Record], TopicPartition] = attrgetter("source")
@@ -86,6 +88,7 @@ class RecordStream:
         self._on_revoked = on_revoked
         self._on_assigned = on_assigned
         self._gathering = gathering
+        self._more_gathered = False
         # Two runs: that the next record can be read says nothing of whether it can be handled.
         self._undecodables = DeadLetters(producer, group, limit=limit, on_dead_letter=on_dead_letter)
         self._dead_letters = DeadLetters(producer, group, limit=limit, on_dead_letter=on_dead_letter)
@@ -145,7 +148,7 @@ class RecordStream:
         if self._gathering is not None:
             wanted = self._gathering.wanted(wanted)
             if self._gathering:
-                timeout_ms = min(timeout_ms, _GATHERING_MS)
+                timeout_ms = 0 if self._more_gathered else min(timeout_ms, _GATHERING_MS)
         if assigned and not wanted:
             self._resumed.clear()
             with suppress(TimeoutError):
@@ -162,7 +165,9 @@ class RecordStream:
                 self._marks.delivered(partition, [raw.offset for raw in raws])
         if self._gathering is not None:
             found = self._gathering.pass_on(found, max_records)
-            self.fetched = max(self.fetched, sum(map(len, found.values())))
+            passed_on = sum(map(len, found.values()))
+            self._more_gathered = passed_on >= max_records
+            self.fetched = max(self.fetched, passed_on)
         now = time.monotonic()
         records: list[Record] = []
         for partition, raws in found.items():
@@ -182,6 +187,8 @@ class RecordStream:
                         return []
                 else:
                     records.append(_record(partition, raw, epoch, now, event))
+                    if len(records) % _DECODED_AT_ONCE == 0:
+                        await asyncio.sleep(0)
             if len(records) > good:
                 self._undecodables.succeeded()
         return records if self.epoch == epoch else []

@@ -40,7 +40,9 @@ async def handle(batch: Batch, *, pool: Pool, recent: RecentFolds) -> None:
     crash_point("projection.apply-commit")
 
 
-_MESSAGES_AT_ONCE = 500
+# Steps of about a millisecond: then PostgreSQL is not kept waiting for the next statement of the batch that is being written.
+_RECORDS_AT_ONCE = 250
+_MESSAGES_AT_ONCE = 100
 
 
 class Prepared(NamedTuple):
@@ -59,7 +61,11 @@ async def prepare(records: Sequence[Record], *, pool: Pool, recent: RecentFolds,
     Raises BadRecord, asyncpg's and the system's errors.
     """
     generation = recent.generation
-    work = sort_out(records)
+    sorting = Sorting()
+    for start in range(0, len(records), _RECORDS_AT_ONCE):
+        sorting.take(islice(records, start, start + _RECORDS_AT_ONCE))
+        await asyncio.sleep(0)
+    work = sorting.work()
     known = recent.take(work.events)
     unknown = work.events.keys() - known.keys()
     if trusting:
@@ -144,37 +150,45 @@ _event_id = itemgetter(1)
 _leg = itemgetter(1, 2)
 
 
-def sort_out(records: Iterable[Record]) -> Work:
-    """What the records' events are about, and what is written of them whatever was there before.
+class Sorting:
+    """Sorts out what records' events are about, and what is written of them whatever was there before.
 
-    One pass in the order in which they were decoded: they are more than fits the processor's caches.
+    Each event is looked at once, in the order in which they were decoded: they are more than fits the processor's caches.
     """
-    found: dict[Key, tuple[UUID, list[AnyMessageEvent], list[Line], list[PersonalRow]]] = {}
-    first_heard_of: set[Key] = set()
-    for record in records:
-        event: AnyMessageEvent = record.event
-        data = event.data
-        key = (event.subject.int, data.tenant if isinstance(data, _SAY_TENANT) else data.message.tenant)
-        of_message = found.get(key)
-        if of_message is None:
-            of_message = found[key] = (sent_uuid(key[0]), [], [], [])
-        message_id, events, lines, personal = of_message
-        events.append(event)
-        lines.append(line_of(message_id, event, record.source.topic))
-        if not isinstance(data, _SAY_TENANT):
-            if (row := personal_row(message_id, data)) is not None:
-                personal.append(row)
-            if isinstance(data, SmsRequested) and data.leg.cycle == 1:
-                first_heard_of.add(key)
-    work = Work({}, first_heard_of, [], [])
-    for key in sorted(found):
-        _, events, lines, personal = found[key]
-        lines.sort(key=_event_id)
-        personal.sort(key=_leg)
-        work.events[key] = events
-        work.lines.extend(lines)
-        work.personal.extend(personal)
-    return work
+
+    def __init__(self) -> None:
+        self._found: dict[Key, tuple[UUID, list[AnyMessageEvent], list[Line], list[PersonalRow]]] = {}
+        self._first_heard_of: set[Key] = set()
+
+    def take(self, records: Iterable[Record]) -> None:
+        found = self._found
+        for record in records:
+            event: AnyMessageEvent = record.event
+            data = event.data
+            key = (event.subject.int, data.tenant if isinstance(data, _SAY_TENANT) else data.message.tenant)
+            of_message = found.get(key)
+            if of_message is None:
+                of_message = found[key] = (sent_uuid(key[0]), [], [], [])
+            message_id, events, lines, personal = of_message
+            events.append(event)
+            lines.append(line_of(message_id, event, record.source.topic))
+            if not isinstance(data, _SAY_TENANT):
+                if (row := personal_row(message_id, data)) is not None:
+                    personal.append(row)
+                if isinstance(data, SmsRequested) and data.leg.cycle == 1:
+                    self._first_heard_of.add(key)
+
+    def work(self) -> Work:
+        """All that was taken."""
+        work = Work({}, self._first_heard_of, [], [])
+        for key in sorted(self._found):
+            _, events, lines, personal = self._found[key]
+            lines.sort(key=_event_id)
+            personal.sort(key=_leg)
+            work.events[key] = events
+            work.lines.extend(lines)
+            work.personal.extend(personal)
+        return work
 
 
 def folded(events: Events, known: dict[Key, StoredFold]) -> list[MessageRow]:

@@ -168,6 +168,44 @@ async def test_what_is_gathered_is_delivered_later_and_holds_up_what_is_committe
     assert await bus.committed(group, topic) == [6]
 
 
+class Hoard(Odd):
+    """Keeps all until it has four, then hands on as many as are asked for."""
+
+    def pass_on(
+        self, found: Mapping[TopicPartition, Sequence[RawRecord]], most: int
+    ) -> Mapping[TopicPartition, Sequence[RawRecord]]:
+        for partition, raws in found.items():
+            self.kept.setdefault(partition, []).extend(raws)
+        self.hurried = self.hurried or len(self) >= 4
+        handed: dict[TopicPartition, list[RawRecord]] = {}
+        if self.hurried:
+            for partition, raws in self.kept.items():
+                handed[partition], raws[:] = raws[:most], raws[most:]
+        return handed
+
+
+async def test_while_more_is_gathered_than_a_batch_takes_no_new_records_are_waited_for(bus: Harness) -> None:
+    topic, handled, waits = await bus.topic(), Handled(), list[int]()
+    assert bus.memory
+    memory = bus.memory
+
+    class Watched(MemorySource):
+        async def fetch(self, *args: Any, timeout_ms: int, **options: Any) -> Mapping[TopicPartition, Any]:
+            waits.append(timeout_ms)
+            return await super().fetch(*args, timeout_ms=timeout_ms, **options)
+
+    def open_watched(bootstrap: str, **options: Any) -> Watched:
+        seconds = options.pop("rebalance_timeout_ms") / 1000
+        return Watched(memory, rebalance_timeout=seconds, **options)
+
+    bus.open_source = open_watched
+    await bus.publish(topic, *"1234")
+    await bus.consumer([topic], handled, max_records=2, gather=Hoard).start()
+    await eventually(lambda: handled.batches == [["1", "2"], ["3", "4"]])
+    await eventually(lambda: len(waits) >= 4)
+    assert waits[:4] == [1000, 100, 0, 1000]
+
+
 async def test_who_waits_while_a_batch_is_handled_is_not_kept_waiting_by_the_pause_after_it(bus: Harness) -> None:
     topic, handled = await bus.topic(), Handled()
     begun, go_on = asyncio.Event(), asyncio.Event()
