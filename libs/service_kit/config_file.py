@@ -115,6 +115,7 @@ class Scope(StrEnum):
     SEND = "sms:send"
     READ = "sms:read"
     CANCEL = "sms:cancel"
+    OUTCOME = "sms:outcome"
     CONTACTS = "contacts:write"
     CONTACTS_READ = "contacts:read"
     INBOUND_READ = "inbound:read"

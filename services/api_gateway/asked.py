@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
+from libs.contracts.statuses import Status
 from libs.storage.database import Pool
 
 KEEP = "7 days"
@@ -32,6 +33,11 @@ class What(StrEnum):
     RESEND = "resend"
 
 
+def outcome_of(leg: int, status: Status) -> str:
+    """What is asked by whoever says what became of a leg."""
+    return f"{status}.{leg}"
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """When, by which API key, in which trace."""
@@ -47,8 +53,8 @@ class AskedTable:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def first(self, what: What, message_id: UUID, cycle: int, now: Asked) -> Asked:
-        """Who asked this first: someone earlier, or this one. Committed when it returns."""
+    async def first(self, what: str, message_id: UUID, cycle: int, now: Asked) -> Asked:
+        """Who asked this (a `What`, or an `outcome_of`) first: someone earlier, or this one. Committed when it returns."""
         async with asyncio.timeout(TIMEOUT_SECONDS), self._pool.acquire() as connection:
             await connection.execute(_ASK, message_id, cycle, what, now.asked_at, now.asked_by, now.traceparent)
             row = await connection.fetchrow(_FIRST, message_id, cycle, what)

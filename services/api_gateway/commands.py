@@ -1,4 +1,4 @@
-"""Cancel and resend: what people ask about a message that is there already, as the outbox shows it."""
+"""Cancel, resend, say what became of it: what people ask about a message that is there already, as the outbox shows it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from uuid import UUID
 
 import msgspec
 
-from libs.bus.codec import encode
+from libs.bus.codec import encode, message_key
 from libs.bus.port import Outgoing
+from libs.contracts.endings import whole_ending
 from libs.contracts.events import (
     CommandKind,
     Leg,
@@ -18,22 +19,25 @@ from libs.contracts.events import (
     MessageEvent,
     PersonKind,
     Priority,
+    Reason,
     Recipient,
     SmsCommand,
     SmsRequested,
     event_id,
     person_key,
 )
-from libs.contracts.http.answers import Cancelling
+from libs.contracts.http.answers import Cancelling, OutcomeSaid
 from libs.contracts.statuses import NEGATIVE_FINALS, Status
-from libs.contracts.topics import COMMANDS, requested
+from libs.contracts.topics import COMMANDS, STATUS, requested
 from services.api_gateway.api_keys import Caller
-from services.api_gateway.asked import Asked, AskedTable, What
+from services.api_gateway.asked import Asked, AskedTable, What, outcome_of
 from services.api_gateway.neighbours import Neighbour
 from services.api_gateway.problems import ProblemError, unavailable
 from services.api_gateway.publishing import DurablePublisher
 from services.api_gateway.requests import SOURCE, Named, accepted
 from services.api_gateway.responses import Response
+
+DOUBTFUL = frozenset({Status.IN_DOUBT, Status.UNKNOWN})
 
 
 class Step(msgspec.Struct, rename="camel"):
@@ -41,6 +45,8 @@ class Step(msgspec.Struct, rename="camel"):
 
     status: Status
     cycle: int
+    leg: int
+    at: datetime
 
 
 class Shown(msgspec.Struct, rename="camel"):
@@ -57,6 +63,8 @@ class Shown(msgspec.Struct, rename="camel"):
     tags: tuple[str, ...]
     custom_data: dict[str, Any] | None
     accepted_at: datetime
+    cycle: int
+    leg: int
     history: list[Step]
     batch_id: UUID | None = None
     validity_seconds: int | None = None
@@ -65,6 +73,12 @@ class Shown(msgspec.Struct, rename="camel"):
     def newest_cycle(self) -> int:
         """Not always the shown one: what an earlier cycle delivered is shown for good."""
         return max((step.cycle for step in self.history), default=1)
+
+    @property
+    def shown_leg(self) -> Leg:
+        """The leg that speaks for the message. It began when it was accepted, the first as every other."""
+        began = (s.at for s in self.history if (s.status, s.cycle, s.leg) == (Status.ACCEPTED, self.cycle, self.leg))
+        return Leg(self.cycle, self.leg, next(began, self.accepted_at))
 
     @property
     def recipient(self) -> Recipient:
@@ -166,6 +180,36 @@ class Commands:
         await self._publisher.publish_many([record])
         return accepted(Named(shown.id, number))
 
+    async def say_outcome(self, caller: Caller, shown: Shown, status: Status, traceparent: str) -> Response:
+        """202 once the word is durable: it ends the message, not its attempts, which stay as doubtful as they were.
+
+        With it goes a cancellation, lest a late refusal has the ended cycle sent once more. Raises the problem 409 where there is no doubt.
+        """
+        if shown.status not in DOUBTFUL:
+            words = (
+                f"it is {shown.status}; only of what is in doubt or was never reported can be said what became of it"
+            )
+            raise ProblemError(HTTPStatus.CONFLICT, words)
+        leg = shown.shown_leg
+        first = await self._first(outcome_of(leg.leg, status), shown.id, leg.cycle, caller, traceparent)
+        event = whole_ending(
+            shown.id,
+            caller.tenant,
+            shown.recipient,
+            leg,
+            status,
+            Reason("operator", f"said by the API key {first.asked_by}"),
+            at=first.asked_at,
+            source=SOURCE,
+            traceparent=first.traceparent,
+        )
+        cancellation = await self._cancellation(caller, shown, leg.cycle, traceparent)
+        await self._publisher.publish_many([Outgoing(STATUS.name, message_key(shown.id), encode(event)), cancellation])
+        location = f"/sms/{shown.id}"
+        body = OutcomeSaid.model_validate({"id": shown.id, "status": status, "location": location})
+        answer = body.model_dump_json(by_alias=True).encode()
+        return Response(HTTPStatus.ACCEPTED, answer, headers={"Location": location})
+
     def _check(self, shown: Shown, cycle: int) -> tuple[str, int, Priority]:
         if shown.status not in NEGATIVE_FINALS:
             words = f"it is {shown.status}; only what ended without being delivered can be sent again"
@@ -186,7 +230,7 @@ class Commands:
         self._postgres.answered()
         return newest or 1
 
-    async def _first(self, what: What, message_id: UUID, cycle: int, caller: Caller, traceparent: str) -> Asked:
+    async def _first(self, what: str, message_id: UUID, cycle: int, caller: Caller, traceparent: str) -> Asked:
         now = Asked(datetime.now(UTC), caller.name, traceparent)
         try:
             first = await self._asked.first(what, message_id, cycle, now)

@@ -15,7 +15,8 @@ from pydantic import TypeAdapter
 from libs.bus.tracing import child_of
 from libs.contracts.events import PersonKind
 from libs.contracts.http.model import ApiModel
-from libs.contracts.http.requests import PERSON_PATHS, InboundQuery, PersonId, PersonIn, SendSms, SmsQuery
+from libs.contracts.http.requests import PERSON_PATHS, InboundQuery, PersonId, PersonIn, SayOutcome, SendSms, SmsQuery
+from libs.contracts.statuses import Status
 from services.api_gateway.accepting import Accepter
 from services.api_gateway.bulk import BulkAccepter
 from services.api_gateway.calls import Call, parse
@@ -96,6 +97,14 @@ async def resend_sms(services: Services, call: Call) -> Response:
     if found.status != HTTPStatus.OK:
         return found
     return await services.commands.resend(call.caller, read_shown(found.body), _traceparent(call))
+
+
+async def say_outcome(services: Services, call: Call) -> Response:
+    status = Status(parse(SayOutcome, call.body).status)
+    found = await services.projection.forward(call, "sms", str(call.parameter("id", _message_id)), method="GET")
+    if found.status != HTTPStatus.OK:
+        return found
+    return await services.commands.say_outcome(call.caller, read_shown(found.body), status, _traceparent(call))
 
 
 async def get_batch(services: Services, call: Call) -> Response:

@@ -16,12 +16,13 @@ from libs.contracts.http.answers import (
     Cancelling,
     Inbound,
     InboundPage,
+    OutcomeSaid,
     Person,
     SmsPage,
     SmsWithHistory,
 )
 from libs.contracts.http.model import ApiModel
-from libs.contracts.http.requests import PERSON_PATHS, InboundQuery, PersonIn, SendBulk, SendSms, SmsQuery
+from libs.contracts.http.requests import PERSON_PATHS, InboundQuery, PersonIn, SayOutcome, SendBulk, SendSms, SmsQuery
 from libs.service_kit.config_file import Scope
 from services.api_gateway import handlers
 from services.api_gateway.bulk import MAX_BULK_BYTES
@@ -176,6 +177,17 @@ ROUTES: tuple[Route, ...] = (
         answers={202: Accepted},
         scope=Scope.SEND,
         problems=(400, 404, 409),
+    ),
+    Route(
+        method="POST",
+        path="/sms/{id}/outcome",
+        handler=handlers.say_outcome,
+        name="sayOutcome",
+        summary="Say what became of a message that is in doubt or was never reported. 409 for any other.",
+        body=SayOutcome,
+        answers={202: OutcomeSaid},
+        scope=Scope.OUTCOME,
+        problems=(400, 404, 409, 413, 415),
     ),
     Route(
         method="GET",

@@ -30,6 +30,14 @@ class Cancelling(ApiModel):
     location: str
 
 
+class OutcomeSaid(ApiModel):
+    """202: the word is durable; the message's status follows it, at `location`."""
+
+    id: UUID
+    status: Literal["delivered", "failed"]
+    location: str
+
+
 class FieldProblem(ApiModel):
     """One wrong field and why."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, JsonValue, model_validator
@@ -115,6 +115,14 @@ class SendBulk(ApiModel):
     """POST /sms/bulk: messages, each as for POST /sms, and each taken or refused by itself."""
 
     messages: tuple[SendSms, ...] = Field(min_length=1, max_length=MAX_BULK_MESSAGES)
+
+
+class SayOutcome(ApiModel):
+    """POST /sms/{id}/outcome: what the carrier says, when asked, of a message that is in doubt or was never reported."""
+
+    status: Literal["delivered", "failed"] = Field(
+        description="`delivered`, or `failed`: the carrier has not sent it, so that it may be sent again"
+    )
 
 
 class PersonIn(ApiModel):

@@ -1,4 +1,4 @@
-"""Cancel and resend over HTTP, with stand-ins for Kafka, Postgres and the projection."""
+"""Cancel, resend and say what became of it over HTTP, with stand-ins for Kafka, Postgres and the projection."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -13,7 +13,7 @@ from libs.contracts.events import CommandKind, Leg, Priority, SmsCommand, SmsReq
 from libs.contracts.http.answers import Part, SmsWithHistory, Transition
 from libs.contracts.message_ids import new_message_id, time_of
 from libs.contracts.statuses import NEGATIVE_FINALS, Status
-from libs.contracts.topics import COMMANDS
+from libs.contracts.topics import COMMANDS, STATUS
 from services.api_gateway.commands import read_shown
 from tests.services.api_gateway.fakes import OTHER_TENANT_KEY, SEND_KEY, Answer, Gateway
 
@@ -52,6 +52,10 @@ async def cancel(gateway: Gateway, **more: Any) -> Answer:
 
 async def resend(gateway: Gateway, **more: Any) -> Answer:
     return await gateway.ask("POST", f"/sms/{ID}/resend", **more)
+
+
+async def say(gateway: Gateway, status: str = "failed", **more: Any) -> Answer:
+    return await gateway.ask("POST", f"/sms/{ID}/outcome", json={"status": status}, **more)
 
 
 def test_what_is_needed_of_a_message_is_read_as_the_outbox_says_it() -> None:
@@ -193,7 +197,58 @@ async def test_what_the_outbox_knows_in_part_is_503(gateway: Gateway) -> None:
     assert (answer.status, "Retry-After" in answer.headers) == (503, True)
 
 
-@pytest.mark.parametrize("ask", [cancel, resend])
+@pytest.mark.parametrize("before", [Status.IN_DOUBT, Status.UNKNOWN])
+@pytest.mark.parametrize("said", [Status.DELIVERED, Status.FAILED])
+async def test_what_the_carrier_says_of_a_doubtful_message_ends_it(
+    gateway: Gateway, before: Status, said: Status
+) -> None:
+    began = ACCEPTED_AT + timedelta(seconds=9)
+    later = transition(Status.ACCEPTED, 2).model_copy(update={"leg": 3, "at": began})
+    show(gateway, shown(before, cycles=2, leg=3, history=(*shown(before, cycles=2).history, later)))
+    asked_at = datetime.now(UTC)
+    answer = await say(gateway, said)
+    location = f"/sms/{ID}"
+    assert answer.body == {"id": str(ID), "status": said, "location": location}
+    assert (answer.status, answer.headers["Location"]) == (202, location)
+    record, _ = gateway.publisher.records
+    assert (record.topic, record.key) == ("sms.status", str(ID).encode())
+    assert cancelled(gateway) == [2], "a late refusal must not have it sent in another leg"
+    event = decoder(STATUS)(record.value or b"")
+    data = event.data
+    assert (event.subject, data.status, data.part, data.try_number) == (ID, said, 0, 0)
+    assert data.leg == Leg(2, 3, began)
+    assert asked_at <= data.observed_at == event.time <= datetime.now(UTC)
+    assert data.reason is not None
+    assert (data.reason.code, data.reason.words) == ("operator", "said by the API key all")
+
+
+async def test_said_again_it_is_the_very_same_event_and_otherwise_another(gateway: Gateway) -> None:
+    show(gateway, shown(Status.IN_DOUBT))
+    assert {a.status for a in [await say(gateway), await say(gateway), await say(gateway, "delivered")]} == {202}
+    first, again, other = (r.value for r in gateway.publisher.records if r.topic == STATUS.name)
+    assert first == again != other
+    assert cancelled(gateway) == [1, 1, 1]
+
+
+@pytest.mark.parametrize("status", sorted(set(Status) - {Status.IN_DOUBT, Status.UNKNOWN, Status.REFUSED}))
+async def test_of_anything_else_nobody_is_asked(gateway: Gateway, status: Status) -> None:
+    show(gateway, shown(status))
+    answer = await say(gateway)
+    assert answer.status == 409
+    assert status in answer.body["detail"]
+    assert gateway.publisher.records == []
+
+
+@pytest.mark.parametrize("body", [{}, {"status": "submitted"}, {"status": "failed", "words": "x"}])
+async def test_only_delivered_or_failed_can_be_said(gateway: Gateway, body: Any) -> None:
+    show(gateway, shown(Status.IN_DOUBT))
+    answer = await gateway.ask("POST", f"/sms/{ID}/outcome", json=body)
+    assert answer.status == 400
+    assert [e["field"] for e in answer.body["errors"]] == ["words" if "words" in body else "status"]
+    assert gateway.publisher.records == []
+
+
+@pytest.mark.parametrize("ask", [cancel, resend, say])
 async def test_an_unknown_message_is_404_also_if_it_is_another_tenants(gateway: Gateway, ask: Any) -> None:
     gateway.projection.status, gateway.projection.content_type = 404, "application/problem+json"
     gateway.projection.body = b'{"title": "No such message is known", "status": 404}'
@@ -202,9 +257,11 @@ async def test_an_unknown_message_is_404_also_if_it_is_another_tenants(gateway: 
     assert gateway.publisher.records == []
 
 
-@pytest.mark.parametrize("ask", [cancel, resend])
-async def test_what_kafka_or_postgres_does_not_take_is_503_and_may_be_repeated(gateway: Gateway, ask: Any) -> None:
-    show(gateway, shown(Status.FAILED))
+@pytest.mark.parametrize(("ask", "status"), [(cancel, Status.FAILED), (resend, Status.FAILED), (say, Status.IN_DOUBT)])
+async def test_what_kafka_or_postgres_does_not_take_is_503_and_may_be_repeated(
+    gateway: Gateway, ask: Any, status: Status
+) -> None:
+    show(gateway, shown(status))
     gateway.asked.error = ConnectionRefusedError()
     assert (await ask(gateway)).status == 503
     assert gateway.postgres.missing() is not None
@@ -223,9 +280,10 @@ async def test_an_id_that_is_no_uuid_is_refused_by_name(gateway: Gateway, method
     assert [e["field"] for e in answer.body["errors"]] == ["id"]
 
 
-async def test_cancelling_needs_a_scope_of_its_own(gateway: Gateway) -> None:
-    answer = await cancel(gateway, key=SEND_KEY)
+@pytest.mark.parametrize(("ask", "scope"), [(cancel, "sms:cancel"), (say, "sms:outcome")])
+async def test_cancelling_and_saying_need_scopes_of_their_own(gateway: Gateway, ask: Any, scope: str) -> None:
+    answer = await ask(gateway, key=SEND_KEY)
     assert answer.status == 403
-    assert "sms:cancel" in answer.body["detail"]
+    assert scope in answer.body["detail"]
     assert gateway.projection.asked == []
     assert (await resend(gateway, key=None)).status == 401
