@@ -47,7 +47,7 @@ log = structlog.get_logger()
 REBALANCE_TIMEOUT_MS = 40_000
 LAG_EVERY_SECONDS = 5.0
 _DECODED_AT_ONCE = 250
-"""Records, in about a millisecond: whoever is at work meanwhile, mostly waiting for others, goes on in between."""
+"""Records between two breaks, about a millisecond: in them the handler of another batch goes on as soon as PostgreSQL has answered."""
 _GATHERING_MS = 100
 """How soon a record that is kept back to be gathered is looked at again."""
 _partition_of: Callable[[Record], TopicPartition] = attrgetter("source")

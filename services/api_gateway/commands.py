@@ -27,6 +27,7 @@ from libs.contracts.events import (
     person_key,
 )
 from libs.contracts.http.answers import Cancelling, OutcomeSaid
+from libs.contracts.http.requests import Outcome
 from libs.contracts.statuses import NEGATIVE_FINALS, Status
 from libs.contracts.topics import COMMANDS, STATUS, requested
 from services.api_gateway.api_keys import Caller
@@ -117,9 +118,7 @@ class Commands:
         cycles = {shown.newest_cycle, max(shown.newest_cycle, await self._newest_resend(shown.id))}
         records = [await self._cancellation(caller, shown, cycle, traceparent) for cycle in sorted(cycles)]
         await self._publisher.publish_many(records)
-        location = f"/sms/{shown.id}"
-        body = Cancelling(id=shown.id, status="cancelling", location=location).model_dump_json(by_alias=True)
-        return Response(HTTPStatus.ACCEPTED, body.encode(), headers={"Location": location})
+        return _answer(Cancelling(id=shown.id, status="cancelling", location=f"/sms/{shown.id}"))
 
     async def _cancellation(self, caller: Caller, shown: Shown, cycle: int, traceparent: str) -> Outgoing:
         first = await self._first(What.CANCEL, shown.id, cycle, caller, traceparent)
@@ -180,17 +179,15 @@ class Commands:
         await self._publisher.publish_many([record])
         return accepted(Named(shown.id, number))
 
-    async def say_outcome(self, caller: Caller, shown: Shown, status: Status, traceparent: str) -> Response:
+    async def say_outcome(self, caller: Caller, shown: Shown, outcome: Outcome, traceparent: str) -> Response:
         """202 once the word is durable: it ends the message, not its attempts, which stay as doubtful as they were.
 
         With it goes a cancellation, lest a late refusal has the ended cycle sent once more. Raises the problem 409 where there is no doubt.
         """
         if shown.status not in DOUBTFUL:
-            words = (
-                f"it is {shown.status}; only of what is in doubt or was never reported can be said what became of it"
-            )
-            raise ProblemError(HTTPStatus.CONFLICT, words)
-        leg = shown.shown_leg
+            words = "an outcome is said only of what is in doubt or was never reported"
+            raise ProblemError(HTTPStatus.CONFLICT, f"it is {shown.status}; {words}")
+        status, leg = Status(outcome), shown.shown_leg
         first = await self._first(outcome_of(leg.leg, status), shown.id, leg.cycle, caller, traceparent)
         event = whole_ending(
             shown.id,
@@ -205,10 +202,7 @@ class Commands:
         )
         cancellation = await self._cancellation(caller, shown, leg.cycle, traceparent)
         await self._publisher.publish_many([Outgoing(STATUS.name, message_key(shown.id), encode(event)), cancellation])
-        location = f"/sms/{shown.id}"
-        body = OutcomeSaid.model_validate({"id": shown.id, "status": status, "location": location})
-        answer = body.model_dump_json(by_alias=True).encode()
-        return Response(HTTPStatus.ACCEPTED, answer, headers={"Location": location})
+        return _answer(OutcomeSaid(id=shown.id, status=outcome, location=f"/sms/{shown.id}"))
 
     def _check(self, shown: Shown, cycle: int) -> tuple[str, int, Priority]:
         if shown.status not in NEGATIVE_FINALS:
@@ -238,3 +232,8 @@ class Commands:
             raise self._postgres.blamed_for(error, "what is asked could not be stored: ask again") from error
         self._postgres.answered()
         return first
+
+
+def _answer(body: Cancelling | OutcomeSaid) -> Response:
+    content = body.model_dump_json(by_alias=True).encode()
+    return Response(HTTPStatus.ACCEPTED, content, headers={"Location": body.location})

@@ -16,12 +16,11 @@ from libs.bus.tracing import child_of
 from libs.contracts.events import PersonKind
 from libs.contracts.http.model import ApiModel
 from libs.contracts.http.requests import PERSON_PATHS, InboundQuery, PersonId, PersonIn, SayOutcome, SendSms, SmsQuery
-from libs.contracts.statuses import Status
 from services.api_gateway.accepting import Accepter
 from services.api_gateway.bulk import BulkAccepter
 from services.api_gateway.calls import Call, parse
 from services.api_gateway.checks import check_length, check_schedule
-from services.api_gateway.commands import Commands, read_shown
+from services.api_gateway.commands import Commands, Shown, read_shown
 from services.api_gateway.plain_sms import PlainSms, parse_sms
 from services.api_gateway.problems import ProblemError, bad_field
 from services.api_gateway.requests import Named, Repeatable, Request, accepted
@@ -86,25 +85,31 @@ async def send_bulk(services: Services, call: Call) -> Response | None:
 
 
 async def cancel_sms(services: Services, call: Call) -> Response:
-    found = await services.projection.forward(call, "sms", str(call.parameter("id", _message_id)), method="GET")
-    if found.status != HTTPStatus.OK:
+    found = await _shown(services, call)
+    if isinstance(found, Response):
         return found
-    return await services.commands.cancel(call.caller, read_shown(found.body), _traceparent(call))
+    return await services.commands.cancel(call.caller, found, _traceparent(call))
 
 
 async def resend_sms(services: Services, call: Call) -> Response:
-    found = await services.projection.forward(call, "sms", str(call.parameter("id", _message_id)), method="GET")
-    if found.status != HTTPStatus.OK:
+    found = await _shown(services, call)
+    if isinstance(found, Response):
         return found
-    return await services.commands.resend(call.caller, read_shown(found.body), _traceparent(call))
+    return await services.commands.resend(call.caller, found, _traceparent(call))
 
 
 async def say_outcome(services: Services, call: Call) -> Response:
-    status = Status(parse(SayOutcome, call.body).status)
-    found = await services.projection.forward(call, "sms", str(call.parameter("id", _message_id)), method="GET")
-    if found.status != HTTPStatus.OK:
+    outcome = parse(SayOutcome, call.body).status
+    found = await _shown(services, call)
+    if isinstance(found, Response):
         return found
-    return await services.commands.say_outcome(call.caller, read_shown(found.body), status, _traceparent(call))
+    return await services.commands.say_outcome(call.caller, found, outcome, _traceparent(call))
+
+
+async def _shown(services: Services, call: Call) -> Shown | Response:
+    """The message as the outbox shows it, or its answer that it does not."""
+    found = await services.projection.forward(call, "sms", str(call.parameter("id", _message_id)), method="GET")
+    return read_shown(found.body) if found.status == HTTPStatus.OK else found
 
 
 async def get_batch(services: Services, call: Call) -> Response:

@@ -23,8 +23,8 @@ KEPT_SECONDS = 1.0
 KEPT_BEHIND_SECONDS = 3.0
 """The same while there is more to do than can be done: then messages that have ended go first."""
 MOST_KEPT = 12_000
-"""Records, about 1 kB each. With more, only what may end their messages is read, and what those that end begin with; with twice as
-many, the oldest are handed on."""
+"""Records, about 1 kB each. With more, only statuses are read, which end messages, and of other topics what lags behind them; with twice
+as many, the oldest are handed on."""
 LATELY = 10_000
 """Messages that have ended, of which nothing is kept back any more: an end without its beginning looks strange."""
 HAND_SECONDS = 0.3
@@ -53,7 +53,7 @@ class MessagesGathered:
         self._kept = 0
         self._ended: deque[list[_Found]] = deque()
         self._ready = 0
-        self._reached: dict[TopicPartition, bytes] = {}  # by their ids, messages are in the order of their acceptance
+        self._reached: dict[TopicPartition, bytes] = {}  # a message last read; ids are in the order of acceptance
         self._lately: set[bytes] = set()
         self._before: set[bytes] = set()
         self._handed_at = 0.0

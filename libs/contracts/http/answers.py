@@ -10,6 +10,7 @@ from pydantic import Field, JsonValue
 
 from libs.contracts.events import Encoding, GatewayId, Priority, Reason
 from libs.contracts.http.model import ApiModel
+from libs.contracts.http.requests import Outcome
 from libs.contracts.statuses import Status
 
 
@@ -34,7 +35,7 @@ class OutcomeSaid(ApiModel):
     """202: the word is durable; the message's status follows it, at `location`."""
 
     id: UUID
-    status: Literal["delivered", "failed"]
+    status: Outcome
     location: str
 
 

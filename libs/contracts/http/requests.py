@@ -82,6 +82,7 @@ PersonId = Annotated[
 ]
 Tag = Annotated[str, Field(min_length=1, max_length=64, pattern=_ONE_LINE)]
 Text = Annotated[str, AfterValidator(_without_nul)]
+Outcome = Literal["delivered", "failed"]
 Moment = Annotated[AwareDatetime, BeforeValidator(_rfc3339, json_schema_input_type=AwareDatetime)]
 
 
@@ -120,7 +121,7 @@ class SendBulk(ApiModel):
 class SayOutcome(ApiModel):
     """POST /sms/{id}/outcome: what the carrier says, when asked, of a message that is in doubt or was never reported."""
 
-    status: Literal["delivered", "failed"] = Field(
+    status: Outcome = Field(
         description="`delivered`, or `failed`: the carrier has not sent it, so that it may be sent again"
     )
 

@@ -1,7 +1,7 @@
 """The loop's own rules, over the bus in memory. What it shares with Kafka is in tests/conformance."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import pytest
@@ -13,7 +13,6 @@ from libs.bus import stream as stream_module
 from libs.bus.consumer import Batch
 from libs.bus.memory import MemorySource
 from libs.bus.pacing import Pacing
-from libs.bus.port import Partitions, RawRecord
 from tests.conformance.bus_harness import Handled, Harness, change, eventually, names, open_harness
 
 NUMBER = "+4915112345678"
@@ -108,102 +107,6 @@ async def test_a_pause_is_cut_short_for_who_waits(bus: Harness) -> None:
         await bus.publish(topic, name)
         consumer.hurry()
         await eventually(lambda name=name: handled.names[-1:] == [name])
-
-
-class Odd:
-    """Keeps every record whose offset is even until it has to hand on all."""
-
-    def __init__(self) -> None:
-        self.kept: dict[TopicPartition, list[RawRecord]] = {}
-        self.hurried = False
-
-    def __len__(self) -> int:
-        return sum(map(len, self.kept.values()))
-
-    def wanted(self, partitions: Partitions) -> Partitions:
-        return partitions
-
-    def pass_on(
-        self, found: Mapping[TopicPartition, Sequence[RawRecord]], most: int
-    ) -> Mapping[TopicPartition, Sequence[RawRecord]]:
-        handed: dict[TopicPartition, list[RawRecord]] = {}
-        for partition, raws in found.items():
-            for raw in raws:
-                (handed if raw.offset % 2 else self.kept).setdefault(partition, []).append(raw)
-        if self.hurried:
-            for partition, raws in self.kept.items():
-                handed.setdefault(partition, []).extend(raws)
-            self.forget()
-        self.hurried = False
-        return handed
-
-    def hurry(self) -> None:
-        self.hurried = True
-
-    def forget(self) -> None:
-        self.kept.clear()
-
-
-async def test_what_is_gathered_is_delivered_later_and_holds_up_what_is_committed(bus: Harness) -> None:
-    topic, group, handled = await bus.topic(), bus.group(), Handled()
-    offsets: list[list[int]] = []
-
-    async def handle(batch: Batch) -> None:
-        offsets.append(list(batch.next_offsets().values()))
-        await handled(batch)
-
-    await bus.publish(topic, *"012345")
-    consumer = bus.consumer([topic], handle, group, gather=Odd)
-    await consumer.start()
-    await eventually(lambda: handled.batches == [["1", "3", "5"]])
-    await consumer.stop()
-    assert await bus.committed(group, topic) == [None]
-    again = bus.consumer([topic], handle, group, gather=Odd)
-    await again.start()
-    await eventually(lambda: handled.batches[1:] == [["1", "3", "5"]])
-    again.hurry()
-    await eventually(lambda: handled.batches[2:] == [["0", "2", "4"]])
-    assert offsets == [[0], [0], [6]]
-    await again.stop()
-    assert await bus.committed(group, topic) == [6]
-
-
-class Hoard(Odd):
-    """Keeps all until it has four, then hands on as many as are asked for."""
-
-    def pass_on(
-        self, found: Mapping[TopicPartition, Sequence[RawRecord]], most: int
-    ) -> Mapping[TopicPartition, Sequence[RawRecord]]:
-        for partition, raws in found.items():
-            self.kept.setdefault(partition, []).extend(raws)
-        self.hurried = self.hurried or len(self) >= 4
-        handed: dict[TopicPartition, list[RawRecord]] = {}
-        if self.hurried:
-            for partition, raws in self.kept.items():
-                handed[partition], raws[:] = raws[:most], raws[most:]
-        return handed
-
-
-async def test_while_more_is_gathered_than_a_batch_takes_no_new_records_are_waited_for(bus: Harness) -> None:
-    topic, handled, waits = await bus.topic(), Handled(), list[int]()
-    assert bus.memory
-    memory = bus.memory
-
-    class Watched(MemorySource):
-        async def fetch(self, *args: Any, timeout_ms: int, **options: Any) -> Mapping[TopicPartition, Any]:
-            waits.append(timeout_ms)
-            return await super().fetch(*args, timeout_ms=timeout_ms, **options)
-
-    def open_watched(bootstrap: str, **options: Any) -> Watched:
-        seconds = options.pop("rebalance_timeout_ms") / 1000
-        return Watched(memory, rebalance_timeout=seconds, **options)
-
-    bus.open_source = open_watched
-    await bus.publish(topic, *"1234")
-    await bus.consumer([topic], handled, max_records=2, gather=Hoard).start()
-    await eventually(lambda: handled.batches == [["1", "2"], ["3", "4"]])
-    await eventually(lambda: len(waits) >= 4)
-    assert waits[:4] == [1000, 100, 0, 1000]
 
 
 async def test_who_waits_while_a_batch_is_handled_is_not_kept_waiting_by_the_pause_after_it(bus: Harness) -> None:
