@@ -12,13 +12,14 @@ from uuid import UUID
 import msgspec
 
 from libs.bus.errors import Undecodable as Undecodable
+from libs.bus.port import Topics
 from libs.bus.quick_events import quick
 from libs.contracts.events import Event, MessageEvent, type_name
 from libs.contracts.topics import Topic
 
 E = TypeVar("E")
 AnyEvent: TypeAlias = MessageEvent[Any] | Event[Any]
-Decode: TypeAlias = Callable[[bytes], AnyEvent]
+Decode: TypeAlias = Callable[[bytes | None], Any]
 
 encode: Callable[[object], bytes] = msgspec.json.Encoder().encode
 """An event as JSON. Times in UTC end in `Z`; every field is written, also those that are null."""
@@ -36,15 +37,33 @@ def decoder(topic: Topic) -> Decode:
     return decoder_for(event)
 
 
-def decoder_for(event: type[E]) -> Callable[[bytes], E]:
+class Decoders(dict[str, Decode]):
+    """Reads the events of these topics: `decoders["sms.status"](value)`. Another topic's name raises ValueError."""
+
+    def __init__(self, topics: Topics) -> None:
+        super().__init__()
+        self._topics = topics
+
+    def __missing__(self, name: str) -> Decode:
+        for topic in self._topics:
+            declared = topic if isinstance(topic, Topic) else topic.topic(name)
+            if declared is not None and declared.name == name:
+                self[name] = decoder(declared)
+                return self[name]
+        raise ValueError(f"no events are declared for the topic {name}")
+
+
+def decoder_for(event: type[E]) -> Callable[[bytes | None], E]:
     """Reads one type of event, as in `decoder_for(MessageEvent[SmsStatus])`, into what stands for it (`quick_events`).
 
-    The function raises `Undecodable` for anything else: broken JSON, a missing field, a wrong type, a time without zone.
+    The function raises `Undecodable` for anything else: nothing, broken JSON, a missing field, a wrong type, a time without zone.
     """
     expected = type_name(get_args(event)[0])
     read = msgspec.json.Decoder(quick(event)).decode
 
-    def decode(value: bytes) -> E:
+    def decode(value: bytes | None) -> E:
+        if value is None:
+            raise Undecodable("The record has no value")
         try:
             return read(value)
         except msgspec.MsgspecError as error:
@@ -90,6 +109,17 @@ def message_id_of(value: bytes | None) -> UUID | None:
         return _read_subject(value or b"").subject
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
+
+
+_SUBJECT = b'"subject":"'
+_ID_BEGINS, _ID_ENDS = len(_SUBJECT), len(_SUBJECT) + 36
+
+
+def subject_of(value: bytes | None) -> bytes:
+    """The same at a glance, as the event's bytes have it: nothing, or something else, where they are not as `encode` writes them."""
+    if value is None or (at := value.find(_SUBJECT)) < 0:
+        return b""
+    return value[at + _ID_BEGINS : at + _ID_ENDS]
 
 
 def _without_content(words: str, expected_type: str) -> str:

@@ -88,7 +88,8 @@ Prepare = Callable[[Batch], Awaitable[object]]
 class BatchConsumer:
     """See the top of this file. `drain_seconds` bounds how long a rebalance waits for the batch in hand.
 
-    Events that name `own_source` are passed over.
+    Events that name `own_source` are passed over. Without `decode` records come without their events, for a handler that reads them
+    itself (`codec.Decoders`), each when it is at hand: `Undecodable`, if it raises that, is a dead letter's reason as it is here.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class BatchConsumer:
         rebalance_timeout_ms: int = REBALANCE_TIMEOUT_MS,
         open_source: OpenSource = KafkaSource,
         gather: Callable[[], Gathering] | None = None,
+        decode: bool = True,
     ) -> None:
         if drain_seconds * 1000 >= rebalance_timeout_ms:
             raise ValueError(
@@ -129,6 +131,7 @@ class BatchConsumer:
                     rebalance_timeout_ms=rebalance_timeout_ms,
                     open_source=open_source,
                     gathering=gather() if gather is not None else None,
+                    decode=decode,
                 )
 
             return _Lane(name, open_stream, handler, prepare, pacing, max_records, drain_seconds)

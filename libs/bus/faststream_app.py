@@ -184,8 +184,6 @@ class _Subscription(ConsumerRebalanceListener):
 
     async def _handle(self, record: Record) -> None:
         try:
-            if record.raw is None:
-                raise Undecodable("The record has no value")
             event = self._decode(record.raw)
         except Undecodable as error:
             await self._letters.send(record, Reason("undecodable", error.reason), give_up=self.give_up)

@@ -31,7 +31,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from libs.bus.backoff import GivenUp
-from libs.bus.codec import Decode, decoder, said_by
+from libs.bus.codec import Decoders, said_by
 from libs.bus.dead_letters import LIMIT, DeadLetters, OnDeadLetter
 from libs.bus.errors import Undecodable
 from libs.bus.kafka_source import KafkaSource
@@ -39,7 +39,6 @@ from libs.bus.partitions import Watermarks
 from libs.bus.port import Gathering, OnRebalance, OpenSource, Partitions, Publisher, RawRecord, Topics
 from libs.bus.record import Record
 from libs.contracts.events import Reason
-from libs.contracts.topics import Topic
 from libs.service_kit.metrics import CONSUMER_LAG, RECORDS_CONSUMED
 
 log = structlog.get_logger()
@@ -72,6 +71,7 @@ class RecordStream:
         rebalance_timeout_ms: int = REBALANCE_TIMEOUT_MS,
         open_source: OpenSource = KafkaSource,
         gathering: Gathering | None = None,
+        decode: bool = True,
     ) -> None:
         self.epoch = 0
         """Changes as soon as partitions are being taken away: what was delivered before is ours no longer than `on_revoked` runs."""
@@ -79,9 +79,8 @@ class RecordStream:
         """How many records the last `getmany` found or delivered, those among them that it passed over or put away too."""
         self._owned_epoch = 0  # follows `epoch` when the partitions are gone
         self._group = group
-        self._topics = topics
         self._is_own = None if own_source is None else said_by(own_source)
-        self._decoders: dict[str, Decode] = {}
+        self._decoders = Decoders(topics) if decode else None
         self._marks = Watermarks()
         self._paused: set[TopicPartition] = set()
         self._resumed = asyncio.Event()
@@ -171,12 +170,13 @@ class RecordStream:
         now = time.monotonic()
         records: list[Record] = []
         for partition, raws in found.items():
-            decode = self._decoders.get(partition.topic) or self._decoder(partition.topic)
+            if self._decoders is None:
+                records += [_record(partition, raw, epoch, now) for raw in raws]
+                continue
+            decode = self._decoders[partition.topic]
             good = len(records)
             for raw in raws:
                 try:
-                    if raw.value is None:
-                        raise Undecodable("The record has no value")
                     event = decode(raw.value)
                 except Undecodable as error:
                     if len(records) > good:
@@ -282,14 +282,6 @@ class RecordStream:
         for partition in partitions:
             with suppress(KeyError):
                 CONSUMER_LAG.remove(partition.topic, str(partition.partition))
-
-    def _decoder(self, name: str) -> Decode:
-        for topic in self._topics:
-            declared = topic if isinstance(topic, Topic) else topic.topic(name)
-            if declared is not None and declared.name == name:
-                self._decoders[name] = decoder(declared)
-                return self._decoders[name]
-        raise ValueError(f"{self._group}: no events are declared for the topic {name}")
 
     async def _watch_lag(self) -> None:
         """Show the lag, and say once when Kafka goes away and when it is back: the fetches wait that out without a word."""

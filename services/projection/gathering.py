@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from aiokafka.structs import TopicPartition
 
+from libs.bus.codec import subject_of
 from libs.bus.port import Partitions, RawRecord
 from libs.contracts.statuses import FINALS
 from libs.contracts.topics import STATUS
@@ -32,8 +33,6 @@ HAND_SECONDS = 0.3
 
 # Events are told apart by their bytes: they are decoded when they are handed on. One that hides its id is handed on at once, and an id
 # or a status that is found in the wrong place costs a second write of a row.
-_SUBJECT = b'"subject":"'
-_ID_BEGINS, _ID_ENDS = len(_SUBJECT), len(_SUBJECT) + 36
 _ends_message = re.compile(b'"status":"(?:%s)"' % "|".join(FINALS).encode()).search
 
 _Found = tuple[TopicPartition, RawRecord]
@@ -112,9 +111,8 @@ class MessagesGathered:
         ready = 0
         for raw in raws:
             value = raw.value or b""
-            at = value.find(_SUBJECT)
-            message_id = value[at + _ID_BEGINS : at + _ID_ENDS]
-            if at < 0 or message_id in lately or message_id in before:
+            message_id = subject_of(value)
+            if not message_id or message_id in lately or message_id in before:
                 ended.append([(partition, raw)])
                 ready += 1
             elif of_status and _ends_message(value):
@@ -131,7 +129,7 @@ class MessagesGathered:
         self._ready += ready
         self._kept += len(raws) - ready
         if raws:  # the middle one of three: a message that overtook the others, or was overtaken, does not count
-            self._reached[partition] = sorted(_message_of(raws[at]) for at in (0, len(raws) // 2, -1))[1]
+            self._reached[partition] = sorted(subject_of(raws[at].value) for at in (0, len(raws) // 2, -1))[1]
 
     def _crowded(self, due: float) -> bool:
         if self._kept <= MOST_KEPT:
@@ -150,12 +148,6 @@ class MessagesGathered:
         for message_id in old:
             del self._messages[message_id]
         self._kept -= count
-
-
-def _message_of(raw: RawRecord) -> bytes:
-    """Its id as text, or nothing."""
-    _, found, rest = (raw.value or b"").partition(_SUBJECT)
-    return rest[: _ID_ENDS - _ID_BEGINS] if found else b""
 
 
 def _of_status(partition: TopicPartition) -> bool:

@@ -11,7 +11,6 @@ from functools import partial
 from libs.bus.admin import ensure_topics
 from libs.bus.consumer import BatchConsumer
 from libs.bus.pacing import UNHURRIED
-from libs.bus.port import TopicFamily, Topics
 from libs.bus.producer import Producer
 from libs.contracts import topics
 from libs.contracts.events import Priority
@@ -22,6 +21,7 @@ from libs.storage.database import BY_KEY, Pool, open_database
 from libs.storage.retention import keep_partitions
 from services.projection import queries
 from services.projection.arrivals import Arrivals
+from services.projection.consumed import CONSUMED
 from services.projection.gathering import MessagesGathered
 from services.projection.handlers import handle, prepare
 from services.projection.read_api import Outbox, ReadApi
@@ -30,15 +30,6 @@ from services.projection.settings import ProjectionSettings
 from services.projection.source import source_on
 from services.projection.store import MIGRATIONS, PARTITIONED, SCHEMA
 
-# Families: gateways configured later are found too, and high priority shares the paced group of all, since nothing waits for it here.
-CONSUMED: Topics = (
-    TopicFamily(r"^sms\.requested(\.high)?$", like=topics.REQUESTED),
-    TopicFamily(topics.DISPATCH_PATTERN, like=topics.dispatch("any")),
-    topics.RETURNED,
-    topics.DEFERRED,
-    topics.STATUS,
-    topics.COMMANDS,
-)
 FOLDING = 2
 """Connections of the fold's own, so that slow reads never hold it up: one writes a batch, one reads what the next batch needs."""
 
@@ -78,6 +69,7 @@ async def start(life: Lifecycle, settings: ProjectionSettings, gateways: tuple[s
         pacing=UNHURRIED,
         open_source=source_on(writer),
         gather=MessagesGathered,
+        decode=False,
         dead_letter_limit=MOST_DEAD_LETTERS,
     )
     arrivals = Arrivals(kafka, readers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from libs.contracts.statuses import FINALS
 from services.projection.store import Key, StoredFold
@@ -21,10 +21,9 @@ class RecentFolds:
         self._size = size
         self._folds: OrderedDict[Key, StoredFold] = OrderedDict()
 
-    def take(self, keys: Iterable[Key]) -> dict[Key, StoredFold]:
-        """Those of the keys that are known here, which are forgotten: who folds them further puts them back."""
-        take = self._folds.pop
-        return {key: found for key in keys if (found := take(key, None)) is not None}
+    def take(self, key: Key) -> StoredFold | None:
+        """What is known here of a message, which is forgotten: who folds it further puts it back."""
+        return self._folds.pop(key, None)
 
     def put(self, folds: Mapping[Key, StoredFold]) -> None:
         """Remember what is being written, unless the message has ended: hardly anything comes after that."""

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 from pytest import FixtureRequest
 
+from libs.bus.codec import Decoders
 from libs.bus.consumer import Batch
 from libs.bus.errors import BadRecord, PublishFailed, TooManyDeadLetters
 from libs.bus.port import Outgoing, Partitions, TopicFamily
@@ -354,6 +355,30 @@ async def test_a_record_without_value_or_of_another_type_goes_to_the_dead_letter
     words = [dict(letter.headers)["dead-letter-words"] for letter in await bus.dead_letters(topic)]
     expected = b"Expected the event type `postrider.contact.changed.v1` - at `$.type`"
     assert words == [b"The record has no value", expected]
+
+
+async def test_a_handler_may_read_the_events_itself_and_what_it_can_not_read_goes_to_the_dead_letters(
+    bus: Harness,
+) -> None:
+    topic, group, read = await bus.topic(), bus.group(), list[str]()
+    decoders = Decoders([topic])
+
+    async def handle(batch: Batch) -> None:
+        assert all(record.event is None for record in batch)
+        read.extend([decoders[record.topic](record.raw).data.name for record in batch])
+
+    await bus.producer.publish(topic.name, [change("a"), (b"k", b"\xff"), (b"k", None), change("b")])
+    consumer = bus.consumer([topic], handle, group, decode=False)
+    await consumer.start()
+    await eventually(lambda: read == ["a", "b"])
+    await consumer.stop()
+    assert await bus.committed(group, topic) == [4]
+    letters = await bus.dead_letters(topic)
+    assert [dict(letter.headers)["dead-letter-words"] for letter in letters] == [
+        b"JSON is malformed: invalid character (byte 0)",
+        b"The record has no value",
+    ]
+    assert {dict(letter.headers)["dead-letter-reason"] for letter in letters} == {b"undecodable"}
 
 
 async def test_a_batch_is_halved_until_the_poison_is_found_and_all_others_are_handled_in_order(bus: Harness) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from aiokafka.structs import TopicPartition
 
+from libs.bus.codec import encode
 from libs.bus.record import Record
 from libs.storage.database import Pool, open_database
 from services.projection.handlers import apply_batch
@@ -52,7 +53,7 @@ async def lasting_pool(postgres: DatabaseFactory) -> AsyncIterator[Pool]:
 def records(told: Iterable[Told], first_offset: int = 0) -> list[Record]:
     """As a consumer would have them, all from partition 0 of their topics."""
     return [
-        Record(TopicPartition(topic, 0), offset, key, b"", (), event)
+        Record(TopicPartition(topic, 0), offset, key, encode(event), (), None)
         for offset, (topic, key, event) in enumerate(told, start=first_offset)
     ]
 

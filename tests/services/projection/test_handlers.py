@@ -10,7 +10,7 @@ import pytest
 from aiokafka.structs import TopicPartition
 
 from libs.bus.codec import decoder, encode
-from libs.bus.errors import BadRecord
+from libs.bus.errors import BadRecord, Undecodable
 from libs.contracts.events import PersonKind, SmsRequested
 from libs.contracts.fold import apply, new_fold
 from libs.contracts.statuses import Status
@@ -138,7 +138,7 @@ async def test_a_batch_prepared_onto_a_fold_that_was_never_stored_is_prepared_an
     monkeypatch.setattr(store, "write_journal", meanwhile)
     await apply_batch(pool, recent, first, {})  # believes that it writes version 1
     monkeypatch.undo()
-    assert prepared[0].rows[0].version == 2
+    assert prepared[0].work.rows[0].version == 2
     before = await dump(pool)
     await apply_batch(pool, recent, second, {}, prepared[0])
     assert await dump(pool) == before
@@ -159,6 +159,33 @@ async def test_what_was_prepared_is_written_and_the_next_batch_goes_on_from_it(p
 async def test_a_message_of_another_tenant_under_the_same_id_is_another_message(pool: Pool) -> None:
     await fold_in(pool, [Story(1).requested(), Story(1, tenant="clinic").requested()])
     assert [row["tenant"] for row in await pool.fetch("SELECT tenant FROM messages ORDER BY 1")] == ["bank", "clinic"]
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["unknown", "known"])
+async def test_a_message_whose_id_is_written_in_two_ways_is_one_message(pool: Pool, known: bool) -> None:
+    told, recent = Story(0xABC).delivered(), RecentFolds(10)
+    first, *others = records(told)
+    if known:
+        await apply_batch(pool, recent, [first], {})
+        others.append(first)
+    batch = others if known else [first, *others]
+    shouted = str(told[0].event.subject).upper().encode()
+    batch[1] = msgspec.structs.replace(batch[1], raw=(batch[1].raw or b"").replace(shouted.lower(), shouted))
+    for seen in (recent, RecentFolds(10)):
+        await apply_batch(pool, seen, batch, {})
+        whole = new_fold(told[0].event)
+        for _, _, event in told:
+            apply(whole, event)
+        assert decode_fold(await pool.fetchval("SELECT fold FROM messages")) == whole
+        assert await pool.fetchval("SELECT count(*) FROM events") == len(told)
+
+
+async def test_a_record_that_is_no_event_is_refused_and_nothing_is_written(pool: Pool) -> None:
+    good, bad = records([Story(1).requested(), Story(2).requested()])
+    for value in (None, b"{}", (bad.raw or b"")[:-9]):
+        with pytest.raises(Undecodable):
+            await apply_batch(pool, RecentFolds(10), [good, msgspec.structs.replace(bad, raw=value)], {})
+    assert not any((await dump(pool)).values())
 
 
 async def test_personal_data_is_in_its_own_table_only(pool: Pool) -> None:
@@ -223,12 +250,13 @@ async def test_positions_are_stored_with_the_batch_and_never_go_back(pool: Pool)
     requests, statuses = TopicPartition("sms.requested", 2), TopicPartition("sms.status", 0)
 
     async def applied(source: TopicPartition, offset: int, offsets: dict[TopicPartition, int]) -> None:
-        (record,) = records([next(told)])
+        story = Story(next(numbers))
+        (record,) = records([story.requested() if source == requests else story.status(Status.SUBMITTED)])
         await apply_batch(
             pool, RecentFolds(10), [msgspec.structs.replace(record, source=source, offset=offset)], offsets
         )
 
-    told = (Story(number).requested() for number in count(1))
+    numbers = count(1)
     await applied(requests, 11, {requests: 10, statuses: 4})  # the one before it waits for others of its message
     assert await stored() == {requests: Position(10, 12), statuses: Position(4, 4)}
     await applied(requests, 8, {requests: 8, statuses: 5})

@@ -1,0 +1,19 @@
+"""What the projection reads."""
+
+from __future__ import annotations
+
+from libs.bus.codec import Decoders
+from libs.bus.port import TopicFamily, Topics
+from libs.contracts import topics
+
+# Families: gateways configured later are found too, and high priority shares the paced group of all, since nothing waits for it here.
+CONSUMED: Topics = (
+    TopicFamily(r"^sms\.requested(\.high)?$", like=topics.REQUESTED),
+    TopicFamily(topics.DISPATCH_PATTERN, like=topics.dispatch("any")),
+    topics.RETURNED,
+    topics.DEFERRED,
+    topics.STATUS,
+    topics.COMMANDS,
+)
+
+DECODERS = Decoders(CONSUMED)
