@@ -8,8 +8,8 @@
 Topics whose name ends in `.high` have a lane of their own, with the group `<group>.high`, which is never paced and never waits for a
 normal batch: the handler may run once per lane at the same time. In a normal lane small batches are spaced, 30 ms apart growing to 120 ms
 from 60 records up, because a batch's cost hardly depends on its size; meanwhile nothing is fetched, so that the next one holds all
-that came. `hurry` cuts a pause short. A full batch is never followed by one: the next is fetched, decoded and prepared while the handler of
-this one waits for others.
+that came. `hurry` cuts a pause short. Batches more than half full come closer together, and a full one is never followed by a pause: the
+next is fetched, decoded and prepared while the handler of this one waits for others.
 
 What a handler raises decides: a neighbour's absence (`errors.is_transient`) → the same batch again, with backoff, the partitions kept;
 anything else → the batch is halved, in order, until the record is found, and that goes to the dead letters.
@@ -263,7 +263,7 @@ class _Lane:
         fetching, self._ahead = self._ahead or self._fetch(), None
         batch = await fetching
         fetched = self._stream.fetched
-        pace = self._pacing.seconds(fetched) if 0 < fetched < self._max_records else 0.0
+        pace = self._pacing.seconds(fetched, self._max_records) if fetched else 0.0
         if pace:
             self._stream.rest(pace)
         started = time.monotonic()

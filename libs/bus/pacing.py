@@ -7,14 +7,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Pacing:
-    """The least time from one batch's fetch to the next, by the size of the first: seconds, growing evenly up to `full_at` records."""
+    """The least time from one batch's fetch to the next, by the size of the first: seconds, growing evenly up to `full_at` records.
+
+    Of a batch that could have had `most`, it shrinks again from half of that on: then there is more to do than can wait.
+    """
 
     floor: float = 0.030
     ceiling: float = 0.120
     full_at: int = 60
 
-    def seconds(self, records: int) -> float:
-        return self.floor + (self.ceiling - self.floor) * min(1.0, records / self.full_at)
+    def seconds(self, records: int, most: int | None = None) -> float:
+        pause = self.floor + (self.ceiling - self.floor) * min(1.0, records / self.full_at)
+        return pause if most is None else pause * max(0.0, min(1.0, 2 - 2 * records / most))
 
 
 PACED = Pacing()

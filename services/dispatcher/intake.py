@@ -90,7 +90,7 @@ class Intake:
             return
         records = await self._stream.getmany(timeout_ms=FETCH_MILLISECONDS, max_records=LARGEST_FETCH)
         # Fewer, larger claims: waiting a little costs latency that only unhurried messages pay.
-        pace = PACED.seconds(len(records)) if self._paced and 0 < len(records) < LARGEST_FETCH else 0.0
+        pace = PACED.seconds(len(records), LARGEST_FETCH) if self._paced and records else 0.0
         if pace:
             self._stream.rest(pace)
         with suppress(GivenUp):  # the partitions are being taken away: the rest comes again

@@ -29,7 +29,7 @@ as many, the oldest are handed on."""
 LATELY = 10_000
 """Messages that have ended, of which nothing is kept back any more: an end without its beginning looks strange."""
 HAND_SECONDS = 0.3
-"""The least time between two batches that are less than half full."""
+"""The least time between two batches that are less than half full, while more comes."""
 
 # Events are told apart by their bytes: they are decoded when they are handed on. One that hides its id is handed on at once, and an id
 # or a status that is found in the wrong place costs a second write of a row.
@@ -77,7 +77,7 @@ class MessagesGathered:
         few = self._ready < most // 2
         behind = not few or self._kept > MOST_KEPT or sum(map(len, found.values())) >= most // 4
         due = now - (KEPT_BEHIND_SECONDS if behind else KEPT_SECONDS)
-        if few and now - self._handed_at < HAND_SECONDS and not self._crowded(due):
+        if few and found and now - self._handed_at < HAND_SECONDS and not self._crowded(due):
             return {}
         handed: dict[TopicPartition, list[RawRecord]] = {}
         left = most

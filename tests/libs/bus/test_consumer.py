@@ -35,6 +35,11 @@ def test_the_pause_grows_with_the_batch_from_30_to_120_ms() -> None:
     assert pauses == [0.03, 0.075, 0.12, 0.12]
 
 
+def test_the_pause_shrinks_from_half_a_batch_on() -> None:
+    pauses = [round(Pacing().seconds(records, 2000), 3) for records in (30, 60, 1000, 1500, 2000, 2100)]
+    assert pauses == [0.075, 0.12, 0.12, 0.06, 0, 0]
+
+
 async def test_a_full_batch_is_never_followed_by_a_pause(bus: Harness) -> None:
     topic, handled = await bus.topic(), Handled()
     await bus.publish(topic, *"12345")

@@ -88,6 +88,14 @@ def test_few_are_handed_on_now_and_then_and_many_at_once() -> None:
     assert gathered.after(0, *ends[3:8]) == [3, 4, 5, 6, 7]
 
 
+def test_few_do_not_wait_when_nothing_more_comes() -> None:
+    gathered = Gathered()
+    ends = [delivered(number)[-1] for number in range(MOST)]
+    assert gathered.after(0, ends[0]) == [0]
+    assert gathered.after(0.1, ends[1]) == []
+    assert gathered.after(0.1) == [1]
+
+
 def test_a_batch_has_as_many_as_asked_for_and_the_rest_comes_with_the_next() -> None:
     gathered = Gathered()
     assert gathered.after(0, *(delivered(number)[-1] for number in range(25))) == list(range(10))
