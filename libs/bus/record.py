@@ -11,7 +11,7 @@ from libs.bus.port import Headers
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """`event` is the envelope of the topic's declared type; None if it can't be decoded.
+    """`event` is the envelope of the topic's declared type; None if it can't be, or is not to be, decoded.
 
     It is untyped because a batch may hold records of several topics: annotate it where it is taken, as in
     `event: MessageEvent[SmsStatus] = record.event`.

@@ -314,5 +314,5 @@ async def test_no_number_and_no_text_is_logged(running: Ground) -> None:
     for program in (running.program, running.second):
         log = (program.directory / "projection.log").read_text()
         assert "started" in log
-        for personal in ("49151", "Ann Example", "appointment"):
+        for personal in ("49151123", "49151876", "Ann Example", "appointment"):  # more digits than a time has
             assert personal not in log
