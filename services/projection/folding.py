@@ -45,7 +45,7 @@ class Told:
     """Its first request is among them: the outbox hardly knows it yet."""
 
 
-class Written(NamedTuple):
+class ToWrite(NamedTuple):
     """What is to be written of one message, and the records that say it, should it have to be folded once more."""
 
     records: list[Record]
@@ -76,7 +76,7 @@ class Folding:
 
     def __init__(self, recent: RecentFolds, *, trusting: bool) -> None:
         self.unknown: dict[Key, Told] = {}
-        self._written: dict[Key, Written] = {}
+        self._to_write: dict[Key, ToWrite] = {}
         self._before: dict[Key, StoredFold | None] = {}
         self._known: dict[Key, StoredFold] = {}
         self._types: Counter[str] = Counter()
@@ -89,7 +89,7 @@ class Folding:
             for event in told.events:
                 self._types[event.type] += 1
             if key in self._before:  # its id is written in two ways
-                earlier = self.unknown.pop(key, None) or self._written[key]
+                earlier = self.unknown.pop(key, None) or self._to_write[key]
                 told = read([*earlier.records, *told.records])[key]
                 before = self._before[key]
             else:
@@ -102,7 +102,7 @@ class Folding:
     def onto(self, key: Key, told: Told, before: StoredFold | None) -> None:
         """Fold what is told of a message onto what was stored of it. Raises BadRecord."""
         row = folded(told, before)
-        self._written[key] = Written(told.records, told.lines, told.personal, row)
+        self._to_write[key] = ToWrite(told.records, told.lines, told.personal, row)
         if row is not None:
             self._known[key] = StoredFold(row.fold, row.version, row.status)
         elif before is not None:
@@ -111,8 +111,8 @@ class Folding:
     def work(self) -> Work:
         """All that was folded."""
         work = Work([], [], [], self._known, {}, self._types)
-        for key in sorted(self._written):
-            records, lines, personal, row = self._written[key]
+        for key in sorted(self._to_write):
+            records, lines, personal, row = self._to_write[key]
             work.lines.extend(lines)
             work.personal.extend(personal)
             work.records[key] = records
