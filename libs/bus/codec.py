@@ -22,7 +22,7 @@ AnyEvent: TypeAlias = MessageEvent[Any] | Event[Any]
 Decode: TypeAlias = Callable[[bytes | None], Any]
 
 encode: Callable[[object], bytes] = msgspec.json.Encoder().encode
-"""An event as JSON. Times in UTC end in `Z`; every field is written, also those that are null."""
+"""An event as JSON. Times in UTC end in `Z`."""
 
 
 def message_key(message_id: UUID) -> bytes:

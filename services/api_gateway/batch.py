@@ -16,7 +16,7 @@ import msgspec
 
 from libs.bus.codec import encode
 from libs.bus.port import KeyValue
-from libs.contracts.events import PersonKind, Priority
+from libs.contracts.events import MessageEvent, PersonKind, Priority, SmsRequested
 from libs.contracts.http.answers import BulkRefused, FieldProblem
 from libs.contracts.http.requests import SendSms
 from libs.contracts.message_ids import time_of
@@ -40,7 +40,8 @@ _MARKS = ("mark:event-id", "mark:message-id", "mark:person", "mark:number", "mar
 
 
 _SIZE = b'"batch_size":'
-_NO_SIZE = _SIZE + b"null"
+_UNKNOWN = 0
+_NO_SIZE = b"%b%d" % (_SIZE, _UNKNOWN)
 """The first that is found is ours, too: before it stand no names but ours, and in a text a quote is escaped."""
 
 
@@ -165,7 +166,7 @@ class Batch:
         person: str,
         number: int | str,
         text: str,
-    ) -> dict[str, object]:
+    ) -> MessageEvent[SmsRequested]:
         """Raises the problem 400 for a text too long, or a schedule that is not to come as the batch is accepted."""
         check_length(sms.message)
         return requested_event(
@@ -182,6 +183,7 @@ class Batch:
             validity=self._validity if sms.validity_seconds is None else timedelta(seconds=sms.validity_seconds),
             traceparent=self._traceparent,
             batch_id=self.id,
+            batch_size=_UNKNOWN,
         )
 
     def _key(self, kind: PersonKind, person: str) -> bytes:

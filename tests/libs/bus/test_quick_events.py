@@ -1,5 +1,6 @@
 """What stands for an event is written like it, equals it and passes for it."""
 
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -22,18 +23,31 @@ RECEIPT: dict[str, Any] = {
 }
 
 
-def test_it_is_written_like_the_event_equals_it_and_passes_for_it() -> None:
-    envelope: dict[str, Any] = {"id": "i", "type": "t", "source": "s", "time": NOW, "subject": str(uuid4())}
-    event = Event(**envelope, data=GatewayReceipt(**RECEIPT))
-    made = quick(Event[GatewayReceipt])(**envelope, data=quick(GatewayReceipt)(**RECEIPT))
-    assert encode(made) == encode(event)
+ENVELOPE: dict[str, Any] = {"id": "i", "type": "t", "source": "s", "time": NOW, "subject": str(uuid4())}
+
+
+@pytest.mark.parametrize("more", [{}, {"error": "000", "carrier_time": "2611220908", "reference": 7}])
+def test_it_is_written_like_the_event_without_what_has_its_default(more: dict[str, object]) -> None:
+    event = Event(**ENVELOPE, data=GatewayReceipt(**RECEIPT | more))
+    made = quick(Event[GatewayReceipt])(**ENVELOPE, data=quick(GatewayReceipt)(**RECEIPT | more))
+    written = json.loads(encode(event))
+    defaults = {"traceparent": None, "datacontenttype": "application/json"}
+    assert {name: written.pop(name) for name in defaults} == defaults
+    written["data"] = {name: value for name, value in written["data"].items() if value is not None}
+    assert json.loads(encode(made)) == written
+    assert written["specversion"] == "1.0"  # CloudEvents 1.0 §3: REQUIRED
+
+
+def test_it_equals_the_event_and_passes_for_it() -> None:
+    event = Event(**ENVELOPE, data=GatewayReceipt(**RECEIPT))
+    made = quick(Event[GatewayReceipt])(**ENVELOPE, data=quick(GatewayReceipt)(**RECEIPT))
     assert made == event
     assert event == made
     assert isinstance(made, Event)
     assert isinstance(made.data, GatewayReceipt)
     assert not isinstance(made.data, SmsInbound)
     assert made.data.TYPE == GatewayReceipt.TYPE
-    assert quick(Event[GatewayReceipt])(**envelope, data=quick(GatewayReceipt)(**RECEIPT | {"error": "1"})) != event
+    assert quick(Event[GatewayReceipt])(**ENVELOPE, data=quick(GatewayReceipt)(**RECEIPT | {"error": "1"})) != event
 
 
 def test_what_takes_its_fields_by_position_does_so_too() -> None:
