@@ -1,4 +1,4 @@
-"""The running local stack's environment, for commands that work on it or, by variables of their own, on another.
+"""The running local stack's environment, for commands that work on it or, by variables of their own, on another: never on half of each.
 
 `python -m deploy.running_stack MODULE [ARGUMENT…]` runs one that needs PostgreSQL and Kafka.
 """
@@ -13,13 +13,18 @@ ENVIRONMENT_FILE = Path(__file__).resolve().parents[1] / ".run" / "env"
 
 
 def environment(given: Mapping[str, str], *needed: str, file: Path = ENVIRONMENT_FILE) -> dict[str, str]:
-    """What is given, and beside it what the running stack says of itself. Ends the process where neither has what is needed."""
-    lines = file.read_text().splitlines() if file.exists() else []
-    told = dict(shlex.split(line.removeprefix("export "))[0].split("=", 1) for line in lines)
-    found = told | {name: value for name, value in given.items() if value}
-    if missing := [name for name in needed if name not in found]:
-        raise SystemExit(f"Postrider is not running here: start it with `make run`, or set {' and '.join(missing)}")
-    return found
+    """What is given; where nothing that is needed is, with what the running stack says of itself. Ends the process if something lacks."""
+    found = {name: value for name, value in given.items() if value}
+    if elsewhere := [name for name in needed if name in found]:
+        if missing := [name for name in needed if name not in found]:
+            raise SystemExit(
+                f"{' and '.join(elsewhere)} may name another system than the one here: set {' and '.join(missing)} too"
+            )
+        return found
+    if not file.exists():
+        raise SystemExit(f"Postrider is not running here: start it with `make run`, or set {' and '.join(needed)}")
+    told = (shlex.split(line.removeprefix("export "))[0].split("=", 1) for line in file.read_text().splitlines())
+    return dict(told) | found
 
 
 def main() -> None:
