@@ -24,6 +24,8 @@ from services.dispatcher.marks import forget_marks, mark_messages
 from services.dispatcher.settings import DispatcherSettings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+MARKS_GROUP = "dispatchers.marks"
+"""Of all gateways' dispatchers. A gateway's own groups begin with `dispatcher.` and its id, which might be `marks`."""
 
 
 def main() -> None:
@@ -67,7 +69,7 @@ def main() -> None:
         producer = Producer(servers, f"dispatcher.{gateway.id}")
         await life.part("kafka", producer.start, lambda _: producer.stop())
         marks = BatchConsumer(
-            servers, group="dispatcher.marks", topics=[topics.COMMANDS], handler=mark_messages(pool), producer=producer
+            servers, group=MARKS_GROUP, topics=[topics.COMMANDS], handler=mark_messages(pool), producer=producer
         )
         await life.consumer("marks", marks)
 

@@ -25,7 +25,7 @@ CONSUMERS = {
     topics.RETURNED: {"resolver", "projection"},
     topics.STATUS: {"receipts", "projection"},
     topics.DEFERRED: {"scheduler", "projection"},
-    topics.COMMANDS: {"dispatcher.marks", "resolver.commands", "scheduler", "projection"},
+    topics.COMMANDS: {"dispatchers.marks", "resolver.commands", "scheduler", "projection"},
     topics.RECEIPTS: {"receipts"},
     topics.INBOUND: {"inbound"},
     topics.CONTACT_CHANGED: {"resolver.contacts"},
