@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
-from types import TracebackType
 
 import structlog
 
 from libs.service_kit.faults import trace
-
-_ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 
 def configure_logging(service: str, level: str) -> None:
@@ -29,12 +27,17 @@ def configure_logging(service: str, level: str) -> None:
     )
     structlog.contextvars.bind_contextvars(service=service)
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter('{"level": "%(levelname)s", "logger": "%(name)s", "event": "%(message)s"}'))
+    handler.setFormatter(_Formatter())
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     # During an outage aiokafka says so dozens of times a second; libs.bus says it once, and when it is over.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 
 class _Formatter(logging.Formatter):
-    def formatException(self, ei: _ExcInfo) -> str:  # noqa: N802 - the standard library's name
-        return trace(ei[1])
+    """A library's record as such a line, its exception without the words that might hold a number or a text."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {"level": record.levelname.lower(), "logger": record.name, "event": record.getMessage()}
+        if record.exc_info and record.exc_info[1] is not None:
+            line["exception"] = trace(record.exc_info[1])
+        return json.dumps(line)

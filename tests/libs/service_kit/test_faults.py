@@ -32,7 +32,7 @@ async def start(life):
     try:
         await fail("Libs")
     except SpokenError:
-        logging.getLogger("lib").exception("failed")
+        logging.getLogger("lib").exception('"failed"\\n')
     try:
         await fail("Ours")
     except SpokenError:
@@ -69,7 +69,10 @@ async def test_a_service_logs_no_exceptions_text_from_anywhere() -> None:
     assert NUMBER not in told
     for kind in ("Stopping", "Repeated", "Libs", "Ours", "Unawaited", "Background", "CheckViolationError", "KeyError"):
         assert kind in told
-    lines = [json.loads(line) for line in told.splitlines() if line.startswith("{")]
+    lines = [json.loads(line) for line in told.splitlines()]  # whoever said it, each is a line of JSON
+    assert [(line["level"], line["event"]) for line in lines if line.get("logger") == "lib"] == [
+        ("error", '"failed"\n')
+    ]
     (failed,) = [line for line in lines if line["event"] == "start failed"]
     assert failed["exception"].splitlines()[-1] == "KeyError"
 
