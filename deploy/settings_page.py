@@ -69,14 +69,13 @@ def _default(field: FieldInfo) -> str:
 
 
 def _meaning(field: FieldInfo) -> str:
-    said = field.description or ""
-    least = next((getattr(rule, name) for rule in field.metadata for name in ("ge", "gt") if hasattr(rule, name)), None)
-    most = next((getattr(rule, name) for rule in field.metadata for name in ("le", "lt") if hasattr(rule, name)), None)
-    if most is not None and least is not None:
-        said += f" ({least:,} to {most:,})"
-    elif least:
-        said += f" (at least {least:,})"
-    return said
+    limit = {name: getattr(rule, name) for rule in field.metadata for name in ("gt", "ge", "le") if hasattr(rule, name)}
+    if "ge" in limit and "le" in limit:
+        said = [f"{limit['ge']:,} to {limit['le']:,}"]
+    else:
+        words = {"gt": "above", "ge": "at least", "le": "at most"}
+        said = [f"{words[name]} {value:,}" for name, value in limit.items() if (name, value) != ("ge", 0)]
+    return (field.description or "") + (f" ({', '.join(said)})" if said else "")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ class DispatcherSettings(DatabaseSettings, ConfiguredSettings):
         12,
         gt=0,
         le=30,
-        description="how long answers are waited for at a stop or in a rebalance; below 40, the rebalance timeout",
+        description="how long answers are waited for at a stop or in a rebalance; 5 less than `DRAIN_BUDGET_SECONDS` at most",
     )
     dispatcher_most_legs: int = Field(
         4000, ge=100, le=100_000, description="records of a priority in hand before fetching pauses"

@@ -47,7 +47,7 @@ async def start(life: Lifecycle, settings: ProjectionSettings, gateways: tuple[s
         dsn = str(settings.postgres_dsn)
         return await open_database(dsn, SCHEMA, MIGRATIONS, connections, PARTITIONED, parameters)
 
-    reading = max(1, settings.postgres_connections - FOLDING)
+    reading = settings.postgres_connections - FOLDING
     writer = await life.part("postgres", lambda: open_pool(FOLDING, BY_KEY), lambda pool: pool.close())
     readers = await life.part(
         "postgres for reads", lambda: open_pool(reading, queries.PARAMETERS), lambda pool: pool.close()

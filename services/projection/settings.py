@@ -9,9 +9,9 @@ from libs.service_kit.settings import ConfiguredSettings, DatabaseSettings
 
 
 class ProjectionSettings(DatabaseSettings, ConfiguredSettings):
-    postgres_connections: int = Field(4, ge=1, le=50, description="two for the fold, the rest for reads, at least one")
+    postgres_connections: int = Field(4, ge=3, le=50, description="two for the fold, the rest for reads, at least one")
     projection_recent_folds: int = Field(
-        5_000, ge=0, description="messages whose folds are kept in memory, about 2 kB each"
+        5_000, ge=0, description="messages whose folds are kept in memory, about 0.5 kB each"
     )
     projection_wait_seconds: float = Field(
         2.0, ge=0, le=30, description="how long a read of an unknown id waits for what Kafka held when it came"
