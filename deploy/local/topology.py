@@ -12,7 +12,7 @@ from pathlib import Path
 
 from deploy.local.ports import HOST, Ports
 from deploy.local.supervisor import ProcessSpec
-from libs.service_kit.config_file import Configuration
+from libs.service_kit.config_file import Configuration, SmppGateway
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NICE = {"receipts": 4, "dispatcher": 6, "resolver": 8, "api_gateway": 10}
@@ -55,7 +55,8 @@ def configuration_environment(ports: Ports) -> dict[str, str]:
 
 def uses_simulated_carrier(configuration: Configuration, ports: Ports) -> bool:
     here = {HOST, "localhost", "::1"}
-    return any(g.host in here and g.port == ports["CARRIER_SMPP_PORT"] for g in configuration.gateways)
+    smscs = (gateway for gateway in configuration.gateways if isinstance(gateway, SmppGateway))
+    return any(smsc.host in here and smsc.port == ports["CARRIER_SMPP_PORT"] for smsc in smscs)
 
 
 def processes(around: Surroundings, configuration: Configuration) -> list[ProcessSpec]:

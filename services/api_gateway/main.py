@@ -13,7 +13,7 @@ from pydantic import HttpUrl
 from libs.bus.admin import ensure_topics
 from libs.bus.producer import Producer
 from libs.contracts.asyncapi import asyncapi
-from libs.contracts.topics import COMMANDS, REQUESTED, REQUESTED_HIGH
+from libs.contracts.topics import COMMANDS, REQUESTED, REQUESTED_HIGH, STATUS
 from libs.service_kit.config_file import ConfigFileError, Configuration, load_configuration
 from libs.service_kit.lifecycle import Lifecycle, run_service
 from libs.service_kit.settings import load_settings
@@ -59,7 +59,7 @@ async def start(life: Lifecycle, settings: Settings, configuration: Configuratio
     await life.part("numbers", lambda: numbers.fetch(BLOCK), lambda _: numbers.stop())
     life.background("sweep", sweep_always((ledger.sweep, asked.sweep), postgres))
     bootstrap = settings.kafka_bootstrap_servers
-    topics = (REQUESTED, REQUESTED_HIGH, COMMANDS)
+    topics = (REQUESTED, REQUESTED_HIGH, COMMANDS, STATUS)
     await life.part("topics", lambda: asyncio.wait_for(ensure_topics(bootstrap, topics), TRY_SECONDS))
     producer = Producer(bootstrap, "api_gateway", delivery_timeout=settings.accept_timeout_seconds)
     await life.part("kafka", lambda: asyncio.wait_for(producer.start(), TRY_SECONDS), lambda _: producer.stop())
