@@ -22,7 +22,8 @@ from libs.contracts.topics import STATUS
 KEPT_SECONDS = 1.0
 """How long a message that goes on is kept back: what is shown of it is no older."""
 KEPT_BEHIND_SECONDS = 3.0
-"""The same while there is more to do than can be done: then messages that have ended go first."""
+"""The same while there is more to do than can be done: then messages that have ended go first. Not where most do not end meanwhile, as
+before a slow gateway: what is kept longer then only holds up what follows."""
 MOST_KEPT = 12_000
 """Records, about 1 kB each. With more, only statuses are read, which end messages, and of other topics what lags behind them; with twice
 as many, the oldest are handed on."""
@@ -56,6 +57,11 @@ class MessagesGathered:
         self._lately: set[bytes] = set()
         self._before: set[bytes] = set()
         self._handed_at = 0.0
+        self._worth_waiting = True
+        self._weighed_at = 0.0
+        self._ended_since = self._aged_since = (
+            0  # records that were handed on since then: with an end, or after their time
+        )
 
     def __len__(self) -> int:
         return self._kept + self._ready
@@ -76,7 +82,8 @@ class MessagesGathered:
             self._keep(partition, found[partition], now)
         few = self._ready < most // 2
         behind = not few or self._kept > MOST_KEPT or sum(map(len, found.values())) >= most // 4
-        due = now - (KEPT_BEHIND_SECONDS if behind else KEPT_SECONDS)
+        self._weigh(now)
+        due = now - (KEPT_BEHIND_SECONDS if behind and self._worth_waiting else KEPT_SECONDS)
         if few and found and now - self._handed_at < HAND_SECONDS and not self._crowded(due):
             return {}
         handed: dict[TopicPartition, list[RawRecord]] = {}
@@ -127,9 +134,16 @@ class MessagesGathered:
             else:
                 message.records.append((partition, raw))
         self._ready += ready
+        self._ended_since += ready
         self._kept += len(raws) - ready
         if raws:  # the middle one of three: a message that overtook the others, or was overtaken, does not count
             self._reached[partition] = sorted(subject_of(raws[at].value) for at in (0, len(raws) // 2, -1))[1]
+
+    def _weigh(self, now: float) -> None:
+        if now - self._weighed_at >= KEPT_BEHIND_SECONDS:
+            self._worth_waiting = self._ended_since >= self._aged_since
+            self._weighed_at = now
+            self._ended_since = self._aged_since = 0
 
     def _crowded(self, due: float) -> bool:
         if self._kept <= MOST_KEPT:
@@ -148,6 +162,7 @@ class MessagesGathered:
         for message_id in old:
             del self._messages[message_id]
         self._kept -= count
+        self._aged_since += count
 
 
 def _of_status(partition: TopicPartition) -> bool:

@@ -111,6 +111,23 @@ def test_while_there_is_more_to_do_messages_that_have_ended_go_first() -> None:
     assert 0 in gathered.after(KEPT_BEHIND_SECONDS, *(next(ends) for _ in range(8)))
 
 
+def test_where_most_do_not_end_they_are_kept_no_longer_for_it() -> None:
+    """Before a slow gateway: to wait for ends that don't come would only hold up what follows."""
+    gathered, numbers = Gathered(), count(1)
+
+    def handed_when_more_come(seconds: float) -> list[int]:
+        return gathered.after(seconds, *(Story(next(numbers)).requested() for _ in range(MOST)), most=3 * MOST)
+
+    assert [handed_when_more_come(1) for _ in range(3)] == [[], [], []], "behind: so many were found"
+    assert [len(handed_when_more_come(1)) for _ in range(3)] == [MOST, MOST, MOST], "what is three seconds old"
+    assert [len(handed_when_more_come(1)) for _ in range(2)] == [3 * MOST, MOST], "what is one second old"
+    for first in (1000, 2000):
+        ends = [delivered(number)[-1] for number in range(first, first + 5 * MOST)]
+        gathered.after(KEPT_BEHIND_SECONDS, *ends, most=100)
+    assert handed_when_more_come(A_WHILE) == []
+    assert handed_when_more_come(1) == [], "most have ended since"
+
+
 def test_who_waits_gets_all_at_once() -> None:
     gathered = Gathered()
     gathered.after(0, *(Story(number).requested() for number in range(3)))
@@ -173,5 +190,6 @@ def test_with_many_kept_what_lags_behind_the_statuses_is_wanted_too() -> None:
 
 def test_an_event_about_something_else_that_looks_like_an_end_is_none() -> None:
     gathered = Gathered()
-    story = Story(1, tags=('"status":"delivered"',))
-    assert gathered.after(0, story.requested()) == []
+    request = encode(Story(1).requested().event).replace(b'{"loan":[1,"a"]}', b'{"status":"delivered"}')
+    assert b'"status":"delivered"' in request
+    assert gathered.after(0, request) == []
