@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import structlog
 from aiokafka.errors import KafkaError
@@ -71,18 +72,26 @@ class StoredOffsetsSource(KafkaSource):
 
     async def _seek(self, partitions: Partitions) -> bool:
         """Go to the stored positions. False if they can't be read now, or the assignment has changed meanwhile."""
+        consumer = self._started()
         try:
+            ends = await consumer.end_offsets(partitions)
             async with self._pool.acquire(timeout=POOL_SECONDS) as connection:
                 stored = await store.read_positions(connection)
+                for partition in partitions & stored.keys():
+                    # Kafka has lost what it had there: what it has now was not applied.
+                    if stored[partition].next_offset > ends[partition]:
+                        log.error("stored offset is beyond the end: all is read", **partition._asdict())
+                        await store.forget_position(connection, partition)
+                        del stored[partition]
         except Exception as error:
             if not is_transient(error):
                 raise
             log.warning("stored offsets can't be read", reason=type(error).__name__)
             await asyncio.sleep(1)
             return False
-        if self._unsought is not partitions:
+        # A new topic of the pattern takes all away at once, before it is assigned anew.
+        if self._unsought is not partitions or not partitions <= consumer.assignment():
             return False
-        consumer = self._started()
         self._untold = {
             partition: stored[partition].next_offset if partition in stored else 0 for partition in partitions
         }
@@ -118,23 +127,4 @@ class StoredOffsetsSource(KafkaSource):
 def source_on(pool: Pool) -> OpenSource:
     """Opens sources that keep their positions in this database."""
 
-    def open_source(
-        bootstrap_servers: str,
-        *,
-        group: str,
-        topics: Topics,
-        on_revoked: OnRebalance,
-        on_assigned: OnRebalance,
-        rebalance_timeout_ms: int,
-    ) -> StoredOffsetsSource:
-        return StoredOffsetsSource(
-            bootstrap_servers,
-            pool=pool,
-            group=group,
-            topics=topics,
-            on_revoked=on_revoked,
-            on_assigned=on_assigned,
-            rebalance_timeout_ms=rebalance_timeout_ms,
-        )
-
-    return open_source
+    return partial(StoredOffsetsSource, pool=pool)

@@ -60,6 +60,7 @@ WHERE NOT EXISTS (
 ON CONFLICT (topic, partition) DO UPDATE SET
     next_offset = greatest(offsets.next_offset, EXCLUDED.next_offset), reached = greatest(offsets.reached, EXCLUDED.reached)
 """
+_FORGET_POSITION = "DELETE FROM offsets WHERE topic = $1 AND partition = $2"
 _READ_POSITIONS = "SELECT topic, partition, next_offset, reached FROM offsets"
 
 
@@ -128,3 +129,8 @@ async def read_positions(connection: Connection) -> dict[TopicPartition, Positio
     return {
         TopicPartition(row["topic"], row["partition"]): Position(row["next_offset"], row["reached"]) for row in rows
     }
+
+
+async def forget_position(connection: Connection, partition: TopicPartition) -> None:
+    """Apply this partition from its beginning."""
+    await connection.execute(_FORGET_POSITION, partition.topic, partition.partition)

@@ -3,8 +3,10 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 import pytest
+from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
+from structlog.testing import capture_logs
 
 from libs.bus.kafka_source import KafkaSource
 from libs.contracts.topics import Topic
@@ -31,27 +33,83 @@ async def folded(pool: Pool, topic: Topic, *offsets: int) -> None:
         await store.write_positions(connection, positions)
 
 
+async def held(harness: Harness, topic: Topic) -> list[int]:
+    """How many records Kafka has in each partition."""
+    return [len(await harness.stored(topic.name, number)) for number in range(topic.partitions)]
+
+
 async def test_a_partition_in_which_nothing_comes_any_more_is_committed_as_it_is_stored(
     harness: Harness, pool: Pool
 ) -> None:
     """As after a crash between the transaction and the commit."""
     topic, group = await harness.topic(partitions=3), harness.group()
+    for person in range(10):
+        await harness.publish(topic, "applied", person=str(person))
+    applied = await held(harness, topic)
     await harness.set_back(group, topic)
-    await folded(pool, topic, 7, 5)
+    await folded(pool, topic, *applied)
     stream = harness.stream([topic], group)
     await stream.start()
     assert await stream.getmany(timeout_ms=10, max_records=10) == []
-    assert await harness.committed(group, topic) == [7, 5, 0]
+    assert await harness.committed(group, topic) == applied
+
+
+async def test_what_kafka_has_lost_and_holds_anew_is_read_from_the_beginning(harness: Harness, pool: Pool) -> None:
+    """As after a lost volume: what is stored is beyond the end, and would be passed over once there is as much again."""
+    topic, group = await harness.topic(partitions=2), harness.group()
+    await harness.publish(topic, "one", "two")
+    await folded(pool, topic, 1_000, 1_000)
+    stream = harness.stream([topic], group)
+    await stream.start()
+    with capture_logs() as logs:
+        records = []
+        while len(records) < 2:
+            records += await stream.getmany(timeout_ms=1000, max_records=10)
+    assert sorted(names(records)) == ["one", "two"]
+    assert [entry["log_level"] for entry in logs if "beyond the end" in entry["event"]] == ["error", "error"]
+    async with pool.acquire() as connection:
+        assert not await store.read_positions(connection)
+
+
+async def test_partitions_that_are_taken_away_while_the_positions_are_read_stop_nothing(
+    harness: Harness, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a gateway's new topic is found: aiokafka forgets the assignment at once, and joins anew."""
+    topic, group = await harness.topic(), harness.group()
+    await harness.publish(topic, "one")
+    read = store.read_positions
+    reads = 0
+
+    async def meanwhile(connection: store.Connection) -> dict[TopicPartition, store.Position]:
+        nonlocal reads
+        reads += 1
+        if reads == 1:
+            monkeypatch.setattr(AIOKafkaConsumer, "assignment", lambda _: set())  # pyright: ignore[reportUnknownLambdaType]
+        else:
+            monkeypatch.undo()
+        return await read(connection)
+
+    monkeypatch.setattr(store, "read_positions", meanwhile)
+    stream = harness.stream([topic], group)
+    await stream.start()
+    records = []
+    while not records:
+        records += await stream.getmany(timeout_ms=1000, max_records=10)
+    assert (names(records), reads) == (["one"], 2)
 
 
 async def test_what_could_not_be_committed_at_the_beginning_is_with_the_next_commit(
     harness: Harness, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     topic, group = await harness.topic(partitions=2), harness.group()
+    for person in range(10):
+        await harness.publish(topic, "applied", person=str(person))
+    applied = await held(harness, topic)
+    assert all(applied)
     await harness.publish(topic, "one", "two")
-    (one,) = [number for number in range(2) if await harness.stored(topic.name, number)]
+    (one,) = [number for number, count in enumerate(await held(harness, topic)) if count > applied[number]]
     idle = 1 - one
-    await folded(pool, topic, *(5 if number == idle else 0 for number in range(2)))
+    await folded(pool, topic, *applied)
     tries: list[Mapping[TopicPartition, int]] = []
     commit: Commit = KafkaSource.commit
 
@@ -72,7 +130,7 @@ async def test_what_could_not_be_committed_at_the_beginning_is_with_the_next_com
     stream.finished(records)
     assert await stream.commit()
     committed = await harness.committed(group, topic)
-    assert (committed[one], committed[idle]) == (2, 5)
+    assert (committed[one], committed[idle]) == (applied[one] + 2, applied[idle])
     await harness.publish(topic, "three")
     while not (more := await stream.getmany(timeout_ms=1000, max_records=10)):
         pass
