@@ -255,8 +255,12 @@ class _Lane:
             if self._ahead is not None:
                 self._ahead.cancel()
                 await asyncio.wait([self._ahead])
-            await self._stream.commit()
-            await self._stream.stop()
+            try:
+                await self._stream.commit()
+            except Exception as error:
+                log.error("consumer.last_commit_failed", consumer=self._name, fault=fault(error))
+            finally:  # else its heartbeats would keep the partitions from its peers
+                await self._stream.stop()
 
     async def _once(self) -> None:
         self._hurried.clear()
@@ -277,8 +281,6 @@ class _Lane:
         if records:
             self._idle.clear()
             self._give_up.clear()
-            if self._stopping:
-                return
             try:
                 self._held = await self._work(batch)
             except GivenUp:

@@ -191,6 +191,31 @@ async def test_a_fault_of_the_loop_itself_is_named_and_ends_readiness(bus: Harne
     assert NUMBER not in str(logs)
 
 
+async def test_a_member_whose_commits_fail_for_good_leaves_the_group(bus: Harness) -> None:
+    topic, group = await bus.topic(), bus.group()
+    assert bus.memory
+    memory = bus.memory
+
+    class Refused(MemorySource):
+        async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+            raise KeyError(NUMBER)
+
+    def open_refused(bootstrap: str, **options: Any) -> Refused:
+        seconds = options.pop("rebalance_timeout_ms") / 1000
+        return Refused(memory, rebalance_timeout=seconds, **options)
+
+    sound = bus.open_source
+    bus.open_source = open_refused
+    consumer = bus.consumer([topic], Handled(), group)
+    await consumer.start()
+    await bus.publish(topic, "1")
+    await eventually(lambda: consumer.state == "stopped: KeyError")
+    bus.open_source = sound
+    handled = Handled()
+    await bus.consumer([topic], handled, group).start()
+    await eventually(lambda: handled.names == ["1"])
+
+
 async def test_no_log_line_holds_what_a_record_or_an_exception_says(bus: Harness) -> None:
     topic = await bus.topic()
     failures = iter([ConnectionResetError(NUMBER)])
