@@ -142,6 +142,7 @@ class RecordStream:
 
         Raises `TooManyDeadLetters`.
         """
+        self.fetched = 0
         assigned = self.assignment()
         wanted = assigned - self._paused
         if self._gathering is not None:

@@ -39,7 +39,10 @@ def new_message_id() -> UUID:
 
 
 def time_of(message_id: UUID) -> datetime:
-    """When the message was accepted, in whole milliseconds. Raises ValueError for an id that is no UUIDv7."""
+    """When the message was accepted, in whole milliseconds. Raises ValueError for an id that is no UUIDv7, or of a year after 9999."""
     if message_id.int >> 76 & 0xF != 7:
         raise ValueError("not a UUIDv7")
-    return _EPOCH + timedelta(milliseconds=message_id.int >> 80)
+    try:
+        return _EPOCH + timedelta(milliseconds=message_id.int >> 80)
+    except OverflowError:
+        raise ValueError("its time is after the year 9999") from None

@@ -176,5 +176,5 @@ def _check_id(message_id: UUID) -> None:
     """Rows are kept and paged by the time in the id. Raises BadRecord where there is none."""
     try:
         time_of(message_id)
-    except (ValueError, OverflowError):
+    except ValueError:
         raise BadRecord(Reason("message-id", "The subject is no UUIDv7")) from None

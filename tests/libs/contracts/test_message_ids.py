@@ -57,6 +57,8 @@ def test_the_time_of_a_known_id_is_exact() -> None:
     assert time_of(UUID("017F22E2-79B0-7CC3-98C4-DC0C0C07398F")) == datetime(2022, 2, 22, 19, 22, 22, tzinfo=UTC)
 
 
-def test_other_versions_have_no_time() -> None:
+def test_other_versions_and_years_after_9999_have_no_time() -> None:
     with pytest.raises(ValueError, match="UUIDv7"):
         time_of(uuid4())
+    with pytest.raises(ValueError, match="9999"):
+        time_of(UUID("ffffffff-ffff-7000-8000-000000000000"))
