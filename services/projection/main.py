@@ -24,6 +24,7 @@ from services.projection.arrivals import Arrivals
 from services.projection.consumed import CONSUMED
 from services.projection.gathering import MessagesGathered
 from services.projection.handlers import handle, prepare
+from services.projection.hurrying import Hurry
 from services.projection.read_api import Outbox, ReadApi
 from services.projection.recent import RecentFolds
 from services.projection.settings import ProjectionSettings
@@ -74,9 +75,9 @@ async def start(life: Lifecycle, settings: ProjectionSettings, gateways: tuple[s
     )
     arrivals = Arrivals(kafka, readers)
     await life.part("kafka for reads", arrivals.start, lambda _: arrivals.stop())
-    api.outbox = Outbox(
-        readers, arrivals, consumer.hurry, settings.projection_wait_seconds, settings.projection_read_seconds
-    )
+    hurry = Hurry(readers, consumer.hurry)
+    life.background("hurry", hurry.run())
+    api.outbox = Outbox(readers, arrivals, hurry, settings.projection_wait_seconds, settings.projection_read_seconds)
     await life.part("kafka", producer.start, lambda _: producer.stop())
     await life.consumer("consumer", consumer)
 

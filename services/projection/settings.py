@@ -9,7 +9,9 @@ from libs.service_kit.settings import ConfiguredSettings, DatabaseSettings
 
 
 class ProjectionSettings(DatabaseSettings, ConfiguredSettings):
-    postgres_connections: int = Field(4, ge=3, le=50, description="two for the fold, the rest for reads, at least one")
+    postgres_connections: int = Field(
+        5, ge=4, le=50, description="two for the fold, one on which replicas hurry each other, the rest for reads"
+    )
     projection_recent_folds: int = Field(
         5_000, ge=0, description="messages whose folds are kept in memory, about 0.5 kB each"
     )

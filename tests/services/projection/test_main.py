@@ -11,10 +11,12 @@ from random import Random
 from typing import Any
 from uuid import uuid4
 
+import aiohttp
 import pytest
 from pydantic import PostgresDsn, SecretStr
 
 from deploy.local.kafka import SHORT_RUN, Kafka
+from deploy.local.ports import free_port
 from libs.bus.admin import ensure_topics
 from libs.bus.codec import encode
 from libs.bus.consumer import MAX_RECORDS
@@ -22,16 +24,17 @@ from libs.bus.dead_letters import LIMIT
 from libs.contracts import topics
 from libs.contracts.events import Priority
 from libs.contracts.http.answers import SmsPage, SmsWithHistory
+from libs.service_kit.internal import HEADER, TENANT_HEADER
 from libs.service_kit.lifecycle import Lifecycle
 from libs.storage.database import Pool, open_database
-from services.projection import main, store
+from services.projection import gathering, main, store
 from services.projection.settings import ProjectionSettings
 from services.projection.store import MIGRATIONS, PARTITIONED, SCHEMA
 from tests.conftest import DatabaseFactory
 from tests.services.program import TOKEN
 from tests.services.projection.conftest import dump, fold_in
 from tests.services.projection.program import READ, Program, Traffic, until
-from tests.services.projection.stories import Story, Told, tell
+from tests.services.projection.stories import TENANT, Story, Told, tell
 
 _numbers = count(1)
 
@@ -292,11 +295,55 @@ async def test_reads_that_take_all_their_connections_hold_up_no_fold(
     await main.start(life, settings, ("demo", "spare"))
     try:
         await until(replace(ground, pool=pools[0]).applied, "all applied")
-        assert len(busy) == 2
+        assert len(busy) == pools[1].get_max_size()
     finally:
         for connection in busy:
             await pools[1].release(connection)
         await life.stop_all()
+
+
+async def test_a_read_hurries_the_replica_that_keeps_its_message_back(
+    ground: Ground, postgres: DatabaseFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of two replicas has some of the partitions, and hands nothing on unless somebody waits for it."""
+    await ground.program.stop()
+    monkeypatch.setattr(gathering, "KEPT_SECONDS", 3600.0)
+    dsn = PostgresDsn(await postgres())
+
+    def replica(port: int) -> tuple[Lifecycle, ProjectionSettings]:
+        settings = ProjectionSettings(
+            kafka_bootstrap_servers=ground.program.kafka,
+            postgres_dsn=dsn,
+            ops_port=port,
+            internal_token=SecretStr(TOKEN),
+            postrider_config=tmp_path,
+            projection_wait_seconds=30,
+            projection_keep_days=20_000,
+        )
+        return Lifecycle("projection", settings), settings
+
+    async def status(port: int, path: str) -> int:
+        headers = {HEADER: TOKEN, TENANT_HEADER: TENANT}
+        async with session.get(f"http://127.0.0.1:{port}{path}", headers=headers) as response:
+            return response.status
+
+    async def both_joined() -> bool:
+        return all(life.health.missing().keys() <= {"start"} for life, _ in replicas)
+
+    ports = [free_port(), free_port()]
+    replicas = [replica(port) for port in ports]
+    async with aiohttp.ClientSession() as session:
+        try:
+            for life, settings in replicas:
+                await main.start(life, settings, ("demo", "spare"))
+            await until(both_joined, "both in the group")
+            told = [Story(next(_numbers), person=f"client-{n}") for n in range(8)]
+            await ground.publish([story.requested() for story in told])
+            for n, story in enumerate(told):
+                assert await status(ports[n % 2], f"/internal/sms/{story.id}") == 200
+        finally:
+            for life, _ in replicas:
+                await life.stop_all()
 
 
 async def test_lost_connections_to_postgres_are_made_again(running: Ground) -> None:

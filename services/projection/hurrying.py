@@ -1,0 +1,70 @@
+"""A read that waits hurries every replica: what it waits for may be kept back by another one than it asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from libs.bus.backoff import until_done
+from libs.storage.database import Pool
+from services.projection.store import Connection
+
+CHANNEL = "outbox.hurry"
+AT_MOST_EVERY_SECONDS = 0.1
+
+
+class Hurry:
+    """Call it while a read waits. `hurry_here` hurries this replica; `run` carries the word to the others, and takes theirs."""
+
+    def __init__(self, pool: Pool, hurry_here: Callable[[], None]) -> None:
+        self._pool = pool
+        self._hurry_here = hurry_here
+        self._asked = asyncio.Event()
+        self.carrying = False
+        """Whether the others hear of it."""
+
+    def __call__(self) -> None:
+        self._hurry_here()
+        self._asked.set()
+
+    async def run(self) -> None:
+        """Holds a connection of the pool, and makes it anew when it is lost."""
+        never = asyncio.Event()
+        while True:
+            await until_done(self._carry, what="hurry", give_up=never)
+
+    async def _carry(self) -> None:
+        """Until the connection is lost."""
+        async with self._pool.acquire() as connection:
+            await self._carry_on(connection)
+
+    async def _carry_on(self, connection: Connection) -> None:
+        own = connection.get_server_pid()
+
+        def on_heard(_: object, pid: int, channel: str, payload: object) -> None:
+            if pid != own:
+                self._hurry_here()
+
+        lost = False
+
+        def on_lost(_: object) -> None:
+            nonlocal lost
+            lost = True
+            self._asked.set()
+
+        connection.add_termination_listener(on_lost)
+        await connection.add_listener(CHANNEL, on_heard)
+        self.carrying = True
+        try:
+            while True:
+                await self._asked.wait()
+                self._asked.clear()
+                if lost:
+                    return
+                await connection.execute("SELECT pg_notify($1, '')", CHANNEL)
+                await asyncio.sleep(AT_MOST_EVERY_SECONDS)
+        finally:
+            self.carrying = False
+            if not lost:
+                connection.remove_termination_listener(on_lost)
+                await connection.remove_listener(CHANNEL, on_heard)

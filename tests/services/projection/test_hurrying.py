@@ -1,0 +1,53 @@
+"""That who waits at one replica hurries the others."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from libs.storage.database import Pool
+from services.projection.hurrying import Hurry
+from tests.conformance.bus_harness import eventually
+
+
+class Replica:
+    def __init__(self, pool: Pool) -> None:
+        self.hurried = 0
+        self.hurry = Hurry(pool, self._here)
+
+    def _here(self) -> None:
+        self.hurried += 1
+
+
+@asynccontextmanager
+async def replicas(pool: Pool, number: int) -> AsyncIterator[list[Replica]]:
+    found = [Replica(pool) for _ in range(number)]
+    tasks = [asyncio.create_task(replica.hurry.run()) for replica in found]
+    try:
+        yield found
+    finally:
+        for task in tasks:
+            task.cancel()
+        for done in (await asyncio.wait(tasks))[0]:
+            if not done.cancelled():
+                done.result()
+
+
+async def test_who_waits_at_one_replica_hurries_all_and_itself_once(pool: Pool) -> None:
+    async with replicas(pool, 2) as (one, other):
+        await eventually(lambda: one.hurry.carrying and other.hurry.carrying)
+        one.hurry()
+        assert one.hurried == 1
+        await eventually(lambda: other.hurried == 1)
+        other.hurry()
+        await eventually(lambda: one.hurried == 2)
+        assert other.hurried == 2
+
+
+async def test_a_lost_connection_is_made_anew(pool: Pool) -> None:
+    async with replicas(pool, 2) as (one, other):
+        await eventually(lambda: one.hurry.carrying and other.hurry.carrying)
+        await pool.fetch(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND query LIKE 'LISTEN%' AND pid <> pg_backend_pid()"
+        )
+        await eventually(lambda: one.hurry() or other.hurried)
