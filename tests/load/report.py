@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from deploy.local.kafka import KAFKA_VERSION
-from deploy.local.topology import NICE
+from deploy.local.topology import NICE, REPOSITORY
 from tests.load.system import CONNECTIONS, PIPELINE, RECEIPT_DELAY_MS, System
 from tests.load.workload import CLIENTS
+
+CODE = ("deploy", "libs", "services", "tests", "requirements.lock")
+"""What changes a speed; not the pages, which the run itself writes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +59,7 @@ async def conditions(system: System, warm_up: str) -> list[str]:
     gateway = stack.configuration.gateway(stack.configuration.default_gateway)
     limit = f"{gateway.segments_per_second:g} segments/s" if gateway.segments_per_second else "no rate limit"
     return [
+        *code_state(REPOSITORY),
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {os.cpu_count()} cores ({_processor()}) with everything on them; load average when "
         f"the scenario began: {os.getloadavg()[0]:.1f}",
         f"Linux {platform.release()}, Python {platform.python_version()}, Kafka {KAFKA_VERSION}, PostgreSQL {postgres}",
@@ -69,8 +74,25 @@ async def conditions(system: System, warm_up: str) -> list[str]:
     ]
 
 
+def code_state(repository: Path) -> list[str]:
+    """The commit that was measured, and whether the code differs from it; nothing where there is no git to say so."""
+    if not (repository / ".git").exists():  # it may lie within another repository, whose commit says nothing
+        return []
+    try:
+        commit = _git(repository, "rev-parse", "--short", "HEAD")
+        changes = _git(repository, "status", "--porcelain", "--", *CODE)
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    return [f"commit {commit}{', with changes' if changes else ''}"]
+
+
 def megabytes(size: float) -> str:
     return f"{size / 1e6:.0f}"
+
+
+def _git(repository: Path, *words: str) -> str:
+    done = subprocess.run(("git", *words), cwd=repository, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def _processor() -> str:
