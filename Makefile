@@ -24,16 +24,16 @@ fmt: setup ## put the code into the style that lint wants
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
 
-scale: ## GATEWAY=demo REPLICAS=3: so many dispatcher processes for that gateway, while everything runs
+scale: setup ## GATEWAY=demo REPLICAS=3: so many dispatcher processes for that gateway, while everything runs
 	@$(PYTHON) -m deploy.local.control scale $(GATEWAY) $(REPLICAS)
 
-dead-letters: ## [TOPIC=…] [REASON=…]: what could not be handled, and why; REPLAY=<id> or REPLAY=all sends it back, FORCE=1 once more
+dead-letters: setup ## [TOPIC=…] [REASON=…]: what could not be handled, and why; REPLAY=<id> or REPLAY=all sends it back, FORCE=1 once more
 	@$(PYTHON) -m deploy.dead_letters
 
-rebuild-outbox: ## the outbox's messages made anew from their journal, beside the live table, and swapped; sending goes on
+rebuild-outbox: setup ## the outbox's messages made anew from their journal, beside the live table, and swapped; sending goes on
 	@$(PYTHON) -m deploy.running_stack services.projection.rebuild
 
-check-outbox: ## the outbox's messages compared with their journal, row by row; fails if any differs, and says which
+check-outbox: setup ## the outbox's messages compared with their journal, row by row; fails if any differs, and says which
 	@$(PYTHON) -m deploy.running_stack services.projection.rebuild --check
 
 reset: setup ## forget what the local stack has stored
