@@ -15,12 +15,10 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from deploy.local.ports import HOST, free_port, require_free
+from deploy.local.prepare import KAFKA_JARS, REPOSITORY
 from deploy.local.processes import Child, StartError, describe_exit
 
-KAFKA_VERSION = "4.3.1"  # as in deploy/kafka/pom.xml
-REPOSITORY = Path(__file__).resolve().parents[2]
-JARS = REPOSITORY / ".cache" / f"kafka-{KAFKA_VERSION}"
-CLASS_ARCHIVE = JARS / "classes.jsa"  # made by deploy/local/kafka_archive.py; without it Kafka starts slower
+CLASS_ARCHIVE = KAFKA_JARS / "classes.jsa"  # made by deploy/local/kafka_archive.py; without it Kafka starts slower
 SHORT_RUN = ("-XX:TieredStopAtLevel=1",)  # quicker to start, slower once warm: for tests
 
 
@@ -53,8 +51,8 @@ class Kafka:
 
     async def start(self, *, ready_within: float = 120) -> None:
         """Start the broker and wait until it answers, at most `ready_within` seconds; `StartError` otherwise."""
-        if not JARS.is_dir():
-            raise StartError(f"Kafka's jars are not in {JARS}: run `make setup`")
+        if not KAFKA_JARS.is_dir():
+            raise StartError(f"Kafka's jars are not in {KAFKA_JARS}: run `make setup`")
         require_free(self.port, "Kafka")
         require_free(self.controller_port, "Kafka's controller")
         properties = self._write_properties()
@@ -133,7 +131,7 @@ class Kafka:
             *((f"-XX:SharedArchiveFile={CLASS_ARCHIVE}", "-Xlog:cds=off") if CLASS_ARCHIVE.exists() else ()),
             *self._java_options,
         )
-        jars = ":".join(sorted(map(str, JARS.glob("*.jar"))))  # in one order: the archive is bound to it
+        jars = ":".join(sorted(map(str, KAFKA_JARS.glob("*.jar"))))  # in one order: the archive is bound to it
         return await Child.spawn((java, *options, "-cp", jars, main_class, *arguments), log=self.log)
 
     async def _wait_until_ready(self, child: Child, seconds: float) -> None:

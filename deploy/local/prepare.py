@@ -20,7 +20,8 @@ from deploy.local import postgres_binaries
 REPOSITORY = Path(__file__).resolve().parents[2]
 VENV = REPOSITORY / ".venv"
 KAFKA_POM = REPOSITORY / "deploy/kafka/pom.xml"
-KAFKA_JARS = REPOSITORY / ".cache/kafka-4.3.1"
+KAFKA_VERSION = re.findall(r"<kafka\.version>(\S+)</kafka\.version>", KAFKA_POM.read_text())[0]
+KAFKA_JARS = REPOSITORY / f".cache/kafka-{KAFKA_VERSION}"
 JAVA_VERSION = 17
 JAVA_PACKAGES = ("openjdk-17-jre-headless", "openjdk-21-jre-headless", "default-jre-headless")
 

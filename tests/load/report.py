@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from deploy.local.kafka import KAFKA_VERSION
+from deploy.local.prepare import KAFKA_VERSION
 from deploy.local.topology import NICE, REPOSITORY
 from tests.load.system import CONNECTIONS, PIPELINE, RECEIPT_DELAY_MS, System
 from tests.load.workload import CLIENTS
