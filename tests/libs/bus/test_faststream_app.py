@@ -190,11 +190,13 @@ async def test_a_rebalance_waits_for_the_event_in_hand(bus: Harness) -> None:
         handled.append(event.data.name)
 
     await bus.publish(topic, "1")
-    await started(bus, topic, group, handle)
+    first = await started(bus, topic, group, handle)
     await entered.wait()
+    (subscription,) = first._subscriptions
     newcomer = await started(bus, topic, group, handle)
-    await asyncio.sleep(0.3)
-    assert handled == []
+    await eventually(subscription.give_up.is_set)  # the rebalance has come to the first
+    await asyncio.sleep(0.2)
+    assert not newcomer.ready
     let_go.set()
     await eventually(lambda: newcomer.ready)
     await bus.publish(topic, "2")
