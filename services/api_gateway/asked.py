@@ -1,4 +1,4 @@
-"""What was first asked about a message, kept so that asking again, at any replica, publishes the very same event."""
+"""What was first asked about a message, kept so that asking again, at any replica, publishes it under the same id and time."""
 
 from __future__ import annotations
 

@@ -92,7 +92,8 @@ read_shown = msgspec.json.Decoder(Shown).decode
 
 
 class Commands:
-    """Decides each thing once: the first asking is stored, and repeats publish its event again, byte for byte."""
+    """Decides each thing once: who asked first, and when, is stored. A repeat publishes that again under the same event id; beside it
+    stands what the outbox shows by then."""
 
     def __init__(
         self,
@@ -182,7 +183,7 @@ class Commands:
     async def say_outcome(self, caller: Caller, shown: Shown, outcome: Outcome, traceparent: str) -> Response:
         """202 once the word is durable: it ends the message, not its attempts, which stay as doubtful as they were.
 
-        With it goes a cancellation, lest a late refusal has the ended cycle sent once more. Raises the problem 409 where there is no doubt.
+        A cancellation goes before it, lest a late refusal has the ended cycle sent once more. Raises the problem 409 where no doubt is.
         """
         if shown.status not in DOUBTFUL:
             words = "an outcome is said only of what is in doubt or was never reported"
@@ -200,8 +201,9 @@ class Commands:
             source=SOURCE,
             traceparent=first.traceparent,
         )
-        cancellation = await self._cancellation(caller, shown, leg.cycle, traceparent)
-        await self._publisher.publish_many([Outgoing(STATUS.name, message_key(shown.id), encode(event)), cancellation])
+        # One after the other: if only the word were taken, its repeat would be a 409, and the cancellation would never be.
+        await self._publisher.publish_many([await self._cancellation(caller, shown, leg.cycle, traceparent)])
+        await self._publisher.publish_many([Outgoing(STATUS.name, message_key(shown.id), encode(event))])
         return _answer(OutcomeSaid(id=shown.id, status=outcome, location=f"/sms/{shown.id}"))
 
     def _check(self, shown: Shown, cycle: int) -> tuple[str, int, Priority]:

@@ -210,7 +210,7 @@ async def test_what_the_carrier_says_of_a_doubtful_message_ends_it(
     location = f"/sms/{ID}"
     assert answer.body == {"id": str(ID), "status": said, "location": location}
     assert (answer.status, answer.headers["Location"]) == (202, location)
-    record, _ = gateway.publisher.records
+    _, record = gateway.publisher.records
     assert (record.topic, record.key) == ("sms.status", str(ID).encode())
     assert cancelled(gateway) == [2], "a late refusal must not have it sent in another leg"
     event = decoder(STATUS)(record.value or b"")
@@ -228,6 +228,18 @@ async def test_said_again_it_is_the_very_same_event_and_otherwise_another(gatewa
     first, again, other = (r.value for r in gateway.publisher.records if r.topic == STATUS.name)
     assert first == again != other
     assert cancelled(gateway) == [1, 1, 1]
+
+
+async def test_an_outcome_is_not_told_before_its_cycle_is_cancelled(gateway: Gateway) -> None:
+    show(gateway, shown(Status.IN_DOUBT))
+    gateway.publisher.error = PublishFailed("away")
+    for let_through, topics in ((0, []), (1, [COMMANDS.name])):
+        gateway.publisher.calls, gateway.publisher.let_through = 0, let_through
+        assert (await say(gateway)).status == 503
+        assert [record.topic for record in gateway.publisher.records] == topics
+    gateway.publisher.error = None
+    assert (await say(gateway)).status == 202
+    assert [record.topic for record in gateway.publisher.records] == [COMMANDS.name, COMMANDS.name, STATUS.name]
 
 
 @pytest.mark.parametrize("status", sorted(set(Status) - {Status.IN_DOUBT, Status.UNKNOWN, Status.REFUSED}))
