@@ -331,7 +331,7 @@ class Connection(asyncio.Protocol):
 
     def _finish(self) -> None:
         """The last answer is written."""
-        if self._incoming is None:
+        if self._incoming is None or self._transport.is_closing():
             self._transport.close()
         elif not self._lingering:
             self._lingering = True

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Generic, TypeVar
+
+import structlog
+
+log = structlog.get_logger()
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -14,7 +19,7 @@ Flush = Callable[[Sequence[T], float], Awaitable[Sequence[R | Exception]]]
 """Serves the items; answers a result or an exception for each. Is told the loop's time by which it should be done."""
 
 Settle = Callable[[R | Exception], None]
-"""Told an item's result. Must not raise."""
+"""Told an item's result. Should not raise: that is logged, and nobody else minds."""
 
 MAX_BATCH = 2_000
 MAX_WAITING = 20_000
@@ -85,4 +90,8 @@ class Gatherer(Generic[T, R]):
         except Exception as error:
             results = [error] * len(items)
         for settle, result in zip(settles, results, strict=True):
-            settle(result)
+            try:
+                settle(result)
+            except Exception as error:  # the loop serves everybody, and nothing would start it again
+                where = traceback.format_tb(error.__traceback__)[-4:]
+                log.error("a result could not be told", error=type(error).__name__, where=where)

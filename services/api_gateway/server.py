@@ -61,11 +61,11 @@ class Server:
             self._all_closed.set()
 
     def _sweep(self) -> None:
+        self._timer = self._loop.call_later(SWEEP_SECONDS, self._sweep)  # first: no connection's fault ends it
         self.now = self._loop.time()
         self.common = f"Date: {formatdate(usegmt=True)}\r\n"
         for connection in tuple(self._connections):
             connection.sweep()
-        self._timer = self._loop.call_later(SWEEP_SECONDS, self._sweep)
 
 
 async def serve(application: Application, host: str, port: int) -> Server:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from services.api_gateway import connection
+from services.api_gateway import connection, server
 from tests.services.api_gateway.fakes import ALL_KEY, ASYNCAPI, OPENAPI, Gateway
 
 HEADERS = b"Host: x\r\nAuthorization: Bearer " + ALL_KEY.encode() + b"\r\n"
@@ -370,6 +370,11 @@ class Lost(asyncio.Transport):
         if self.lost:
             raise RuntimeError("the handler is closed")
 
+    def write_eof(self) -> None:
+        self.write(b"")
+
+    def close(self) -> None: ...
+
 
 async def test_a_client_whose_loss_is_not_told_yet_disturbs_nobody_who_is_answered_with_it(gateway: Gateway) -> None:
     gateway.publisher.gate.clear()
@@ -386,6 +391,36 @@ async def test_a_client_whose_loss_is_not_told_yet_disturbs_nobody_who_is_answer
         assert [(await first).status, (await beside).status] == [202, 202]
     protocol.connection_lost(None)
     assert gateway.publisher.calls == 2
+
+
+async def test_a_client_whose_loss_is_not_told_yet_is_given_up_without_a_fault(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    protocol, transport = connection.Connection(gateway.server), Lost()
+    protocol.connection_made(transport)
+    protocol.data_received(post("late")[:-1])
+    transport.lost = True
+    monkeypatch.setattr(connection, "BODY_SECONDS", -1.0)
+    protocol.sweep()
+    protocol.connection_lost(None)
+
+
+async def test_one_connections_fault_does_not_end_the_sweep(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    swept = 0
+
+    class Faulty(connection.Connection):
+        def sweep(self) -> None:
+            nonlocal swept
+            swept += 1
+            raise RuntimeError("a fault")
+
+    monkeypatch.setattr(server, "SWEEP_SECONDS", 0.01)
+    sweeping = await server.serve(gateway.server.application, "127.0.0.1", 0)
+    faulty = Faulty(sweeping)
+    sweeping.opened(faulty)
+    await until(lambda: swept > 1)
+    sweeping.closed(faulty)
+    await sweeping.stop(1)
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,18 @@ async def test_a_failed_flush_fails_its_items_and_no_others() -> None:
     await gathered.stop()
 
 
+async def test_a_fault_of_who_is_told_a_result_disturbs_nobody() -> None:
+    def faulty(result: str | Exception) -> None:
+        raise RuntimeError("a fault")
+
+    gathered = make(Flushes())
+    gathered.ask(1, faulty)
+    async with asyncio.timeout(5):
+        assert await ask(gathered, 2) == "2"
+        assert await ask(gathered, 3) == "3"
+    await gathered.stop()
+
+
 async def test_a_flush_that_forgets_an_item_fails_loudly() -> None:
     async def forgetful(items: Sequence[int], deadline: float) -> list[str | Exception]:
         return [str(i) for i in items[1:]]
