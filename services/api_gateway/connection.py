@@ -60,7 +60,7 @@ class Connection(asyncio.Protocol):
         self._repeated: frozenset[bytes] = frozenset()
         self._head_left = MAX_HEAD_BYTES
         self._upgrade = False
-        self._parts: list[bytes] = []
+        self._body = bytearray()
         self._room = 0
 
     # the transport's side
@@ -155,7 +155,7 @@ class Connection(asyncio.Protocol):
         self._last = not keep_alive
         self._calls.append(call)
         self._incoming = call
-        self._parts = []
+        self._body = bytearray()
         self._admit(call)
 
     def on_body(self, body: bytes) -> None:
@@ -169,14 +169,14 @@ class Connection(asyncio.Protocol):
             self._give_up(too_large(call.most_bytes))
             raise _Stop
         if call.response is None:
-            self._parts.append(body)
+            self._body += body  # one piece: a client may send it in chunks of a byte, and each would be an object
 
     def on_message_complete(self) -> None:
         call, self._incoming = self._incoming, None
         if call is None or call.response is not None:
             return
-        parts = self._parts
-        call.body = parts[0] if len(parts) == 1 else b"".join(parts)
+        call.body = bytes(self._body)
+        self._body = bytearray()
         self._waiting.append(call)
         self._start()
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -300,6 +301,23 @@ async def test_a_body_in_many_small_parts_has_room_for_what_divides_them(gateway
     protocol.data_received(b"0\r\n\r\n")
     await until(lambda: transport.kept != b"")
     assert transport.kept.startswith(b"HTTP/1.1 202 ")
+    protocol.connection_lost(None)
+
+
+async def test_a_body_in_many_small_chunks_takes_not_much_more_memory_than_its_length(gateway: Gateway) -> None:
+    protocol, transport = connection.Connection(gateway.server), Unread(asyncio.Protocol())
+    protocol.connection_made(transport)
+    head = get(b"/sms/bulk", b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n", b"POST")
+    chunks, count = b"2\r\n  \r\n" * 1000, 100
+    tracemalloc.start()
+    protocol.data_received(head)
+    for _ in range(count):
+        protocol.data_received(chunks)
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert taken < 2 * count * 2000
+    protocol.data_received(b"0\r\n\r\n")
+    await until(lambda: transport.kept.startswith(b"HTTP/1.1 400 "))
     protocol.connection_lost(None)
 
 
