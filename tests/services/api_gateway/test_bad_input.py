@@ -226,7 +226,10 @@ async def test_two_idempotency_keys_are_refused(gateway: Gateway) -> None:
         ("limit=ten", "limit"),
         ("clientid=1", "clientid"),
         ("from=yesterday", "from"),
-        ("from=2026-01-31T08:00:00", "query"),
+        ("from=2026-01-31T08:00:00", "from"),
+        ("from=1769846400", "from"),
+        ("to=20260131", "to"),
+        ("to=2026-02-30T08:00:00Z", "to"),
         ("clientId=1&staffId=2", "query"),
         ("clientId=1&clientId=2", "clientId"),
         ("gateway=No%20Such", "gateway"),
@@ -238,6 +241,17 @@ async def test_a_wrong_query_is_refused_by_name(gateway: Gateway, query: str, fi
     _assert_problem(answer, 400)
     assert _names(answer) == {field}
     assert gateway.projection.asked == []
+
+
+@pytest.mark.parametrize("field", ["from", "to"])
+@pytest.mark.parametrize("moment", ["20260131", "2026-01-31T08:00:00", "2026-01-31"])
+async def test_a_wrong_moment_is_refused_by_name_of_what_handsets_sent_too(
+    gateway: Gateway, field: str, moment: str
+) -> None:
+    answer = await gateway.ask("GET", f"/inbound?{field}={moment}")
+    _assert_problem(answer, 400)
+    assert _names(answer) == {field}
+    assert gateway.inbound.asked == []
 
 
 async def test_an_id_that_is_no_uuid_is_refused_by_name(gateway: Gateway) -> None:

@@ -99,7 +99,7 @@ async def test_pages_are_answered_and_cursors_taken_back(client: TestClient, las
         ("limit=1&limit=2", "limit"),
         ("status=lost", "status"),
         ("from=yesterday", "from"),
-        ("to=2026-01-01T00:00:00", "query"),
+        ("to=2026-01-01T00:00:00", "to"),
         ("clientId=", "clientId"),
         ("clientId=1&staffId=2", "query"),
         ("gateway=NOT%20A%20SLUG", "gateway"),
