@@ -59,6 +59,7 @@ class Connection(asyncio.Protocol):
         self._headers: dict[bytes, bytes] = {}
         self._repeated: frozenset[bytes] = frozenset()
         self._head_left = MAX_HEAD_BYTES
+        self._silent = 0  # bytes since the parser last told anything: of one header, or trailer, that has not ended
         self._upgrade = False
         self._body = bytearray()
         self._room = 0
@@ -77,7 +78,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._last and (self._incoming is None or self._incoming.response is not None):
             return
-        headers, left = self._headers, (self._head_left, self._room)
+        self._silent += len(data)
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade as pause:
@@ -86,11 +87,8 @@ class Connection(asyncio.Protocol):
             # What follows the last request is nobody's; an incoming call that has its answer was given up already.
             if not self._last or (self._incoming is not None and self._incoming.response is None):
                 self._give_up(ProblemError(HTTPStatus.BAD_REQUEST, "this is not HTTP/1.1, or a header is too long"))
-        in_message = self._in_head or self._incoming is not None
-        if in_message and self._headers is headers and left == (self._head_left, self._room):
-            self._head_left -= len(data)  # of one header, or trailer, longer than all this
-            if self._head_left < 0:
-                self._give_up(ProblemError(HTTPStatus.BAD_REQUEST, "a header is too long"))
+        if self._silent > MAX_HEAD_BYTES and (self._in_head or self._incoming is not None):
+            self._give_up(ProblemError(HTTPStatus.BAD_REQUEST, "a header is too long"))
         self._regulate()
 
     def eof_received(self) -> bool:
@@ -121,14 +119,17 @@ class Connection(asyncio.Protocol):
         self._headers = {}
         self._repeated = frozenset()
         self._head_left = MAX_HEAD_BYTES
+        self._silent = 0
 
     def on_url(self, url: bytes) -> None:
+        self._silent = 0
         self._target += url
         self._head_left -= len(url)
         if self._head_left < 0:
             raise _Stop
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        self._silent = 0
         self._head_left -= len(name) + len(value)
         if self._head_left < 0:
             raise _Stop
@@ -163,6 +164,7 @@ class Connection(asyncio.Protocol):
         if call is None:
             return
         self._continue = False
+        self._silent = 0
         self._head_left = MAX_HEAD_BYTES  # of what is neither head nor body there may be as much, trailers above all
         self._room -= len(body)
         if self._room < 0:

@@ -247,6 +247,21 @@ async def test_a_head_of_some_length_may_come_in_many_parts(gateway: Gateway) ->
     client.close()
 
 
+@pytest.mark.parametrize(("length", "status"), [(15_000, 202), (17_000, 400)])
+@pytest.mark.parametrize("size", [500, 5_000, 20_000])
+async def test_how_long_one_header_may_be_does_not_depend_on_the_parts_it_comes_in(
+    gateway: Gateway, length: int, status: int, size: int
+) -> None:
+    protocol, transport = connection.Connection(gateway.server), Unread(asyncio.Protocol())
+    protocol.connection_made(transport)
+    sent = post("long header", b"X-Long: " + b"y" * length + b"\r\n")
+    for start in range(0, len(sent), size):
+        protocol.data_received(sent[start : start + size])
+    await until(lambda: transport.kept != b"")
+    assert transport.kept.startswith(b"HTTP/1.1 %d " % status)
+    protocol.connection_lost(None)
+
+
 @pytest.mark.parametrize("begun", [b"X-Long: " + b"y" * 9000, b"X: " + b"y" * 80 + b"\r\n"])
 async def test_a_head_that_never_ends_is_refused(gateway: Gateway, begun: bytes) -> None:
     client = await Client.connect(gateway)
@@ -486,6 +501,8 @@ class Unread(asyncio.Transport):
     def pause_reading(self) -> None: ...
 
     def resume_reading(self) -> None: ...
+
+    def write_eof(self) -> None: ...
 
     def read(self) -> bytes:
         full = len(self.kept) > self.HIGH
