@@ -61,6 +61,7 @@ class Connection(asyncio.Protocol):
         self._head_left = MAX_HEAD_BYTES
         self._silent = 0  # bytes since the parser last told anything: of one header, or trailer, that has not ended
         self._upgrade = False
+        self._retold: frozenset[bytes] = frozenset()  # `_repeated` of a head that is told once more
         self._body = bytearray()
         self._room = 0
 
@@ -117,7 +118,7 @@ class Connection(asyncio.Protocol):
         self._since = self._server.now
         self._target = b""
         self._headers = {}
-        self._repeated = frozenset()
+        self._repeated, self._retold = self._retold, frozenset()
         self._head_left = MAX_HEAD_BYTES
         self._silent = 0
 
@@ -212,6 +213,7 @@ class Connection(asyncio.Protocol):
             version = self._parser.get_http_version().encode()
             lines = [b"%b %b HTTP/%b" % (self._parser.get_method(), self._target, version)]
             lines += [b"%b: %b" % header for header in self._headers.items() if header[0] != b"upgrade"]
+            self._retold = self._repeated
             self._parser = HttpRequestParser(self)
             self.data_received(b"\r\n".join(lines) + b"\r\n\r\n" + rest)
 

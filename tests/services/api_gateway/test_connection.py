@@ -132,6 +132,18 @@ async def test_a_wish_to_upgrade_is_not_heard_and_the_request_is_served(gateway:
     client.close()
 
 
+async def test_what_is_given_twice_is_known_beside_a_wish_to_upgrade_too(gateway: Gateway) -> None:
+    client = await Client.connect(gateway)
+    wish = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
+    client.send(post("two keys", wish + b"Idempotency-Key: a\r\nIdempotency-Key: b\r\n"))
+    client.send(post("one key", b"Idempotency-Key: a\r\n"))
+    status, _, body = await client.answer()
+    assert (status, b"Idempotency-Key: is given more than once" in body) == (400, True)
+    assert (await client.answer())[0] == 202
+    assert texts(gateway) == ["one key"]
+    client.close()
+
+
 async def test_nobody_can_tunnel(gateway: Gateway) -> None:
     client = await Client.connect(gateway)
     client.send(b"CONNECT other:443 HTTP/1.1\r\nHost: other\r\n\r\n" + post("through"))
