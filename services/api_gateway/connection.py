@@ -152,12 +152,15 @@ class Connection(asyncio.Protocol):
             return
         method = self._parser.get_method().decode()
         keep_alive = self._parser.should_keep_alive() and method != "CONNECT"
-        chunked = self._parser.get_http_version() == "1.1"
-        call = Call(self, method, self._target, self._headers, self._repeated, chunked=chunked)
+        newer = self._parser.get_http_version() == "1.1"
+        call = Call(self, method, self._target, self._headers, self._repeated, chunked=newer)
         self._last = not keep_alive
         self._calls.append(call)
         self._incoming = call
         self._body = bytearray()
+        if b"host" in self._repeated or (newer and b"host" not in self._headers):  # RFC 9112 §3.2
+            self._give_up(ProblemError(HTTPStatus.BAD_REQUEST, "Host: must be given, and once"))
+            raise _Stop
         self._admit(call)
 
     def on_body(self, body: bytes) -> None:
@@ -187,7 +190,9 @@ class Connection(asyncio.Protocol):
         """Decide by the head alone: refuse, or take the body."""
         refusal = self._application.admit(call)
         most = self._room = call.most_bytes
-        expect = call.headers.get(b"expect")
+        expect = (
+            call.headers.get(b"expect") if call.chunked else None
+        )  # HTTP/1.0 knows of no expectations (RFC 9110 §10.1.1)
         if refusal is not None:
             call.response = refusal
             if expect is not None:  # whether the body comes after all, nobody knows

@@ -211,6 +211,33 @@ async def test_a_refused_request_leaves_the_connection_usable(gateway: Gateway) 
     client.close()
 
 
+async def test_http_1_0_is_never_told_to_continue(gateway: Gateway) -> None:
+    client = await Client.connect(gateway)
+    client.send(post("old", b"Expect: 100-continue\r\n", b"1.0"))
+    assert (await client.answer())[0] == 202
+    assert await client.closed()
+
+
+@pytest.mark.parametrize(
+    "hosts", [b"", b"Host: x\r\nHost: x\r\n", b"Host: x\r\nHost: y\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n"]
+)
+async def test_a_request_names_one_host(gateway: Gateway, hosts: bytes) -> None:
+    client = await Client.connect(gateway)
+    client.send(post("to whom", hosts).replace(HEADERS, HEADERS.removeprefix(b"Host: x\r\n")) + post("beyond"))
+    status, headers, body = await client.answer()
+    assert (status, headers["connection"], b"Host" in body) == (400, "close", True)
+    assert await client.closed()
+    assert texts(gateway) == []
+
+
+async def test_it_may_be_an_empty_one_and_http_1_0_need_not_name_it(gateway: Gateway) -> None:
+    client = await Client.connect(gateway)
+    client.send(post("nobody").replace(b"Host: x", b"Host:"))
+    client.send(post("old", version=b"1.0").replace(b"Host: x\r\n", b""))
+    assert [(await client.answer())[0] for _ in range(2)] == [202, 202]
+    client.close()
+
+
 async def test_a_refused_request_that_waits_for_continue_is_the_last(gateway: Gateway) -> None:
     client = await Client.connect(gateway)
     stranger = post("no", b"Expect: 100-continue\r\n").replace(ALL_KEY.encode(), b"wrong")
