@@ -30,8 +30,10 @@ async def page(pool: Pool, tenant: str, query: InboundQuery, seconds: float) -> 
         found = [row[0] for row in await connection.fetch(sql, *arguments, timeout=seconds)]
         ids = found[: query.limit]
         rows = await connection.fetch(_PARTS, tenant, ids, timeout=seconds)
-    items = _messages(ids, rows)
-    return InboundPage(items=items, next_cursor=cursor_after(items[-1].id) if len(found) > query.limit else None)
+    # Of these, some may have been deleted meanwhile; the next page begins after them all the same.
+    return InboundPage(
+        items=_messages(ids, rows), next_cursor=cursor_after(ids[-1]) if len(found) > query.limit else None
+    )
 
 
 def page_query(tenant: str, query: InboundQuery) -> tuple[str, list[object]]:

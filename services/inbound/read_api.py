@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from libs.bus.errors import is_transient
 from libs.contracts.http.requests import InboundQuery
 from libs.service_kit.pages import BadCursor
-from libs.service_kit.problems import answering, bad_field, invalid, not_known, shown
+from libs.service_kit.problems import answering, bad_field, invalid, not_known, shown, unavailable
 from libs.storage.database import Pool
 from services.inbound import queries
 
@@ -62,3 +62,6 @@ async def _page(inbox: Inbox, tenant: str, request: web.Request) -> web.Response
         return shown(await queries.page(inbox.pool, tenant, query, inbox.read_seconds))
     except BadCursor:
         raise bad_field("cursor", "is none that a page gave as nextCursor") from None
+    except TimeoutError:
+        narrow = "what is asked for is rare: narrow the search with from and to, or number"
+        raise unavailable(f"the search took too long; {narrow}") from None

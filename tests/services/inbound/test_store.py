@@ -2,17 +2,20 @@
 
 import asyncio
 import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
+from asyncpg import Record
 
 from libs.contracts.events import Event, SmsInbound
 from libs.contracts.http.answers import Inbound
 from libs.contracts.http.requests import InboundQuery
 from libs.contracts.message_ids import time_of
-from libs.service_kit.pages import BadCursor
+from libs.service_kit.pages import BadCursor, cursor_after
 from libs.storage.database import Pool
 from services.inbound.handlers import take
 from services.inbound.queries import find, page
@@ -144,3 +147,27 @@ async def test_pages_and_filters(pool: Pool) -> None:
     assert await find(pool, "demo", UUID(int=1), 5) is None
     with pytest.raises(BadCursor):
         await messages(pool, cursor="x")
+
+
+class Forgetting:
+    """A pool whose parts are all deleted after the first statement, as by the retention."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    @asynccontextmanager
+    async def acquire(self, timeout: float) -> AsyncIterator["Forgetting"]:
+        yield self
+
+    async def fetch(self, sql: str, *arguments: object, timeout: float) -> list[Record]:
+        rows = await self._pool.fetch(sql, *arguments)
+        await self._pool.execute("DELETE FROM parts")
+        return rows
+
+
+async def test_a_page_whose_messages_are_forgotten_as_it_is_read_is_empty_and_goes_on(pool: Pool) -> None:
+    for n in range(3):
+        await came(pool, event(str(n).encode(), n))
+    second = (await messages(pool))[1].id
+    shown = await page(Forgetting(pool), "demo", InboundQuery(limit=2), 5)  # type: ignore[arg-type]
+    assert (shown.items, shown.next_cursor) == ((), cursor_after(second))
