@@ -180,7 +180,7 @@ class Commands:
         await self._publisher.publish_many([record])
         return accepted(Named(shown.id, number))
 
-    async def say_outcome(self, caller: Caller, shown: Shown, outcome: Outcome, traceparent: str) -> Response:
+    async def say_outcome(self, caller: Caller, shown: Shown, traceparent: str, outcome: Outcome) -> Response:
         """202 once the word is durable: it ends the message, not its attempts, which stay as doubtful as they were.
 
         A cancellation goes before it, lest a late refusal has the ended cycle sent once more. Raises the problem 409 where no doubt is.

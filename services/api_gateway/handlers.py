@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -17,6 +18,7 @@ from libs.contracts.events import PersonKind
 from libs.contracts.http.model import ApiModel
 from libs.contracts.http.requests import PERSON_PATHS, InboundQuery, PersonId, PersonIn, SayOutcome, SendSms, SmsQuery
 from services.api_gateway.accepting import Accepter
+from services.api_gateway.api_keys import Caller
 from services.api_gateway.bulk import BulkAccepter
 from services.api_gateway.calls import Call, parse
 from services.api_gateway.checks import check_length, check_schedule
@@ -85,31 +87,26 @@ async def send_bulk(services: Services, call: Call) -> Response | None:
 
 
 async def cancel_sms(services: Services, call: Call) -> Response:
-    found = await _shown(services, call)
-    if isinstance(found, Response):
-        return found
-    return await services.commands.cancel(call.caller, found, _traceparent(call))
+    return await _command(services, call, services.commands.cancel)
 
 
 async def resend_sms(services: Services, call: Call) -> Response:
-    found = await _shown(services, call)
-    if isinstance(found, Response):
-        return found
-    return await services.commands.resend(call.caller, found, _traceparent(call))
+    return await _command(services, call, services.commands.resend)
 
 
 async def say_outcome(services: Services, call: Call) -> Response:
     outcome = parse(SayOutcome, call.body).status
-    found = await _shown(services, call)
-    if isinstance(found, Response):
-        return found
-    return await services.commands.say_outcome(call.caller, found, outcome, _traceparent(call))
+    return await _command(services, call, partial(services.commands.say_outcome, outcome=outcome))
 
 
-async def _shown(services: Services, call: Call) -> Shown | Response:
-    """The message as the outbox shows it, or its answer that it does not."""
+async def _command(
+    services: Services, call: Call, command: Callable[[Caller, Shown, str], Awaitable[Response]]
+) -> Response:
+    """What the command answers to the message as the outbox shows it, or the outbox's answer that it does not."""
     found = await services.projection.forward(call, "sms", str(call.parameter("id", _message_id)), method="GET")
-    return read_shown(found.body) if found.status == HTTPStatus.OK else found
+    if found.status != HTTPStatus.OK:
+        return found
+    return await command(call.caller, read_shown(found.body), _traceparent(call))
 
 
 async def get_batch(services: Services, call: Call) -> Response:
@@ -139,11 +136,7 @@ async def put_person(services: Services, call: Call, *, kind: PersonKind) -> Res
     return await services.resolver.forward(call, PERSON_PATHS[kind], person_id, body=body)
 
 
-async def get_person(services: Services, call: Call, *, kind: PersonKind) -> Response:
-    return await services.resolver.forward(call, PERSON_PATHS[kind], call.parameter("id", _person_id))
-
-
-async def delete_person(services: Services, call: Call, *, kind: PersonKind) -> Response:
+async def get_or_delete_person(services: Services, call: Call, *, kind: PersonKind) -> Response:
     return await services.resolver.forward(call, PERSON_PATHS[kind], call.parameter("id", _person_id))
 
 

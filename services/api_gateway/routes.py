@@ -75,7 +75,7 @@ def _person_routes(kind: PersonKind) -> tuple[Route, ...]:
         Route(
             method="GET",
             path=path,
-            handler=partial(handlers.get_person, kind=kind),
+            handler=partial(handlers.get_or_delete_person, kind=kind),
             name=f"get{title}",
             summary="What is known of this person.",
             answers={200: Person},
@@ -85,7 +85,7 @@ def _person_routes(kind: PersonKind) -> tuple[Route, ...]:
         Route(
             method="DELETE",
             path=path,
-            handler=partial(handlers.delete_person, kind=kind),
+            handler=partial(handlers.get_or_delete_person, kind=kind),
             name=f"delete{title}",
             summary="Forget this person: messages to them are rejected from now on.",
             answers={204: None},
