@@ -23,13 +23,13 @@ from services.api_gateway.api_keys import ApiKeys
 from services.api_gateway.asked import AskedTable
 from services.api_gateway.bulk import BulkAccepter
 from services.api_gateway.commands import Commands
-from services.api_gateway.dispatcher import Dispatcher
 from services.api_gateway.handlers import Services
 from services.api_gateway.idempotency import Ledger, sweep_always
 from services.api_gateway.neighbours import Neighbour
 from services.api_gateway.numbers import BLOCK, Numbers
 from services.api_gateway.openapi import openapi
 from services.api_gateway.publishing import DurablePublisher
+from services.api_gateway.routed_application import RoutedApplication
 from services.api_gateway.routes import ROUTES
 from services.api_gateway.server import serve
 from services.api_gateway.settings import Settings
@@ -94,10 +94,10 @@ async def start(life: Lifecycle, settings: Settings, configuration: Configuratio
         openapi=json.dumps(openapi(ROUTES)).encode(),
         asyncapi=json.dumps(asyncapi()).encode(),
     )
-    dispatcher = Dispatcher(ROUTES, ApiKeys(configuration.api_keys), services)
+    application = RoutedApplication(ROUTES, ApiKeys(configuration.api_keys), services)
     await life.part(
         "api server",
-        lambda: serve(dispatcher, settings.api_host, settings.api_port),
+        lambda: serve(application, settings.api_host, settings.api_port),
         lambda server: server.stop(life.left_seconds / 2),
     )
 

@@ -27,13 +27,13 @@ from services.api_gateway.asked import Asked as FirstAsked
 from services.api_gateway.asked import AskedTable, What
 from services.api_gateway.bulk import BulkAccepter
 from services.api_gateway.commands import Commands
-from services.api_gateway.dispatcher import Dispatcher
 from services.api_gateway.handlers import Services
 from services.api_gateway.idempotency import InProgress, Ledger, OtherBody, Publish, Published, Reservation, Verdict
 from services.api_gateway.neighbours import Neighbour
 from services.api_gateway.numbers import BLOCK, Numbers
 from services.api_gateway.openapi import openapi
 from services.api_gateway.publishing import DurablePublisher
+from services.api_gateway.routed_application import RoutedApplication
 from services.api_gateway.routes import ROUTES
 from services.api_gateway.server import Server, serve
 from services.api_gateway.upstreams import Upstream
@@ -298,7 +298,7 @@ async def running_gateway(timeout_seconds: float = 4.0) -> AsyncIterator[Gateway
             openapi=OPENAPI,
             asyncapi=ASYNCAPI,
         )
-        server = await serve(Dispatcher(ROUTES, ApiKeys(API_KEYS), services), "127.0.0.1", 0)
+        server = await serve(RoutedApplication(ROUTES, ApiKeys(API_KEYS), services), "127.0.0.1", 0)
         host, port = server.address
         try:
             yield Gateway(

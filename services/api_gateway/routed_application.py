@@ -25,8 +25,8 @@ log = structlog.get_logger()
 UNMATCHED = "unmatched"
 
 
-class Dispatcher:
-    """What the connections serve. Whatever happens, each call gets an answer, and every error is a problem."""
+class RoutedApplication:
+    """The `Application` that connections serve. Whatever happens, each call gets an answer, and every error is a problem."""
 
     def __init__(self, routes: Iterable[Route], keys: ApiKeys, services: Services) -> None:
         self._router = Router(routes)
