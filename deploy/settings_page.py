@@ -14,7 +14,7 @@ from pydantic_core import PydanticUndefined
 from deploy.local.ports import Ports
 from deploy.local.run import CARRIER_BEHAVIOUR
 from libs.service_kit.settings import ConfiguredSettings, DatabaseSettings, ServiceSettings
-from services.api_gateway.settings import Settings as ApiSettings
+from services.api_gateway.settings import ApiGatewaySettings
 from services.dispatcher.settings import DispatcherSettings
 from services.inbound.settings import InboundSettings
 from services.projection.settings import ProjectionSettings
@@ -25,7 +25,7 @@ from services.simulated_carrier.settings import CarrierSettings
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "settings.md"
 SERVICES: dict[str, type[ServiceSettings]] = {
-    "api_gateway": ApiSettings,
+    "api_gateway": ApiGatewaySettings,
     "resolver": ResolverSettings,
     "scheduler": SchedulerSettings,
     "dispatcher": DispatcherSettings,

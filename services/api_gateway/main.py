@@ -32,7 +32,7 @@ from services.api_gateway.publishing import DurablePublisher
 from services.api_gateway.routed_application import RoutedApplication
 from services.api_gateway.routes import ROUTES
 from services.api_gateway.server import serve
-from services.api_gateway.settings import Settings
+from services.api_gateway.settings import ApiGatewaySettings
 from services.api_gateway.upstreams import Upstream
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -42,7 +42,7 @@ TRY_SECONDS = 5.0
 """Waiting for Kafka goes in tries of this length: between them a stop is heard, and readiness says what is waited for."""
 
 
-async def start(life: Lifecycle, settings: Settings, configuration: Configuration) -> None:
+async def start(life: Lifecycle, settings: ApiGatewaySettings, configuration: Configuration) -> None:
     """Neighbours first, the door last. The stop goes the other way: close the door, answer what is inside, let go."""
     await life.serve_ops()
     kafka, postgres = Neighbour("Kafka", forget_after=READY_AGAIN_SECONDS), Neighbour("Postgres")
@@ -103,7 +103,7 @@ async def start(life: Lifecycle, settings: Settings, configuration: Configuratio
 
 
 def main() -> None:
-    settings = load_settings(Settings)
+    settings = load_settings(ApiGatewaySettings)
     try:
         configuration = load_configuration(settings.postrider_config)
     except ConfigFileError as error:

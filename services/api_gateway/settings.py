@@ -7,7 +7,7 @@ from pydantic import Field, HttpUrl
 from libs.service_kit.settings import ConfiguredSettings, DatabaseSettings
 
 
-class Settings(DatabaseSettings, ConfiguredSettings):
+class ApiGatewaySettings(DatabaseSettings, ConfiguredSettings):
     api_host: str = Field("127.0.0.1", description="address of the public API")
     api_port: int = Field(8080, ge=0, le=65535, description="its port; 0 picks a free one")
     resolver_url: HttpUrl = Field(description="the resolver's internal HTTP: it owns the contacts")
