@@ -191,13 +191,15 @@ async def test_without_postgres_only_requests_with_a_key_are_503(gateway: Gatewa
 
 async def test_marks_are_written_once_postgres_is_back(gateway: Gateway) -> None:
     original = gateway.ledger.mark
+    refused = asyncio.Event()
 
     async def away(keys: object) -> None:
+        refused.set()
         raise ConnectionRefusedError
 
     gateway.ledger.mark = away  # type: ignore[method-assign]
     first = await gateway.send(idempotency_key="a")
-    await asyncio.sleep(0.1)
+    await asyncio.wait_for(refused.wait(), 5)
     assert (await gateway.send(idempotency_key="a")).body == first.body
     gateway.ledger.mark = original  # type: ignore[method-assign]
     await gateway.accepter.stop()

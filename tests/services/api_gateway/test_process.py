@@ -4,6 +4,7 @@ import asyncio
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -167,11 +168,12 @@ async def test_after_a_crash_the_same_key_gets_the_same_ids(
 
 async def test_sigterm_answers_what_is_inside_and_ends_cleanly(kafka: str, dsn: str, tmp_path: Path) -> None:
     tenant = new_tenant()
-    async with gateway_process(tmp_path, kafka, dsn, tenant, GATHER_SECONDS="0.1") as process:
+    async with gateway_process(tmp_path, kafka, dsn, tenant) as process:
         await process.ready()
-        waiting = [asyncio.create_task(process.send(key=f"k{n}")) for n in range(20)]
-        await asyncio.sleep(0.05)  # they are in the flush, or soon will be
-        process.child.send_signal(signal.SIGTERM)
+        async with _nothing_reserved(dsn) as until_tried:
+            waiting = [asyncio.create_task(process.send(key=f"k{n}")) for n in range(20)]
+            await until_tried()
+            process.child.send_signal(signal.SIGTERM)
         answers = await asyncio.gather(*waiting, return_exceptions=True)
         assert await asyncio.wait_for(process.child.wait(), 20) == 0
     accepted = {a.body["id"] for a in answers if not isinstance(a, BaseException) and a.status == 202}
@@ -185,6 +187,28 @@ async def test_sigterm_answers_what_is_inside_and_ends_cleanly(kafka: str, dsn: 
     finally:
         await connection.close()
     assert unmarked == 0
+
+
+@asynccontextmanager
+async def _nothing_reserved(dsn: str) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Whoever reserves a key waits until this ends; what is yielded waits for someone who does."""
+    holder, watcher = await asyncpg.connect(dsn), await asyncpg.connect(dsn)
+
+    async def until_tried() -> None:
+        async with asyncio.timeout(10):
+            while not await watcher.fetchval(
+                "SELECT count(*) FROM pg_stat_activity"
+                " WHERE wait_event_type = 'Lock' AND query LIKE '%INSERT INTO idempotency_keys%' AND pid <> pg_backend_pid()"
+            ):
+                await asyncio.sleep(0.01)
+
+    try:
+        async with holder.transaction():
+            await holder.execute("LOCK TABLE api.idempotency_keys IN SHARE MODE")
+            yield until_tried
+    finally:
+        await holder.close()
+        await watcher.close()
 
 
 async def test_neither_secrets_nor_texts_nor_numbers_are_logged(api: GatewayProcess) -> None:
