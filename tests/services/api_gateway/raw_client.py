@@ -1,0 +1,95 @@
+"""A client that says HTTP/1.1 byte by byte, and a transport that nobody reads."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from tests.services.api_gateway.fakes import ALL_KEY, Gateway
+
+HEADERS = b"Host: x\r\nAuthorization: Bearer " + ALL_KEY.encode() + b"\r\n"
+
+
+def post(text: str, more: bytes = b"", version: bytes = b"1.1") -> bytes:
+    body = json.dumps({"message": text, "clientId": "1"}).encode()
+    length = b"Content-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
+    return b"POST /sms HTTP/" + version + b"\r\n" + HEADERS + length + more + b"\r\n" + body
+
+
+def get(path: bytes, more: bytes = b"", method: bytes = b"GET") -> bytes:
+    return method + b" " + path + b" HTTP/1.1\r\n" + HEADERS + more + b"\r\n"
+
+
+class Client:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def connect(cls, gateway: Gateway) -> "Client":
+        return cls(*await asyncio.open_connection("127.0.0.1", urlsplit(gateway.url).port))
+
+    def send(self, data: bytes) -> None:
+        self._writer.write(data)
+
+    def end(self) -> None:
+        self._writer.write_eof()
+
+    async def answer(self, *, bodyless: bool = False) -> tuple[int, dict[str, str], bytes]:
+        async with asyncio.timeout(5):
+            head = (await self._reader.readuntil(b"\r\n\r\n")).decode()
+            lines = head.split("\r\n")
+            headers = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
+            length = 0 if bodyless else int(headers.get("content-length", "0"))
+            return int(lines[0].split()[1]), headers, await self._reader.readexactly(length)
+
+    async def closed(self) -> bool:
+        async with asyncio.timeout(5):
+            return await self._reader.read() == b""
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def texts(gateway: Gateway) -> list[str]:
+    return [event.data.message.text for event in gateway.publisher.events]
+
+
+class Unread(asyncio.Transport):
+    """Keeps what nobody reads, and says so from `HIGH` bytes on, as real ones do."""
+
+    HIGH = 64 * 1024
+
+    def __init__(self, protocol: asyncio.Protocol) -> None:
+        super().__init__()
+        self._protocol = protocol
+        self.kept = b""
+
+    def is_closing(self) -> bool:
+        return False
+
+    def write(self, data: Any) -> None:
+        room = len(self.kept) <= self.HIGH
+        self.kept += data
+        if room and len(self.kept) > self.HIGH:
+            self._protocol.pause_writing()
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def write_eof(self) -> None: ...
+
+    def read(self) -> bytes:
+        full = len(self.kept) > self.HIGH
+        read, self.kept = self.kept, b""
+        if full:
+            self._protocol.resume_writing()
+        return read
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.002)
