@@ -29,6 +29,7 @@ def configure_logging(service: str, level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter())
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    logging.captureWarnings(True)
     # During an outage aiokafka says so dozens of times a second; libs.bus says it once, and when it is over.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 

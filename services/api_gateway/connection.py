@@ -190,9 +190,7 @@ class Connection(asyncio.Protocol):
         """Decide by the head alone: refuse, or take the body."""
         refusal = self._application.admit(call)
         most = self._room = call.most_bytes
-        expect = (
-            call.headers.get(b"expect") if call.chunked else None
-        )  # HTTP/1.0 knows of no expectations (RFC 9110 §10.1.1)
+        expect = call.headers.get(b"expect") if call.chunked else None  # HTTP/1.0 has none (RFC 9110 §10.1.1)
         if refusal is not None:
             call.response = refusal
             if expect is not None:  # whether the body comes after all, nobody knows

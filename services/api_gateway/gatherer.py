@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Generic, TypeVar
 
 import structlog
+
+from libs.service_kit.faults import fault
 
 log = structlog.get_logger()
 
@@ -93,5 +94,4 @@ class Gatherer(Generic[T, R]):
             try:
                 settle(result)
             except Exception as error:  # the loop serves everybody, and nothing would start it again
-                where = traceback.format_tb(error.__traceback__)[-4:]
-                log.error("a result could not be told", error=type(error).__name__, where=where)
+                log.error("a result could not be told", fault=fault(error))

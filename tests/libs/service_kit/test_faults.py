@@ -12,7 +12,7 @@ from libs.storage.database import MigrationError
 NUMBER = "+4915112345678"
 
 SERVICE = """
-import asyncio, logging
+import asyncio, logging, warnings
 import asyncpg, structlog
 from libs.service_kit.lifecycle import run_service
 from libs.service_kit.periodic import repeat
@@ -32,6 +32,7 @@ async def start(life):
     try:
         await fail("Libs")
     except SpokenError:
+        warnings.warn("careful")
         logging.getLogger("lib").exception('"failed"\\n')
     try:
         await fail("Ours")
