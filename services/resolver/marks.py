@@ -5,12 +5,13 @@ A mark that comes just after a decision was made is not looked back for: the sam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from uuid import UUID
 
 from libs.bus.consumer import Batch
 from libs.contracts.events import CommandKind, MessageEvent, SmsCommand
+from libs.storage.array_literals import array_literal
 from libs.storage.database import Pool
 
 
@@ -22,9 +23,9 @@ async def mark(batch: Batch, pool: Pool, now: Callable[[], datetime]) -> None:
         await pool.execute(_MARK, *zip(*marks, strict=True), now())
 
 
-async def marked(pool: Pool, messages: Collection[UUID]) -> set[tuple[UUID, int]]:
+async def marked(pool: Pool, messages: Sequence[UUID]) -> set[tuple[UUID, int]]:
     """Which cycles of these messages are to be cancelled."""
-    return {(row[0], row[1]) for row in await pool.fetch(_MARKED, messages)}
+    return {(row[0], row[1]) for row in await pool.fetch(_MARKED, array_literal(messages))}
 
 
 async def forget(pool: Pool, before: datetime) -> None:
@@ -36,4 +37,4 @@ _MARK = """
     ON CONFLICT DO NOTHING
 """
 
-_MARKED = "SELECT message_id, cycle FROM marks WHERE message_id = ANY($1)"
+_MARKED = "SELECT message_id, cycle FROM marks WHERE message_id = ANY ($1::text::uuid[])"
