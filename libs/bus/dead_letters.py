@@ -1,6 +1,7 @@
 """Where records go that can't be handled: unchanged to `<topic>.dead-letter`, with headers that say what they were and why.
 
-A run of them without a success between is a sign that the fault is ours, not theirs, so there is a limit to it.
+A run of them without a success between is a sign that the fault is ours, not theirs, so there is a limit to it. What a handler knows to be
+the data's own fault (`BadRecord`) is not part of a run: else whoever can make such records could stop the consumer.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from datetime import UTC, datetime
 import structlog
 
 from libs.bus.backoff import GivenUp, until_done
-from libs.bus.errors import BadRecord, TooManyDeadLetters, Undecodable
+from libs.bus.errors import HANDLER_ERROR, PERHAPS_OURS, UNDECODABLE, BadRecord, TooManyDeadLetters, Undecodable
 from libs.bus.port import Headers, Outgoing, Publisher
 from libs.bus.record import Record
 from libs.contracts.events import Reason
@@ -32,8 +33,8 @@ def reason_of(error: BaseException) -> Reason:
     if isinstance(error, BadRecord):
         return error.reason
     if isinstance(error, Undecodable):
-        return Reason("undecodable", error.reason)
-    return Reason("handler-error", fault(error))
+        return Reason(UNDECODABLE, error.reason)
+    return Reason(HANDLER_ERROR, fault(error))
 
 
 class DeadLetters:
@@ -61,11 +62,12 @@ class DeadLetters:
 
         Raises `TooManyDeadLetters`, and stores nothing, when the run is at its limit; `GivenUp` when told to while Kafka is away.
         """
-        if self._run >= self._limit:
+        counts = reason.code in PERHAPS_OURS
+        if counts and self._run >= self._limit:
             raise TooManyDeadLetters(f"{self._run} in a row for {self._group}; the next is {_place(record)}")
         letter = Outgoing(f"{record.topic}.dead-letter", record.key, record.raw, self._headers(record, reason))
         await until_done(lambda: self._producer.publish_many([letter]), what="dead letter", give_up=give_up)
-        self._run += 1
+        self._run += int(counts)
         DEAD_LETTERS.labels(record.topic, reason.code).inc()
         log.warning("bus.dead_letter", record=_place(record), group=self._group, reason=reason.code, words=reason.words)
         if self._on_dead_letter is not None:

@@ -24,10 +24,20 @@ class RecordTooLarge(ValueError):
     """A record is larger than its topic takes. Publishing it again can't help."""
 
 
+HANDLER_ERROR = "handler-error"
+UNDECODABLE = "undecodable"
+INVALID = "invalid"
+"""An event of one of our own services that breaks our own rules."""
+
+PERHAPS_OURS = frozenset({HANDLER_ERROR, UNDECODABLE, INVALID})
+"""Codes of dead letters that may well be our fault: a run of them stops the consumer."""
+
+
 class BadRecord(Exception):
     """A handler's word that a record can never be handled, and why; it goes to the dead letters with that reason.
 
-    Anything else that a handler raises (and that is not transient) is treated alike, under the reason `handler-error`.
+    That is a verdict on the data, which carriers and phones can write as they like, so any number of them stops nobody; unless its code is
+    in `PERHAPS_OURS`. Anything else that a handler raises (and that is not transient) has the reason `handler-error`.
     """
 
     def __init__(self, reason: Reason) -> None:

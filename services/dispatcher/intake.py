@@ -11,6 +11,7 @@ import structlog
 
 from libs.bus.backoff import GivenUp
 from libs.bus.dead_letters import OnDeadLetter
+from libs.bus.errors import INVALID
 from libs.bus.pacing import PACED
 from libs.bus.port import Partitions, Publisher
 from libs.bus.record import Record
@@ -105,7 +106,7 @@ class Intake:
             event: MessageEvent[SmsDispatch] = record.event
             fault = _fault(event, self._gateway)
             if fault is not None:
-                await self._stream.dead_letter(record, Reason("invalid", fault))
+                await self._stream.dead_letter(record, Reason(INVALID, fault))
             else:
                 self._board.add(event, Place(self, record))
                 good += 1

@@ -26,6 +26,9 @@ HOLD_SECONDS = 0.5
 """How long a receipt waits here for an answer to the submit that it has overtaken: far longer than most need, and to park one and take
 it out again costs more than all else about it. Until then its record is not finished, so nothing is lost with us."""
 
+LONGEST_ID = 255
+"""Of a provider's ids: dispatchers register none that is longer, and an index takes no text of any length."""
+
 MAYBE_TAKEN = frozenset({Status.IN_DOUBT, Status.SUBMITTED})
 """What is told with a reference: that the carrier may have taken the attempt, or took it without a word of its id. Else it is disproved."""
 
@@ -71,7 +74,7 @@ def _young(batch: Batch, receipts: Sequence[Receipt]) -> list[Record]:
 def sort_out(
     events: Iterable[AnyEvent], destination_key: bytes
 ) -> tuple[list[Registration], list[Doubt], list[Receipt]]:
-    """What of a batch concerns us. Raises BadRecord for a receipt without an id, which nothing could ever match.
+    """What of a batch concerns us. Raises BadRecord for a receipt without a usable id, which nothing could ever match.
 
     What this service has said itself does not: it was stored before it was said, and answering it would say it again, without end.
     """
@@ -99,6 +102,8 @@ def sort_out(
         elif isinstance(data, GatewayReceipt):
             if not data.provider_id:
                 raise BadRecord(Reason("receipt.without-id", "provider_id: is empty"))
+            if len(data.provider_id) > LONGEST_ID or "\0" in data.provider_id:
+                raise BadRecord(Reason("receipt.unusable-id", "provider_id: is too long, or holds a NUL"))
             receipts.append(
                 Receipt(
                     data.gateway,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from libs.bus.consumer import Batch
-from libs.bus.errors import BadRecord
+from libs.bus.errors import INVALID, BadRecord
 from libs.bus.port import Publisher
 from libs.contracts import topics
 from libs.contracts.events import CommandKind, MessageEvent, Reason, SmsCommand, SmsDeferred
@@ -51,7 +51,7 @@ def arrival(event: MessageEvent[SmsDeferred]) -> Arrival:
     """A deferral as it is stored. Raises BadRecord if its leg is not of the time at which it is due."""
     deferred = event.data
     if deferred.leg.leg_at != deferred.due_at:
-        raise BadRecord(Reason("leg-time", "data.leg.leg_at: is not due_at"))
+        raise BadRecord(Reason(INVALID, "data.leg.leg_at: is not due_at"))
     person = deferred.message.recipient
     return Arrival(
         event.subject,

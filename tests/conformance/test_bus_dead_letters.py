@@ -4,7 +4,7 @@ import pytest
 
 from libs.bus.codec import Decoders
 from libs.bus.consumer import Batch
-from libs.bus.errors import BadRecord, TooManyDeadLetters
+from libs.bus.errors import INVALID, BadRecord, TooManyDeadLetters
 from libs.bus.port import Outgoing
 from libs.bus.record import Record
 from libs.contracts.events import Reason
@@ -162,3 +162,34 @@ async def test_a_run_of_undecodable_records_stops_the_stream_too(bus: Harness) -
         for _ in range(10):
             await stream.getmany(timeout_ms=2000, max_records=10)
     assert len(await bus.dead_letters(topic)) == 4
+
+
+async def test_records_that_are_bad_in_themselves_stop_nobody_however_many_they_are(bus: Harness) -> None:
+    topic, group, handled = await bus.topic(), bus.group(), Handled()
+
+    async def handle(batch: Batch) -> None:
+        if any(name.startswith("bad") for name in names(batch.records)):
+            raise BadRecord(Reason("unknown-gateway", "The gateway is not configured"))
+        await handled(batch)
+
+    await bus.publish(topic, *(f"bad {n}" for n in range(10)), "good")
+    consumer = bus.consumer([topic], handle, group, dead_letter_limit=3)
+    await consumer.start()
+    await eventually(lambda: handled.names == ["good"])
+    assert consumer.ready
+    await consumer.stop()
+    assert await bus.committed(group, topic) == [11]
+    assert len(await bus.dead_letters(topic)) == 10
+
+
+async def test_what_breaks_rules_of_ours_counts_also_when_a_handler_says_so(bus: Harness) -> None:
+    topic = await bus.topic()
+
+    async def handle(batch: Batch) -> None:
+        raise BadRecord(Reason(INVALID, "leg_at: is not due_at"))
+
+    await bus.publish(topic, *map(str, range(10)))
+    consumer = bus.consumer([topic], handle, dead_letter_limit=3)
+    await consumer.start()
+    await eventually(lambda: consumer.state == "stopped: too many dead letters")
+    assert len(await bus.dead_letters(topic)) == 3

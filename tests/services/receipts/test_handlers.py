@@ -60,9 +60,10 @@ def test_spellings_of_one_number_have_one_fingerprint() -> None:
     assert len({r.destination for r in receipts}) == 1
 
 
-def test_a_receipt_without_an_id_is_a_bad_record() -> None:
+@pytest.mark.parametrize("provider_id", ["", "a\0b", "a" * 256])
+def test_a_receipt_without_a_usable_id_is_a_bad_record(provider_id: str) -> None:
     with pytest.raises(BadRecord, match="provider_id"):
-        sort_out([receipt("")], KEY)
+        sort_out([receipt(provider_id)], KEY)
 
 
 def record(event: Any, age: float = 0) -> Record:

@@ -17,6 +17,7 @@ import pytest
 from deploy.local.kafka import SHORT_RUN, Kafka
 from libs.bus.admin import ensure_topics
 from libs.bus.codec import encode
+from libs.bus.dead_letters import LIMIT
 from libs.contracts import topics
 from libs.contracts.events import ReceiptState
 from libs.contracts.statuses import Status
@@ -173,6 +174,13 @@ async def test_poison_goes_to_the_dead_letters_and_the_rest_goes_on(running: Gro
     await until(lambda: len(running.traffic.dead(topic)) >= before + len(poison), "dead letters")
     assert sorted(r.value for r in running.traffic.dead(topic)[before:]) == sorted(poison)
     await heard(running, name, Status.DELIVERED)
+
+
+async def test_receipts_without_an_id_stop_nothing_however_many_they_are(running: Ground) -> None:
+    before = len(running.traffic.dead(topics.RECEIPTS))
+    await running.traffic.receipts(*(receipt("") for _ in range(LIMIT + 1)))
+    await until(lambda: len(running.traffic.dead(topics.RECEIPTS)) == before + LIMIT + 1, "dead letters")
+    assert (await running.program.get("/health/ready"))[0] == 200
 
 
 async def test_lost_connections_to_postgres_are_made_again_and_cost_no_record(running: Ground) -> None:
