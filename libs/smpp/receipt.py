@@ -166,11 +166,11 @@ def _text(pdu: DeliverSm | DataSm) -> str:
 
 def _fields(text: str) -> dict[str, str]:
     """Name to value, in whatever order they stand. Of a repeated name the first, so that the quoted message (`text:`,
-    which comes last) can't overwrite what the SMSC says."""
+    which comes last) can't overwrite what the SMSC says. NULs, which GSM 03.38 has for `@`, are dropped: PostgreSQL stores none."""
     pieces = _FIELD.split(text)
     fields: dict[str, str] = {}
     for name, value in zip(pieces[1::2], pieces[2::2], strict=True):
-        fields.setdefault(name.lower().replace(" ", "").replace("_", ""), value.strip(" \t\r\n\0;,"))
+        fields.setdefault(name.lower().replace(" ", "").replace("_", ""), value.replace("\0", "").strip(" \t\r\n;,"))
     return fields
 
 

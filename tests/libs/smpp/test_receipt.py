@@ -67,6 +67,14 @@ def test_a_receipts_text_may_vary(text: bytes, message_id: str, state: MessageSt
     assert (receipt.message_id, receipt.state, receipt.error) == (message_id, state, error)
 
 
+@pytest.mark.parametrize("separator", [b" ", b"\0", b"\0 "])
+def test_no_field_holds_a_nul(separator: bytes) -> None:
+    fields = [b"id:a\0b", b"done date:26112001\x0002", b"stat:DELI\0VRD\0\r\n", b"err:0\0A1"]
+    receipt = _receipt(separator.join(fields))
+    assert (receipt.message_id, receipt.state, receipt.error) == ("ab", MessageState.DELIVERED, "0A1")
+    assert (receipt.done_date, receipt.stat) == ("2611200102", "DELIVRD")
+
+
 def test_the_quoted_message_overwrites_nothing_that_the_smsc_says() -> None:
     receipt = _receipt(APPENDIX_B + b" id:666 stat:REJECTD err:666")
     assert (receipt.message_id, receipt.state, receipt.error) == ("0123456789", MessageState.DELIVERED, "000")
