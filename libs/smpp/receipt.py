@@ -82,8 +82,9 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
 def read_receipt(pdu: DeliverSm | DataSm, *, trust_content: bool = True) -> Receipt | None:
     """The receipt that `pdu` is, or None when it is an inbound message.
 
-    The signs, in order: a receipt's optional parameters; the bits of esm_class; a text that has `id:` and a known `stat:`
-    (some SMSCs set nothing else). `trust_content=False` leaves the last out, since a person can write such a text, too.
+    The signs, in order: a receipt's optional parameters; the bits of esm_class; a text in the whole form of Appendix B, with
+    an id and a known `stat:` (some SMSCs set nothing else). Nothing less: people write `id:` and `stat:` too.
+    `trust_content=False` leaves the last out.
     """
     marked = (
         tlv.RECEIPTED_MESSAGE_ID in pdu.tlvs
@@ -95,12 +96,14 @@ def read_receipt(pdu: DeliverSm | DataSm, *, trust_content: bool = True) -> Rece
     text = _text(pdu)
     if usual := _APPENDIX_B.match(text):
         message_id, submit_date, done_date, stat, error = usual.groups()
+        if not marked and stat not in _STATES:
+            return None
+    elif not marked:
+        return None
     else:
         fields = _fields(text).get
         message_id, submit_date, done_date = fields("id", ""), fields("submitdate", ""), fields("donedate", "")
         stat, error = fields("stat", ""), fields("err", "")
-    if not marked and not (message_id and stat.upper() in _STATES):
-        return None
     return Receipt(
         message_id=_octets_to_text(pdu.tlvs.get(tlv.RECEIPTED_MESSAGE_ID, b"")) or message_id,
         state=_state(pdu.tlvs.get(tlv.MESSAGE_STATE, b""), stat),

@@ -124,7 +124,20 @@ def test_a_receipts_text_makes_a_receipt_unless_texts_are_not_trusted() -> None:
     assert read_receipt(pdu, trust_content=False) is None
 
 
-@pytest.mark.parametrize("text", [b"", b"Hello", b"my id: 1234, regards", b"id:1 stat:fine thanks", b"stat:DELIVRD"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"Hello",
+        b"my id: 1234, regards",
+        b"id:1 stat:fine thanks",
+        b"stat:DELIVRD",
+        b"id:a\0b stat:DELIVRD",
+        b"Did you get my id: 44? stat:delivered",
+        APPENDIX_B.replace(b"DELIVRD", b"MYSTERY"),
+        b"You said: " + APPENDIX_B,
+    ],
+)
 def test_an_inbound_message_is_no_receipt(text: bytes) -> None:
     assert read_receipt(DeliverSm("254711000001", "2020", text)) is None
 
