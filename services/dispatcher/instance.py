@@ -9,7 +9,7 @@ from functools import partial
 
 import structlog
 
-from libs.bus.errors import is_transient
+from libs.bus.errors import TooManyDeadLetters, is_transient
 from libs.bus.port import Publisher
 from libs.bus.record import Record
 from libs.contracts.events import Priority
@@ -67,6 +67,7 @@ class Instance:
             gateway, self._lease, ledger, self._board, self._driver, self._on_results, self._settler.look
         )
         self._standby = True
+        self._stopped_for: str | None = None
         self._ending = False
         self._rebalances = 0
         self._stop = asyncio.Event()
@@ -79,7 +80,7 @@ class Instance:
     @property
     def missing(self) -> str | None:
         """What keeps it from sending, for readiness; standing by is as it should be."""
-        return None if self._standby else self._driver.missing
+        return self._stopped_for or (None if self._standby else self._driver.missing)
 
     def stop(self) -> None:
         """End in order; `run` returns when everything is given back."""
@@ -94,6 +95,9 @@ class Instance:
         try:
             if await self._until_slot(beats):
                 await self._send(beats, settling)
+        except TooManyDeadLetters as error:
+            self._stopped_for = f"stopped: too many dead letters: {error}"
+            raise
         finally:
             settling.cancel()
             beats.cancel()
@@ -266,7 +270,11 @@ class Instance:
 
 
 async def live(make: Callable[[], Instance], stopped: asyncio.Event) -> None:
-    """One instance after the other until stopped; a lapsed lease is never renewed."""
+    """One instance after the other until stopped; a lapsed lease is never renewed.
+
+    After a run of dead letters there is no other: it would go on emptying the topic into them. The process stays, not ready, until it is
+    started again by who has mended the cause.
+    """
     while not stopped.is_set():
         instance = make()
         stopping = asyncio.create_task(stopped.wait())
@@ -276,6 +284,9 @@ async def live(make: Callable[[], Instance], stopped: asyncio.Event) -> None:
         stopping.cancel()
         try:
             await running
+        except TooManyDeadLetters as error:
+            log.error("sending stopped", why=str(error))
+            await stopped.wait()
         except Exception as error:
             if not isinstance(error, LeaseOver) and not is_transient(error):
                 raise

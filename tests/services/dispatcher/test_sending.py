@@ -10,6 +10,7 @@ from prometheus_client import Counter
 
 from deploy.local.ports import free_port
 from libs.bus.codec import encode
+from libs.bus.dead_letters import LIMIT
 from libs.bus.record import Record
 from libs.contracts import topics
 from libs.contracts.events import MessageEvent, Priority, Reason, SmsDeferred, SmsDispatch
@@ -297,6 +298,27 @@ async def test_a_record_that_no_attempt_could_be_made_of_goes_to_the_dead_letter
         assert {d.value for d in dead} == {encode(poison), b"\x00not json"}
         await w.until(all_told(w, [poison], Status.REJECTED))
         assert w.statuses[poison.subject][0].reason == Reason("poison", "its record could not be handled: invalid")
+
+
+async def test_a_run_of_dead_letters_stops_it_until_it_is_started_again(world: MakeWorld):
+    async with world() as w:
+        made, stopped = list[instance.Instance](), asyncio.Event()
+
+        def make() -> instance.Instance:
+            made.append(w.make())
+            return made[-1]
+
+        living = asyncio.create_task(instance.live(make, stopped))
+        poison = [w.event(f"{n}") for n in range(LIMIT + 5)]
+        for each in poison:
+            object.__setattr__(each.data, "segments", 9)
+        await w.send(*poison)
+        await w.until(lambda: living.done() or "too many dead letters" in (made[0].missing or ""))
+        await w.until(lambda: len(w.statuses) >= LIMIT)
+        assert not living.done() and len(made) == 1
+        stopped.set()
+        await living
+        assert len(made) == 1 and await w.pool.fetchval("SELECT count(*) FROM attempts") == LIMIT
 
 
 async def test_what_went_to_the_dead_letters_ends_as_one_and_the_same_event_unless_it_was_claimed(world: MakeWorld):

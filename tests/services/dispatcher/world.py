@@ -130,8 +130,11 @@ class World:
             }
         )
 
+    def make(self) -> Instance:
+        return Instance(self.settings(), self.gateway, self.pool, self.producer, make_driver)
+
     def start(self) -> Instance:
-        instance = Instance(self.settings(), self.gateway, self.pool, self.producer, make_driver)
+        instance = self.make()
         self.running.append((instance, asyncio.create_task(instance.run())))
         return instance
 
