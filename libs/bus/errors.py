@@ -63,7 +63,14 @@ _POSTGRES = (
     asyncpg.ReadOnlySQLTransactionError,  # a replica that is about to become the primary, or no longer is
     asyncpg.IdleInTransactionSessionTimeoutError,
 )
-_CLOSED = ("connection is closed", "connection was closed", "pool is clos", "not initialized")
+# A pool takes back at once what the server has closed, also while it is in use: "has been released back to the pool".
+_CLOSED = (
+    "connection is closed",
+    "connection was closed",
+    "released back to the pool",
+    "pool is clos",
+    "not initialized",
+)
 
 
 def is_transient(error: BaseException) -> bool:

@@ -27,6 +27,7 @@ TRANSIENT = [
     asyncpg.CrashShutdownError(),
     asyncpg.ReadOnlySQLTransactionError(),
     asyncpg.InterfaceError("connection is closed"),
+    asyncpg.InterfaceError("cannot call Connection.execute(): connection has been released back to the pool"),
     asyncpg.InterfaceError("pool is closing"),
     RuntimeError("unable to perform operation on <TCPTransport closed=True reading=False 0x1>; the handler is closed"),
     asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress"),
