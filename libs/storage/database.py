@@ -17,6 +17,8 @@ log = structlog.get_logger()
 Pool = asyncpg.Pool
 
 STATEMENT_TIMEOUT_SECONDS = 30
+IDLE_IN_TRANSACTION_SECONDS = 15
+"""After which PostgreSQL ends a transaction that waits for its next statement: its process may be frozen, and its locks hold up others."""
 BY_KEY = {"enable_seqscan": "off"}
 """Where all is found by its key: of a young table or partition, until it is analysed, the planner would rather read every row."""
 
@@ -60,6 +62,7 @@ async def open_database(
             "application_name": schema,
             "jit": "off",
             "timezone": "UTC",
+            "idle_in_transaction_session_timeout": f"{round(IDLE_IN_TRANSACTION_SECONDS * 1000)}ms",
             **(parameters or {}),
         },
     )

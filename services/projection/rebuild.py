@@ -37,6 +37,8 @@ SMALL_TAIL = 2_000
 ROUNDS = 10
 LOCK_MILLISECONDS = 2_000
 SWAPS = 20
+PARAMETERS = {"idle_in_transaction_session_timeout": "5min"}
+"""Its transactions wait for Kafka, for folds of thousands of messages, and for whoever reads what it says."""
 RETRY_SECONDS = 1.0
 MOST_SHOWN = 1_000
 
@@ -174,7 +176,7 @@ async def _estimate(live: Connection) -> int:
 
 @asynccontextmanager
 async def _connection(dsn: str, schema: str) -> AsyncGenerator[Connection]:
-    parameters = queries.PARAMETERS if schema == BESIDE else {}
+    parameters = PARAMETERS | (queries.PARAMETERS if schema == BESIDE else {})
     pool = await open_database(dsn, schema, MIGRATIONS, 1, PARTITIONED, parameters)
     try:
         async with pool.acquire() as connection:

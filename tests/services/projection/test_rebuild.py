@@ -19,6 +19,7 @@ from deploy.local.kafka import SHORT_RUN, Kafka
 from libs.bus.admin import ensure_topics
 from libs.contracts.statuses import Status
 from libs.contracts.topics import PARTITIONS
+from libs.storage import database
 from libs.storage.database import Pool, open_database
 from libs.storage.partitions import make_ahead
 from services.projection import rebuild as steps
@@ -109,6 +110,14 @@ async def test_every_row_is_made_again_byte_for_byte_and_the_tables_are_as_befor
     async with outbox.pool.acquire() as connection:
         await make_ahead(connection, PARTITIONED, START + timedelta(days=30))
     await outbox.rebuild()
+
+
+async def test_its_transactions_may_be_idle_for_longer_than_those_of_services(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "IDLE_IN_TRANSACTION_SECONDS", 0.001)
+    await fold_in(outbox.pool, [step for story in stories(200) for step in story])
+    assert await outbox.check() == ["equal"]
 
 
 async def test_what_is_wrong_is_found_by_name_and_healed_and_nobody_who_remembers_it_brings_it_back(

@@ -1,0 +1,30 @@
+"""What the pools of all services have in common."""
+
+import asyncio
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from libs.bus.errors import is_transient
+from libs.storage import database
+from libs.storage.database import open_database
+from tests.libs.storage.conftest import SCHEMA
+
+
+async def test_the_locks_of_a_process_that_is_frozen_in_its_transaction_are_given_back(
+    dsn: str, migrations: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "IDLE_IN_TRANSACTION_SECONDS", 0.05)
+    pool = await open_database(dsn, SCHEMA, migrations, 2)
+    await pool.execute("INSERT INTO seen_elsewhere VALUES (1)")
+    lock = "SELECT n FROM seen_elsewhere FOR UPDATE"
+    frozen = await pool.acquire()
+    await frozen.execute("BEGIN")
+    await frozen.execute(lock)
+    async with asyncio.timeout(20):
+        assert await pool.fetchval(lock) == 1
+    with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)) as fault:
+        await frozen.execute(lock)
+    assert is_transient(fault.value)
+    pool.terminate()  # not all that it knows of is open
