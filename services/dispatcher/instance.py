@@ -90,7 +90,7 @@ class Instance:
         """Live until stopped, or until the lease is over. Raises what can't be waited out."""
         await self._lease.register()
         log.info("instance registered", instance=str(self._lease.instance), gateway=self._gateway.id)
-        beats = asyncio.create_task(self._beat())
+        beats = asyncio.create_task(self._keep_lease())
         settling = asyncio.create_task(self._settler.run())
         try:
             if await self._until_slot(beats):
@@ -202,6 +202,22 @@ class Instance:
         """
         while not (self._settler.idle or settling.done() or await self._stopped_within(POLL_SECONDS)):
             pass
+
+    async def _keep_lease(self) -> None:
+        """Renew the lease until it is over (LeaseOver): at its end, also while Postgres leaves a renewal unanswered.
+
+        That one is not waited for: a query that is called off may take as long as one that is not.
+        """
+        renewing = asyncio.create_task(self._beat())
+        renewing.add_done_callback(lambda task: task.cancelled() or task.exception())
+        try:
+            while self._lease.valid and not renewing.done():
+                await asyncio.wait([renewing], timeout=self._lease.left_seconds)
+            if not renewing.done():
+                raise LeaseOver
+            renewing.result()
+        finally:
+            renewing.cancel()
 
     async def _beat(self) -> None:
         """Renew the lease and watch the peers until the lease is over (LeaseOver)."""

@@ -13,7 +13,8 @@ from libs.storage.database import Pool
 log = structlog.get_logger()
 
 GRACE_SECONDS = 1.0
-"""Peers wait this much longer than the holder, so that it has closed its bind before they take it over."""
+"""Peers wait this much longer than the holder, which unbinds as soon as its lease is over: a provider that answers that within this time
+never sees a bind too many."""
 
 # Its own, where the answer that it got one was lost; else the first that nobody holds, or one whose holder is dead.
 _TAKE_SLOT = """
@@ -54,6 +55,11 @@ class Lease:
         if not self._over and self._clock() >= self._valid_until:
             self._over = True
         return not self._over
+
+    @property
+    def left_seconds(self) -> float:
+        """How long it will be valid unless it is renewed."""
+        return max(0.0, self._valid_until - self._clock()) if self.valid else 0.0
 
     def renewed(self, sent_at: float) -> None:
         """A renewal that was sent at `sent_at` (the loop's clock) was answered; every claim is one."""

@@ -1,6 +1,7 @@
 """A dispatcher's instances with real Kafka, Postgres and a carrier: what is sent, told and done with."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -17,6 +18,7 @@ from libs.contracts.events import MessageEvent, Priority, Reason, SmsDeferred, S
 from libs.contracts.statuses import Status
 from libs.service_kit import metrics
 from services.dispatcher import instance, sender
+from services.dispatcher.lease import Lease
 from services.dispatcher.poison import tell_history
 from tests.services.dispatcher.world import MakeWorld, World
 
@@ -397,6 +399,30 @@ async def test_an_answer_that_comes_while_postgres_does_not_store_is_no_doubt_ev
         assert await w.pool.fetchval("SELECT outcome FROM attempts") == b"A"
         assert set(w.words(event.subject)) == {"submitted"}
         assert len(await w.carrier.accepted()) == 1
+
+
+async def test_a_lease_ends_and_the_bind_with_it_also_while_its_renewal_is_never_answered(
+    world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+):
+    answered = asyncio.Event()
+
+    async def unanswered(_: Lease) -> None:
+        while not answered.is_set():
+            with contextlib.suppress(asyncio.CancelledError):  # calling it off takes as long
+                await answered.wait()
+
+    async with world() as w:
+        holder = w.start()
+        event = w.event()
+        await w.send(event)
+        await w.until(all_told(w, [event], Status.SUBMITTED))
+        monkeypatch.setattr(Lease, "beat", unanswered)
+        try:
+            async with asyncio.timeout(40):
+                await asyncio.shield(w.running[0][1])
+            assert holder.missing
+        finally:
+            answered.set()
 
 
 async def test_with_one_bind_allowed_a_second_replica_stands_by_and_takes_over(world: MakeWorld):
