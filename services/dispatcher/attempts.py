@@ -190,6 +190,12 @@ def _may_wait(leg: LegState, tries: int, observed_at: datetime) -> bool:
     return coordinates.leg - before < tries and due_at(leg, observed_at) < message.valid_until
 
 
+def is_first_sending(leg: LegState) -> bool:
+    """Whether no leg before this one can have sent the message: one that only waited for the message's time does not count."""
+    coordinates = leg.event.data.leg
+    return coordinates.leg == 1 or (coordinates.leg == 2 and coordinates.leg_at == leg.event.data.message.scheduled_at)
+
+
 def due_at(leg: LegState, observed_at: datetime) -> datetime:
     """When a leg refused at this time begins anew. The jitter comes from the id, so that a repeat says the same."""
     delay = min(DEFER_FIRST_SECONDS * 2 ** (leg.key.leg - 1), DEFER_LAST_SECONDS)

@@ -24,6 +24,7 @@ from services.dispatcher.attempts import (
     count_of,
     deferral,
     is_concluded,
+    is_first_sending,
     refused_for_now,
     word_of,
 )
@@ -283,7 +284,7 @@ class Settler:
 
     def _resends(self, leg: LegState) -> bool:
         """Whether doubt about this leg opens the next one: once, and only for a message of one part."""
-        return self._resend_once and leg.parts == 1 and leg.event.data.leg.leg == 1
+        return self._resend_once and leg.parts == 1 and is_first_sending(leg)
 
     async def _until_done(self, action: Callable[[], Awaitable[T]], what: str) -> T:
         return await until_done(action, what=what, give_up=self._never)

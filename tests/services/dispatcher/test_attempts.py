@@ -13,6 +13,7 @@ from services.dispatcher.attempts import (
     deferral,
     due_at,
     is_concluded,
+    is_first_sending,
     late_outcome,
     next_tries,
     refused_for_now,
@@ -155,6 +156,19 @@ def refused_leg(number: int, *, cycle: int = 1, scheduled: bool = False, valid_s
 def test_a_message_is_refused_for_now_in_so_many_legs_besides_one_that_only_waited(state: LegState, expected: Outcome):
     refused = Attempt(1, 1, ME)
     assert refused_for_now(state, refused, 3, state.event.data.message.accepted_at) is expected
+
+
+@pytest.mark.parametrize(
+    ("number", "waited_for_its_time", "expected"),
+    [(1, False, True), (2, False, False), (2, True, True), (3, True, False)],
+)
+def test_the_leg_after_one_that_only_waited_is_the_first_that_sends(
+    number: int, waited_for_its_time: bool, expected: bool
+):
+    event = dispatch_event(leg=number)
+    before = timedelta(0) if waited_for_its_time else timedelta(seconds=1)
+    message = replace(event.data.message, scheduled_at=event.data.leg.leg_at - before)
+    assert is_first_sending(leg_of(replace(event, data=replace(event.data, message=message)))) is expected
 
 
 @pytest.mark.parametrize(("before", "expected"), [(0, O.TEMPORARY), (1, O.TEMPORARY), (2, O.FAILED)])

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -228,20 +229,27 @@ async def test_late_proof_of_non_acceptance_opens_the_next_leg(world: MakeWorld)
         assert back.message == event.data.message
 
 
-async def test_resend_once_opens_one_more_leg_and_only_one(world: MakeWorld):
+@pytest.mark.parametrize("first_leg", [1, 2])
+async def test_resend_once_opens_one_more_leg_and_only_one(world: MakeWorld, first_leg: int):
     async with world(in_doubt="resend_once", response_timeout_seconds=1) as w:
         await w.carrier.behave(silence={"next": 2})
         w.start()
-        event = w.event()
+        event = w.event(leg=first_leg)
+        if first_leg == 2:  # the first only waited for the message's time
+            event = replace(event, data=at_its_time(event.data))
         await w.send(event)
         await w.until(lambda: event.subject in w.returned and "in_doubt" in w.words(event.subject))
-        assert w.returned[event.subject].leg.leg == 2
+        assert w.returned[event.subject].leg.leg == first_leg + 1
         w.returned.clear()
         w.statuses.clear()
-        second = w.event(message_id=event.subject, leg=2)
+        second = w.event(message_id=event.subject, leg=first_leg + 1)
         await w.send(second)
         await w.until(all_told(w, [second], Status.IN_DOUBT))
         assert event.subject not in w.returned
+
+
+def at_its_time(data: SmsDispatch) -> SmsDispatch:
+    return replace(data, message=replace(data.message, scheduled_at=data.leg.leg_at))
 
 
 async def test_a_dropped_connection_leaves_doubt_and_the_link_comes_back(world: MakeWorld):
