@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from string import digits
 
 from libs.bus.codec import AnyEvent, encode, message_key
 from libs.bus.consumer import Batch
@@ -83,7 +84,9 @@ def sort_out(
     receipts: list[Receipt] = []
 
     def compared(number: str | None) -> bytes | None:
-        return fingerprint(number, destination_key) if number else None
+        if number is None or not any(char in digits for char in number):  # a name says nothing of the number
+            return None
+        return fingerprint(number, destination_key)
 
     for event in events:
         data = event.data

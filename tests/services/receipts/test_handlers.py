@@ -49,8 +49,9 @@ def test_any_other_status_is_skipped(event: object) -> None:
     assert sort_out([event], KEY) == ([], [], [])
 
 
-def test_an_empty_destination_says_nothing() -> None:
-    _, _, receipts = sort_out([receipt("a", destination="")], KEY)
+@pytest.mark.parametrize("destination", ["", "BANK", "+"])
+def test_a_destination_without_digits_says_nothing(destination: str) -> None:
+    _, _, receipts = sort_out([receipt("a", destination=destination)], KEY)
     assert receipts[0].destination is None
 
 
