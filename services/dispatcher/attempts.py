@@ -59,6 +59,9 @@ DEFER_FIRST_SECONDS = 30
 DEFER_LAST_SECONDS = 3600
 """How long a message refused for now waits before its next leg: doubling, give or take a quarter."""
 
+MOST_LEGS = 10
+"""In a cycle, deferred ones and one that only waited counted: late proof of non-acceptance opens no more, unless there are more tries."""
+
 MAYBE_ACCEPTED = frozenset({Outcome.ACCEPTED, Outcome.DOUBT, Outcome.DOUBT_BY_PEER})
 
 
@@ -188,6 +191,13 @@ def _may_wait(leg: LegState, tries: int, observed_at: datetime) -> bool:
     message, coordinates = leg.event.data.message, leg.event.data.leg
     before = 1 if message.scheduled_at is not None and coordinates.cycle == 1 else 0  # the leg that only waited
     return coordinates.leg - before < tries and due_at(leg, observed_at) < message.valid_until
+
+
+def may_come_back(leg: LegState, late: Attempt, tries: int) -> bool:
+    """Whether late proof that a try was not accepted may open another leg. The gateway's own condition may while the message is valid."""
+    if late.outcome is Outcome.THROTTLED:
+        return late.observed_at is not None and late.observed_at < leg.event.data.message.valid_until
+    return leg.event.data.leg.leg < max(MOST_LEGS, tries)
 
 
 def is_first_sending(leg: LegState) -> bool:

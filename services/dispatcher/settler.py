@@ -25,6 +25,7 @@ from services.dispatcher.attempts import (
     deferral,
     is_concluded,
     is_first_sending,
+    may_come_back,
     refused_for_now,
     word_of,
 )
@@ -46,8 +47,6 @@ OUTCOMES: dict[Verdict, Outcome] = {
     Verdict.NO_ANSWER: Outcome.DOUBT,
 }
 
-MOST_LEGS = 10
-"""How often late proof of non-acceptance may bring a message back within a cycle."""
 LOOK_AGAIN_SECONDS = 0.5
 PACING = Pacing(floor=0.03, ceiling=0.06, full_at=100)
 """Shortest time between two rounds: fewer, larger ones. The window is free as soon as the answer is here, so this slows no sending."""
@@ -184,7 +183,7 @@ class Settler:
         """The row had an outcome before: take what it says now into the leg, and what follows from it."""
         leg = settled.leg
         resend = self._resends(leg)
-        may_open = not resend and leg.event.data.leg.leg < MOST_LEGS
+        may_open = not resend and may_come_back(leg, settled.attempt, self._gateway.tries)
         row, events = await self._until_done(
             lambda: self._ledger.settle_late(
                 settled, may_open, lambda a: rows_of(events_of(leg, a, resend, leg_open_after=resend))

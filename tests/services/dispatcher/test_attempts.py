@@ -15,6 +15,7 @@ from services.dispatcher.attempts import (
     is_concluded,
     is_first_sending,
     late_outcome,
+    may_come_back,
     next_tries,
     refused_for_now,
 )
@@ -156,6 +157,27 @@ def refused_leg(number: int, *, cycle: int = 1, scheduled: bool = False, valid_s
 def test_a_message_is_refused_for_now_in_so_many_legs_besides_one_that_only_waited(state: LegState, expected: Outcome):
     refused = Attempt(1, 1, ME)
     assert refused_for_now(state, refused, 3, state.event.data.message.accepted_at) is expected
+
+
+@pytest.mark.parametrize(
+    ("number", "answer", "tries", "seconds", "expected"),
+    [
+        (9, O.DEFERRED, 3, 0, True),
+        (10, O.DEFERRED, 3, 0, False),
+        (10, O.DEFERRED, 12, 0, True),
+        (12, O.DEFERRED, 12, 0, False),
+        (10, O.NOT_SENT, 3, 0, False),
+        (10, O.THROTTLED, 3, 0, True),
+        (50, O.THROTTLED, 3, 3599, True),
+        (1, O.THROTTLED, 3, 3600, False),
+    ],
+)
+def test_late_proof_opens_so_many_legs_and_a_throttled_gateway_any_number_while_the_message_is_valid(
+    number: int, answer: Outcome, tries: int, seconds: float, expected: bool
+):
+    state = refused_leg(number, valid_seconds=3600)
+    at = state.event.data.message.accepted_at + timedelta(seconds=seconds)
+    assert may_come_back(state, Attempt(1, 1, ME, answer, observed_at=at), tries) is expected
 
 
 @pytest.mark.parametrize(

@@ -217,15 +217,16 @@ async def test_a_late_answer_resolves_the_doubt(world: MakeWorld):
                 await asyncio.sleep(0.05)
 
 
-async def test_late_proof_of_non_acceptance_opens_the_next_leg(world: MakeWorld):
+@pytest.mark.parametrize(("command_status", "leg"), [(0x45, 1), (0x58, 10)])
+async def test_late_proof_of_non_acceptance_opens_the_next_leg(world: MakeWorld, command_status: int, leg: int):
     async with world(response_timeout_seconds=1) as w:
-        await w.carrier.behave(responses={"delay_ms": 2500}, refusals={"next": 1, "command_status": 0x45})
+        await w.carrier.behave(responses={"delay_ms": 2500}, refusals={"next": 1, "command_status": command_status})
         w.start()
-        event = w.event()
+        event = w.event(leg=leg)
         await w.send(event)
         await w.until(lambda: event.subject in w.returned)
         back = w.returned[event.subject]
-        assert (back.leg.leg, back.refused_part, back.refused_try) == (2, 1, 1)
+        assert (back.leg.leg, back.refused_part, back.refused_try) == (leg + 1, 1, 1)
         assert back.message == event.data.message
 
 
