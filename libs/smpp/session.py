@@ -57,7 +57,7 @@ class Session(asyncio.Protocol):
         self._closed = asyncio.Event()
         self._enquire_sequence = 0  # 0: none is open
         self._enquire_at = self._loop.time() + config.enquire_link_seconds  # when to ask, or to have the answer
-        self._last_unbind: asyncio.Task[None] | None = None
+        self._endings: list[asyncio.Task[None]] = []
         self._sweep_seconds = min(1.0, config.response_timeout_seconds / 10, config.enquire_link_seconds / 10)
         self._sweep_timer: asyncio.TimerHandle | None = None
 
@@ -123,9 +123,7 @@ class Session(asyncio.Protocol):
         the delivers that are here, unbind, close. Returns when the connection is closed; never raises."""
         self._draining = True
         if self.bound:
-            deadline = self._loop.time() + drain_seconds
-            await self._until(self._settled.wait(), deadline)
-            await self._until(self._delivers.finish(), deadline)
+            await self._finish_open(self._loop.time() + drain_seconds)
         if self.bound:
             self._unbind_sequence = self._take_sequence()
             self._write(pdus.Unbind().encode(self._unbind_sequence))
@@ -260,8 +258,8 @@ class Session(asyncio.Protocol):
             case pdus.UnbindResp() | pdus.GenericNack() if sequence == self._unbind_sequence:
                 self._unbound.set()
             case pdus.Unbind():
-                self._write(pdus.UnbindResp().encode(sequence))
-                self.end("the provider unbound")
+                self._draining = True
+                self._endings.append(self._loop.create_task(self._unbound_by_provider(sequence)))
             case pdus.SubmitSm() | pdus.Bind():
                 self._write(pdus.GenericNack(CommandStatus.ESME_RINVCMDID).encode(sequence))
             case _:
@@ -277,7 +275,7 @@ class Session(asyncio.Protocol):
         if not self._draining:
             self._draining = True
             self.close_reason = reason
-            self._last_unbind = self._loop.create_task(self.unbind(self._config.response_timeout_seconds))
+            self._endings.append(self._loop.create_task(self.unbind(self._config.response_timeout_seconds)))
 
     def _bind_answered(self, status: CommandStatus) -> None:
         if status == CommandStatus.ESME_ROK:
@@ -321,6 +319,17 @@ class Session(asyncio.Protocol):
         sequence = self._next_sequence
         self._next_sequence += 1
         return sequence
+
+    async def _unbound_by_provider(self, sequence: int) -> None:
+        """What is open is finished before the provider has its answer: it has promised nothing for afterwards."""
+        await self._finish_open(self._loop.time() + self._config.response_timeout_seconds)
+        self._write(pdus.UnbindResp().encode(sequence))
+        self.end("the provider unbound")
+
+    async def _finish_open(self, deadline: float) -> None:
+        """Wait for the answers that are open and for the delivers that are here. Nothing is submitted any more."""
+        await self._until(self._settled.wait(), deadline)
+        await self._until(self._delivers.finish(), deadline)
 
     async def _until(self, condition: Coroutine[object, None, object], deadline: float) -> None:
         """Wait for `condition`, but not beyond `deadline` nor for a connection that has ended."""

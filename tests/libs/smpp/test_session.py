@@ -272,11 +272,10 @@ async def test_answers_that_came_before_the_end_count() -> None:
     async with scripted_smsc(silent) as smsc, bound(smsc) as (owner, session, connection):
         session.submit_many(submissions("a", "b"))
         await until(lambda: len(connection.of(SubmitSm)) == 2)
-        connection.transport.write(pdus.SubmitSmResp(0, "x").encode(2) + pdus.Unbind().encode(1))
-        assert await session.wait_closed() == "the provider unbound"
+        connection.send(2, pdus.SubmitSmResp(0, "x"))
+        connection.transport.close()
+        assert await session.wait_closed() == "the provider closed the connection"
         assert owner.answers == [Answer("a", ANSWERED, 0, "x"), Answer("b", SESSION_CLOSED)]
-        await until(lambda: connection.lost)
-        assert connection.of(pdus.UnbindResp) == [1]
 
 
 async def test_garbage_ends_the_session_with_its_reason() -> None:
@@ -395,6 +394,40 @@ async def test_a_deliver_before_the_bind_is_refused() -> None:
 
 
 # Ending.
+
+
+async def test_when_the_provider_unbinds_open_answers_and_delivers_are_waited_for_and_nothing_more_is_submitted() -> (
+    None
+):
+    async with scripted_smsc(silent) as smsc, bound(smsc) as (owner, session, connection):
+        owner.may_deliver.clear()
+        session.submit_many(submissions("open"))
+        await until(lambda: connection.of(SubmitSm))
+        connection.send(7, DeliverSm("254711000001", "2020", b"Hi"))
+        await until(lambda: owner.delivered)
+        connection.send(8, pdus.Unbind())
+        await until(lambda: session.free_window == 0)
+        assert [u.reason for u in session.submit_many(submissions("more"))] == [UnsentReason.NOT_BOUND]
+        connection.send(connection.of(SubmitSm)[0], pdus.SubmitSmResp(0, "id"))
+        await until(lambda: owner.kinds == {"open": ANSWERED})
+        assert not connection.of(pdus.UnbindResp)
+        owner.may_deliver.set()
+        await asyncio.wait_for(session.wait_closed(), 5.0)
+        await until(lambda: connection.lost)
+        assert connection.statuses(pdus.DeliverSmResp) == [(7, 0)] and connection.of(pdus.UnbindResp) == [8]
+
+
+async def test_when_the_provider_unbinds_answers_are_waited_for_no_longer_than_any() -> None:
+    async with (
+        scripted_smsc(silent) as smsc,
+        bound(smsc, response_timeout_seconds=0.1) as (owner, session, connection),
+    ):
+        session.submit_many(submissions("open"))
+        await until(lambda: connection.of(SubmitSm))
+        connection.send(8, pdus.Unbind())
+        assert await asyncio.wait_for(session.wait_closed(), 5.0) == "the provider unbound"
+        await until(lambda: connection.of(pdus.UnbindResp) == [8])
+        assert set(owner.kinds) == {"open"} and owner.kinds["open"] is not ANSWERED
 
 
 async def test_unbinding_waits_for_open_answers() -> None:
