@@ -14,6 +14,8 @@ from uuid import UUID
 import asyncpg
 import structlog
 
+from libs.storage.tags import rows_of_tag
+
 Connection = asyncpg.pool.PoolConnectionProxy | asyncpg.Connection
 
 log = structlog.get_logger()
@@ -106,7 +108,7 @@ async def _make(connection: Connection, table: Partitioned, name: str, start: da
         await connection.execute(
             f"ALTER TABLE {parent} ATTACH PARTITION {name} FOR VALUES FROM ('{low}') TO ('{high}')"
         )
-    if rows := int(tag.rpartition(" ")[2]):
+    if rows := rows_of_tag(tag):
         log.info("rows moved from the default partition", partition=name, rows=rows)
 
 

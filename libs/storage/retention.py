@@ -28,6 +28,7 @@ from libs.storage.partitions import (
     milliseconds_of,
     partitions_of,
 )
+from libs.storage.tags import rows_of_tag
 
 log = structlog.get_logger()
 
@@ -78,7 +79,7 @@ async def delete_old(pool: asyncpg.Pool, what: str, statement: str, *arguments: 
     total = 0
     while True:
         tag = await pool.execute(statement, *arguments, BATCH_ROWS)
-        deleted = int(tag.rpartition(" ")[2])
+        deleted = rows_of_tag(tag)
         total += deleted
         if deleted < BATCH_ROWS:
             break

@@ -16,6 +16,7 @@ import asyncpg
 from aiokafka.structs import TopicPartition
 
 from libs.storage.partitions import Partitioned
+from libs.storage.tags import rows_of_tag
 from services.projection.journal import Line
 from services.projection.rows import MessageRow, PersonalRow
 
@@ -99,7 +100,7 @@ async def write_messages(connection: Connection, rows: Sequence[MessageRow]) -> 
     await connection.execute(_ROWS_BESIDE)
     await connection.copy_records_to_table("batch_messages", records=rows)
     done = await connection.execute(_UPSERT_MESSAGES)
-    return int(done.rpartition(" ")[2])
+    return rows_of_tag(done)
 
 
 async def read_folds(connection: Connection, keys: Iterable[Key]) -> dict[Key, StoredFold]:

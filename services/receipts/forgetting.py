@@ -14,6 +14,7 @@ from asyncpg import Record
 
 from libs.storage.database import Pool
 from libs.storage.retention import PAUSE_SECONDS, delete_old
+from libs.storage.tags import rows_of_tag
 
 log = structlog.get_logger()
 
@@ -94,4 +95,4 @@ def _columns(rows: Sequence[Record]) -> tuple[tuple[str, ...], ...]:
 
 
 def _rows(tag: str) -> int:
-    return int(tag.rpartition(" ")[2])
+    return rows_of_tag(tag)

@@ -11,6 +11,7 @@ from asyncpg import Record, UniqueViolationError
 from libs.contracts.events import PersonKind, ReceiptState
 from libs.storage.array_literals import array_literal
 from libs.storage.partitions import Connection
+from libs.storage.tags import rows_of_tag
 from services.receipts.matching import Attempt, Doubt, Key, Receipt, Registration
 
 _ATTEMPT = "message_id, cycle, leg, leg_at, part, parts, try_number, tenant, kind, person, destination"
@@ -99,7 +100,7 @@ async def insert_new(connection: Connection, registrations: Sequence[Registratio
         else:
             return len(rows)
     tag = await connection.execute(_INSERT_NEW, rows)
-    return int(tag.rpartition(" ")[2])
+    return rows_of_tag(tag)
 
 
 async def write(connection: Connection, registrations: Sequence[Registration]) -> None:

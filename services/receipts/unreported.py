@@ -31,6 +31,7 @@ from libs.service_kit.crash_points import crash_point
 from libs.service_kit.metrics import UNREPORTED
 from libs.storage.database import Pool
 from libs.storage.partitions import Connection
+from libs.storage.tags import rows_of_tag
 from services.receipts.matching import Match
 from services.receipts.statuses import SOURCE
 
@@ -130,7 +131,7 @@ async def publish(pool: Pool, publisher: Publisher) -> None:
 
 
 def _rows(tag: str) -> int:
-    return int(tag.rpartition(" ")[2])
+    return rows_of_tag(tag)
 
 
 def _event(row: Record) -> MessageEvent[SmsStatus]:

@@ -1,4 +1,4 @@
-"""What waits, in Postgres. Every call is one statement for a whole batch, committed on return, and walks an index."""
+"""What waits, in Postgres. Every call serves a whole batch, is committed on return, and walks an index."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from uuid import UUID
 
 from libs.contracts.events import PersonKind
 from libs.storage.database import Pool
+from libs.storage.tags import rows_of_tag
 
 PARAMETERS = {f"enable_{way}": "off" for way in ("seqscan", "bitmapscan", "hashjoin", "mergejoin", "incremental_sort")}
 """For all connections: the table grows from nothing to millions between two looks of the planner, and every statement has its index."""
@@ -130,7 +131,7 @@ async def forget(pool: Pool, before: datetime, batch: int) -> int:
             break
         last = max(Place(row["message_id"], row["cycle"], row["leg"]) for row in rows)
     done = await pool.execute("DELETE FROM marks WHERE marked_at < $1", before)
-    return gone + int(done.rpartition(" ")[2])
+    return gone + rows_of_tag(done)
 
 
 # Where rows are looked up by key, what waits is told by `outcome` and not by `settled_at`, which is null as often: that keeps the planner
