@@ -1,4 +1,4 @@
-"""Numbers without the number: what may be compared, and what may be shown."""
+"""Numbers without the number: what may be compared."""
 
 from __future__ import annotations
 
@@ -29,12 +29,6 @@ def fingerprint(number: str, key: bytes) -> bytes:
 @lru_cache(maxsize=8)
 def _keyed(key: bytes) -> hashlib.blake2b:
     return hashlib.blake2b(digest_size=8, key=key)
-
-
-def mask(number: str) -> str:
-    """What people may see of a number: its last 2 digits, once there are at least 6."""
-    digits = _digits(number)
-    return f"…{digits[-2:]}" if len(digits) >= 6 else "…"
 
 
 def _digits(number: str) -> str:

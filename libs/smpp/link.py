@@ -106,8 +106,6 @@ class Link:
         self.state = LinkState.UNBOUND
         self.last_error: str | None = None
         """Why the link last failed or ended, for an operator; kept after it is bound again."""
-        self.binds = 0
-        """How many sessions have been bound."""
         self._callback_errors = 0
         self._closing = False
         self._config = config
@@ -121,7 +119,6 @@ class Link:
         self._session: Session | None = None
         self._failures = 0
         self._runner: asyncio.Task[None] | None = None
-        self._bound = asyncio.Event()
 
     @property
     def bound(self) -> bool:
@@ -148,10 +145,6 @@ class Link:
         """Begin to connect; returns at once."""
         assert self._runner is None, "a link is started once"
         self._runner = asyncio.create_task(self._run())
-
-    async def wait_bound(self) -> None:
-        """Wait until the link is bound."""
-        await self._bound.wait()
 
     def submit_many(self, submissions: Sequence[Submission]) -> list[Unsent]:
         """See `Session.submit_many`; when there is no session, none is written."""
@@ -194,7 +187,6 @@ class Link:
             wait = self._backoff.refused if refused else self._backoff.lost
             return wait(self._failures, self._chance())
         self._session = session
-        self.binds += 1
         bound_at = self._clock.monotonic()
         self._set_state(LinkState.BOUND)
         try:
@@ -216,10 +208,6 @@ class Link:
         if state is self.state:
             return
         self.state = state
-        if state is LinkState.BOUND:
-            self._bound.set()
-        else:
-            self._bound.clear()
         if self._on_state is None:
             return
         try:

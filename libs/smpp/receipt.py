@@ -79,20 +79,17 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
         return parse_date(self.done_date, zone)
 
 
-def read_receipt(pdu: DeliverSm | DataSm, *, trust_content: bool = True) -> Receipt | None:
+def read_receipt(pdu: DeliverSm | DataSm) -> Receipt | None:
     """The receipt that `pdu` is, or None when it is an inbound message.
 
     The signs, in order: a receipt's optional parameters; the bits of esm_class; a text in the whole form of Appendix B, with
     an id and a known `stat:` (some SMSCs set nothing else). Nothing less: people write `id:` and `stat:` too.
-    `trust_content=False` leaves the last out.
     """
     marked = (
         tlv.RECEIPTED_MESSAGE_ID in pdu.tlvs
         or tlv.MESSAGE_STATE in pdu.tlvs
         or pdu.esm_class & (ESM_CLASS_RECEIPT | ESM_CLASS_INTERMEDIATE)
     )
-    if not marked and not trust_content:
-        return None
     text = _text(pdu)
     if usual := _APPENDIX_B.match(text):
         message_id, submit_date, done_date, stat, error = usual.groups()

@@ -37,7 +37,6 @@ class Session(asyncio.Protocol):
         self.bound = False
         self.close_reason: str | None = None
         """Why the session ended or is ending, for an operator."""
-        self.late_answers = 0
         self.callback_errors = 0
         self._config = config
         self._on_answers = on_answers
@@ -72,11 +71,6 @@ class Session(asyncio.Protocol):
     def free_window(self) -> int:
         """How many submits may be written now; 0 when not bound, draining or the peer has stopped reading."""
         return self._window.free if self.bound and not self._draining and not self._writing_paused else 0
-
-    @property
-    def waiting_delivers(self) -> int:
-        """How many deliver_sm wait for the handler."""
-        return self._delivers.waiting
 
     @property
     def deliver_errors(self) -> int:
@@ -231,11 +225,9 @@ class Session(asyncio.Protocol):
 
     def _answered(self, sequence: int, status: int, message_id: str, answers: list[Answer]) -> None:
         try:
-            token, late = self._window.take(sequence)
+            token, _ = self._window.take(sequence)
         except KeyError:
             return  # nobody asked, or it was answered before
-        if late:
-            self.late_answers += 1
         if status:
             self._check_bind(status)
         answers.append(Answer(token, AnswerKind.ANSWERED, status, message_id))

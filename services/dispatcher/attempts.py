@@ -106,9 +106,6 @@ class LegState:
         """Whether it is in this instance's hands: not done, and not given back in a rebalance. The board's to say."""
         self.queued = False
 
-    def attempt(self, part: int, try_number: int) -> Attempt | None:
-        return next((a for a in self.attempts if a.part == part and a.try_number == try_number), None)
-
 
 def newest(leg: LegState, part: int) -> Attempt | None:
     """The try that speaks for a part. A part is tried again only after proof that the last try was not accepted."""

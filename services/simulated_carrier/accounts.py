@@ -24,10 +24,6 @@ class Account:
     def held(self) -> int:
         return len(self._held)
 
-    def receives(self) -> bool:
-        """Whether anything can be delivered to it now or soon."""
-        return any(session.receives for session in self.sessions)
-
     def hold(self, messages: Iterable[Delivery]) -> None:
         """Puts messages behind those that wait."""
         self._held.extend(messages)

@@ -103,11 +103,11 @@ async def test_a_lost_session_is_bound_again_and_each_state_is_told() -> None:
     async with scripted_smsc() as smsc:
         link = Link(smsc.config(), ignore_answers, ignore_delivers, states.append, chance=lambda: 0.0)
         async with started(link):
-            await asyncio.wait_for(link.wait_bound(), 5.0)
+            await until(lambda: link.bound)
             assert link.bound
             assert link.free_window == 10
             smsc.connections[0].transport.abort()
-            await until(lambda: link.binds == 2)
+            await until(lambda: link.bound and len(smsc.connections) == 2)
             assert link.bound
             assert link.last_error is not None
     bind = [LinkState.BINDING, LinkState.BOUND, LinkState.UNBOUND]
@@ -170,9 +170,9 @@ async def test_tokens_open_when_a_session_ends_are_told_and_new_ones_go_out_over
     async with scripted_smsc(lose_the_first) as smsc:
         link = Link(smsc.config(), told.extend, ignore_delivers, chance=lambda: 0.0)
         async with started(link):
-            await asyncio.wait_for(link.wait_bound(), 5.0)
+            await until(lambda: link.bound)
             assert link.submit_many([Submission("a", SubmitSm("Postrider", "1"))]) == []
-            await until(lambda: link.binds == 2)
+            await until(lambda: link.bound and len(smsc.connections) == 2)
             assert told == [Answer("a", AnswerKind.SESSION_CLOSED)]
             assert link.submit_many([Submission("b", SubmitSm("Postrider", "1"))]) == []
             await until(lambda: len(told) == 2)
@@ -188,7 +188,7 @@ async def test_closing_unbinds_and_tells_every_token() -> None:
     async with scripted_smsc(never_answer) as smsc:
         link = Link(smsc.config(), told.extend, ignore_delivers)
         link.start()
-        await asyncio.wait_for(link.wait_bound(), 5.0)
+        await until(lambda: link.bound)
         link.submit_many([Submission("a", SubmitSm("Postrider", "1"))])
         await link.close(drain_seconds=0.05)
         assert told == [Answer("a", AnswerKind.SESSION_CLOSED)]
@@ -216,11 +216,11 @@ async def test_callbacks_that_raise_are_counted_and_the_link_goes_on() -> None:
     async with scripted_smsc() as smsc:
         link = Link(smsc.config(), raise_on_answers, ignore_delivers, raise_on_state, chance=lambda: 0.0)
         async with started(link):
-            await asyncio.wait_for(link.wait_bound(), 5.0)
+            await until(lambda: link.bound)
             link.submit_many([Submission("a", SubmitSm("Postrider", "1"))])
             await until(lambda: link.callback_errors == 3)
             smsc.connections[0].transport.abort()
-            await until(lambda: link.bound and link.binds == 2)
+            await until(lambda: link.bound and len(smsc.connections) == 2)
             assert link.callback_errors == 6  # binding, bound, the answer, unbound, binding, bound
 
 

@@ -118,10 +118,8 @@ def test_esm_class_alone_makes_a_receipt(esm_class: int) -> None:
     assert _receipt(b"no fields", esm_class=esm_class).message_id == ""
 
 
-def test_a_receipts_text_makes_a_receipt_unless_texts_are_not_trusted() -> None:
-    pdu = DeliverSm("254711000001", "Postrider", APPENDIX_B)
-    assert read_receipt(pdu) is not None
-    assert read_receipt(pdu, trust_content=False) is None
+def test_the_whole_text_of_appendix_b_alone_makes_a_receipt() -> None:
+    assert read_receipt(DeliverSm("254711000001", "Postrider", APPENDIX_B)) is not None
 
 
 @pytest.mark.parametrize(

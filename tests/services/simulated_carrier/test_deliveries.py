@@ -15,7 +15,7 @@ async def test_a_receipt_follows_the_response(carrier: RunningCarrier) -> None:
     client.send(sms(source_addr_ton=5, dest_addr_ton=1, dest_addr_npi=1))
     delivery = await client.take_delivery()
     _, response = await client.receive(SubmitSmResp)
-    receipt = read_receipt(delivery, trust_content=False)
+    receipt = read_receipt(delivery)
     assert receipt is not None
     assert (receipt.message_id, receipt.state) == (response.message_id, MessageState.DELIVERED)
     assert (receipt.destination_addr, receipt.source_addr) == ("4917012345678", "bank")
