@@ -27,6 +27,7 @@ HOLD_SECONDS = 0.5
 """How long a receipt waits here for an answer to the submit that it has overtaken: far longer than most need, and to park one and take
 it out again costs more than all else about it. Until then its record is not finished, so nothing is lost with us."""
 
+_DIGITS = frozenset(digits)
 LONGEST_ID = 255
 """Of a provider's ids: dispatchers register none that is longer, and an index takes no text of any length."""
 
@@ -84,7 +85,7 @@ def sort_out(
     receipts: list[Receipt] = []
 
     def compared(number: str | None) -> bytes | None:
-        if number is None or not any(char in digits for char in number):  # a name says nothing of the number
+        if number is None or _DIGITS.isdisjoint(number):  # a name says nothing of the number
             return None
         return fingerprint(number, destination_key)
 
