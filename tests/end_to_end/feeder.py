@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
 
-from services.simulated_carrier.texts import join_texts
 from tests.end_to_end.client import POLL_SECONDS, Api, Carrier, Json
+from tests.services.simulated_carrier.texts import join_texts
 
 PORTION = 50
 

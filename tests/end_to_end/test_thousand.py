@@ -5,8 +5,8 @@ from datetime import datetime
 from typing import Any
 
 from libs.sms_text.segments import Encoding, count_segments, encoding_of
-from services.simulated_carrier.texts import JoinedText, join_texts
 from tests.end_to_end.client import Api, Carrier, Json
+from tests.services.simulated_carrier.texts import JoinedText, join_texts
 
 CLIENTS = {f"thousand-{n}": f"+2547111{n:05}" for n in range(100)}
 KINDS = (

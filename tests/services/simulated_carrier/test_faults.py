@@ -11,9 +11,9 @@ from libs.smpp.pdus import DeliverSm, EnquireLink, EnquireLinkResp, SubmitSmResp
 from libs.smpp.status import CommandStatus
 from libs.sms_text.segments import segments
 from services.simulated_carrier.ledger import Concatenation
-from services.simulated_carrier.texts import join_texts
 from tests.services.simulated_carrier.conftest import RunningCarrier, until
 from tests.services.simulated_carrier.raw_client import sms
+from tests.services.simulated_carrier.texts import join_texts
 
 
 async def test_the_ledger_has_each_submit_before_its_response_is_read(carrier: RunningCarrier) -> None:

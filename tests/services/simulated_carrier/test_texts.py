@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from libs.sms_text.segments import segments
 from services.simulated_carrier.ledger import Concatenation, LedgerEntry
-from services.simulated_carrier.texts import join_texts
 from tests.services.simulated_carrier.test_ledger import entry
+from tests.services.simulated_carrier.texts import join_texts
 
 LONG = "Dear client, your loan of 1.000 € is due. " * 8
 
