@@ -74,15 +74,16 @@ class StoredOffsetsSource(KafkaSource):
         """Go to the stored positions. False if they can't be read now, or the assignment has changed meanwhile."""
         consumer = self._started()
         try:
-            ends = await consumer.end_offsets(partitions)
             async with self._pool.acquire(timeout=POOL_SECONDS) as connection:
                 stored = await store.read_positions(connection)
-                for partition in partitions & stored.keys():
-                    # Kafka has lost what it had there: what it has now was not applied.
-                    if stored[partition].next_offset > ends[partition]:
-                        log.error("stored offset is beyond the end: all is read", **partition._asdict())
+            ends = await consumer.end_offsets(partitions)  # after them: until then a former owner may still store some
+            for partition in partitions & stored.keys():
+                # Kafka has lost what it had there: what it has now was not applied.
+                if stored[partition].next_offset > ends[partition]:
+                    log.error("stored offset is beyond the end: all is read", **partition._asdict())
+                    async with self._pool.acquire(timeout=POOL_SECONDS) as connection:
                         await store.forget_position(connection, partition)
-                        del stored[partition]
+                    del stored[partition]
         except Exception as error:
             if not is_transient(error):
                 raise

@@ -71,6 +71,30 @@ async def test_what_kafka_has_lost_and_holds_anew_is_read_from_the_beginning(har
         assert not await store.read_positions(connection)
 
 
+async def test_what_a_former_owner_stores_meanwhile_is_not_taken_for_lost(
+    harness: Harness, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic, group = await harness.topic(), harness.group()
+    await harness.publish(topic, "one")
+    read = store.read_positions
+
+    async def meanwhile(connection: store.Connection) -> dict[TopicPartition, store.Position]:
+        monkeypatch.undo()
+        await harness.publish(topic, "two")
+        await folded(pool, topic, 2)
+        return await read(connection)
+
+    monkeypatch.setattr(store, "read_positions", meanwhile)
+    stream = harness.stream([topic], group)
+    await stream.start()
+    assert await stream.getmany(timeout_ms=10, max_records=10) == []
+    await harness.publish(topic, "three")
+    records = []
+    while not records:
+        records += await stream.getmany(timeout_ms=1000, max_records=10)
+    assert names(records) == ["three"]
+
+
 async def test_partitions_that_are_taken_away_while_the_positions_are_read_stop_nothing(
     harness: Harness, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
