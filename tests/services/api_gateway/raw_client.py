@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from tests.services.api_gateway.fakes import ALL_KEY, Gateway
@@ -23,33 +23,36 @@ def get(path: bytes, more: bytes = b"", method: bytes = b"GET") -> bytes:
 
 class Client:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
+        self.reader = reader
+        self.writer = writer
 
     @classmethod
-    async def connect(cls, gateway: Gateway) -> "Client":
+    async def connect(cls, gateway: Gateway) -> Self:
         return cls(*await asyncio.open_connection("127.0.0.1", urlsplit(gateway.url).port))
 
     def send(self, data: bytes) -> None:
-        self._writer.write(data)
+        self.writer.write(data)
 
     def end(self) -> None:
-        self._writer.write_eof()
+        self.writer.write_eof()
 
     async def answer(self, *, bodyless: bool = False) -> tuple[int, dict[str, str], bytes]:
+        status, headers = await self.head()
+        length = 0 if bodyless else int(headers.get("content-length", "0"))
         async with asyncio.timeout(5):
-            head = (await self._reader.readuntil(b"\r\n\r\n")).decode()
-            lines = head.split("\r\n")
-            headers = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
-            length = 0 if bodyless else int(headers.get("content-length", "0"))
-            return int(lines[0].split()[1]), headers, await self._reader.readexactly(length)
+            return status, headers, await self.reader.readexactly(length)
+
+    async def head(self) -> tuple[int, dict[str, str]]:
+        async with asyncio.timeout(5):
+            lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+            return int(lines[0].split()[1]), dict(line.lower().split(": ", 1) for line in lines[1:] if line)
 
     async def closed(self) -> bool:
         async with asyncio.timeout(5):
-            return await self._reader.read() == b""
+            return await self.reader.read() == b""
 
     def close(self) -> None:
-        self._writer.close()
+        self.writer.close()
 
 
 def texts(gateway: Gateway) -> list[str]:

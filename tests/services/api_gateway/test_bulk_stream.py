@@ -15,6 +15,7 @@ from libs.contracts.http.answers import Bulk
 from services.api_gateway.batch import CHUNK, CHUNKS_PER_SLICE, SLICE
 from services.api_gateway.bulk_answer import LOST, REPEAT
 from tests.services.api_gateway.fakes import ALL_KEY, STEADY_KEY, Gateway
+from tests.services.api_gateway.raw_client import Client
 
 COUNT = 2 * SLICE + 500
 GOOD = {"message": "Hello", "clientId": "17"}
@@ -31,22 +32,8 @@ def post_bulk(items: list[Any], key: str | None = None, version: str = "1.1", ap
     return head.encode() + body
 
 
-class Client:
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-
-    @classmethod
-    async def connect(cls, gateway: Gateway) -> "Client":
-        return cls(*await asyncio.open_connection("127.0.0.1", urlsplit(gateway.url).port))
-
-    def send(self, data: bytes) -> None:
-        self.writer.write(data)
-
-    async def head(self) -> tuple[int, dict[str, str]]:
-        async with asyncio.timeout(5):
-            lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-            return int(lines[0].split()[1]), dict(line.lower().split(": ", 1) for line in lines[1:] if line)
+class BulkClient(Client):
+    """Reads the answer piece by piece."""
 
     async def chunk(self) -> bytes:
         """Empty: the last."""
@@ -61,13 +48,9 @@ class Client:
         return found
 
     async def whole(self) -> tuple[int, dict[str, str], Any]:
-        status, headers = await self.head()
+        status, headers, body = await self.answer()
         assert "transfer-encoding" not in headers
-        async with asyncio.timeout(5):
-            return status, headers, json.loads(await self.reader.readexactly(int(headers["content-length"])))
-
-    def close(self) -> None:
-        self.writer.close()
+        return status, headers, json.loads(body)
 
 
 def body_of(pieces: list[bytes]) -> Any:
@@ -83,7 +66,7 @@ def let_slices_through(gateway: Gateway, slices: int) -> None:
 
 
 async def test_each_slice_is_answered_once_it_is_acknowledged(gateway: Gateway) -> None:
-    client = await Client.connect(gateway)
+    client = await BulkClient.connect(gateway)
     gateway.publisher.gate.clear()
     let_slices_through(gateway, 1)
     client.send(post_bulk([GOOD] * COUNT) + post_bulk([GOOD]))
@@ -109,7 +92,7 @@ async def test_until_something_is_acknowledged_an_outage_is_503(gateway: Gateway
     for items in ([GOOD] * COUNT, [BAD] * SLICE + [GOOD] * COUNT):
         gateway.publisher.error = PublishFailed("away")
         gateway.publisher.let_through = gateway.publisher.calls + CHUNKS_PER_SLICE - 1
-        client = await Client.connect(gateway)
+        client = await BulkClient.connect(gateway)
         client.send(post_bulk(items))
         status, headers, body = await client.whole()
         assert (status, body["status"]) == (503, 503)
@@ -124,7 +107,7 @@ async def test_what_fails_after_the_answer_began_is_not_called_accepted_and_is_r
     gateway.publisher.error = PublishFailed("away")
     let_slices_through(gateway, 1)
     items = [GOOD] * (SLICE + 1) + [BAD] + [GOOD] * (COUNT - SLICE - 2)
-    client = await Client.connect(gateway)
+    client = await BulkClient.connect(gateway)
     client.send(post_bulk(items, key))
     assert (await client.head())[0] == 202
     body = body_of(await client.chunks())
@@ -151,7 +134,7 @@ async def test_what_fails_after_the_answer_began_is_not_called_accepted_and_is_r
 
 async def test_a_repeat_of_a_streamed_answer_is_the_same(gateway: Gateway) -> None:
     items = [GOOD] * (COUNT - 1) + [BAD]
-    client = await Client.connect(gateway)
+    client = await BulkClient.connect(gateway)
     client.send(post_bulk(items, "b") + post_bulk(items, "b"))
     await client.head()
     body = body_of(await client.chunks())
@@ -161,14 +144,14 @@ async def test_a_repeat_of_a_streamed_answer_is_the_same(gateway: Gateway) -> No
 
 
 async def test_a_client_of_http_1_0_gets_its_answer_whole(gateway: Gateway) -> None:
-    client = await Client.connect(gateway)
+    client = await BulkClient.connect(gateway)
     client.send(post_bulk([GOOD] * COUNT, version="1.0"))
     status, _, body = await client.whole()
     assert (status, body["accepted"]) == (202, COUNT)
     assert await client.reader.read() == b""
     gateway.publisher.error = PublishFailed("away")
     let_slices_through(gateway, 1)
-    client = await Client.connect(gateway)
+    client = await BulkClient.connect(gateway)
     client.send(post_bulk([GOOD] * COUNT, version="1.0"))
     assert (await client.whole())[0] == 503
 
@@ -181,7 +164,7 @@ async def test_who_does_not_read_holds_up_nobody_and_loses_nothing(gateway: Gate
     await _until(lambda: bool(gateway.ledger.marked), 20)
     assert len(gateway.publisher.records) == COUNT
     assert (await gateway.send()).status == 202
-    client = Client(reader, writer)
+    client = BulkClient(reader, writer)
     reader._limit = 1 << 20  # type: ignore[attr-defined] - from here on it reads
     assert (await client.head())[0] == 202
     body = body_of(await client.chunks())
@@ -193,7 +176,7 @@ async def test_who_does_not_read_holds_up_nobody_and_loses_nothing(gateway: Gate
 async def test_what_was_asked_is_accepted_though_the_client_is_gone(gateway: Gateway, way: str) -> None:
     gateway.publisher.gate.clear()
     let_slices_through(gateway, 1)
-    client = await Client.connect(gateway)
+    client = await BulkClient.connect(gateway)
     client.send(post_bulk([GOOD] * COUNT, "b"))
     first = await client.chunk() if (await client.head())[0] == 202 else b""
     if way == "reset":
@@ -204,7 +187,7 @@ async def test_what_was_asked_is_accepted_though_the_client_is_gone(gateway: Gat
     gateway.publisher.gate.set()
     await _until(lambda: bool(gateway.ledger.marked))
     assert len(gateway.publisher.records) == COUNT
-    client = await Client.connect(gateway)
+    client = await BulkClient.connect(gateway)
     client.send(post_bulk([GOOD] * COUNT, "b"))
     _, _, body = await client.whole()
     assert json.loads(first + b"]}")["items"] == body["items"][:SLICE]
@@ -214,7 +197,7 @@ async def test_what_was_asked_is_accepted_though_the_client_is_gone(gateway: Gat
 async def test_a_fault_of_ours_after_the_answer_began_breaks_it_off(gateway: Gateway) -> None:
     gateway.publisher.error = RuntimeError("a fault")
     let_slices_through(gateway, 1)
-    client = await Client.connect(gateway)
+    client = await BulkClient.connect(gateway)
     client.send(post_bulk([GOOD] * COUNT))
     assert (await client.head())[0] == 202
     with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
@@ -226,7 +209,7 @@ async def test_a_fault_of_ours_after_the_answer_began_breaks_it_off(gateway: Gat
 async def test_of_calls_let_in_at_once_those_behind_a_large_one_are_told_to_wait(gateway: Gateway) -> None:
     """By their heads nobody knows yet how much they bring."""
     head, _, body = post_bulk([GOOD] * 500, api_key=STEADY_KEY).partition(b"\r\n\r\n")
-    clients = [await Client.connect(gateway) for _ in range(2)]
+    clients = [await BulkClient.connect(gateway) for _ in range(2)]
     for client in clients:
         client.send(head + b"\r\nExpect: 100-continue\r\n\r\n")
         assert (await client.head())[0] == 100
@@ -243,7 +226,7 @@ async def test_of_calls_let_in_at_once_those_behind_a_large_one_are_told_to_wait
 async def test_a_stop_lets_a_streamed_answer_end(gateway: Gateway) -> None:
     gateway.publisher.gate.clear()
     let_slices_through(gateway, 1)
-    client = await Client.connect(gateway)
+    client = await BulkClient.connect(gateway)
     client.send(post_bulk([GOOD] * COUNT))
     await client.head()
     first = await client.chunk()
