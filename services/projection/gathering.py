@@ -59,9 +59,7 @@ class MessagesGathered:
         self._handed_at = 0.0
         self._worth_waiting = True
         self._weighed_at = 0.0
-        self._ended_since = self._aged_since = (
-            0  # records that were handed on since then: with an end, or after their time
-        )
+        self._ended_since = self._aged_since = 0  # records handed on since then: with an end, or after their time
 
     def __len__(self) -> int:
         return self._kept + self._ready

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from libs.bus.backoff import until_done
 from libs.storage.database import Pool
-from services.projection.store import Connection
 
 CHANNEL = "outbox.hurry"
 AT_MOST_EVERY_SECONDS = 0.1
@@ -35,16 +34,6 @@ class Hurry:
 
     async def _carry(self) -> None:
         """Until the connection is lost."""
-        async with self._pool.acquire() as connection:
-            await self._carry_on(connection)
-
-    async def _carry_on(self, connection: Connection) -> None:
-        own = connection.get_server_pid()
-
-        def on_heard(_: object, pid: int, channel: str, payload: object) -> None:
-            if pid != own:
-                self._hurry_here()
-
         lost = False
 
         def on_lost(_: object) -> None:
@@ -52,19 +41,25 @@ class Hurry:
             lost = True
             self._asked.set()
 
-        connection.add_termination_listener(on_lost)
-        await connection.add_listener(CHANNEL, on_heard)
-        self.carrying = True
-        try:
-            while True:
-                await self._asked.wait()
-                self._asked.clear()
-                if lost:
-                    return
-                await connection.execute("SELECT pg_notify($1, '')", CHANNEL)
-                await asyncio.sleep(AT_MOST_EVERY_SECONDS)
-        finally:
-            self.carrying = False
-            if not lost:
-                connection.remove_termination_listener(on_lost)
-                await connection.remove_listener(CHANNEL, on_heard)
+        async with self._pool.acquire() as connection:
+            own = connection.get_server_pid()
+
+            def on_heard(_: object, pid: int, channel: str, payload: object) -> None:
+                if pid != own:
+                    self._hurry_here()
+
+            connection.add_termination_listener(on_lost)
+            await connection.add_listener(CHANNEL, on_heard)
+            self.carrying = True
+            try:
+                while not lost:
+                    await self._asked.wait()
+                    self._asked.clear()
+                    if not lost:
+                        await connection.execute("SELECT pg_notify($1, '')", CHANNEL)
+                        await asyncio.sleep(AT_MOST_EVERY_SECONDS)
+            finally:
+                self.carrying = False
+                if not lost:
+                    connection.remove_termination_listener(on_lost)
+                    await connection.remove_listener(CHANNEL, on_heard)
