@@ -14,7 +14,7 @@ from uuid import UUID
 import asyncpg
 import structlog
 
-from libs.storage.tags import rows_of_tag
+from libs.storage.command_tags import rows_of_tag
 
 Connection = asyncpg.pool.PoolConnectionProxy | asyncpg.Connection
 

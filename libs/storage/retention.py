@@ -17,6 +17,7 @@ import asyncpg
 import structlog
 
 from libs.service_kit.periodic import repeat
+from libs.storage.command_tags import rows_of_tag
 from libs.storage.partitions import (
     EPOCH,
     Connection,
@@ -28,7 +29,6 @@ from libs.storage.partitions import (
     milliseconds_of,
     partitions_of,
 )
-from libs.storage.tags import rows_of_tag
 
 log = structlog.get_logger()
 

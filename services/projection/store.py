@@ -15,8 +15,8 @@ from uuid import UUID
 import asyncpg
 from aiokafka.structs import TopicPartition
 
+from libs.storage.command_tags import rows_of_tag
 from libs.storage.partitions import Partitioned
-from libs.storage.tags import rows_of_tag
 from services.projection.journal import Line
 from services.projection.rows import MessageRow, PersonalRow
 

@@ -12,9 +12,9 @@ from datetime import datetime
 import structlog
 from asyncpg import Record
 
+from libs.storage.command_tags import rows_of_tag
 from libs.storage.database import Pool
 from libs.storage.retention import PAUSE_SECONDS, delete_old
-from libs.storage.tags import rows_of_tag
 
 log = structlog.get_logger()
 

@@ -10,8 +10,8 @@ from asyncpg import Record, UniqueViolationError
 
 from libs.contracts.events import PersonKind, ReceiptState
 from libs.storage.array_literals import array_literal
+from libs.storage.command_tags import rows_of_tag
 from libs.storage.partitions import Connection
-from libs.storage.tags import rows_of_tag
 from services.receipts.matching import Attempt, Doubt, Key, Receipt, Registration
 
 _ATTEMPT = "message_id, cycle, leg, leg_at, part, parts, try_number, tenant, kind, person, destination"

@@ -29,9 +29,9 @@ from libs.contracts.events import (
 from libs.contracts.statuses import Status
 from libs.service_kit.crash_points import crash_point
 from libs.service_kit.metrics import UNREPORTED
+from libs.storage.command_tags import rows_of_tag
 from libs.storage.database import Pool
 from libs.storage.partitions import Connection
-from libs.storage.tags import rows_of_tag
 from services.receipts.matching import Match
 from services.receipts.statuses import SOURCE
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from uuid import UUID
 
 from libs.contracts.events import PersonKind
+from libs.storage.command_tags import rows_of_tag
 from libs.storage.database import Pool
-from libs.storage.tags import rows_of_tag
 
 PARAMETERS = {f"enable_{way}": "off" for way in ("seqscan", "bitmapscan", "hashjoin", "mergejoin", "incremental_sort")}
 """For all connections: the table grows from nothing to millions between two looks of the planner, and every statement has its index."""

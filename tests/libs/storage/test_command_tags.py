@@ -1,6 +1,6 @@
 import pytest
 
-from libs.storage.tags import rows_of_tag
+from libs.storage.command_tags import rows_of_tag
 
 
 @pytest.mark.parametrize(("tag", "rows"), [("INSERT 0 3", 3), ("UPDATE 0", 0), ("DELETE 12", 12), ("COPY 5000", 5000)])
