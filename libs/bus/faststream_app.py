@@ -37,7 +37,7 @@ from libs.bus.codec import decoder
 from libs.bus.dead_letters import LIMIT, DeadLetters, OnDeadLetter, reason_of
 from libs.bus.errors import TooManyDeadLetters, Undecodable
 from libs.bus.kafka_source import HEARTBEAT_INTERVAL_MS, MAX_PARTITION_FETCH_BYTES, SESSION_TIMEOUT_MS
-from libs.bus.port import Publisher, RawRecord
+from libs.bus.port import Publisher
 from libs.bus.record import Record
 from libs.contracts.events import Reason
 from libs.contracts.topics import Topic
@@ -222,6 +222,4 @@ async def _as_record(message: KafkaMessage) -> Record:
     raw = message.raw_message
     if isinstance(raw, tuple):
         raise TypeError("batches are read by libs.bus.consumer")
-    row: RawRecord = raw
-    where = TopicPartition(row.topic, row.partition)
-    return Record(where, row.offset, row.key, row.value, row.headers, None)
+    return Record(TopicPartition(raw.topic, raw.partition), raw.offset, raw.key, raw.value, raw.headers)

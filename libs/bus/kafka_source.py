@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
@@ -13,7 +13,9 @@ from aiokafka.errors import ConsumerStoppedError, KafkaError
 from aiokafka.structs import TopicPartition
 
 from libs.bus.backoff import delays
-from libs.bus.port import OnRebalance, Partitions, RawRecord, Topics, pattern_of
+from libs.bus.port import OnRebalance, Partitions, Topics, pattern_of
+from libs.bus.record import Record
+from libs.bus.unpacking import AS_RECORDS
 from libs.contracts.topics import Topic
 
 log = structlog.get_logger()
@@ -76,6 +78,7 @@ class KafkaSource(ConsumerRebalanceListener):
             bootstrap_servers=self._bootstrap_servers,
             client_id=self._group,
             group_id=self._group,
+            value_deserializer=AS_RECORDS,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             max_partition_fetch_bytes=self.max_partition_fetch_bytes,
@@ -104,11 +107,12 @@ class KafkaSource(ConsumerRebalanceListener):
 
     async def fetch(
         self, partitions: Partitions, *, timeout_ms: int, max_records: int
-    ) -> Mapping[TopicPartition, Sequence[RawRecord]]:
+    ) -> Mapping[TopicPartition, Sequence[Record]]:
         consumer = self._started()
         self._end_rest()
         try:
-            found = await consumer.getmany(*partitions, timeout_ms=timeout_ms, max_records=max_records)
+            fetched = await consumer.getmany(*partitions, timeout_ms=timeout_ms, max_records=max_records)
+            found = cast(Mapping[TopicPartition, Sequence[Record]], fetched)  # by AS_RECORDS
             if not found and _fetcher_died(consumer):
                 raise KafkaError("the fetch task ended")
             return found

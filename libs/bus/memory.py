@@ -21,8 +21,8 @@ from aiokafka.errors import CommitFailedError
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from libs.bus.errors import PublishFailed
-from libs.bus.port import KeyValue, OnRebalance, Outgoing, Partitions, RawRecord, TopicFamily, Topics
-from libs.bus.producer import CLOUDEVENTS
+from libs.bus.port import KeyValue, OnRebalance, Outgoing, Partitions, TopicFamily, Topics
+from libs.bus.record import CLOUDEVENTS, Record
 from libs.contracts.topics import Topic
 
 
@@ -32,7 +32,7 @@ class MemoryBus:
     def __init__(self) -> None:
         self.available = True
         self.committed: dict[tuple[str, TopicPartition], int] = {}
-        self._logs: dict[str, list[list[RawRecord]]] = {}
+        self._logs: dict[str, list[list[ConsumerRecord[bytes, bytes]]]] = {}
         self._groups: dict[str, _Group] = defaultdict(_Group)
         self._arrival = asyncio.Event()
         self._round_robin = count()
@@ -59,7 +59,7 @@ class MemoryBus:
         self.declare(topic for topic in topics if isinstance(topic, Topic))
         return MemorySource(self, group, topics, on_revoked, on_assigned, rebalance_timeout_ms / 1000)
 
-    def records(self, topic: str) -> list[RawRecord]:
+    def records(self, topic: str) -> list[ConsumerRecord[bytes, bytes]]:
         """Everything published to a topic, by partition."""
         return [record for partition in self._logs.get(topic, []) for record in partition]
 
@@ -72,8 +72,9 @@ class MemoryBus:
         self._arrival.set()
         self._arrival = asyncio.Event()
 
-    def read(self, partition: TopicPartition, offset: int, most: int) -> list[RawRecord]:
-        return self._logs[partition.topic][partition.partition][offset : offset + most]
+    def read(self, partition: TopicPartition, offset: int, most: int) -> list[Record]:
+        rows = self._logs[partition.topic][partition.partition][offset : offset + most]
+        return [Record(partition, row.offset, row.key, row.value, row.headers) for row in rows]
 
     def end(self, partition: TopicPartition) -> int:
         return len(self._logs[partition.topic][partition.partition])
@@ -187,11 +188,11 @@ class MemorySource:
 
     async def fetch(
         self, partitions: Partitions, *, timeout_ms: int, max_records: int
-    ) -> Mapping[TopicPartition, Sequence[RawRecord]]:
+    ) -> Mapping[TopicPartition, Sequence[Record]]:
         deadline = time.monotonic() + timeout_ms / 1000
         while True:
             await self._stable.wait()
-            found: dict[TopicPartition, list[RawRecord]] = {}
+            found: dict[TopicPartition, list[Record]] = {}
             for partition, position in self.positions.items():
                 rows = (partition in partitions or not partitions) and max_records > 0 and self._bus.available
                 records = self._bus.read(partition, position, max_records) if rows else []

@@ -5,17 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import msgspec
-from aiokafka.structs import ConsumerRecord, TopicPartition
+from aiokafka.structs import TopicPartition
 
+from libs.bus.record import Headers as Headers
+from libs.bus.record import Record
 from libs.contracts.topics import Topic
 
-Headers = Sequence[tuple[str, bytes]]
 Partitions = frozenset[TopicPartition]
 OnRebalance = Callable[[Partitions], Awaitable[None]]
-RawRecord: TypeAlias = ConsumerRecord[bytes, bytes]
 KeyValue = tuple[bytes | None, bytes | None]
 
 
@@ -69,7 +69,7 @@ class Source(Protocol):
 
     async def fetch(
         self, partitions: Partitions, *, timeout_ms: int, max_records: int
-    ) -> Mapping[TopicPartition, Sequence[RawRecord]]:
+    ) -> Mapping[TopicPartition, Sequence[Record]]:
         """Records of these assigned partitions (of all if none is named), each in order; empty after `timeout_ms`.
 
         Waits while a rebalance is under way; the broker's absence is waited out.
@@ -113,8 +113,8 @@ class Gathering(Protocol):
         ...
 
     def pass_on(
-        self, found: Mapping[TopicPartition, Sequence[RawRecord]], most: int
-    ) -> Mapping[TopicPartition, Sequence[RawRecord]]:
+        self, found: Mapping[TopicPartition, Sequence[Record]], most: int
+    ) -> Mapping[TopicPartition, Sequence[Record]]:
         """Take what was found, and hand on what is to be handled now: about `most` records at most, of a partition in any order."""
         ...
 

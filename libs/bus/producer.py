@@ -22,10 +22,10 @@ from libs.bus.errors import PublishFailed, RecordTooLarge
 from libs.bus.lanes import Call, Lane, Part, Row
 from libs.bus.port import KeyValue, Outgoing
 from libs.bus.producer_connection import REFUSED, Connection
+from libs.bus.record import CLOUDEVENTS
 
 log = structlog.get_logger()
 
-CLOUDEVENTS = [("content-type", b"application/cloudevents+json")]
 MAX_RECORD_BYTES = 2 * 1024 * 1024 - 4096
 """What a topic takes (`max.message.bytes` in the contracts), less what a batch adds."""
 MAX_DEAD_LETTER_BYTES = MAX_RECORD_BYTES + 64 * 1024

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from aiokafka.structs import TopicPartition
 
-from libs.bus.port import Headers
+Headers = Sequence[tuple[str, bytes]]
+CLOUDEVENTS: list[tuple[str, bytes]] = [("content-type", b"application/cloudevents+json")]
+"""Of nearly every record; kept once, not with each."""
 
 
-class Record(msgspec.Struct, frozen=True, gc=False):
-    """`event` is the envelope of the topic's declared type; None if it can't be, or is not to be, decoded.
+class Record(msgspec.Struct, gc=False):
+    """A source makes it without event; the stream that delivers it says the rest, and nobody changes it from then on.
+
+    `event` is the envelope of the topic's declared type; None if it can't be, or is not to be, decoded.
 
     It is untyped because a batch may hold records of several topics: annotate it where it is taken, as in
     `event: MessageEvent[SmsStatus] = record.event`.
@@ -22,7 +27,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     key: bytes | None
     raw: bytes | None
     headers: Headers
-    event: Any
+    event: Any = None
     epoch: int = 0
     """Of the assignment under which it was delivered; see `RecordStream.epoch`."""
     delivered_at: float = 0.0

@@ -36,7 +36,7 @@ from libs.bus.dead_letters import LIMIT, DeadLetters, OnDeadLetter
 from libs.bus.errors import Undecodable
 from libs.bus.kafka_source import KafkaSource
 from libs.bus.partitions import Watermarks
-from libs.bus.port import Gathering, OnRebalance, OpenSource, Partitions, Publisher, RawRecord, Topics
+from libs.bus.port import Gathering, OnRebalance, OpenSource, Partitions, Publisher, Topics
 from libs.bus.record import Record
 from libs.contracts.events import Reason
 from libs.service_kit.metrics import CONSUMER_LAG, RECORDS_CONSUMED
@@ -159,10 +159,10 @@ class RecordStream:
         epoch = self.epoch  # not before: a fetch outlives a rebalance and then brings what is ours since
         self.fetched = sum(map(len, found.values()))
         if self._is_own is not None:
-            found = {partition: self._others(partition, raws, self._is_own) for partition, raws in found.items()}
+            found = {partition: self._others(partition, each, self._is_own) for partition, each in found.items()}
         else:
-            for partition, raws in found.items():
-                self._marks.delivered(partition, [raw.offset for raw in raws])
+            for partition, each in found.items():
+                self._marks.delivered(partition, [record.offset for record in each])
         if self._gathering is not None:
             found = self._gathering.pass_on(found, max_records)
             passed_on = sum(map(len, found.values()))
@@ -170,24 +170,27 @@ class RecordStream:
             self.fetched = max(self.fetched, passed_on)
         now = time.monotonic()
         records: list[Record] = []
-        for partition, raws in found.items():
+        for partition, of_partition in found.items():
             if self._decoders is None:
-                records += [_record(partition, raw, epoch, now) for raw in raws]
+                for record in of_partition:
+                    record.epoch, record.delivered_at = epoch, now
+                records += of_partition
                 continue
             decode = self._decoders[partition.topic]
             good = len(records)
-            for raw in raws:
+            for record in of_partition:
+                record.epoch, record.delivered_at = epoch, now
                 try:
-                    event = decode(raw.value)
+                    record.event = decode(record.raw)
                 except Undecodable as error:
                     if len(records) > good:
                         self._undecodables.succeeded()
                         good = len(records)
-                    await self._undecodable(_record(partition, raw, epoch, now), Reason("undecodable", error.reason))
+                    await self._undecodable(record, Reason("undecodable", error.reason))
                     if self.epoch != epoch:
                         return []
                 else:
-                    records.append(_record(partition, raw, epoch, now, event))
+                    records.append(record)
                     if len(records) % _DECODED_AT_ONCE == 0:
                         await asyncio.sleep(0)
             if len(records) > good:
@@ -195,13 +198,13 @@ class RecordStream:
         return records if self.epoch == epoch else []
 
     def _others(
-        self, partition: TopicPartition, raws: Sequence[RawRecord], is_own: Callable[[bytes], bool]
-    ) -> list[RawRecord]:
+        self, partition: TopicPartition, records: Sequence[Record], is_own: Callable[[bytes], bool]
+    ) -> list[Record]:
         """What is to be delivered; the rest is finished by passing it."""
-        others = [raw for raw in raws if raw.value is None or not is_own(raw.value)]
-        if raws:
-            self._marks.delivered(partition, [raw.offset for raw in others], raws[-1].offset + 1)
-        RECORDS_CONSUMED.labels(partition.topic).inc(len(raws) - len(others))
+        others = [record for record in records if record.raw is None or not is_own(record.raw)]
+        if records:
+            self._marks.delivered(partition, [record.offset for record in others], records[-1].offset + 1)
+        RECORDS_CONSUMED.labels(partition.topic).inc(len(records) - len(others))
         return others
 
     async def _undecodable(self, record: Record, reason: Reason) -> None:
@@ -305,10 +308,6 @@ class RecordStream:
             low = self._marks.low(partition)
             lag = max(0, end - (position if low is None else low))
             CONSUMER_LAG.labels(partition.topic, str(partition.partition)).set(lag)
-
-
-def _record(partition: TopicPartition, raw: RawRecord, epoch: int, now: float, event: object = None) -> Record:
-    return Record(partition, raw.offset, raw.key, raw.value, raw.headers, event, epoch, now)
 
 
 def count_consumed(records: Iterable[Record]) -> None:

@@ -10,12 +10,13 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
+import msgspec
 from aiokafka.structs import TopicPartition
 
 from libs.bus.codec import subject_of
-from libs.bus.port import Partitions, RawRecord
+from libs.bus.port import Partitions
+from libs.bus.record import Record
 from libs.contracts.statuses import FINALS
 from libs.contracts.topics import STATUS
 
@@ -36,12 +37,10 @@ HAND_SECONDS = 0.3
 # or a status that is found in the wrong place costs a second write of a row.
 _ends_message = re.compile(b'"status":"(?:%s)"' % "|".join(FINALS).encode()).search
 
-_Found = tuple[TopicPartition, RawRecord]
 
-
-class _Message(NamedTuple):
+class _Message(msgspec.Struct, frozen=True, gc=False):
     since: float
-    records: list[_Found]
+    records: list[Record]
 
 
 class MessagesGathered:
@@ -51,7 +50,7 @@ class MessagesGathered:
         self._clock = clock
         self._messages: dict[bytes, _Message] = {}  # the longest kept first
         self._kept = 0
-        self._ended: deque[list[_Found]] = deque()
+        self._ended: deque[list[Record]] = deque()
         self._ready = 0
         self._reached: dict[TopicPartition, bytes] = {}  # a message last read; ids are in the order of acceptance
         self._lately: set[bytes] = set()
@@ -73,8 +72,8 @@ class MessagesGathered:
         return statuses | behind or partitions
 
     def pass_on(
-        self, found: Mapping[TopicPartition, Sequence[RawRecord]], most: int
-    ) -> Mapping[TopicPartition, Sequence[RawRecord]]:
+        self, found: Mapping[TopicPartition, Sequence[Record]], most: int
+    ) -> Mapping[TopicPartition, Sequence[Record]]:
         now = self._clock()
         for partition in sorted(found, key=_of_status):  # statuses last, when what they end is here
             self._keep(partition, found[partition], now)
@@ -84,7 +83,7 @@ class MessagesGathered:
         due = now - (KEPT_BEHIND_SECONDS if behind and self._worth_waiting else KEPT_SECONDS)
         if few and found and now - self._handed_at < HAND_SECONDS and not self._crowded(due):
             return {}
-        handed: dict[TopicPartition, list[RawRecord]] = {}
+        handed: dict[TopicPartition, list[Record]] = {}
         left = most
         while self._ended and left > 0:
             left -= _hand(self._ended.popleft(), handed)
@@ -107,35 +106,35 @@ class MessagesGathered:
         self._reached.clear()
         self._kept = self._ready = 0
 
-    def _keep(self, partition: TopicPartition, raws: Sequence[RawRecord], now: float) -> None:
+    def _keep(self, partition: TopicPartition, records: Sequence[Record], now: float) -> None:
         messages, ended = self._messages, self._ended
         if len(self._lately) > LATELY:
             self._lately, self._before = set(), self._lately
         lately, before = self._lately, self._before
         of_status = _of_status(partition)
         ready = 0
-        for raw in raws:
-            value = raw.value or b""
+        for record in records:
+            value = record.raw or b""
             message_id = subject_of(value)
             if not message_id or message_id in lately or message_id in before:
-                ended.append([(partition, raw)])
+                ended.append([record])
                 ready += 1
             elif of_status and _ends_message(value):
                 message = messages.pop(message_id, None)
-                records = [] if message is None else message.records
-                records.append((partition, raw))
-                ended.append(records)
-                ready += len(records)
+                of_message = [] if message is None else message.records
+                of_message.append(record)
+                ended.append(of_message)
+                ready += len(of_message)
                 lately.add(message_id)
             elif (message := messages.get(message_id)) is None:
-                messages[message_id] = _Message(now, [(partition, raw)])
+                messages[message_id] = _Message(now, [record])
             else:
-                message.records.append((partition, raw))
+                message.records.append(record)
         self._ready += ready
         self._ended_since += ready
-        self._kept += len(raws) - ready
-        if raws:  # the middle one of three: a message that overtook the others, or was overtaken, does not count
-            self._reached[partition] = sorted(subject_of(raws[at].value) for at in (0, len(raws) // 2, -1))[1]
+        self._kept += len(records) - ready
+        if records:  # the middle one of three: a message that overtook the others, or was overtaken, does not count
+            self._reached[partition] = sorted(subject_of(records[at].raw) for at in (0, len(records) // 2, -1))[1]
 
     def _weigh(self, now: float) -> None:
         if now - self._weighed_at >= KEPT_BEHIND_SECONDS:
@@ -148,7 +147,7 @@ class MessagesGathered:
             return False
         return self._kept > 2 * MOST_KEPT or next(iter(self._messages.values())).since <= due
 
-    def _hand_oldest(self, most: int, due: float, handed: dict[TopicPartition, list[RawRecord]]) -> None:
+    def _hand_oldest(self, most: int, due: float, handed: dict[TopicPartition, list[Record]]) -> None:
         """Hand on those that are kept since `due`, and of too many the oldest."""
         old: list[bytes] = []
         count = 0
@@ -167,11 +166,11 @@ def _of_status(partition: TopicPartition) -> bool:
     return partition.topic == STATUS.name
 
 
-def _hand(records: list[_Found], handed: dict[TopicPartition, list[RawRecord]]) -> int:
-    for partition, raw in records:
-        of_partition = handed.get(partition)
+def _hand(records: list[Record], handed: dict[TopicPartition, list[Record]]) -> int:
+    for record in records:
+        of_partition = handed.get(record.source)
         if of_partition is None:
-            handed[partition] = [raw]
+            handed[record.source] = [record]
         else:
-            of_partition.append(raw)
+            of_partition.append(record)
     return len(records)

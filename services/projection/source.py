@@ -16,7 +16,8 @@ from aiokafka.structs import TopicPartition
 
 from libs.bus.errors import is_transient
 from libs.bus.kafka_source import KafkaSource
-from libs.bus.port import OnRebalance, OpenSource, Partitions, RawRecord, Topics
+from libs.bus.port import OnRebalance, OpenSource, Partitions, Topics
+from libs.bus.record import Record
 from libs.storage.database import Pool
 from services.projection import store
 
@@ -63,7 +64,7 @@ class StoredOffsetsSource(KafkaSource):
 
     async def fetch(
         self, partitions: Partitions, *, timeout_ms: int, max_records: int
-    ) -> Mapping[TopicPartition, Sequence[RawRecord]]:
+    ) -> Mapping[TopicPartition, Sequence[Record]]:
         if self._unsought and not await self._seek(self._unsought):
             return {}
         found = await super().fetch(partitions, timeout_ms=timeout_ms, max_records=max_records)

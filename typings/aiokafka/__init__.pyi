@@ -1,6 +1,6 @@
 """What Postrider uses of aiokafka 0.14, which ships no types."""
 
-from collections.abc import Awaitable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 from aiokafka.abc import ConsumerRebalanceListener as ConsumerRebalanceListener
 from aiokafka.producer.message_accumulator import BatchBuilder
@@ -48,6 +48,7 @@ class AIOKafkaConsumer:
         session_timeout_ms: int = ...,
         heartbeat_interval_ms: int = ...,
         metadata_max_age_ms: int = ...,
+        value_deserializer: Callable[[bytes], object] | None = ...,
     ) -> None: ...
     async def start(self) -> None: ...
     async def stop(self) -> None: ...

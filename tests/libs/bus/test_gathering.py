@@ -8,7 +8,8 @@ from aiokafka.structs import TopicPartition
 
 from libs.bus.consumer import Batch
 from libs.bus.memory import MemorySource
-from libs.bus.port import Partitions, RawRecord
+from libs.bus.port import Partitions
+from libs.bus.record import Record
 from tests.conformance.bus_harness import Handled, Harness, eventually, open_harness
 
 
@@ -23,7 +24,7 @@ class Odd:
     """Keeps every record whose offset is even until it has to hand on all."""
 
     def __init__(self) -> None:
-        self.kept: dict[TopicPartition, list[RawRecord]] = {}
+        self.kept: dict[TopicPartition, list[Record]] = {}
         self.hurried = False
 
     def __len__(self) -> int:
@@ -33,9 +34,9 @@ class Odd:
         return partitions
 
     def pass_on(
-        self, found: Mapping[TopicPartition, Sequence[RawRecord]], most: int
-    ) -> Mapping[TopicPartition, Sequence[RawRecord]]:
-        handed: dict[TopicPartition, list[RawRecord]] = {}
+        self, found: Mapping[TopicPartition, Sequence[Record]], most: int
+    ) -> Mapping[TopicPartition, Sequence[Record]]:
+        handed: dict[TopicPartition, list[Record]] = {}
         for partition, raws in found.items():
             for raw in raws:
                 (handed if raw.offset % 2 else self.kept).setdefault(partition, []).append(raw)
@@ -81,12 +82,12 @@ class Hoard(Odd):
     """Keeps all until it has four, then hands on as many as are asked for."""
 
     def pass_on(
-        self, found: Mapping[TopicPartition, Sequence[RawRecord]], most: int
-    ) -> Mapping[TopicPartition, Sequence[RawRecord]]:
+        self, found: Mapping[TopicPartition, Sequence[Record]], most: int
+    ) -> Mapping[TopicPartition, Sequence[Record]]:
         for partition, raws in found.items():
             self.kept.setdefault(partition, []).extend(raws)
         self.hurried = self.hurried or len(self) >= 4
-        handed: dict[TopicPartition, list[RawRecord]] = {}
+        handed: dict[TopicPartition, list[Record]] = {}
         if self.hurried:
             for partition, raws in self.kept.items():
                 handed[partition], raws[:] = raws[:most], raws[most:]

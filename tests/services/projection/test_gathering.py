@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from itertools import count
-from typing import NamedTuple
 
 from aiokafka.structs import TopicPartition
 
 from libs.bus.codec import encode
-from libs.bus.port import RawRecord
+from libs.bus.record import Record
 from libs.contracts.topics import REQUESTED, STATUS
 from services.projection.gathering import HAND_SECONDS, KEPT_BEHIND_SECONDS, KEPT_SECONDS, MOST_KEPT, MessagesGathered
 from tests.services.projection.stories import Story, Told
@@ -15,13 +14,6 @@ from tests.services.projection.stories import Story, Told
 MOST = 10
 A_WHILE = HAND_SECONDS + 0.01
 REQUESTS, STATUSES = TopicPartition(REQUESTED.name, 0), TopicPartition(STATUS.name, 0)
-
-
-class Raw(NamedTuple):
-    """As much of a record as is looked at."""
-
-    offset: int
-    value: bytes | None
 
 
 class Gathered:
@@ -35,11 +27,11 @@ class Gathered:
     def after(self, seconds: float, *told: Told | bytes | None, most: int = MOST) -> list[int]:
         """Give it these, and answer the offsets of what it hands on; they count from 0 over everything that was given."""
         self.now += seconds
-        found: dict[TopicPartition, list[RawRecord]] = {}
+        found: dict[TopicPartition, list[Record]] = {}
         for each in told:
             topic, value = (each[0], encode(each[2])) if isinstance(each, tuple) else (REQUESTED.name, each)
-            raw: RawRecord = Raw(next(self._offsets), value)  # type: ignore[assignment]
-            found.setdefault(TopicPartition(topic, 0), []).append(raw)
+            place = TopicPartition(topic, 0)
+            found.setdefault(place, []).append(Record(place, next(self._offsets), None, value, ()))
         return _offsets(self.messages.pass_on(found, most).values())
 
 

@@ -1,0 +1,40 @@
+"""A fetch's records as ours, straight from its bytes: by way of aiokafka's own, each costs a microsecond more, and more memory.
+
+    consumer = AIOKafkaConsumer(..., value_deserializer=AS_RECORDS)     # its `getmany` brings `Record`, without events
+
+aiokafka has no place where one could say what its records are made of: this one changes how it makes them, for consumers that name
+`AS_RECORDS` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from aiokafka.consumer import fetcher
+from aiokafka.consumer.fetcher import PartitionRecords
+from aiokafka.structs import TopicPartition
+
+from libs.bus.record import CLOUDEVENTS, Record
+
+
+def AS_RECORDS(value: bytes) -> bytes:  # noqa: N802 - a mark, never called
+    """Tells those whose records are ours from all other consumers of this process."""
+    return value
+
+
+class _OurRecords(PartitionRecords):
+    def __iter__(self) -> Iterator[Record]:
+        return self._records_iterator  # what it would call itself, once a record
+
+    def _consumer_record(self, tp: TopicPartition, record: Any) -> Record:
+        headers = record.headers
+        return Record(tp, record.offset, record.key, record.value, CLOUDEVENTS if headers == CLOUDEVENTS else headers)
+
+
+def _partition_records(*given: Any) -> PartitionRecords:
+    return (_OurRecords if AS_RECORDS in given else PartitionRecords)(*given)
+
+
+_fetcher: Any = fetcher
+_fetcher.PartitionRecords = _partition_records
