@@ -13,17 +13,19 @@ from operator import itemgetter
 from typing import NamedTuple
 from uuid import UUID
 
+import msgspec
+
 from libs.bus.codec import subject_of
 from libs.bus.errors import BadRecord
 from libs.bus.record import Record
 from libs.contracts.events import Reason, SmsCommand, SmsRequested, SmsStatus
 from libs.contracts.fold import AnyMessageEvent, apply, new_fold
-from libs.contracts.message_ids import time_of
+from libs.contracts.message_ids import is_message_id
 from libs.storage.uuids import sent_uuid
 from services.projection.consumed import DECODERS
-from services.projection.journal import Line, line_of
+from services.projection.journal import NewLine, line_of
 from services.projection.recent import RecentFolds
-from services.projection.rows import MessageRow, PersonalRow, decode_fold, message_row, personal_row
+from services.projection.rows import MessageRow, NewPersonalRow, decode_fold, message_row, personal_row
 from services.projection.store import Key, StoredFold
 
 _SAY_TENANT = (SmsStatus, SmsCommand)
@@ -39,18 +41,18 @@ class Told:
     message_id: UUID
     records: list[Record]
     events: list[AnyMessageEvent]
-    lines: list[Line]
-    personal: list[PersonalRow]
+    lines: list[NewLine]
+    personal: list[NewPersonalRow]
     first_heard_of: bool
     """Its first request is among them: the outbox hardly knows it yet."""
 
 
-class ToWrite(NamedTuple):
+class ToWrite(msgspec.Struct, frozen=True, gc=False):
     """What is to be written of one message, and the records that say it, should it have to be folded once more."""
 
     records: list[Record]
-    lines: list[Line]
-    personal: list[PersonalRow]
+    lines: list[NewLine]
+    personal: list[NewPersonalRow]
     row: MessageRow | None
     """None if its row stays as it is."""
 
@@ -58,8 +60,8 @@ class ToWrite(NamedTuple):
 class Work(NamedTuple):
     """What is to be written of a batch; each list in the order of its table's key."""
 
-    lines: list[Line]
-    personal: list[PersonalRow]
+    lines: list[NewLine]
+    personal: list[NewPersonalRow]
     rows: list[MessageRow]
     known: dict[Key, StoredFold]
     """What is stored of each message then."""
@@ -112,12 +114,12 @@ class Folding:
         """All that was folded."""
         work = Work([], [], [], self._known, {}, self._types)
         for key in sorted(self._to_write):
-            records, lines, personal, row = self._to_write[key]
-            work.lines.extend(lines)
-            work.personal.extend(personal)
-            work.records[key] = records
-            if row is not None:
-                work.rows.append(row)
+            of_message = self._to_write[key]
+            work.lines.extend(of_message.lines)
+            work.personal.extend(of_message.personal)
+            work.records[key] = of_message.records
+            if of_message.row is not None:
+                work.rows.append(of_message.row)
         return work
 
 
@@ -141,22 +143,29 @@ def read(records: Sequence[Record]) -> dict[Key, Told]:
         topic = record.source.topic
         event: AnyMessageEvent = DECODERS[topic](record.raw)
         data = event.data
-        key = (event.subject.int, data.tenant if isinstance(data, _SAY_TENANT) else data.message.tenant)
-        told = found.get(key)
-        if told is None:
-            told = found[key] = Told(sent_uuid(key[0]), [], [], [], [], first_heard_of=False)
-        told.records.append(record)
-        told.events.append(event)
-        told.lines.append(line_of(told.message_id, event, topic))
-        if not isinstance(data, _SAY_TENANT):
+        if isinstance(data, _SAY_TENANT):
+            told = _told_of(found, event.subject, data.tenant)
+        else:
+            told = _told_of(found, event.subject, data.message.tenant)
             if (row := personal_row(told.message_id, data)) is not None:
                 told.personal.append(row)
             if isinstance(data, SmsRequested) and data.leg.cycle == 1:
                 told.first_heard_of = True
+        told.records.append(record)
+        told.events.append(event)
+        told.lines.append(line_of(told.message_id, event, topic))
     for told in found.values():
         told.lines.sort(key=_event_id)
         told.personal.sort(key=_leg)
     return found
+
+
+def _told_of(found: dict[Key, Told], message_id: UUID, tenant: str) -> Told:
+    key = (message_id.int, tenant)
+    told = found.get(key)
+    if told is None:
+        told = found[key] = Told(sent_uuid(message_id.int), [], [], [], [], first_heard_of=False)
+    return told
 
 
 def folded(told: Told, before: StoredFold | None) -> MessageRow | None:
@@ -174,7 +183,5 @@ def folded(told: Told, before: StoredFold | None) -> MessageRow | None:
 
 def _check_id(message_id: UUID) -> None:
     """Rows are kept and paged by the time in the id. Raises BadRecord where there is none."""
-    try:
-        time_of(message_id)
-    except ValueError:
-        raise BadRecord(Reason("message-id", "The subject is no UUIDv7")) from None
+    if not is_message_id(message_id):
+        raise BadRecord(Reason("message-id", "The subject is no UUIDv7"))

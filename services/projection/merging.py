@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from services.projection.journal import Line
-from services.projection.rows import PersonalRow
+from services.projection.journal import NewLine
+from services.projection.rows import NewPersonalRow
 from services.projection.store import Connection
 
 _BATCH_TABLES = """
@@ -28,13 +28,13 @@ async def prepare(connection: Connection) -> None:
     await connection.execute(_BATCH_TABLES)
 
 
-async def merge_journal(connection: Connection, lines: Sequence[Line]) -> None:
+async def merge_journal(connection: Connection, lines: Sequence[NewLine]) -> None:
     """Add the lines that the journal does not have yet."""
     await connection.copy_records_to_table("batch_events", records=lines)
     await connection.execute(_MERGE_JOURNAL)
 
 
-async def merge_personal(connection: Connection, rows: Sequence[PersonalRow]) -> None:
+async def merge_personal(connection: Connection, rows: Sequence[NewPersonalRow]) -> None:
     """Add what is not known yet; what was stored first stays."""
     await connection.copy_records_to_table("batch_personal", records=rows)
     await connection.execute(_MERGE_PERSONAL)

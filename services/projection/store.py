@@ -13,12 +13,13 @@ from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
+import msgspec
 from aiokafka.structs import TopicPartition
 
 from libs.storage.command_tags import rows_of_tag
 from libs.storage.partitions import Partitioned
-from services.projection.journal import Line
-from services.projection.rows import MessageRow, PersonalRow
+from services.projection.journal import NewLine
+from services.projection.rows import MessageRow, NewPersonalRow
 
 Connection = asyncpg.pool.PoolConnectionProxy | asyncpg.Connection
 
@@ -65,7 +66,7 @@ _FORGET_POSITION = "DELETE FROM offsets WHERE topic = $1 AND partition = $2"
 _READ_POSITIONS = "SELECT topic, partition, next_offset, reached FROM offsets"
 
 
-class StoredFold(NamedTuple):
+class StoredFold(msgspec.Struct, frozen=True, gc=False):
     """A message's fold as its row has it, the version of the row, and the status it shows."""
 
     fold: bytes
@@ -82,12 +83,12 @@ class Position(NamedTuple):
     """Nothing from it on is; of what lies between the two, some."""
 
 
-async def write_journal(connection: Connection, lines: Sequence[Line]) -> None:
+async def write_journal(connection: Connection, lines: Sequence[NewLine]) -> None:
     """Add lines that the journal does not have. Raises UniqueViolationError if it has one."""
     await connection.copy_records_to_table("events", records=lines)
 
 
-async def write_personal(connection: Connection, rows: Sequence[PersonalRow]) -> None:
+async def write_personal(connection: Connection, rows: Sequence[NewPersonalRow]) -> None:
     """Add what is not known yet. Raises UniqueViolationError if something is."""
     await connection.copy_records_to_table("personal", records=rows)
 
@@ -98,7 +99,7 @@ async def write_messages(connection: Connection, rows: Sequence[MessageRow]) -> 
     To be called in a transaction. Every row is locked until its end, also those that another replica was quicker to write.
     """
     await connection.execute(_ROWS_BESIDE)
-    await connection.copy_records_to_table("batch_messages", records=rows)
+    await connection.copy_records_to_table("batch_messages", records=map(tuple, rows))
     done = await connection.execute(_UPSERT_MESSAGES)
     return rows_of_tag(done)
 

@@ -7,7 +7,7 @@ import pytest
 from libs.contracts.events import Message, SmsCommand, SmsDispatch, SmsRequested, SmsStatus
 from libs.contracts.fold import AnyMessageEvent, apply, new_fold
 from libs.contracts.statuses import Status
-from services.projection.journal import LEFT_OUT, event_of, line_of
+from services.projection.journal import LEFT_OUT, Line, event_of, line_of
 from tests.services.projection.stories import NAME, PHONE, TEXT, Story, Told, tell
 
 
@@ -36,15 +36,19 @@ def stories() -> list[Told]:
     return [told for number in range(40) for told in tell(random, number)]
 
 
+def written(told: Told) -> Line:
+    return Line(*line_of(told.event.subject, told.event, told.topic))
+
+
 def test_a_line_gives_back_its_event_but_for_number_name_and_text() -> None:
-    for topic, _, event in stories():
-        assert event_of(line_of(event.subject, event, topic)) == blanked(event)
+    for told in stories():
+        assert event_of(written(told)) == blanked(told.event)
 
 
 def test_a_request_keeps_its_batch_and_an_older_line_has_no_size_of_it() -> None:
     story = Story(1, batch=Story(2).id, batch_size=2500)
     told = story.requested()
-    line = line_of(told.event.subject, told.event, told.topic)
+    line = written(told)
     assert event_of(line) == blanked(told.event)
     older = line._replace(body=msgspec.msgpack.encode(msgspec.msgpack.decode(line.body)[:-1]))
     data = event_of(older).data
@@ -53,8 +57,8 @@ def test_a_request_keeps_its_batch_and_an_older_line_has_no_size_of_it() -> None
 
 
 def test_a_line_holds_no_personal_data() -> None:
-    for topic, _, event in stories():
-        line = str(line_of(event.subject, event, topic))
+    for told in stories():
+        line = str(written(told))
         for personal in (TEXT, PHONE, PHONE[1:], NAME, "+4915187654321"):
             assert personal not in line
 
@@ -64,21 +68,21 @@ def test_the_fold_of_the_journal_is_the_fold_of_the_events() -> None:
     for number in range(40):
         told = tell(random, number)
         of_events, of_lines = new_fold(told[0].event), new_fold(told[0].event)
-        for topic, _, event in told:
-            apply(of_events, event)
-            apply(of_lines, event_of(line_of(event.subject, event, topic)))
+        for each in told:
+            apply(of_events, each.event)
+            apply(of_lines, event_of(written(each)))
         assert of_lines == of_events
 
 
 def test_a_line_that_ends_before_fields_which_came_later_is_read_with_their_defaults() -> None:
     told = Story(2).status(Status.SUBMITTED)
-    line = line_of(told.event.subject, told.event, told.topic)
+    line = written(told)
     short = msgspec.msgpack.encode(msgspec.msgpack.decode(line.body)[:-3])
     assert event_of(line._replace(body=short)) == blanked(told.event)  # no reference, reason nor carrier's time
 
 
 def test_an_unknown_form_is_an_error() -> None:
     told = Story(1).requested()
-    line = line_of(told.event.subject, told.event, told.topic)
+    line = written(told)
     with pytest.raises(KeyError):
         event_of(line._replace(body=msgspec.msgpack.encode([0, "postrider/tests"])))
