@@ -22,7 +22,7 @@ log = structlog.get_logger()
 
 SESSION_TIMEOUT_MS = 6_000
 HEARTBEAT_INTERVAL_MS = 2_000
-MAX_PARTITION_FETCH_BYTES = 4 * 1024 * 1024
+MAX_PARTITION_FETCH_BYTES = 1024 * 1024
 METADATA_MAX_AGE_MS = 30_000
 """How soon a topic that matches a pattern is noticed."""
 COMMIT_SECONDS = 5.0
@@ -36,7 +36,7 @@ class KafkaSource(ConsumerRebalanceListener):
     """See `port.Source`. Heartbeats go on while a handler is at work, so a slow one keeps its partitions."""
 
     max_partition_fetch_bytes = MAX_PARTITION_FETCH_BYTES
-    """How much of each partition is fetched ahead, and kept in memory while the consumer is behind."""
+    """How much of each partition is fetched ahead, compressed, and kept in memory while the consumer is behind."""
     fetch_max_wait_ms = 250
     """How long the broker may hold a fetch that finds nothing. A partition drained meanwhile joins only the next fetch."""
 

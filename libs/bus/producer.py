@@ -47,7 +47,6 @@ class Producer:
         *,
         delivery_timeout: float = 30.0,
         max_buffered_bytes: int = 64 * 1024 * 1024,
-        compression: str | None = None,
     ) -> None:
         self._delivery_timeout = delivery_timeout
         self._max_buffered_bytes = max_buffered_bytes
@@ -58,7 +57,7 @@ class Producer:
         self._room = asyncio.Event()
         self._admission = asyncio.Lock()
         self._lookups: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._connection = Connection(bootstrap_servers, client_id, compression)
+        self._connection = Connection(bootstrap_servers, client_id)
         self._stopped = False
 
     async def start(self) -> None:

@@ -31,7 +31,7 @@ class StoredOffsetsSource(KafkaSource):
     """See the top of this file. A partition that nothing is stored of is read from its beginning."""
 
     # Of the partitions of every topic, so less of each; one topic's still fill a batch, which a backlog takes without a pause.
-    max_partition_fetch_bytes = 512 * 1024
+    max_partition_fetch_bytes = 256 * 1024
 
     def __init__(
         self,

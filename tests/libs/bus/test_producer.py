@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import AsyncIterator
+from random import randbytes
 from zlib import crc32
 
 import pytest
@@ -58,19 +59,34 @@ async def test_the_largest_record_still_fits_among_the_dead_letters(bus: Harness
     assert [letter.value for letter in letters] == [bad, bad]
 
 
-async def test_what_the_broker_refuses_for_its_size_fails_and_the_next_call_succeeds(bus: Harness) -> None:
+async def small_topic(bus: Harness) -> str:
+    """One that takes batches of 1,000 octets."""
     name = bus.undeclared().name
     admin = AIOKafkaAdminClient(bootstrap_servers=bus.bootstrap)
     await admin.start()
     await admin.create_topics([NewTopic(name, 1, 1, topic_configs={"max.message.bytes": "1000"})])
     await admin.close()
+    return name
+
+
+async def test_what_the_broker_refuses_for_its_size_fails_and_the_next_call_succeeds(bus: Harness) -> None:
+    name = await small_topic(bus)
     with pytest.raises(RecordTooLarge, match=f"^{name}: MessageSizeTooLargeError$"):
-        await bus.producer.publish(name, [(b"k", b"x" * 2000)])
+        await bus.producer.publish(name, [(b"k", randbytes(2000))])
     for n in range(3):
         await bus.producer.publish(name, [(b"k", str(n).encode())])
-    many = [str(n).encode() * 300 for n in range(9)]
+    many = [randbytes(300) for _ in range(9)]
     await bus.producer.publish(name, [(b"k", value) for value in many])
     assert [record.value for record in await bus.stored(name)] == [b"0", b"1", b"2", *many]
+
+
+async def test_batches_are_compressed(bus: Harness) -> None:
+    name = await small_topic(bus)
+    alike = [b'{"status":"delivered"}'] * 100
+    await bus.producer.publish(name, [(b"k", value) for value in alike])
+    stored = await bus.stored(name)
+    assert [record.value for record in stored] == alike
+    assert len({record.timestamp for record in stored}) == 1, "they came in several batches"
 
 
 async def test_a_missing_topic_fails_in_time_by_name_and_holds_up_no_other(bus: Harness) -> None:
