@@ -12,7 +12,7 @@ class Plan:
     runs: int = 3
     warm_up: int = 300_000
     """what Kafka's JVM needs"""
-    messages: int = 40_000
+    messages: int = 100_000
     """per run at full speed"""
     bulk: int = 1_000
     """per request of POST /sms/bulk"""
