@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from os import urandom
 from uuid import UUID
@@ -19,6 +20,7 @@ _JUMP_MS = 5 * 60_000
 
 _last_ms = 0
 _last_tail = 0
+_steps: Iterator[int] = iter(())
 
 
 def new_message_id() -> UUID:
@@ -32,11 +34,21 @@ def new_message_id() -> UUID:
     if ms > _last_ms or ms < _last_ms - _JUMP_MS:
         _last_ms, _last_tail = ms, int.from_bytes(urandom(9))
     else:
-        _last_tail += 1 + int.from_bytes(urandom(4))
+        _last_tail += 1 + _random_step()
         if _last_tail > _LAST_TAIL:
             _last_ms, _last_tail = _last_ms + 1, int.from_bytes(urandom(9))
     high, low = _last_tail >> 62, _last_tail & ((1 << 62) - 1)
     return UUID(int=_last_ms << 80 | _VERSION | high << 64 | _VARIANT | low)
+
+
+def _random_step() -> int:
+    """32 random bits, fetched from the system a thousand at a time: to ask it costs half of what an id does."""
+    global _steps
+    step = next(_steps, None)
+    if step is None:
+        _steps = iter(memoryview(urandom(4096)).cast("I"))
+        step = next(_steps)
+    return step
 
 
 def is_message_id(message_id: UUID) -> bool:

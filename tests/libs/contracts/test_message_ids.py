@@ -5,7 +5,7 @@ from uuid import RFC_4122, UUID, uuid4
 import pytest
 
 from libs.contracts import message_ids
-from libs.contracts.message_ids import new_message_id, time_of
+from libs.contracts.message_ids import is_message_id, new_message_id, time_of
 
 
 def test_ids_are_version_7_of_the_standard_variant() -> None:
@@ -62,3 +62,12 @@ def test_other_versions_and_years_after_9999_have_no_time() -> None:
         time_of(uuid4())
     with pytest.raises(ValueError, match="9999"):
         time_of(UUID("ffffffff-ffff-7000-8000-000000000000"))
+
+
+def test_the_last_id_that_has_a_time_is_that_of_the_last_millisecond_of_9999() -> None:
+    end = datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC)
+    last = (end - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+    of_last, of_next = (UUID(int=ms << 80 | 7 << 76 | 2 << 62) for ms in (last, last + 1))
+    assert is_message_id(of_last)
+    assert time_of(of_last) == end
+    assert not is_message_id(of_next)
