@@ -21,6 +21,7 @@ from tests.load.scenarios import (
     bulk,
     dispatcher,
     growth,
+    kannel,
     latency,
     mixed,
     pages,
@@ -47,6 +48,7 @@ SCENARIOS: Mapping[str, Measure] = {
     "dispatcher": dispatcher.measure,
     "pages": pages.measure,
     "schedule": schedule.measure,
+    "kannel": kannel.measure,
 }
 PROFILE = "profile"
 DEFAULT = ("single", "bulk", "mixed", "latency")

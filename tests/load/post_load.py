@@ -1,4 +1,4 @@
-"""A load on the API that costs little, in a process of its own. As a program: `python -m tests.load.post_load --help`.
+"""A load on the API (or on Kannel's) that costs little, in a process of its own. As a program: `python -m tests.load.post_load --help`.
 
 Without a rate, every connection sends as fast as it is answered, and answers are read at most every millisecond, many at once. With a rate,
 requests are due on a clock, and latency counts from when a request was due, so that a server that stalls can't hide it.
@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from tests.load.arithmetic import percentile
 from tests.load.raw_http import Connection
+from tests.load.requests import Writer, posts, sendsms
 from tests.load.workload import Workload
 
 LOST = 0
@@ -30,7 +31,10 @@ _SILENCE_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What to send. `rate` in requests per second; None: as fast as answers come. `keys`: a prefix for Idempotency-Keys; None: no keys."""
+    """What to send. `rate` in requests per second; None: as fast as answers come. `keys`: a prefix for Idempotency-Keys; None: no keys.
+
+    `callbacks`: `url` is that of Kannel's smsbox, which is to hand receipts to this one; None: it is that of our API.
+    """
 
     url: str
     api_key: str
@@ -39,6 +43,12 @@ class Load:
     pipeline: int = 16
     rate: float | None = None
     keys: str | None = None
+    callbacks: str | None = None
+
+    def writer(self) -> Writer:
+        if self.callbacks is not None:
+            return sendsms(self.work, self.url, self.callbacks)
+        return posts(self.work, self.url, self.api_key, self.keys)
 
 
 @dataclass(slots=True)
@@ -99,15 +109,11 @@ class _Sender:
 
     def __init__(self, load: Load, connections: list[Connection]) -> None:
         self._load = load
-        self._work = load.work
+        self._write = load.writer()
         self._open = {connection.fileno(): connection for connection in connections}
         self._poll = select.epoll()
         for descriptor in self._open:
             self._poll.register(descriptor, select.EPOLLIN)
-        self._head = (
-            f"POST {load.work.path} HTTP/1.1\r\nHost: {urlsplit(load.url).netloc}\r\n"
-            f"Authorization: Bearer {load.api_key}\r\nContent-Type: application/json\r\n"
-        ).encode()
         self._requests = load.work.requests
         self._next = 0
         self._answered = 0
@@ -199,17 +205,8 @@ class _Sender:
         if not of:
             return
         self._next = of.stop
-        head, keys = self._head, self._load.keys
-        bodies = self._work.bodies(of)
-        if keys is None:
-            requests = [b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body) for body in bodies]
-        else:
-            requests = [
-                b"%bIdempotency-Key: %b%d\r\nContent-Length: %d\r\n\r\n%b" % (head, keys.encode(), n, len(body), body)
-                for n, body in zip(of, bodies, strict=True)
-            ]
         try:
-            connection.send(requests, since)
+            connection.send(self._write(of), since)
         except OSError:
             self._gone(connection)
         else:

@@ -17,6 +17,10 @@ from tests.load.workload import CLIENTS
 
 CODE = ("deploy", "libs", "services", "tests", "requirements.lock")
 """What changes a speed; not the pages, which the run itself writes."""
+MESSAGES = (
+    f"texts of 60 characters, GSM 7-bit, one segment; {CLIENTS:,} clients in turn; a receipt for each, {RECEIPT_DELAY_MS} ms after it was "
+    "accepted"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,18 +63,24 @@ async def conditions(system: System, warm_up: str) -> list[str]:
     gateway = stack.configuration.gateway(stack.configuration.default_gateway)
     limit = f"{gateway.segments_per_second:g} segments/s" if gateway.segments_per_second else "no rate limit"
     return [
-        *code_state(REPOSITORY),
-        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {os.cpu_count()} cores ({_processor()}) with everything on them; load average when "
-        f"the scenario began: {os.getloadavg()[0]:.1f}",
-        f"Linux {platform.release()}, Python {platform.python_version()}, Kafka {KAFKA_VERSION}, PostgreSQL {postgres}",
+        *machine(f"Kafka {KAFKA_VERSION}", f"PostgreSQL {postgres}"),
         f"warm-up: {warm_up} (Kafka's JVM warms up over some 300,000 messages)",
-        f"texts of 60 characters, GSM 7-bit, one segment; {CLIENTS:,} clients in turn; a receipt for each, {RECEIPT_DELAY_MS} ms after "
-        "it was accepted",
+        MESSAGES,
         f"Kafka: one node, `acks=all`, idempotent; PostgreSQL: `synchronous_commit` {synchronous}, `fsync` {fsync}",
         f"one process per service, {len(stack.dispatchers(gateway.id))} dispatcher(s), window {gateway.window}, {limit}; the load "
         f"generator on raw sockets in a process of its own, {CONNECTIONS} connections, {PIPELINE} requests under way on each "
         "(1 of bulk requests)",
         f"niceness: {', '.join(f'{service} {nice}' for service, nice in NICE.items())}, the others 0 (docs/decisions/0018)",
+    ]
+
+
+def machine(*servers: str) -> list[str]:
+    """What was measured, when, and on what; to be asked before the scenario loads it."""
+    return [
+        *code_state(REPOSITORY),
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {os.cpu_count()} cores ({_processor()}) with everything on them; load average when "
+        f"the scenario began: {os.getloadavg()[0]:.1f}",
+        ", ".join((f"Linux {platform.release()}", f"Python {platform.python_version()}", *servers)),
     ]
 
 

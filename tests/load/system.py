@@ -18,14 +18,14 @@ from deploy.local.run import DEFAULT_CONFIG
 from deploy.local.stack import Stack
 from libs.contracts.topics import STATUS
 from libs.storage.partitions import first_uuid
-from services.simulated_carrier.ledger import read_ledger
 from tests.end_to_end.client import Api, Carrier
 from tests.load import storage
+from tests.load.arrivals import arrivals
 from tests.load.load_process import load_processes
 from tests.load.post_load import SAMPLE, Load, Result
 from tests.load.processes import busy_seconds, loop_seconds, pids_of, usage
 from tests.load.runs import Run
-from tests.load.workload import CLIENTS, Workload, client_id, number_in
+from tests.load.workload import CLIENTS, PHONE, Workload, client_id
 
 CONNECTIONS = 64
 PIPELINE = 16
@@ -51,7 +51,7 @@ class System:
 
     async def prepare(self) -> None:
         await self.carrier.steer(receipts={"delay_ms": RECEIPT_DELAY_MS})
-        await self.api.put_clients({client_id(n): f"+2547{n:08}" for n in range(CLIENTS)})
+        await self.api.put_clients({client_id(n): PHONE % n for n in range(CLIENTS)})
 
     def take_numbers(self, count: int) -> range:
         first, self._number = self._number, self._number + count
@@ -116,18 +116,8 @@ class System:
     def arrivals(self, loads: Sequence[Load], last_entry: int) -> dict[int, float]:
         """When the carrier read each message from the default gateway. It accepted each exactly once, or this fails."""
         system_id = self.stack.configuration.gateway(self.stack.configuration.default_gateway).system_id
-        entries = [
-            entry
-            for entry in read_ledger(self.stack.directory / "carrier", last_entry)
-            if entry.accepted and entry.system_id == system_id
-        ]
-        arrived = {number_in(bytes.fromhex(entry.short_message)): entry.received_at / 1e6 for entry in entries}
         sent = {number for load in loads for number in load.work.numbers}
-        assert arrived.keys() == sent, (
-            f"{len(sent - arrived.keys())} messages never reached the carrier, {len(arrived.keys() - sent)} others did"
-        )
-        assert len(entries) == len(sent), f"the carrier accepted {len(entries)} instead of {len(sent)} messages"
-        return arrived
+        return arrivals(self.stack.directory / "carrier", last_entry, sent, system_id)
 
     async def _delivered(self, began: float) -> int:
         """Of the messages accepted since then (seconds since the epoch)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 
 from tests.load.arithmetic import percentile, spread
@@ -48,6 +48,13 @@ def processes(runs: Sequence[Run]) -> Table:
     ]
     words = "CPU includes each process's children, ended ones too; PostgreSQL's memory is that of its largest process."
     return Table(title="By process", words=words, head=("process", "CPU per message (µs)", "memory (MB)"), rows=rows)
+
+
+def side_by_side(title: str, tables: Mapping[str, Table], words: str = "") -> Table:
+    """The first figure of each row, a column for each of these tables; the rows in the order of the first."""
+    figures = [{row[0]: row[1] for row in table.rows} for table in tables.values()]
+    rows = [(name, *(column[name] for column in figures)) for name in figures[0]]
+    return Table(title=title, words=words, head=("", *tables), rows=rows)
 
 
 def disk(runs: Sequence[Run]) -> Table:

@@ -13,6 +13,7 @@ import pytest
 from tests.load import tables
 from tests.load.arithmetic import milliseconds, percentile, spread
 from tests.load.post_load import Load, Result
+from tests.load.report import Table
 from tests.load.runs import Growth, Run
 from tests.load.scenarios.profile import PROFILER, Samples, functions
 from tests.load.storage import Written
@@ -82,6 +83,13 @@ def test_tables_state_costs_per_message() -> None:
         "Kafka's logs (kept for 14 days)": "200",
     }
     assert "| POST → 202, p50 (ms) | 200.0 |" in str(tables.rates([once]))
+
+
+def test_tables_side_by_side_keep_the_order_of_the_first() -> None:
+    one = Table(title="1", head=("", ""), rows=[("a", "1", "x"), ("b", "2", "y")])
+    two = Table(title="2", head=("", ""), rows=[("b", "4"), ("a", "3")])
+    both = tables.side_by_side("both", {"one": one, "two": two})
+    assert (both.head, both.rows) == (("", "one", "two"), [("a", "1", "3"), ("b", "2", "4")])
 
 
 def test_what_was_written_before_is_not_counted_again() -> None:

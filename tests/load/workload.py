@@ -8,7 +8,10 @@ from typing import Literal
 CLIENTS = 1_000
 """Messages go to clients `0000` to `0999` in turn."""
 _NUMBER_AT, _NUMBER_DIGITS = 26, 12
-_TEXT = b"Dear client, your payment %012d was received. Thanks."
+PHONE = "+2547%08d"
+"""A client's, to be filled with the client's number."""
+TEXT = b"Dear client, your payment %012d was received. Thanks."
+"""To be filled with the message's number."""
 
 
 def client_id(number: int) -> str:
@@ -16,7 +19,7 @@ def client_id(number: int) -> str:
 
 
 def text_of(number: int) -> bytes:
-    return _TEXT % number
+    return TEXT % number
 
 
 def number_in(text: bytes) -> int:
@@ -51,7 +54,7 @@ class Workload:
         """A message as JSON, to be filled with its number and the number of its client."""
         scheduled = f',"scheduledAt":"{self.scheduled_at}"' if self.scheduled_at else ""
         return b'{"message":"%b","clientId":"%%04d","priority":"%b"%b}' % (
-            _TEXT,
+            TEXT,
             self.priority.encode(),
             scheduled.encode(),
         )
