@@ -24,7 +24,6 @@ from tests.load.requests import KANNEL_USER, SENDER
 SYSTEM_ID: Final = "postrider"
 WINDOW: Final = 500
 _QUIET = ("-v", "3")
-"""Errors alone; by default every PDU is logged."""
 _READY_SECONDS = 30.0
 _STOP_SECONDS = 10.0
 _POLL_SECONDS = 0.1
@@ -75,9 +74,17 @@ class Kannel:
     pids: Mapping[str, int]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """`store`: its queues are kept in a file too. `quiet`: it logs errors alone, else every PDU."""
+
+    store: bool = False
+    quiet: bool = True
+
+
 @asynccontextmanager
-async def running_kannel(receipt_delay_ms: int, *, store: bool) -> AsyncGenerator[Kannel]:
-    """Bound to a carrier of its own; stopped and removed in the end. `store`: its queues are kept in a file too."""
+async def running_kannel(receipt_delay_ms: int, setup: Setup) -> AsyncGenerator[Kannel]:
+    """Bound to a carrier of its own; stopped and removed in the end."""
     admin, boxes, sendsms, smpp, carrier, callbacks = (free_port() for _ in range(6))
     status = f"http://{HOST}:{admin}/status.txt"
     async with AsyncExitStack() as closing:
@@ -87,7 +94,7 @@ async def running_kannel(receipt_delay_ms: int, *, store: bool) -> AsyncGenerato
             _CONFIGURATION.format(
                 host=HOST, admin=admin, boxes=boxes, sendsms=sendsms, smpp=smpp, window=WINDOW,
                 system_id=SYSTEM_ID, sender=SENDER, user=KANNEL_USER,
-                store=f"store-type = file\nstore-location = {directory / 'store'}\n" if store else "",
+                store=f"store-type = file\nstore-location = {directory / 'store'}\n" if setup.store else "",
             )
         )  # fmt: skip
         receiver = await closing.enter_async_context(callback_process(callbacks))
@@ -115,8 +122,9 @@ async def running_kannel(receipt_delay_ms: int, *, store: bool) -> AsyncGenerato
             CARRIER_LEDGER_DIRECTORY=str(directory / "ledger"),
             CARRIER_BEHAVIOUR=f'{{"receipts":{{"delay_ms":{receipt_delay_ms}}}}}',
         )
-        await start("bearerbox", (program("bearerbox"), *_QUIET, str(file)), status, "(online")
-        await start("smsbox", (program("smsbox"), *_QUIET, str(file)), status, "smsbox:")
+        options = _QUIET if setup.quiet else ()
+        await start("bearerbox", (program("bearerbox"), *options, str(file)), status, "(online")
+        await start("smsbox", (program("smsbox"), *options, str(file)), status, "smsbox:")
         yield Kannel(
             url=f"http://{HOST}:{sendsms}",
             callbacks_url=f"http://{HOST}:{callbacks}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.load import tables
 from tests.load.arrivals import arrivals, last_entry
 from tests.load.ground import Ground
-from tests.load.kannel import SYSTEM_ID, WINDOW, Kannel, running_kannel
+from tests.load.kannel import SYSTEM_ID, WINDOW, Kannel, Setup, running_kannel
 from tests.load.kannel_package import install, version
 from tests.load.load_process import load_processes
 from tests.load.post_load import Load
@@ -17,14 +17,18 @@ from tests.load.workload import Workload
 
 MOST = 40_000
 """Messages a run."""
-STORES = {"queues in memory": False, "queues in a file": True}
+SETUPS = {
+    "queues in memory": Setup(),
+    "queues in a file": Setup(store=True),
+    "in memory, its log as it is by default": Setup(quiet=False),
+}
 
 
 async def measure(ground: Ground) -> Page:
     await ground.close()
     install(ground.say)
     conditions = machine(f"Kannel {version()} (Debian's bearerbox and smsbox)")
-    runs = {name: await _runs(ground, name, store=store) for name, store in STORES.items()}
+    runs = {name: await _runs(ground, name, setup) for name, setup in SETUPS.items()}
     rates = {name: tables.rates(each, "GET → 202") for name, each in runs.items()}
     first = next(iter(rates.values()))
     return Page(
@@ -44,17 +48,17 @@ async def measure(ground: Ground) -> Page:
             f"one transceiver bind, `max-pending-submits` {WINDOW}, no rate limit; `dlr-mask=3`, each receipt handed to a callback "
             "(`dlr-url`) that answers at once; `dlr-storage` internal: what waits for its receipt is in memory alone",
             "in a file: `store-type` file, which Kannel writes without fsync",
-            "Kannel's log holds errors alone (`-v 3`); by default it would hold every PDU",
+            "its log holds errors alone (`-v 3`), in the last column every PDU, as by default",
             f"load generator and receiver of callbacks on raw sockets in a process each, {CONNECTIONS} connections kept alive, 1 request "
             "under way on each (Kannel's server does not pipeline)",
         ],
     )
 
 
-async def _runs(ground: Ground, name: str, *, store: bool) -> list[Run]:
+async def _runs(ground: Ground, name: str, setup: Setup) -> list[Run]:
     messages = min(ground.plan.messages, MOST)
     runs: list[Run] = []
-    async with running_kannel(RECEIPT_DELAY_MS, store=store) as kannel:
+    async with running_kannel(RECEIPT_DELAY_MS, setup) as kannel:
         for number in range(1 + ground.plan.runs):
             runs.append(await _run(kannel, Workload(messages=messages, first=1 + number * messages)))
             ground.say(f"{name}{'' if number else ', warm-up'}: {tables.in_a_line(runs[-1])}")
