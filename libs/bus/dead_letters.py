@@ -14,8 +14,8 @@ import structlog
 
 from libs.bus.backoff import GivenUp, until_done
 from libs.bus.errors import HANDLER_ERROR, PERHAPS_OURS, UNDECODABLE, BadRecord, TooManyDeadLetters, Undecodable
-from libs.bus.port import Headers, Outgoing, Publisher
-from libs.bus.record import Record
+from libs.bus.port import Outgoing, Publisher
+from libs.bus.record import Headers, Record
 from libs.contracts.events import Reason
 from libs.service_kit.faults import fault
 from libs.service_kit.metrics import DEAD_LETTERS

@@ -10,8 +10,7 @@ from typing import Protocol
 import msgspec
 from aiokafka.structs import TopicPartition
 
-from libs.bus.record import Headers as Headers
-from libs.bus.record import Record
+from libs.bus.record import Headers, Record
 from libs.contracts.topics import Topic
 
 Partitions = frozenset[TopicPartition]

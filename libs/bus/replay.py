@@ -19,7 +19,8 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from libs.bus.admin import DEAD_LETTER_PARTITIONS
 from libs.bus.codec import message_id_of
-from libs.bus.port import Headers, Outgoing, Publisher
+from libs.bus.port import Outgoing, Publisher
+from libs.bus.record import Headers
 
 SUFFIX = ".dead-letter"
 REPLAYED = "dead-letter-replayed"
