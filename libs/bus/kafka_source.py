@@ -15,7 +15,7 @@ from aiokafka.structs import TopicPartition
 from libs.bus.backoff import delays
 from libs.bus.port import OnRebalance, Partitions, Topics, pattern_of
 from libs.bus.record import Record
-from libs.bus.unpacking import AS_RECORDS
+from libs.bus.unpacking import as_records
 from libs.contracts.topics import Topic
 
 log = structlog.get_logger()
@@ -78,7 +78,7 @@ class KafkaSource(ConsumerRebalanceListener):
             bootstrap_servers=self._bootstrap_servers,
             client_id=self._group,
             group_id=self._group,
-            value_deserializer=AS_RECORDS,
+            value_deserializer=as_records,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             max_partition_fetch_bytes=self.max_partition_fetch_bytes,
@@ -112,7 +112,7 @@ class KafkaSource(ConsumerRebalanceListener):
         self._end_rest()
         try:
             fetched = await consumer.getmany(*partitions, timeout_ms=timeout_ms, max_records=max_records)
-            found = cast(Mapping[TopicPartition, Sequence[Record]], fetched)  # by AS_RECORDS
+            found = cast(Mapping[TopicPartition, Sequence[Record]], fetched)  # by as_records
             if not found and _fetcher_died(consumer):
                 raise KafkaError("the fetch task ended")
             return found

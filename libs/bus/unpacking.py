@@ -1,9 +1,9 @@
 """A fetch's records as ours, straight from its bytes: by way of aiokafka's own, each costs a microsecond more, and more memory.
 
-    consumer = AIOKafkaConsumer(..., value_deserializer=AS_RECORDS)     # its `getmany` brings `Record`, without events
+    consumer = AIOKafkaConsumer(..., value_deserializer=as_records)     # its `getmany` brings `Record`, without events
 
 aiokafka has no place where one could say what its records are made of: this one changes how it makes them, for consumers that name
-`AS_RECORDS` alone.
+`as_records` alone.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from aiokafka.structs import TopicPartition
 from libs.bus.record import CLOUDEVENTS, Record
 
 
-def AS_RECORDS(value: bytes) -> bytes:  # noqa: N802 - a mark, never called
-    """Tells those whose records are ours from all other consumers of this process."""
+def as_records(value: bytes) -> bytes:
+    """A mark, never called: it tells those whose records are ours from all other consumers of this process."""
     return value
 
 
@@ -33,7 +33,7 @@ class _OurRecords(PartitionRecords):
 
 
 def _partition_records(*given: Any) -> PartitionRecords:
-    return (_OurRecords if AS_RECORDS in given else PartitionRecords)(*given)
+    return (_OurRecords if as_records in given else PartitionRecords)(*given)
 
 
 _fetcher: Any = fetcher

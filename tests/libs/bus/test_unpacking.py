@@ -6,7 +6,7 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from libs.bus.port import Outgoing
 from libs.bus.record import CLOUDEVENTS, Record
-from libs.bus.unpacking import AS_RECORDS
+from libs.bus.unpacking import as_records
 from tests.conformance.bus_harness import Harness, open_harness
 
 
@@ -27,7 +27,7 @@ async def test_records_are_ours_where_they_are_asked_for_and_aiokafkas_elsewhere
             Outgoing(topic.name, None, None, [("why", b"because")]),
         ]
     )
-    async with AIOKafkaConsumer(bootstrap_servers=bus.bootstrap, value_deserializer=AS_RECORDS) as consumer:
+    async with AIOKafkaConsumer(bootstrap_servers=bus.bootstrap, value_deserializer=as_records) as consumer:
         consumer.assign([place])
         await consumer.seek_to_beginning()
         first: list[object] = (await consumer.getmany(timeout_ms=10_000, max_records=1))[place]
