@@ -15,12 +15,12 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
-from zlib import crc32
 
 from aiokafka.errors import CommitFailedError
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from libs.bus.errors import PublishFailed
+from libs.bus.partitioning import partition_of
 from libs.bus.port import KeyValue, OnRebalance, Outgoing, Partitions, TopicFamily, Topics
 from libs.bus.record import CLOUDEVENTS, Record
 from libs.contracts.topics import Topic
@@ -66,7 +66,7 @@ class MemoryBus:
     def append(self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> None:
         """Store one record."""
         partitions = self._logs.setdefault(topic, [[]])
-        chosen = (crc32(key) if key is not None else next(self._round_robin)) % len(partitions)
+        chosen = next(self._round_robin) % len(partitions) if key is None else partition_of(key, len(partitions))
         rows = partitions[chosen]
         rows.append(ConsumerRecord(topic, chosen, len(rows), _now_ms(), 0, key, value, None, 0, 0, tuple(headers)))
         self._arrival.set()

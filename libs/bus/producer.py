@@ -13,13 +13,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import count
-from zlib import crc32
 
 import structlog
 from aiokafka.errors import KafkaError
 
 from libs.bus.errors import PublishFailed, RecordTooLarge
 from libs.bus.lanes import Call, Lane, Part, Row
+from libs.bus.partitioning import partition_of
 from libs.bus.port import KeyValue, Outgoing
 from libs.bus.producer_connection import REFUSED, Connection
 from libs.bus.record import CLOUDEVENTS
@@ -78,7 +78,7 @@ class Producer:
     async def publish(self, topic: str, records: Sequence[KeyValue]) -> None:
         """Publish (key, value) pairs; returns when all are acknowledged by all in-sync replicas.
 
-        A key goes to partition crc32(key) % partitions; records of one call that have no key go together to the next partition
+        A key goes to its partition (`partitioning`); records of one call that have no key go together to the next partition
         in turn. Raises `PublishFailed` (publish all of them again) or `RecordTooLarge`. A cancelled call may have published some.
         """
         if records:
@@ -150,7 +150,7 @@ class Producer:
             shares: list[list[Row]] = [[] for _ in range(partitions)]
             for row in rows:
                 key = row[0]
-                shares[keyless if key is None else crc32(key) % partitions].append(row)
+                shares[keyless if key is None else partition_of(key, partitions)].append(row)
             parts += [(self._lane(topic, n), Part(call, share)) for n, share in enumerate(shares) if share]
         call.remaining = len(parts)
         for lane, part in parts:

@@ -1,7 +1,8 @@
 """Lets the records of a message wait for each other, so that its row is folded and written once, and not with each of them.
 
-A record that ends a message is handed on at once, with all that is kept of the message; what goes on is kept for a second. The order
-between messages and within a partition is lost by it: the fold does not need it.
+A record that ends a message takes with it all that is kept of the message; what goes on is kept for a second. With much to do, requests and
+dispatches are only read as far as ends have come, which wait for them: so hardly more is kept than what the carriers
+have. The order between messages and within a partition is lost by it: the fold does not need it.
 """
 
 from __future__ import annotations
@@ -10,37 +11,76 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
 import msgspec
 from aiokafka.structs import TopicPartition
 
 from libs.bus.codec import subject_of
+from libs.bus.partitioning import partition_of
 from libs.bus.port import Partitions
 from libs.bus.record import Record
-from libs.contracts.statuses import FINALS
-from libs.contracts.topics import STATUS
+from libs.contracts.events import Recipient, person_key
+from libs.contracts.statuses import FINALS, Status
+from libs.contracts.topics import DISPATCH_PATTERN, PARTITIONS, REQUESTED, REQUESTED_HIGH, STATUS
 
 KEPT_SECONDS = 1.0
-"""How long a message that goes on is kept back: what is shown of it is no older."""
+"""How long a message that goes on is kept back: what is shown of it is no older. And how long an end waits for its beginning."""
 KEPT_BEHIND_SECONDS = 3.0
 """The same while there is more to do than can be done: then messages that have ended go first. Not where most do not end meanwhile, as
 before a slow gateway: what is kept longer then only holds up what follows."""
-MOST_KEPT = 12_000
-"""Records, about 1 kB each. With more, only statuses are read, which end messages, and of other topics what lags behind them; with twice
-as many, the oldest are handed on."""
-LATELY = 10_000
-"""Messages that have ended, of which nothing is kept back any more: an end without its beginning looks strange."""
+MANY_KEPT = 4_000
+"""Records, about 1 kB each, of messages that go on. With more, beginnings are read only when ends wait for them."""
+MOST_KEPT = 24_000
+"""With more, the oldest are handed on."""
+REMEMBERED = 10_000
+"""Messages that were handed on: what follows an end goes on at once, and an end waits for no beginning that has gone on before."""
 HAND_SECONDS = 0.3
 """The least time between two batches that are less than half full, while more comes."""
 
 # Events are told apart by their bytes: they are decoded when they are handed on. One that hides its id is handed on at once, and an id
 # or a status that is found in the wrong place costs a second write of a row.
-_ends_message = re.compile(b'"status":"(?:%s)"' % "|".join(FINALS).encode()).search
+_end_of_message = re.compile(b'"status":"(%s)"' % "|".join(FINALS).encode()).search
+_BY_CARRIERS = frozenset({Status.DELIVERED.encode(), Status.FAILED.encode()})
+_REQUEST, _DISPATCH = 1, 2  # bits
+_BEGINNING = _REQUEST | _DISPATCH
 
 
-class _Message(msgspec.Struct, frozen=True, gc=False):
+class _Message(msgspec.Struct, gc=False):
     since: float
     records: list[Record]
+    lacks: int
+    """Which part of its beginning is not here."""
+    partition: int = 0
+    """Where that must be, of the topics that are keyed by person. Known when it has ended."""
+
+
+class _Data(msgspec.Struct, gc=False):
+    tenant: str
+    recipient: Recipient
+
+
+class _End(msgspec.Struct, gc=False):
+    data: _Data
+
+
+_read_end = msgspec.json.Decoder(_End).decode
+
+
+class _Remembered:
+    """The last message ids that were added, at least `REMEMBERED` of them."""
+
+    def __init__(self) -> None:
+        self.newer: set[bytes] = set()
+        self.older: set[bytes] = set()
+
+    def __contains__(self, message_id: bytes) -> bool:
+        return message_id in self.newer or message_id in self.older
+
+    def turn(self) -> None:
+        """To be called now and then: makes room."""
+        if len(self.newer) > REMEMBERED:
+            self.newer, self.older = set(), self.newer
 
 
 class MessagesGathered:
@@ -48,37 +88,48 @@ class MessagesGathered:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._messages: dict[bytes, _Message] = {}  # the longest kept first
+        self._messages: dict[bytes, _Message] = {}  # that go on, the longest kept first
         self._kept = 0
+        self._lacking: dict[bytes, _Message] = {}  # that have ended, the first to end first
         self._ended: deque[list[Record]] = deque()
-        self._ready = 0
-        self._reached: dict[TopicPartition, bytes] = {}  # a message last read; ids are in the order of acceptance
-        self._lately: set[bytes] = set()
-        self._before: set[bytes] = set()
+        self._held = 0  # of `_lacking` and `_ended`
+        self._ready = 0  # of `_ended`
+        self._lately = _Remembered()  # messages that have ended
+        self._begun = _Remembered()  # of which something was handed on before their end
         self._handed_at = 0.0
-        self._worth_waiting = True
+        self._sought = True  # beginnings were asked for, the last time
         self._weighed_at = 0.0
-        self._ended_since = self._aged_since = 0  # records handed on since then: with an end, or after their time
+        self._worth_waiting = self._worth_lacking = True
+        # Since then: records handed on with an end, or after their time; ends that met a beginning, or waited in vain.
+        self._ended_since = self._aged_since = self._met_since = self._in_vain_since = 0
 
     def __len__(self) -> int:
-        return self._kept + self._ready
+        return self._kept + self._held
 
     def wanted(self, partitions: Partitions) -> Partitions:
-        if self._kept <= MOST_KEPT:
+        self._sought = True
+        if self._kept <= (MANY_KEPT if self._worth_waiting else MOST_KEPT // 2):
             return partitions
-        statuses = frozenset(filter(_of_status, partitions))
-        newest = max((self._reached.get(partition, b"") for partition in statuses), default=b"")
-        behind = {partition for partition in partitions if self._reached.get(partition, b"") < newest}
-        return statuses | behind or partitions
+        sought = {(message.partition, message.lacks) for message in self._lacking.values()}
+        self._sought = bool(sought)
+        wanted = {partition for partition in partitions if not _part_of_beginning(partition.topic)}
+        for number, lacks in sought:
+            wanted.update(p for p in partitions if p.partition == number and _part_of_beginning(p.topic) & lacks)
+        return frozenset(wanted) or partitions
 
     def pass_on(
         self, found: Mapping[TopicPartition, Sequence[Record]], most: int
     ) -> Mapping[TopicPartition, Sequence[Record]]:
         now = self._clock()
+        self._lately.turn()
+        self._begun.turn()
         for partition in sorted(found, key=_of_status):  # statuses last, when what they end is here
             self._keep(partition, found[partition], now)
+        number = sum(map(len, found.values()))
+        come = any(_part_of_beginning(partition.topic) for partition in found)
+        self._give_up_lacking(now - (HAND_SECONDS if self._sought and not come and number < most else KEPT_SECONDS))
         few = self._ready < most // 2
-        behind = not few or self._kept > MOST_KEPT or sum(map(len, found.values())) >= most // 4
+        behind = not few or self._kept > MANY_KEPT or number >= most // 4
         self._weigh(now)
         due = now - (KEPT_BEHIND_SECONDS if behind and self._worth_waiting else KEPT_SECONDS)
         if few and found and now - self._handed_at < HAND_SECONDS and not self._crowded(due):
@@ -88,82 +139,144 @@ class MessagesGathered:
         while self._ended and left > 0:
             left -= _hand(self._ended.popleft(), handed)
         self._ready -= most - left
+        self._held -= most - left
         self._hand_oldest(left, due, handed)
         if handed:
             self._handed_at = now
         return handed
 
     def hurry(self) -> None:
+        self._begun.newer.update(self._messages)
         self._ended.extend(message.records for message in self._messages.values())
         self._messages.clear()
         self._ready += self._kept
+        self._held += self._kept
         self._kept = 0
+        for message_id in list(self._lacking):
+            self._let_go(message_id)
         self._handed_at = 0.0
 
     def forget(self) -> None:
         self._messages.clear()
+        self._lacking.clear()
         self._ended.clear()
-        self._reached.clear()
-        self._kept = self._ready = 0
+        self._kept = self._held = self._ready = 0
 
     def _keep(self, partition: TopicPartition, records: Sequence[Record], now: float) -> None:
-        messages, ended = self._messages, self._ended
-        if len(self._lately) > LATELY:
-            self._lately, self._before = set(), self._lately
-        lately, before = self._lately, self._before
-        of_status = _of_status(partition)
-        ready = 0
+        messages, lacking, lately, before = self._messages, self._lacking, self._lately.newer, self._lately.older
+        of_status, part = _of_status(partition), _part_of_beginning(partition.topic)
+        ready = self._ready
         for record in records:
             value = record.raw or b""
             message_id = subject_of(value)
             if not message_id or message_id in lately or message_id in before:
-                ended.append([record])
-                ready += 1
-            elif of_status and _ends_message(value):
-                message = messages.pop(message_id, None)
-                of_message = [] if message is None else message.records
-                of_message.append(record)
-                ended.append(of_message)
-                ready += len(of_message)
-                lately.add(message_id)
-            elif (message := messages.get(message_id)) is None:
-                messages[message_id] = _Message(now, [record])
-            else:
+                self._ended.append([record])
+                self._ready += 1
+                self._held += 1
+                if part:
+                    self._met_since += 1  # it would have, if its end had waited
+            elif message_id in lacking:
+                message = lacking[message_id]
                 message.records.append(record)
-        self._ready += ready
-        self._ended_since += ready
-        self._kept += len(records) - ready
-        if records:  # the middle one of three: a message that overtook the others, or was overtaken, does not count
-            self._reached[partition] = sorted(subject_of(records[at].raw) for at in (0, len(records) // 2, -1))[1]
+                message.lacks &= ~part
+                self._held += 1
+                if not message.lacks:
+                    self._met_since += 1
+                    self._let_go(message_id)
+            elif of_status and (end := _end_of_message(value)):
+                message = messages.pop(message_id, None) or _Message(now, [], _BEGINNING)
+                self._kept -= len(message.records)
+                message.records.append(record)
+                message.since = now
+                self._held += len(message.records)
+                if end[1] not in _BY_CARRIERS:
+                    message.lacks &= _REQUEST
+                lacking[message_id] = message
+                if (
+                    not (message.lacks and self._worth_lacking)
+                    or message_id in self._begun
+                    or (number := _partition_of_beginning(value)) is None
+                ):
+                    self._let_go(message_id)
+                else:
+                    message.partition = number
+            else:
+                message = messages.get(message_id)
+                if message is None:
+                    messages[message_id] = _Message(now, [record], _BEGINNING & ~part)
+                else:
+                    message.records.append(record)
+                    message.lacks &= ~part
+                self._kept += 1
+        self._ended_since += self._ready - ready
+
+    def _let_go(self, message_id: bytes) -> None:
+        """A message that has ended, with all that there is of it."""
+        records = self._lacking.pop(message_id).records
+        self._ended.append(records)
+        self._ready += len(records)
+        self._lately.newer.add(message_id)
+
+    def _give_up_lacking(self, due: float) -> None:
+        """Let ends go that wait since `due`."""
+        while self._lacking:
+            message_id, message = next(iter(self._lacking.items()))
+            if message.since > due:
+                break
+            self._in_vain_since += 1
+            self._ended_since += len(message.records)
+            self._let_go(message_id)
 
     def _weigh(self, now: float) -> None:
         if now - self._weighed_at >= KEPT_BEHIND_SECONDS:
             self._worth_waiting = self._ended_since >= self._aged_since
+            if self._met_since != self._in_vain_since:
+                self._worth_lacking = self._met_since > self._in_vain_since
             self._weighed_at = now
-            self._ended_since = self._aged_since = 0
+            self._ended_since = self._aged_since = self._met_since = self._in_vain_since = 0
 
     def _crowded(self, due: float) -> bool:
-        if self._kept <= MOST_KEPT:
+        if self._kept <= MANY_KEPT:
             return False
-        return self._kept > 2 * MOST_KEPT or next(iter(self._messages.values())).since <= due
+        return self._kept > MOST_KEPT or next(iter(self._messages.values())).since <= due
 
     def _hand_oldest(self, most: int, due: float, handed: dict[TopicPartition, list[Record]]) -> None:
         """Hand on those that are kept since `due`, and of too many the oldest."""
         old: list[bytes] = []
         count = 0
         for message_id, message in self._messages.items():
-            if count >= most or (message.since > due and self._kept - count <= 2 * MOST_KEPT):
+            if count >= most or (message.since > due and self._kept - count <= MOST_KEPT):
                 break
             count += _hand(message.records, handed)
             old.append(message_id)
         for message_id in old:
             del self._messages[message_id]
+        self._begun.newer.update(old)
         self._kept -= count
         self._aged_since += count
 
 
 def _of_status(partition: TopicPartition) -> bool:
     return partition.topic == STATUS.name
+
+
+def _partition_of_beginning(end: bytes) -> int | None:
+    """None if the bytes are no event: whoever handles it will say so."""
+    try:
+        data = _read_end(end).data
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return partition_of(person_key(data.tenant, data.recipient), PARTITIONS)
+
+
+_is_dispatch = re.compile(DISPATCH_PATTERN).match
+
+
+@cache
+def _part_of_beginning(topic: str) -> int:
+    if topic in (REQUESTED.name, REQUESTED_HIGH.name):
+        return _REQUEST
+    return _DISPATCH if _is_dispatch(topic) else 0
 
 
 def _hand(records: list[Record], handed: dict[TopicPartition, list[Record]]) -> int:

@@ -6,14 +6,23 @@ from itertools import count
 from aiokafka.structs import TopicPartition
 
 from libs.bus.codec import encode
+from libs.bus.partitioning import partition_of
 from libs.bus.record import Record
-from libs.contracts.topics import REQUESTED, STATUS
-from services.projection.gathering import HAND_SECONDS, KEPT_BEHIND_SECONDS, KEPT_SECONDS, MOST_KEPT, MessagesGathered
+from libs.contracts.events import person_key
+from libs.contracts.statuses import Status
+from libs.contracts.topics import PARTITIONS, REQUESTED, STATUS
+from services.projection.gathering import (
+    HAND_SECONDS,
+    KEPT_BEHIND_SECONDS,
+    KEPT_SECONDS,
+    MANY_KEPT,
+    MOST_KEPT,
+    MessagesGathered,
+)
 from tests.services.projection.stories import Story, Told
 
 MOST = 10
 A_WHILE = HAND_SECONDS + 0.01
-REQUESTS, STATUSES = TopicPartition(REQUESTED.name, 0), TopicPartition(STATUS.name, 0)
 
 
 class Gathered:
@@ -22,16 +31,19 @@ class Gathered:
     def __init__(self) -> None:
         self.now = 1000.0
         self.messages = MessagesGathered(lambda: self.now)
-        self._offsets = count()
+        self.given = 0
 
-    def after(self, seconds: float, *told: Told | bytes | None, most: int = MOST) -> list[int]:
+    def after(
+        self, seconds: float, *told: Told | bytes | None, most: int = MOST, topic: str = REQUESTED.name
+    ) -> list[int]:
         """Give it these, and answer the offsets of what it hands on; they count from 0 over everything that was given."""
         self.now += seconds
         found: dict[TopicPartition, list[Record]] = {}
         for each in told:
-            topic, value = (each[0], encode(each[2])) if isinstance(each, tuple) else (REQUESTED.name, each)
-            place = TopicPartition(topic, 0)
-            found.setdefault(place, []).append(Record(place, next(self._offsets), None, value, ()))
+            its_topic, value = (each[0], encode(each[2])) if isinstance(each, tuple) else (topic, each)
+            place = TopicPartition(its_topic, 0)
+            found.setdefault(place, []).append(Record(place, self.given, None, value, ()))
+            self.given += 1
         return _offsets(self.messages.pass_on(found, most).values())
 
 
@@ -45,6 +57,12 @@ def delivered(number: int) -> Sequence[Told]:
     return requested, dispatched, submitted, end
 
 
+def rejected(number: int) -> Sequence[Told]:
+    """Two records, of which the second ends the message."""
+    story = Story(number)
+    return story.requested(), story.status(Status.REJECTED, part=0, try_number=0)
+
+
 def test_the_end_of_a_message_brings_all_that_is_kept_of_it_and_nothing_else() -> None:
     gathered = Gathered()
     requested, dispatched, submitted, end = delivered(1)
@@ -54,53 +72,106 @@ def test_the_end_of_a_message_brings_all_that_is_kept_of_it_and_nothing_else() -
     assert len(gathered.messages) == 1
 
 
-def test_what_comes_after_the_end_of_its_message_is_not_kept_back() -> None:
+def test_an_end_waits_for_its_beginning_and_what_comes_after_that_for_nothing() -> None:
     gathered = Gathered()
     requested, dispatched, submitted, end = delivered(1)
-    assert gathered.after(0, submitted, end, requested) == [2, 0, 1]
-    assert gathered.after(A_WHILE, dispatched) == [3]
+    assert gathered.after(0, submitted, end) == []
+    assert gathered.after(0.1, requested) == []
+    assert gathered.after(0.1, dispatched) == [0, 1, 2, 3]
+    assert gathered.after(A_WHILE, submitted) == [4]
+    assert len(gathered.messages) == 0
+
+
+def test_what_was_not_sent_needs_no_dispatch() -> None:
+    gathered = Gathered()
+    requested, end = rejected(1)
+    assert gathered.after(0, end) == []
+    assert gathered.after(0.1, requested) == [0, 1]
+
+
+def test_an_end_waits_in_vain_for_its_time_and_no_longer_than_a_while_once_all_is_read() -> None:
+    for more in ([delivered(2)[0]], []):
+        gathered = Gathered()
+        assert gathered.after(0, delivered(1)[-1]) == []
+        assert gathered.after(HAND_SECONDS - 0.01, *more) == []
+        assert gathered.after(0.02, *more) == ([] if more else [0])
+        gathered.after(KEPT_SECONDS - HAND_SECONDS, *more)
+        assert len(gathered.messages) == 3 * len(more), "the end is gone"
+        late = gathered.given
+        assert late in gathered.after(A_WHILE, delivered(1)[0])
+
+
+def test_where_ends_wait_in_vain_they_wait_no_more_until_beginnings_come_late() -> None:
+    """Statuses may come to one replica, and requests to another."""
+    gathered, numbers = Gathered(), count(1)
+
+    def waits() -> bool:
+        handed = gathered.after(A_WHILE, delivered(next(numbers))[0], delivered(next(numbers))[-1])
+        return gathered.given - 1 not in handed
+
+    assert waits()
+    while gathered.now < 1000 + KEPT_BEHIND_SECONDS + KEPT_SECONDS:
+        gathered.after(A_WHILE)
+    gathered.after(KEPT_BEHIND_SECONDS)
+    assert not waits()
+    last = next(numbers) - 1
+    gathered.after(KEPT_BEHIND_SECONDS, delivered(last)[0])
+    gathered.after(KEPT_BEHIND_SECONDS)
+    assert waits()
+
+
+def test_an_end_does_not_wait_for_what_has_gone_on_before() -> None:
+    gathered = Gathered()
+    requested, dispatched, submitted, end = delivered(1)
+    assert gathered.after(0, requested, dispatched) == []
+    assert gathered.after(KEPT_SECONDS + 0.01) == [0, 1]
+    assert gathered.after(A_WHILE, submitted, end) == [2, 3]
+    requested, _, _, end = delivered(2)
+    gathered.after(0, requested)
+    gathered.messages.hurry()
+    assert gathered.after(0) == [4]
+    assert gathered.after(A_WHILE, end) == [5]
 
 
 def test_what_goes_on_is_handed_on_after_its_time() -> None:
     gathered = Gathered()
-    requested, dispatched, submitted, end = delivered(1)
+    requested, dispatched, submitted, _ = delivered(1)
     assert gathered.after(0, requested) == []
     assert gathered.after(KEPT_SECONDS - 0.01, dispatched) == []
     assert gathered.after(0.02) == [0, 1]
-    assert gathered.after(A_WHILE, submitted, end) == [2, 3]
-    assert len(gathered.messages) == 0
+    assert gathered.after(A_WHILE, submitted) == []
+    assert gathered.after(KEPT_SECONDS) == [2]
 
 
 def test_few_are_handed_on_now_and_then_and_many_at_once() -> None:
     gathered = Gathered()
-    ends = [delivered(number)[-1] for number in range(MOST)]
-    assert gathered.after(0, ends[0]) == [0]
-    assert gathered.after(0, *ends[1:3]) == []
-    assert gathered.after(A_WHILE) == [1, 2]
-    assert gathered.after(0, *ends[3:8]) == [3, 4, 5, 6, 7]
+    assert gathered.after(0, *rejected(1)) == [0, 1]
+    assert gathered.after(0, *rejected(2)) == []
+    assert gathered.after(A_WHILE) == [2, 3]
+    assert gathered.after(0, *rejected(3), *rejected(4), *rejected(5)) == [4, 6, 8, 5, 7, 9]
 
 
 def test_few_do_not_wait_when_nothing_more_comes() -> None:
     gathered = Gathered()
-    ends = [delivered(number)[-1] for number in range(MOST)]
-    assert gathered.after(0, ends[0]) == [0]
-    assert gathered.after(0.1, ends[1]) == []
-    assert gathered.after(0.1) == [1]
+    assert gathered.after(0, *rejected(1)) == [0, 1]
+    assert gathered.after(0.1, *rejected(2)) == []
+    assert gathered.after(0.1) == [2, 3]
 
 
 def test_a_batch_has_as_many_as_asked_for_and_the_rest_comes_with_the_next() -> None:
     gathered = Gathered()
-    assert gathered.after(0, *(delivered(number)[-1] for number in range(25))) == list(range(10))
-    assert gathered.after(0) == list(range(10, 20))
-    assert gathered.after(A_WHILE) == list(range(20, 25))
+    given = [step for number in range(11) for step in rejected(number)]
+    assert sorted(gathered.after(0, *given)) == list(range(10))
+    assert sorted(gathered.after(0)) == list(range(10, 20))
+    assert gathered.after(A_WHILE) == list(range(20, 22))
 
 
 def test_while_there_is_more_to_do_messages_that_have_ended_go_first() -> None:
     gathered = Gathered()
-    ends = (delivered(number)[-1] for number in count(100))
+    ended = (rejected(number) for number in count(100))
     assert gathered.after(0, Story(1).requested()) == []
-    assert 0 not in gathered.after(KEPT_SECONDS, *(next(ends) for _ in range(8)))
-    assert 0 in gathered.after(KEPT_BEHIND_SECONDS, *(next(ends) for _ in range(8)))
+    assert 0 not in gathered.after(KEPT_SECONDS, *next(ended), *next(ended), *next(ended), *next(ended))
+    assert 0 in gathered.after(KEPT_BEHIND_SECONDS, *next(ended), *next(ended), *next(ended), *next(ended))
 
 
 def test_where_most_do_not_end_they_are_kept_no_longer_for_it() -> None:
@@ -114,23 +185,23 @@ def test_where_most_do_not_end_they_are_kept_no_longer_for_it() -> None:
     assert [len(handed_when_more_come(1)) for _ in range(3)] == [MOST, MOST, MOST], "what is three seconds old"
     assert [len(handed_when_more_come(1)) for _ in range(2)] == [3 * MOST, MOST], "what is one second old"
     for first in (1000, 2000):
-        ends = [delivered(number)[-1] for number in range(first, first + 5 * MOST)]
-        gathered.after(KEPT_BEHIND_SECONDS, *ends, most=100)
+        ended = [step for number in range(first, first + 3 * MOST) for step in rejected(number)]
+        gathered.after(KEPT_BEHIND_SECONDS, *ended, most=100)
     assert handed_when_more_come(A_WHILE) == []
     assert handed_when_more_come(1) == [], "most have ended since"
 
 
 def test_who_waits_gets_all_at_once() -> None:
     gathered = Gathered()
-    gathered.after(0, *(Story(number).requested() for number in range(3)))
+    gathered.after(0, *(Story(number).requested() for number in range(3)), delivered(4)[-1])
     gathered.messages.hurry()
-    assert gathered.after(0) == [0, 1, 2]
+    assert gathered.after(0) == [0, 1, 2, 3]
 
 
 def test_what_is_taken_away_is_forgotten() -> None:
     gathered = Gathered()
-    gathered.after(0, delivered(1)[-1])
-    gathered.after(0, delivered(2)[-1], Story(3).requested())
+    gathered.after(0, *rejected(1))
+    gathered.after(0, *rejected(2), Story(3).requested(), delivered(4)[-1])
     gathered.messages.forget()
     assert len(gathered.messages) == 0
     assert gathered.after(KEPT_SECONDS) == []
@@ -141,43 +212,54 @@ def test_what_hides_its_message_is_handed_on_at_once() -> None:
     assert gathered.after(0, None, b"", b"{}", b'{"subject": 7}') == [0, 1, 2, 3]
 
 
-def test_with_many_kept_only_statuses_are_wanted_and_with_twice_as_many_the_oldest_go() -> None:
-    gathered, both = Gathered(), frozenset({REQUESTS, STATUSES})
-    value = bytearray(encode(Story(1).requested().event))
-    at = value.index(b'"subject":"') + len(b'"subject":"')
+def test_with_many_kept_beginnings_are_wanted_where_ends_wait_for_them() -> None:
+    gathered, story = Gathered(), Story(1)
+    requested, dispatched, _, end = story.delivered()
+    number = partition_of(person_key(story.message.tenant, story.message.recipient), PARTITIONS)
+    every = {
+        topic: [TopicPartition(topic, n) for n in range(PARTITIONS)]
+        for topic in (REQUESTED.name, dispatched.topic, STATUS.name, "sms.returned")
+    }
+    assigned = frozenset(partition for partitions in every.values() for partition in partitions)
+    others = {*every[STATUS.name], *every["sms.returned"]}
+    gathered.after(0, *_requests(MANY_KEPT))
+    assert gathered.messages.wanted(assigned) == assigned
+    gathered.after(0, *_requests(1))
+    assert gathered.messages.wanted(assigned) == others
+    assert gathered.messages.wanted(frozenset(every[REQUESTED.name])) == frozenset(every[REQUESTED.name]), (
+        "it has no others"
+    )
+    gathered.after(0, end)
+    wanted = others | {every[REQUESTED.name][number], every[dispatched.topic][number]}
+    assert gathered.messages.wanted(assigned) == wanted
+    gathered.after(0, requested)
+    assert gathered.messages.wanted(assigned) == others | {every[dispatched.topic][number]}
+    gathered.after(0, dispatched)
+    assert gathered.messages.wanted(assigned) == others
 
-    def requests(number: int) -> list[bytes]:
-        made: list[bytes] = []
-        for _ in range(number):
-            value[at : at + 36] = b"%036d" % next(numbers)
-            made.append(bytes(value))
-        return made
 
-    numbers = count()
-    gathered.after(0, *requests(MOST_KEPT))
-    assert gathered.messages.wanted(both) == both
-    assert gathered.after(0, *requests(1)) == []
-    assert gathered.messages.wanted(both) == {STATUSES}
-    assert gathered.messages.wanted(frozenset({REQUESTS})) == {REQUESTS}
-    assert gathered.after(0, *requests(MOST_KEPT + 3)) == [0, 1, 2, 3]
+def test_with_too_many_kept_the_oldest_go() -> None:
+    gathered = Gathered()
+    assert gathered.after(0, *_requests(MOST_KEPT)) == []
+    assert gathered.after(0, *_requests(4)) == [0, 1, 2, 3]
     assert gathered.after(KEPT_BEHIND_SECONDS) == list(range(4, 4 + MOST))
 
 
-def test_with_many_kept_what_lags_behind_the_statuses_is_wanted_too() -> None:
+def _requests(number: int) -> list[bytes]:
+    """Of so many messages that no other test has."""
+    value = encode(Story(1).requested().event)
+    at = value.index(b'"subject":"') + len(b'"subject":"')
+    return [value[:at] + b"%036d" % next(_numbers) + value[at + 36 :] for _ in range(number)]
+
+
+_numbers = count()
+
+
+def test_an_end_that_says_nothing_of_its_person_waits_for_nothing() -> None:
     gathered = Gathered()
-    stories = [delivered(number) for number in range(100, 110)]
-    dispatches, others = TopicPartition(stories[0][1].topic, 0), TopicPartition("sms.returned", 0)
-    everything = frozenset({REQUESTS, STATUSES, dispatches, others})
-    request, sample = Story(1).requested(), str(Story(1).id).encode()
-    gathered.after(0, *(encode(request.event).replace(sample, b"0%035d" % n) for n in range(MOST_KEPT + 1)))
-    gathered.after(0, *(requested for requested, *_ in stories))
-    gathered.after(0, *(dispatched for _, dispatched, *_ in stories[:2]))
-    gathered.after(0, *(submitted for *_, submitted, _ in stories[:2]))
-    assert gathered.messages.wanted(everything) == {STATUSES, others}, "what nothing was read of may lag"
-    gathered.after(0, *(submitted for *_, submitted, _ in stories[2:4]))
-    assert gathered.messages.wanted(everything) == {STATUSES, others, dispatches}
-    gathered.after(0, *(dispatched for _, dispatched, *_ in stories[2:4]))
-    assert gathered.messages.wanted(everything) == {STATUSES, others}
+    end = delivered(1)[-1]
+    value = encode(end.event).replace(b'"tenant"', b'"tenants"')
+    assert gathered.after(0, value, topic=STATUS.name) == [0]
 
 
 def test_an_event_about_something_else_that_looks_like_an_end_is_none() -> None:
