@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import NamedTuple
 from uuid import UUID
 
@@ -23,26 +22,22 @@ from libs.contracts.fold import AnyMessageEvent, apply, new_fold
 from libs.contracts.message_ids import is_message_id
 from libs.storage.uuids import sent_uuid
 from services.projection.consumed import DECODERS
-from services.projection.journal import NewLine, line_of
+from services.projection.journal import NewEntry, NewLine, entry_of, id_of, line_of
 from services.projection.recent import RecentFolds
-from services.projection.rows import MessageRow, NewPersonalRow, decode_fold, message_row, personal_row
-from services.projection.store import Key, StoredFold
+from services.projection.rows import MessageRow, NewPersonalRow, decode_fold, message_row, personal_rows
+from services.projection.store import Key, Stored
 
 _SAY_TENANT = (SmsStatus, SmsCommand)
 """These have no message, but say themselves whose it is."""
-_event_id = itemgetter(1)
-_leg = itemgetter(1, 2)
 
 
 @dataclass(slots=True)
 class Told:
-    """What records say of one message, whatever was known of it before; lines and rows in the order of their tables' keys."""
+    """What records say of one message, whatever was known of it before."""
 
     message_id: UUID
     records: list[Record]
     events: list[AnyMessageEvent]
-    lines: list[NewLine]
-    personal: list[NewPersonalRow]
     first_heard_of: bool
     """Its first request is among them: the outbox hardly knows it yet."""
 
@@ -51,21 +46,20 @@ class ToWrite(msgspec.Struct, frozen=True, gc=False):
     """What is to be written of one message, and the records that say it, should it have to be folded once more."""
 
     records: list[Record]
-    lines: list[NewLine]
+    row: MessageRow
+    entry: NewEntry | None
+    """None if the journal has it all, and the row was lost."""
     personal: list[NewPersonalRow]
-    row: MessageRow | None
-    """None if its row stays as it is."""
+    stored: Stored
+    """What there is of the message then."""
 
 
 class Work(NamedTuple):
-    """What is to be written of a batch; each list in the order of its table's key."""
+    """What is to be written of a batch, in the order of keys."""
 
-    lines: list[NewLine]
-    personal: list[NewPersonalRow]
-    rows: list[MessageRow]
-    known: dict[Key, StoredFold]
-    """What is stored of each message then."""
-    records: dict[Key, list[Record]]
+    to_write: dict[Key, ToWrite]
+    known: dict[Key, Stored]
+    """What there is of each message then."""
     types: Counter[str]
     """How many events of each type it has."""
 
@@ -78,9 +72,9 @@ class Folding:
 
     def __init__(self, recent: RecentFolds, *, trusting: bool) -> None:
         self.unknown: dict[Key, Told] = {}
+        self._taken: dict[Key, tuple[list[Record], Stored | None]] = {}
         self._to_write: dict[Key, ToWrite] = {}
-        self._before: dict[Key, StoredFold | None] = {}
-        self._known: dict[Key, StoredFold] = {}
+        self._known: dict[Key, Stored] = {}
         self._types: Counter[str] = Counter()
         self._recent = recent
         self._trusting = trusting
@@ -90,37 +84,30 @@ class Folding:
         for key, told in read(records).items():
             for event in told.events:
                 self._types[event.type] += 1
-            if key in self._before:  # its id is written in two ways
-                earlier = self.unknown.pop(key, None) or self._to_write[key]
-                told = read([*earlier.records, *told.records])[key]
-                before = self._before[key]
+            if key in self._taken:  # its id is written in two ways
+                self.unknown.pop(key, None)
+                records, before = self._taken[key]
+                told = read([*records, *told.records])[key]
             else:
-                before = self._before[key] = self._recent.take(key)
+                before = self._recent.take(key)
+            self._taken[key] = (told.records, before)
             if before is None and not (self._trusting and told.first_heard_of):
                 self.unknown[key] = told
             else:
                 self.onto(key, told, before)
 
-    def onto(self, key: Key, told: Told, before: StoredFold | None) -> None:
+    def onto(self, key: Key, told: Told, before: Stored | None) -> None:
         """Fold what is told of a message onto what was stored of it. Raises BadRecord."""
-        row = folded(told, before)
-        self._to_write[key] = ToWrite(told.records, told.lines, told.personal, row)
-        if row is not None:
-            self._known[key] = StoredFold(row.fold, row.version, row.status)
+        to_write = folded(told, before)
+        if to_write is not None:
+            self._to_write[key] = to_write
+            self._known[key] = to_write.stored
         elif before is not None:
             self._known[key] = before
 
     def work(self) -> Work:
         """All that was folded."""
-        work = Work([], [], [], self._known, {}, self._types)
-        for key in sorted(self._to_write):
-            of_message = self._to_write[key]
-            work.lines.extend(of_message.lines)
-            work.personal.extend(of_message.personal)
-            work.records[key] = of_message.records
-            if of_message.row is not None:
-                work.rows.append(of_message.row)
-        return work
+        return Work({key: self._to_write[key] for key in sorted(self._to_write)}, self._known, self._types)
 
 
 def by_message(records: Iterable[Record]) -> list[list[Record]]:
@@ -140,23 +127,16 @@ def read(records: Sequence[Record]) -> dict[Key, Told]:
     """What the records say, by messages. Raises Undecodable."""
     found: dict[Key, Told] = {}
     for record in records:
-        topic = record.source.topic
-        event: AnyMessageEvent = DECODERS[topic](record.raw)
+        event: AnyMessageEvent = DECODERS[record.source.topic](record.raw)
         data = event.data
         if isinstance(data, _SAY_TENANT):
             told = _told_of(found, event.subject, data.tenant)
         else:
             told = _told_of(found, event.subject, data.message.tenant)
-            if (row := personal_row(told.message_id, data)) is not None:
-                told.personal.append(row)
             if isinstance(data, SmsRequested) and data.leg.cycle == 1:
                 told.first_heard_of = True
         told.records.append(record)
         told.events.append(event)
-        told.lines.append(line_of(told.message_id, event, topic))
-    for told in found.values():
-        told.lines.sort(key=_event_id)
-        told.personal.sort(key=_leg)
     return found
 
 
@@ -164,21 +144,39 @@ def _told_of(found: dict[Key, Told], message_id: UUID, tenant: str) -> Told:
     key = (message_id.int, tenant)
     told = found.get(key)
     if told is None:
-        told = found[key] = Told(sent_uuid(message_id.int), [], [], [], [], first_heard_of=False)
+        told = found[key] = Told(sent_uuid(message_id.int), [], [], first_heard_of=False)
     return told
 
 
-def folded(told: Told, before: StoredFold | None) -> MessageRow | None:
-    """A message's row with what is told of it; None if that is as before. Raises BadRecord."""
-    if before is None:
+def folded(told: Told, before: Stored | None) -> ToWrite | None:
+    """What is to be written of a message with what is told of it; None if that is all there. Raises BadRecord."""
+    known = () if before is None else before.event_ids
+    ids: list[bytes] = []
+    lines: list[NewLine] = []
+    new: list[AnyMessageEvent] = []
+    for record, event in zip(told.records, told.events, strict=True):
+        id_ = id_of(event)
+        if id_ not in known and id_ not in ids:
+            ids.append(id_)
+            new.append(event)
+            lines.append(line_of(id_, record.source.topic, event))
+    if before is not None and before.fold:
+        if not new:
+            return None
+        fold, version = decode_fold(before.fold), before.version
+    else:
         _check_id(told.message_id)
         fold, version = new_fold(told.events[0]), 0
-    else:
-        fold, version = decode_fold(before.fold), before.version
     for event in told.events:
         apply(fold, event)
     row = message_row(told.message_id, fold, version + 1)
-    return row if before is None or row.fold != before.fold else None
+    return ToWrite(
+        told.records,
+        row,
+        entry_of(told.message_id, lines) if lines else None,
+        personal_rows(told.message_id, new),
+        Stored(row.fold, row.version, row.status, (*known, *ids), fold.request is not None),
+    )
 
 
 def _check_id(message_id: UUID) -> None:

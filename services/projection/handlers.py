@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
 from aiokafka.structs import TopicPartition
-from asyncpg import UniqueViolationError
+from asyncpg import DeadlockDetectedError, UniqueViolationError
 
 from libs.bus.consumer import Batch
 from libs.bus.record import Record
 from libs.service_kit.crash_points import crash_point
 from libs.service_kit.metrics import EVENTS_FOLDED
 from libs.storage.database import Pool
-from services.projection import merging, store
-from services.projection.folding import Folding, Work, by_message, folded, read
+from services.projection import store
+from services.projection.folding import Folding, ToWrite, Work, by_message, folded, read
 from services.projection.recent import RecentFolds
-from services.projection.rows import MessageRow
-from services.projection.store import Connection, Key, Position, StoredFold
+from services.projection.rows import apart
+from services.projection.store import Connection, Key, Position
 
 
 async def handle(batch: Batch, *, pool: Pool, recent: RecentFolds) -> None:
@@ -55,7 +55,7 @@ async def prepare(records: Sequence[Record], *, pool: Pool, recent: RecentFolds,
         await asyncio.sleep(0)
     if folding.unknown:
         async with pool.acquire() as connection:
-            stored = await store.read_folds(connection, folding.unknown)
+            stored = await store.read_stored(connection, folding.unknown)
         unknown = iter(folding.unknown.items())
         while looked_up := list(islice(unknown, _MESSAGES_AT_ONCE)):
             for key, told in looked_up:
@@ -78,33 +78,43 @@ async def apply_batch(
     if prepared is None or prepared.generation != recent.generation:
         # What it took from the recent folds is gone.
         prepared = await prepare(records, pool=pool, recent=recent, trusting=prepared is None)
-    recent.put(prepared.work.known)  # already now: the next batch is prepared while this one is written
-    try:
-        async with pool.acquire() as connection:
-            await _write(connection, recent, prepared.work, _positions(records, offsets))
-    except BaseException:
-        recent.forget()
-        raise
+    positions = _positions(records, offsets)
+    presuming = True
+    while True:
+        try:
+            await _write(pool, recent, prepared.work, positions, presuming=presuming)
+            break
+        except (UniqueViolationError, DeadlockDetectedError) as error:
+            # Some of it is there already, or another replica is just writing it.
+            if not presuming and isinstance(error, UniqueViolationError):
+                raise
+        presuming = False
+        recent.meet()
+        prepared = await prepare(records, pool=pool, recent=recent, trusting=False)
     for type_, count in prepared.work.types.items():
         EVENTS_FOLDED.labels(type_).inc(count)
 
 
 async def _write(
-    connection: Connection, recent: RecentFolds, work: Work, positions: Mapping[TopicPartition, Position]
+    pool: Pool, recent: RecentFolds, work: Work, positions: Mapping[TopicPartition, Position], *, presuming: bool
 ) -> None:
+    """`presuming`: that what the work believes to be new is new; raises UniqueViolationError or DeadlockDetectedError if it is not."""
+    recent.put(work.known)  # already now: the next batch is prepared while this one is written
     try:
-        async with connection.transaction():
-            await store.write_journal(connection, work.lines)
-            await store.write_personal(connection, work.personal)
-            await _write_messages(connection, recent, work)
+        async with pool.acquire() as connection, connection.transaction():
+            to_write = await _write_messages(connection, recent, work.to_write, presuming=presuming)
+            entries = [each.entry for each in to_write if each.entry is not None]
+            personal = [row for each in to_write for row in each.personal]
+            if presuming:
+                await store.write_journal(connection, entries)
+                await store.write_personal(connection, personal)
+            else:
+                await store.merge_journal(connection, entries)
+                await store.merge_personal(connection, list(apart(personal)))
             await store.write_positions(connection, positions)
-    except UniqueViolationError:  # some of the events are there already
-        await merging.prepare(connection)
-        async with connection.transaction():
-            await merging.merge_journal(connection, work.lines)
-            await merging.merge_personal(connection, work.personal)
-            await _write_messages(connection, recent, work)
-            await store.write_positions(connection, positions)
+    except BaseException:
+        recent.forget()
+        raise
 
 
 def _positions(records: Sequence[Record], offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, Position]:
@@ -115,23 +125,25 @@ def _positions(records: Sequence[Record], offsets: Mapping[TopicPartition, int])
     return {partition: Position(offsets.get(partition, 0), reach) for partition, reach in reached.items()}
 
 
-async def _write_messages(connection: Connection, recent: RecentFolds, work: Work) -> None:
-    """Write the rows; those that another replica was quicker to write are folded again onto what it wrote."""
-    rows, known = work.rows, work.known
+async def _write_messages(
+    connection: Connection, recent: RecentFolds, to_write: Mapping[Key, ToWrite], *, presuming: bool
+) -> Collection[ToWrite]:
+    """Write the rows, and answer what else is to be written.
+
+    Messages that another replica was quicker to write are folded again onto what it wrote.
+    """
+    rows = [each.row for each in to_write.values()]
+    if presuming and recent.alone:
+        await store.insert_messages(connection, (row for row in rows if row.version == 1))
+        rows = [row for row in rows if row.version > 1]
     if not rows or await store.write_messages(connection, rows) == len(rows):
-        return
-    keys = [(row.message_id.int, row.tenant) for row in rows]
-    current = await store.read_folds(connection, keys)  # they are locked by now: nobody is quicker again
-    again: dict[Key, StoredFold] = {}
-    anew: list[MessageRow] = []
-    for key in keys:
-        if (there := current[key]) == known[key]:
-            continue
-        row = folded(read(work.records[key])[key], there)
-        again[key] = there if row is None else StoredFold(row.fold, row.version, row.status)
-        if row is not None:
-            anew.append(row)
-    if anew:
-        await store.write_messages(connection, anew)
+        return to_write.values()
+    recent.meet()
+    lost = await store.not_ours(connection, to_write)
+    there = await store.read_stored(connection, lost)  # they are locked by now: nobody is quicker again
+    anew = {key: folded(read(to_write[key].records)[key], there[key]) for key in lost}
+    if again := [each.row for each in anew.values() if each is not None]:
+        await store.write_messages(connection, again)
     # What was prepared meanwhile may rest on folds that were never stored, under the version of one that was.
-    recent.correct(again)
+    recent.correct({key: there[key] if each is None else each.stored for key, each in anew.items()})
+    return [each for key, first in to_write.items() if (each := anew.get(key, first)) is not None]

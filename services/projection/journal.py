@@ -1,7 +1,8 @@
 """The journal's lines: an event without number and text, and without what follows from the rest; and the event again.
 
-A line's body is an array: the number of a form, then the values of that form's fields. A form may grow at its end, by fields that have a
-default (an older line just ends sooner); any other change, and another version of an event, is a new form with the next number.
+A row of the journal, an entry, has the lines of all events of a message that were applied at once. A line says the event's id, its topic,
+and its values: an array of the number of a form, then of that form's fields. A form may grow at its end, by fields that have a default (an
+older line just ends sooner); any other change, and another version of an event, is a new form with the next number.
 
 What a message's request says, text and number aside, is in the line of the request alone, and so is the trace: every later event of the
 message passes both on. An event's time is that of its cause, which its data has.
@@ -34,17 +35,17 @@ LEFT_OUT = datetime(1970, 1, 1, tzinfo=UTC)
 """Stands where an event can't do without a time that its line does not have."""
 
 
-NewLine = tuple[UUID, str, str, bytes]
-"""A `Line` to be written, as plain a tuple as asyncpg copies fastest."""
+NewEntry = tuple[UUID, str, bytes]
+"""A row to be written, as plain a tuple as asyncpg copies fastest: the message, the least of the events' ids, and the lines."""
 
 
 class Line(NamedTuple):
-    """One row of `events`. `event_id` is 32 hex digits; Postgres keeps it as a uuid."""
+    """What the journal keeps of one event."""
 
     message_id: UUID
-    event_id: str
+    event_id: bytes
     topic: str
-    body: bytes
+    values: list[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,24 +139,61 @@ def _writer(number: int, form: _Form) -> Callable[[AnyMessageEvent], tuple[objec
 _WRITERS = {form.data: _writer(number, form) for number, form in _FORMS.items()}
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode: Callable[[bytes], list[Any]] = msgspec.msgpack.Decoder(list[Any]).decode
+_decode = msgspec.msgpack.Decoder(list[tuple[bytes, str, list[Any]]]).decode
+_decode_ids = msgspec.msgpack.Decoder(list[tuple[bytes, str, msgspec.Raw]]).decode
 
 
-def line_of(message_id: UUID, event: AnyMessageEvent, topic: str) -> NewLine:
-    """What the journal keeps of an event about this message."""
-    values = _WRITERS[event.data.__class__](event)
+def id_of(event: AnyMessageEvent) -> bytes:
+    """The 16 octets of an event's id. Raises ValueError if it is no UUID."""
+    text = event.id
+    if len(text) != 32:
+        text = text.replace("-", "")
+    octets = bytes.fromhex(text)
+    if len(octets) != 16:
+        raise ValueError("An event's id is a UUID, 32 hex digits")
+    return octets
+
+
+NewLine = tuple[bytes, str, tuple[object, ...]]
+"""What an entry has of an event: its id, its topic, and what the journal keeps of it."""
+
+
+def line_of(id_: bytes, topic: str, event: AnyMessageEvent) -> NewLine:
+    """What the journal keeps of an event."""
+    return (id_, topic, _WRITERS[event.data.__class__](event))
+
+
+def entry_of(message_id: UUID, lines: list[NewLine]) -> NewEntry:
+    """The lines of events about this message."""
     try:
-        body = _encode(values)
+        body = _encode(lines)
     except OverflowError:  # the only dictionary is the custom data; any other number so great is an error
-        body = _encode([storable_data(value) if isinstance(value, dict) else value for value in values])
-    return (message_id, event.id, topic, body)
+        body = _encode([(id_, topic, [_storable(each) for each in values]) for id_, topic, values in lines])
+    return (message_id, min(lines)[0].hex(), body)
+
+
+def _storable(value: object) -> object:
+    return storable_data(value) if isinstance(value, dict) else value
+
+
+def lines_in(message_id: UUID, body: bytes) -> list[Line]:
+    """The lines of an entry. Raises msgspec.MsgspecError if it is none."""
+    return [Line(message_id, *line) for line in _decode(body)]
+
+
+def ids_in(body: bytes) -> list[bytes]:
+    """The ids of an entry's events. None of one that can't be read: to say so is for those who fold the journal."""
+    try:
+        return [id_ for id_, _, _ in _decode_ids(body)]
+    except msgspec.MsgspecError:
+        return []
 
 
 def event_of(line: Line) -> AnyMessageEvent:
     """The event that a line was made of, blank where it is left out. Raises KeyError or ValueError if it is none."""
-    number, *values = _decode(line.body)
+    number, *values = line.values
     form = _FORMS[number]
-    event: dict[str, Any] = {"id": line.event_id, "type": type_name(form.data), "subject": line.message_id}
+    event: dict[str, Any] = {"id": line.event_id.hex(), "type": type_name(form.data), "subject": line.message_id}
     for path, value in (*form.blanks.items(), *zip(form.fields, values, strict=False)):
         *holders, name = path.split(".")
         holder = event

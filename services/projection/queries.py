@@ -17,7 +17,7 @@ from libs.contracts.statuses import Status
 from libs.service_kit.pages import cursor_after, first_id, position
 from libs.storage.database import Pool
 from services.projection import answers
-from services.projection.journal import Line
+from services.projection.journal import lines_in
 from services.projection.rows import PersonalRow, decode_fold
 from services.projection.store import Connection
 
@@ -28,7 +28,7 @@ PARAMETERS = {
 young partition, the planner would rather read and sort all of a tenant's messages."""
 
 _ONE = "SELECT fold FROM messages WHERE tenant = $1 AND message_id = $2"
-_JOURNAL = "SELECT message_id, event_id, topic, body FROM events WHERE message_id = $1"
+_JOURNAL = "SELECT body FROM events WHERE message_id = $1"
 _PERSONAL = "SELECT message_id, cycle, leg, phone, person_name, text FROM personal WHERE message_id = ANY($1)"
 _OF_BATCH = "FROM messages WHERE tenant = $1 AND message_id BETWEEN $2 AND $3 AND batch = $4"
 # Every message of a batch says how many there are: the first that is found is asked, once for the whole statement.
@@ -54,7 +54,7 @@ async def find(pool: Pool, tenant: str, message_id: UUID, seconds: float) -> Sms
             return None
         personal = await _personal(connection, [message_id], seconds)
         journal = await connection.fetch(_JOURNAL, message_id, timeout=seconds)
-    lines = (Line(r["message_id"], r["event_id"].hex, r["topic"], r["body"]) for r in journal)
+    lines = (line for entry in journal for line in lines_in(message_id, entry["body"]))
     return answers.with_history(answers.sms(message_id, decode_fold(fold), personal[message_id]), lines)
 
 

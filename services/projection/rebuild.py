@@ -129,9 +129,9 @@ async def _swap_when_caught_up(live: Connection, beside: Connection, tail: Tail,
 
 
 async def _stop_writers(live: Connection) -> None:
-    """Until the end of the transaction. Appliers write to the journal first, so none is halfway through then; reads go on."""
+    """Until the end of the transaction. Appliers write rows first, so none is halfway through then; reads go on."""
     await live.execute("SELECT pg_advisory_xact_lock(hashtext('postrider.partitions'))")
-    await live.execute("LOCK TABLE events IN SHARE MODE")
+    await live.execute("LOCK TABLE messages IN SHARE MODE")
 
 
 async def _catch_up(live: Connection, beside: Connection, tail: Tail, version: int) -> int:
@@ -143,7 +143,7 @@ async def _catch_up(live: Connection, beside: Connection, tail: Tail, version: i
         folds = folds_of(await lines_of(live, sorted(message_ids)))
         if not folds:
             continue
-        known = await store.read_folds(beside, folds)
+        known = await store.read_stored(beside, folds)
         rows = [
             message_row(UUID(int=key[0]), folds[key], known[key].version + 1 if key in known else version)
             for key in sorted(folds)

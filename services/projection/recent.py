@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from libs.contracts.statuses import FINALS
-from services.projection.store import Key, StoredFold
+from services.projection.store import Key, Stored
+
+MET_SECONDS = 60.0
+"""For how long another replica is believed to be there."""
 
 
 class RecentFolds:
@@ -15,27 +19,38 @@ class RecentFolds:
     They are kept as they are stored: to decode one costs less than to keep many small objects, and to free them in the end.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.generation = 0
         """Changes when what was taken from here before is not to be believed any more."""
         self._size = size
-        self._folds: OrderedDict[Key, StoredFold] = OrderedDict()
+        self._folds: OrderedDict[Key, Stored] = OrderedDict()
+        self._clock = clock
+        self._alone_from = clock()
 
-    def take(self, key: Key) -> StoredFold | None:
+    @property
+    def alone(self) -> bool:
+        """Nobody else seems to write: a message that is not known here has no row."""
+        return self._clock() >= self._alone_from
+
+    def meet(self) -> None:
+        """Somebody else was quicker."""
+        self._alone_from = self._clock() + MET_SECONDS
+
+    def take(self, key: Key) -> Stored | None:
         """What is known here of a message, which is forgotten: who folds it further puts it back."""
         return self._folds.pop(key, None)
 
-    def put(self, folds: Mapping[Key, StoredFold]) -> None:
-        """Remember what is being written, unless the message has ended: hardly anything comes after that."""
+    def put(self, folds: Mapping[Key, Stored]) -> None:
+        """Remember what is being written, unless the message has ended, beginning and all: hardly anything comes after that."""
         for key, fold in folds.items():
-            if fold.status in FINALS:
+            if fold.status in FINALS and fold.requested:
                 self._folds.pop(key, None)
             else:
                 self._folds[key] = fold
         while len(self._folds) > self._size:
             self._folds.popitem(last=False)
 
-    def correct(self, folds: Mapping[Key, StoredFold]) -> None:
+    def correct(self, folds: Mapping[Key, Stored]) -> None:
         """These are written, and not what was put for them before."""
         self.generation += 1
         self.put(folds)

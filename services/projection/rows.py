@@ -1,20 +1,21 @@
 """Rows of the outbox, made from folds and events alone: no clock, no serial, no order of arrival.
 
-Whoever folds the same events gets the same rows, byte for byte; a rebuild uses the same functions.
+Whoever folds the same events gets the same fold, byte for byte; a rebuild uses the same functions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from datetime import datetime
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
 
 from libs.contracts.asked import Asked
-from libs.contracts.events import Encoding, PersonKind, SmsDeferred, SmsDispatch, SmsRequested, SmsReturned
-from libs.contracts.fold import Attempt, Best, LegFold, MessageFold, Request, shown
+from libs.contracts.events import Encoding, PersonKind, SmsDispatch, SmsRequested
+from libs.contracts.fold import AnyMessageEvent, Attempt, Best, LegFold, MessageFold, Request, shown
 
 
 class MessageRow(NamedTuple):
@@ -37,7 +38,8 @@ NewPersonalRow = tuple[UUID, int, int, str | None, str | None, str | None]
 
 
 class PersonalRow(NamedTuple):
-    """One row of `personal`: the text under leg (0, 0), or number and name under the leg in which they were looked up."""
+    """One row of `personal`: number and name under the leg in which they were looked up, and the text with the first that is known of a
+    cycle's legs, or under leg 0 if none is yet."""
 
     message_id: UUID
     cycle: int
@@ -65,16 +67,36 @@ def message_row(message_id: UUID, fold: MessageFold, version: int) -> MessageRow
     )
 
 
-def personal_row(
-    message_id: UUID, data: SmsRequested | SmsReturned | SmsDeferred | SmsDispatch
-) -> NewPersonalRow | None:
-    """What an event says of a person, if it is the event that says it first."""
-    if isinstance(data, SmsRequested):
-        return (message_id, 0, 0, None, None, storable(data.message.text))
-    if isinstance(data, SmsDispatch):
-        name = None if data.person_name is None else storable(data.person_name)
-        return (message_id, data.leg.cycle, data.leg.leg, data.phone, name, None)
-    return None
+def personal_rows(message_id: UUID, events: Iterable[AnyMessageEvent]) -> list[NewPersonalRow]:
+    """What these events say of a person, by legs."""
+    texts: dict[int, str] = {}
+    rows: list[NewPersonalRow] = []
+    for event in events:
+        data = event.data
+        if isinstance(data, SmsRequested):
+            texts[data.leg.cycle] = storable(data.message.text)
+        elif isinstance(data, SmsDispatch):
+            name = None if data.person_name is None else storable(data.person_name)
+            rows.append((message_id, data.leg.cycle, data.leg.leg, data.phone, name, None))
+    if len(rows) > 1:
+        rows.sort(key=_leg)
+    for cycle, text in texts.items():
+        for at, row in enumerate(rows):
+            if row[1] == cycle:
+                rows[at] = (*row[:5], text)
+                break
+        else:
+            rows.append((message_id, cycle, 0, None, None, text))
+    return rows
+
+
+def apart(rows: Iterable[NewPersonalRow]) -> Iterator[NewPersonalRow]:
+    """The same rows, each text in one of its own."""
+    for message_id, cycle, leg, phone, name, text in rows:
+        if text is not None:
+            yield (message_id, cycle, 0, None, None, text)
+        if leg:
+            yield (message_id, cycle, leg, phone, name, None)
 
 
 def storable(text: str) -> str:
@@ -96,6 +118,7 @@ def storable_data(value: Any) -> Any:
 # A fold is stored as arrays without field names: half the size, and read four times as fast. New fields go to the end and have a default.
 _Attempt = tuple[int, int, Best, bool, bool, bool, datetime | None, str | None]
 _Leg = tuple[int, int, int, str | None, Encoding | None, Best | None, list[_Attempt], datetime | None]
+_leg = itemgetter(1, 2)
 _attempt = attrgetter("part", "try_number", "best", "accepted", "doubted", "refused", "submitted_at", "provider_id")
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[str, PersonKind, str, Request | None, list[_Leg], list[Asked]]).decode

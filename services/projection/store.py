@@ -1,8 +1,8 @@
 """The outbox's tables: what a batch writes, statement by statement, and what it must know before. No statement per message.
 
-New rows are copied straight into their tables; one that is there already is an error, and the transaction is done again by `merging`.
-All writers take their locks in the order journal, personal, messages, offsets, each by key: two replicas that apply the same messages
-for a moment wait for each other and never deadlock. So the rows that are given here must be in the order of their keys.
+Whoever writes anything of a message writes its row in `messages` first, by the version that it began with: who is not the first to do so
+learns it there, and has it locked from then on. So what follows, journal and personal data, is new and copied straight into its table.
+All writers take their locks in the order of keys, so that two replicas that apply the same messages for a moment wait for each other.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from aiokafka.structs import TopicPartition
 
 from libs.storage.command_tags import rows_of_tag
 from libs.storage.partitions import Partitioned
-from services.projection.journal import NewLine
+from services.projection.journal import NewEntry, ids_in
 from services.projection.rows import MessageRow, NewPersonalRow
 
 Connection = asyncpg.pool.PoolConnectionProxy | asyncpg.Connection
@@ -45,12 +45,15 @@ ON CONFLICT (tenant, message_id) DO UPDATE SET status = EXCLUDED.status, gateway
 WHERE messages.version = EXCLUDED.version - 1
 """
 # LATERAL with LIMIT: one index look-up per key, whatever the planner believes of a table that grows all the time.
-_READ_FOLDS = """
-SELECT m.tenant, m.message_id, m.fold, m.version, m.status FROM unnest($1::text[], $2::uuid[]) AS k(tenant, message_id)
-CROSS JOIN LATERAL (
-    SELECT * FROM messages WHERE messages.tenant = k.tenant AND messages.message_id = k.message_id LIMIT 1
-) AS m
+_OF_KEYS = """
+FROM unnest($1::text[], $2::uuid[]) AS k(tenant, message_id)
+LEFT JOIN LATERAL (
+    SELECT *, xmin FROM messages WHERE messages.tenant = k.tenant AND messages.message_id = k.message_id LIMIT 1
+) AS m ON true
 """
+_ENTRIES = "ARRAY(SELECT body FROM events WHERE events.message_id = k.message_id) AS entries"
+_READ = f"SELECT k.tenant, k.message_id, m.fold, m.version, m.status, {_ENTRIES} {_OF_KEYS}"
+_NOT_OURS = f"SELECT k.tenant, k.message_id {_OF_KEYS} WHERE m.xmin <> pg_current_xact_id()::xid"
 _WRITE_POSITIONS = """
 INSERT INTO offsets
 SELECT * FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::bigint[]) AS new(topic, partition, next_offset, reached)
@@ -66,12 +69,16 @@ _FORGET_POSITION = "DELETE FROM offsets WHERE topic = $1 AND partition = $2"
 _READ_POSITIONS = "SELECT topic, partition, next_offset, reached FROM offsets"
 
 
-class StoredFold(msgspec.Struct, frozen=True, gc=False):
-    """A message's fold as its row has it, the version of the row, and the status it shows."""
+class Stored(msgspec.Struct, frozen=True, gc=False):
+    """What there is of a message: its row's fold, version and status, and which events the journal has."""
 
     fold: bytes
+    """Empty if it has no row."""
     version: int
     status: str
+    event_ids: tuple[bytes, ...]
+    requested: bool = True
+    """False if its request is not folded in yet, as far as we know."""
 
 
 class Position(NamedTuple):
@@ -83,14 +90,9 @@ class Position(NamedTuple):
     """Nothing from it on is; of what lies between the two, some."""
 
 
-async def write_journal(connection: Connection, lines: Sequence[NewLine]) -> None:
-    """Add lines that the journal does not have. Raises UniqueViolationError if it has one."""
-    await connection.copy_records_to_table("events", records=lines)
-
-
-async def write_personal(connection: Connection, rows: Sequence[NewPersonalRow]) -> None:
-    """Add what is not known yet. Raises UniqueViolationError if something is."""
-    await connection.copy_records_to_table("personal", records=rows)
+async def insert_messages(connection: Connection, rows: Iterable[MessageRow]) -> None:
+    """Add the rows of messages that have none. Raises UniqueViolationError if one has, DeadlockDetectedError if a replica adds the same."""
+    await connection.copy_records_to_table("messages", records=map(tuple, rows))
 
 
 async def write_messages(connection: Connection, rows: Sequence[MessageRow]) -> int:
@@ -104,13 +106,57 @@ async def write_messages(connection: Connection, rows: Sequence[MessageRow]) -> 
     return rows_of_tag(done)
 
 
-async def read_folds(connection: Connection, keys: Iterable[Key]) -> dict[Key, StoredFold]:
-    """The folds of those messages that have a row."""
-    message_ids, tenants = zip(*keys, strict=True)
-    rows = await connection.fetch(_READ_FOLDS, tenants, [UUID(int=message_id) for message_id in message_ids])
+async def write_journal(connection: Connection, entries: Sequence[NewEntry]) -> None:
+    """Add entries that the journal does not have. Raises UniqueViolationError if it has one."""
+    await connection.copy_records_to_table("events", records=entries)
+
+
+async def write_personal(connection: Connection, rows: Sequence[NewPersonalRow]) -> None:
+    """Add what is not known yet. Raises UniqueViolationError if something is."""
+    await connection.copy_records_to_table("personal", records=rows)
+
+
+async def merge_journal(connection: Connection, entries: Sequence[NewEntry]) -> None:
+    """Add entries that the journal does not have."""
+    await _merge(connection, "events", entries)
+
+
+async def merge_personal(connection: Connection, rows: Sequence[NewPersonalRow]) -> None:
+    """Add what is not known yet; what was stored first stays."""
+    await _merge(connection, "personal", rows)
+
+
+async def _merge(connection: Connection, table: str, rows: Iterable[tuple[object, ...]]) -> None:
+    beside = f"batch_{table}"
+    await connection.execute(f"CREATE TEMP TABLE IF NOT EXISTS {beside} (LIKE {table}) ON COMMIT DELETE ROWS")
+    await connection.copy_records_to_table(beside, records=rows)
+    await connection.execute(f"INSERT INTO {table} SELECT * FROM {beside} ON CONFLICT DO NOTHING")  # noqa: S608 - our own words
+
+
+async def not_ours(connection: Connection, keys: Iterable[Key]) -> list[Key]:
+    """Those of these messages whose row was not written by the transaction that asks."""
+    rows = await connection.fetch(_NOT_OURS, *_columns(keys))
+    return [(row["message_id"].int, row["tenant"]) for row in rows]
+
+
+async def read_stored(connection: Connection, keys: Iterable[Key]) -> dict[Key, Stored]:
+    """What there is of those messages of which there is anything."""
+    rows = await connection.fetch(_READ, *_columns(keys))
     return {
-        (row["message_id"].int, row["tenant"]): StoredFold(row["fold"], row["version"], row["status"]) for row in rows
+        (row["message_id"].int, row["tenant"]): Stored(
+            row["fold"] or b"",
+            row["version"] or 0,
+            row["status"] or "",
+            tuple(id_ for body in row["entries"] for id_ in ids_in(body)),
+        )
+        for row in rows
+        if row["fold"] is not None or row["entries"]
     }
+
+
+def _columns(keys: Iterable[Key]) -> tuple[list[str], list[UUID]]:
+    message_ids, tenants = zip(*keys, strict=True)
+    return list(tenants), [UUID(int=message_id) for message_id in message_ids]
 
 
 async def write_positions(connection: Connection, positions: Mapping[TopicPartition, Position]) -> None:

@@ -9,8 +9,10 @@ from libs.bus.codec import encode
 from libs.bus.record import Record
 from libs.storage.database import Pool, open_database
 from services.projection.handlers import apply_batch
+from services.projection.journal import Line, lines_in
 from services.projection.queries import PARAMETERS
 from services.projection.recent import RecentFolds
+from services.projection.rows import apart
 from services.projection.store import MIGRATIONS, PARTITIONED, SCHEMA
 from tests.conftest import DatabaseFactory
 from tests.services.projection.stories import Told
@@ -67,14 +69,29 @@ async def fold_in(pool: Pool, told: Sequence[Told], batch: int = 1000, recent: R
         await apply_batch(pool, recent, part, {record.source: record.offset + 1 for record in part})
 
 
-async def dump(pool: Pool, *, versions: bool = True) -> dict[str, list[tuple[Any, ...]]]:
-    """Every row of the outbox but the offsets; without `versions`, less the count of writes of each message."""
-    left_out = "" if versions else " - 'version'"
+async def dump(pool: Pool) -> dict[str, list[str]]:
+    """Every row of the outbox but the offsets."""
     keys = {"events": "message_id, event_id", "messages": "tenant, message_id", "personal": "message_id, cycle, leg"}
     return {
-        table: [
-            row["row"]
-            for row in await pool.fetch(f"SELECT (to_jsonb(t){left_out})::text AS row FROM {table} AS t ORDER BY {key}")
-        ]
+        table: [row["row"] for row in await pool.fetch(f"SELECT t::text AS row FROM {table} AS t ORDER BY {key}")]
         for table, key in keys.items()
     }
+
+
+async def said(pool: Pool) -> dict[str, list[Any]]:
+    """The same, however its events fell into batches: each by itself, no count of writes, and each text in a row of its own."""
+    rows = await pool.fetch(
+        "SELECT (to_jsonb(m) - 'version')::text AS row FROM messages AS m ORDER BY tenant, message_id"
+    )
+    personal = await pool.fetch("SELECT * FROM personal")
+    return {
+        "events": sorted(await journalled(pool)),
+        "messages": [row["row"] for row in rows],
+        "personal": sorted(apart(map(tuple, personal)), key=str),
+    }
+
+
+async def journalled(pool: Pool) -> list[Line]:
+    """Every line of the journal."""
+    entries = await pool.fetch("SELECT message_id, body FROM events")
+    return [line for entry in entries for line in lines_in(entry["message_id"], entry["body"])]

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import count
 from random import Random
@@ -19,11 +19,10 @@ from libs.storage.database import Pool
 from services.projection import store
 from services.projection.checking import differences
 from services.projection.handlers import Prepared, apply_batch, prepare
-from services.projection.journal import Line
 from services.projection.recent import RecentFolds
-from services.projection.rows import decode_fold
+from services.projection.rows import MessageRow, decode_fold
 from services.projection.store import Connection, Position
-from tests.services.projection.conftest import OpenPool, dump, fold_in, records
+from tests.services.projection.conftest import OpenPool, dump, fold_in, journalled, records, said
 from tests.services.projection.stories import TENANT, Story, Told, tell
 
 
@@ -55,7 +54,7 @@ async def test_order_repetition_and_batches_do_not_change_a_byte(open_pool: Open
     random.shuffle(mixed)
     # A memory this small forgets most messages between two of their events.
     await fold_in(shuffled, mixed, batch=batch, recent=RecentFolds(3))
-    assert await dump(shuffled, versions=False) == await dump(straight, versions=False)
+    assert await said(shuffled) == await said(straight)
 
 
 async def test_everything_applied_anew_changes_no_row_not_even_its_version(pool: Pool) -> None:
@@ -66,21 +65,31 @@ async def test_everything_applied_anew_changes_no_row_not_even_its_version(pool:
     assert await dump(pool) == before
 
 
-async def test_only_a_batch_with_something_known_goes_by_way_of_temporary_tables(open_pool: OpenPool) -> None:
-    async def went_that_way(pool: Pool) -> bool:
-        return await pool.fetchval("SELECT count(*) > 0 FROM pg_class WHERE relname = 'batch_events'")
+async def test_new_messages_are_copied_straight_into_their_table_unless_somebody_else_was_met(
+    open_pool: OpenPool,
+) -> None:
+    async def went_beside(pool: Pool) -> bool:
+        beside = "SELECT count(*) > 0 FROM pg_class WHERE relname = 'batch_messages'"
+        return await pool.fetchval(beside)
 
-    told = stories(seed=5, messages=30)
+    now = 0.0
+    recent = RecentFolds(1000, clock=lambda: now)
+    told = [step for number in range(30) for step in Story(number).delivered()]
     pool, expected = await open_pool(), await open_pool()
-    await fold_in(pool, told, batch=10)
-    assert not await went_that_way(pool)
-    # One event that is there among many that are not, then one that is twice in its batch.
+    await fold_in(pool, told, recent=recent)
+    assert recent.alone
+    assert not await went_beside(pool)
+    # Two events that are there among many that are not; then one that is twice in its batch.
     more = [step for number in range(100, 120) for step in Story(number).delivered()]
-    await fold_in(pool, [*more[:40], told[0], *more[40:]])
-    assert await went_that_way(pool)
-    await fold_in(pool, [last := Story(200).requested(), last])
+    await fold_in(pool, [*more[:40], told[0], told[5], *more[40:]], recent=recent)
+    assert await went_beside(pool)
+    assert not recent.alone
+    now = 61.0
+    assert recent.alone
+    await fold_in(pool, [last := Story(200).requested(), last], recent=recent)
+    assert recent.alone
     await fold_in(expected, [*told, *more, last])
-    assert await dump(pool, versions=False) == await dump(expected, versions=False)
+    assert await said(pool) == await said(expected)
 
 
 async def test_a_batch_that_fails_leaves_no_fold_in_memory(pool: Pool) -> None:
@@ -105,7 +114,7 @@ async def test_replicas_that_apply_the_same_messages_at_once_lose_nothing(open_p
     shares = [random.sample(told, len(told) * 2 // 3) for _ in range(3)]
     shares[0] += [each for each in told if not any(each in share for share in shares)]
     await asyncio.gather(*(fold_in(shared, share, batch=random.randrange(5, 40)) for share in shares))
-    assert await dump(shared, versions=False) == await dump(alone, versions=False)
+    assert await said(shared) == await said(alone)
 
 
 async def test_a_fold_that_another_replica_moved_on_is_folded_onto_what_it_wrote(pool: Pool) -> None:
@@ -122,26 +131,58 @@ async def test_a_fold_that_another_replica_moved_on_is_folded_onto_what_it_wrote
     assert decode_fold(await pool.fetchval("SELECT fold FROM messages")) == whole
 
 
+@pytest.mark.parametrize("step", ["insert_messages", "write_messages"])
 async def test_a_batch_prepared_onto_a_fold_that_was_never_stored_is_prepared_anew(
-    pool: Pool, monkeypatch: pytest.MonkeyPatch
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     told = Story(1).delivered()
     await fold_in(pool, told)  # another replica, all in one batch: version 1
     recent, prepared = RecentFolds(10), list[Prepared]()
+    if step == "write_messages":
+        recent.meet()
     first, second = records(told[:1]), records(told[1:2], 1)
 
-    async def meanwhile(connection: Connection, lines: Sequence[Line]) -> None:
+    async def meanwhile(connection: Connection, rows: Iterable[MessageRow]) -> int:
         prepared.append(await prepare(second, pool=pool, recent=recent))
-        await write_journal(connection, lines)
+        return await write(connection, rows)
 
-    write_journal = store.write_journal
-    monkeypatch.setattr(store, "write_journal", meanwhile)
+    write = getattr(store, step)
+    monkeypatch.setattr(store, step, meanwhile)
     await apply_batch(pool, recent, first, {})  # believes that it writes version 1
     monkeypatch.undo()
-    assert prepared[0].work.rows[0].version == 2
+    assert [each.row.version for each in prepared[0].work.to_write.values()] == [2]
     before = await dump(pool)
     await apply_batch(pool, recent, second, {}, prepared[0])
     assert await dump(pool) == before
+
+
+async def test_an_event_that_comes_under_another_id_too_is_journalled_and_changes_nothing_else(pool: Pool) -> None:
+    told = Story(1).delivered()
+    await fold_in(pool, told)
+    before = await said(pool)
+    await fold_in(pool, [step._replace(event=replace(step.event, id=uuid4().hex)) for step in told], batch=2)
+    after = await said(pool)
+    assert len(after["events"]) == 2 * len(told)
+    assert list(dict.fromkeys(after["personal"])) == before["personal"]  # the text is there twice
+    assert await pool.fetchval("SELECT status FROM messages") == "delivered"
+
+
+async def test_a_row_that_was_lost_is_made_of_what_is_told_and_the_journal_keeps_no_event_twice(pool: Pool) -> None:
+    told = Story(1).delivered()
+    await fold_in(pool, told[:3], batch=2)
+    await pool.execute("DELETE FROM messages")
+    for batch in (told, told[3:], told[1:]):
+        await fold_in(pool, batch)
+    assert len(await journalled(pool)) == len(told)
+    assert await pool.fetchval("SELECT status FROM messages") == "delivered"
+
+
+async def test_an_entry_that_can_not_be_read_holds_nobody_up(pool: Pool) -> None:
+    told = Story(1).delivered()
+    await fold_in(pool, told[:2])
+    await pool.execute("UPDATE events SET body = '\\x91cd7fff'")
+    await fold_in(pool, told[2:])
+    assert await pool.fetchval("SELECT status FROM messages") == "delivered"
 
 
 async def test_what_was_prepared_is_written_and_the_next_batch_goes_on_from_it(pool: Pool) -> None:
@@ -177,7 +218,7 @@ async def test_a_message_whose_id_is_written_in_two_ways_is_one_message(pool: Po
         for _, _, event in told:
             apply(whole, event)
         assert decode_fold(await pool.fetchval("SELECT fold FROM messages")) == whole
-        assert await pool.fetchval("SELECT count(*) FROM events") == len(told)
+        assert len(await journalled(pool)) == len(told)
 
 
 async def test_a_record_that_is_no_event_is_refused_and_nothing_is_written(pool: Pool) -> None:
@@ -188,20 +229,22 @@ async def test_a_record_that_is_no_event_is_refused_and_nothing_is_written(pool:
     assert not any((await dump(pool)).values())
 
 
-async def test_personal_data_is_in_its_own_table_only(pool: Pool) -> None:
+@pytest.mark.parametrize("batch", [1, 1000])
+async def test_personal_data_is_in_its_own_table_only(pool: Pool, batch: int) -> None:
     story = Story(1)
     told = [story.requested(), story.dispatched(), story.returned()]
     story.phone = "+4915187654321"
-    await fold_in(pool, [*told, story.dispatched()])
+    await fold_in(pool, [*told, story.dispatched()], batch)
     rows = await pool.fetch("SELECT cycle, leg, phone, person_name, text FROM personal ORDER BY cycle, leg")
+    text = story.message.text
     assert [tuple(row) for row in rows] == [
-        (0, 0, None, None, story.message.text),
-        (1, 1, "+4915112345678", "Ann Example", None),
+        *([(1, 0, None, None, text)] if batch == 1 else []),
+        (1, 1, "+4915112345678", "Ann Example", None if batch == 1 else text),
         (1, 2, "+4915187654321", "Ann Example", None),
     ]
     everything = await dump(pool)
     for table in ("events", "messages"):
-        assert not any(word in str(everything[table]) for word in ("49151", "Ann", story.message.text))
+        assert not any(word in str(everything[table]) for word in ("49151", "Ann", text))
 
 
 async def test_texts_that_postgres_can_not_keep_are_kept_as_far_as_it_can(pool: Pool) -> None:

@@ -1,5 +1,6 @@
 from dataclasses import replace
 from random import Random
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from libs.contracts.events import Message, SmsCommand, SmsDispatch, SmsRequested, SmsStatus
 from libs.contracts.fold import AnyMessageEvent, apply, new_fold
 from libs.contracts.statuses import Status
-from services.projection.journal import LEFT_OUT, Line, event_of, line_of
+from services.projection.journal import LEFT_OUT, Line, NewEntry, entry_of, event_of, id_of, ids_in, line_of, lines_in
 from tests.services.projection.stories import NAME, PHONE, TEXT, Story, Told, tell
 
 
@@ -37,7 +38,40 @@ def stories() -> list[Told]:
 
 
 def written(told: Told) -> Line:
-    return Line(*line_of(told.event.subject, told.event, told.topic))
+    [line] = lines(entry([told]))
+    return line
+
+
+def entry(told: list[Told]) -> NewEntry:
+    return entry_of(told[0].event.subject, [line_of(id_of(each.event), each.topic, each.event) for each in told])
+
+
+def lines(entry: NewEntry) -> list[Line]:
+    message_id, _, body = entry
+    return lines_in(message_id, body)
+
+
+def test_an_entry_has_a_line_of_each_event_and_the_least_of_their_ids() -> None:
+    told = Story(1).delivered()
+    written = entry(told)
+    assert [(event_of(line), line.topic) for line in lines(written)] == [(blanked(t.event), t.topic) for t in told]
+    assert written[1] == min(t.event.id for t in told)
+    assert [id_.hex() for id_ in ids_in(written[2])] == [t.event.id for t in told]
+
+
+def test_what_is_no_entry_is_an_error_and_has_no_ids() -> None:
+    for body in (b"", b"\x91\xcd\x7f\xff", b"\xc1"):
+        assert ids_in(body) == []
+        with pytest.raises(msgspec.MsgspecError):
+            lines_in(Story(1).id, body)
+
+
+def test_an_id_may_have_hyphens_and_must_be_a_uuid() -> None:
+    event = Story(1).requested().event
+    assert id_of(replace(event, id=str(UUID(event.id)))) == id_of(event)
+    for wrong in ("", "17", event.id[:-1], event.id + "ab", "g" * 32):
+        with pytest.raises(ValueError, match=r"hex|UUID"):
+            id_of(replace(event, id=wrong))
 
 
 def test_a_line_gives_back_its_event_but_for_number_name_and_text() -> None:
@@ -50,8 +84,7 @@ def test_a_request_keeps_its_batch_and_an_older_line_has_no_size_of_it() -> None
     told = story.requested()
     line = written(told)
     assert event_of(line) == blanked(told.event)
-    older = line._replace(body=msgspec.msgpack.encode(msgspec.msgpack.decode(line.body)[:-1]))
-    data = event_of(older).data
+    data = event_of(line._replace(values=line.values[:-1])).data
     assert isinstance(data, SmsRequested)
     assert (data.message.batch_id, data.message.batch_size) == (Story(2).id, None)
 
@@ -77,12 +110,12 @@ def test_the_fold_of_the_journal_is_the_fold_of_the_events() -> None:
 def test_a_line_that_ends_before_fields_which_came_later_is_read_with_their_defaults() -> None:
     told = Story(2).status(Status.SUBMITTED)
     line = written(told)
-    short = msgspec.msgpack.encode(msgspec.msgpack.decode(line.body)[:-3])
-    assert event_of(line._replace(body=short)) == blanked(told.event)  # no reference, reason nor carrier's time
+    short = line._replace(values=line.values[:-3])
+    assert event_of(short) == blanked(told.event)  # no reference, reason nor carrier's time
 
 
 def test_an_unknown_form_is_an_error() -> None:
     told = Story(1).requested()
     line = written(told)
     with pytest.raises(KeyError):
-        event_of(line._replace(body=msgspec.msgpack.encode([0, "postrider/tests"])))
+        event_of(line._replace(values=[0, "postrider/tests"]))

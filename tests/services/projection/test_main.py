@@ -32,7 +32,7 @@ from services.projection.settings import ProjectionSettings
 from services.projection.store import MIGRATIONS, PARTITIONED, SCHEMA
 from tests.conftest import DatabaseFactory
 from tests.services.program import TOKEN
-from tests.services.projection.conftest import dump, fold_in
+from tests.services.projection.conftest import dump, fold_in, said
 from tests.services.projection.program import READ, Program, Traffic, until
 from tests.services.projection.stories import TENANT, Story, Told, tell
 
@@ -99,7 +99,7 @@ async def expected(ground: Ground, postgres: DatabaseFactory) -> dict[str, Any]:
     """What the outbox must be: all events folded at once, by nobody else, in the order in which they were told."""
     pool = await open_database(await postgres(), SCHEMA, MIGRATIONS, 1, PARTITIONED)
     await fold_in(pool, ground.told)
-    rows = await dump(pool, versions=False)
+    rows = await said(pool)
     await pool.close()
     return rows
 
@@ -218,7 +218,7 @@ async def test_killed_at_any_point_it_loses_and_changes_nothing(
         assert await dump(running.pool) == before
     await running.program.start()
     await until(running.applied, "all applied")
-    assert await dump(running.pool, versions=False) == await expected(running, postgres)
+    assert await said(running.pool) == await expected(running, postgres)
 
 
 async def test_replicas_that_join_and_leave_lose_nothing(running: Ground, postgres: DatabaseFactory) -> None:
@@ -238,7 +238,7 @@ async def test_replicas_that_join_and_leave_lose_nothing(running: Ground, postgr
     assert await running.second.stop() == 0
     await under_way
     await until(running.applied, "all applied")
-    assert await dump(running.pool, versions=False) == await expected(running, postgres)
+    assert await said(running.pool) == await expected(running, postgres)
 
 
 async def test_set_back_to_the_beginning_it_changes_no_row(running: Ground) -> None:
@@ -263,7 +263,7 @@ async def test_the_stored_offsets_win_over_what_kafka_has_as_committed(
     await running.pool.execute("TRUNCATE events, messages, personal, offsets")
     await running.program.start()
     await until(running.applied, "all applied anew")
-    assert await dump(running.pool, versions=False) == await expected(running, postgres)
+    assert await said(running.pool) == await expected(running, postgres)
 
 
 async def test_reads_that_take_all_their_connections_hold_up_no_fold(
