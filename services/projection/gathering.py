@@ -25,14 +25,18 @@ from libs.contracts.statuses import FINALS, Status
 from libs.contracts.topics import DISPATCH_PATTERN, PARTITIONS, REQUESTED, REQUESTED_HIGH, STATUS
 
 KEPT_SECONDS = 1.0
-"""How long a message that goes on is kept back: what is shown of it is no older. And how long an end waits for its beginning."""
-KEPT_BEHIND_SECONDS = 3.0
-"""The same while there is more to do than can be done: then messages that have ended go first. Not where most do not end meanwhile, as
-before a slow gateway: what is kept longer then only holds up what follows."""
+"""How long a message that goes on is kept back: what is shown of it is no older. And how long an end waits for its beginning at most."""
+KEPT_BEHIND_SECONDS = 5.0
+"""The same while there is more to do than can be done: then messages that have ended go first, and what others need to end messages is left
+to them. Not where most do not end meanwhile, as before a slow gateway: what is kept longer then only holds up what follows."""
 MANY_KEPT = 4_000
 """Records, about 1 kB each, of messages that go on. With more, beginnings are read only when ends wait for them."""
-MOST_KEPT = 24_000
+MANY_KEPT_OF_NO_END = 12_000
+"""The same where most do not end meanwhile."""
+MOST_KEPT = 32_000
 """With more, the oldest are handed on."""
+IN_VAIN_SECONDS = 30.0
+"""For how long ends do not wait any more, where more of them waited in vain than not."""
 REMEMBERED = 10_000
 """Messages that were handed on: what follows an end goes on at once, and an end waits for no beginning that has gone on before."""
 HAND_SECONDS = 0.3
@@ -60,11 +64,11 @@ class _Data(msgspec.Struct, gc=False):
     recipient: Recipient
 
 
-class _End(msgspec.Struct, gc=False):
+class _Status(msgspec.Struct, gc=False):
     data: _Data
 
 
-_read_end = msgspec.json.Decoder(_End).decode
+_read_status = msgspec.json.Decoder(_Status).decode
 
 
 class _Remembered:
@@ -99,7 +103,8 @@ class MessagesGathered:
         self._handed_at = 0.0
         self._sought = True  # beginnings were asked for, the last time
         self._weighed_at = 0.0
-        self._worth_waiting = self._worth_lacking = True
+        self._worth_waiting = self._ends_wait = True
+        self._ends_wait_from = 0.0
         # Since then: records handed on with an end, or after their time; ends that met a beginning, or waited in vain.
         self._ended_since = self._aged_since = self._met_since = self._in_vain_since = 0
 
@@ -108,7 +113,7 @@ class MessagesGathered:
 
     def wanted(self, partitions: Partitions) -> Partitions:
         self._sought = True
-        if self._kept <= (MANY_KEPT if self._worth_waiting else MOST_KEPT // 2):
+        if self._kept <= (MANY_KEPT if self._worth_waiting and self._ends_wait else MANY_KEPT_OF_NO_END):
             return partitions
         sought = {(message.partition, message.lacks) for message in self._lacking.values()}
         self._sought = bool(sought)
@@ -127,7 +132,10 @@ class MessagesGathered:
             self._keep(partition, found[partition], now)
         number = sum(map(len, found.values()))
         come = any(_part_of_beginning(partition.topic) for partition in found)
-        self._give_up_lacking(now - (HAND_SECONDS if self._sought and not come and number < most else KEPT_SECONDS))
+        if self._sought and not come and number < most:  # all is read
+            self._give_up_lacking(now - HAND_SECONDS)
+        else:
+            self._give_up_lacking(now - (KEPT_BEHIND_SECONDS if self._kept > MANY_KEPT else KEPT_SECONDS))
         few = self._ready < most // 2
         behind = not few or self._kept > MANY_KEPT or number >= most // 4
         self._weigh(now)
@@ -192,14 +200,8 @@ class MessagesGathered:
                 if end[1] not in _BY_CARRIERS:
                     message.lacks &= _REQUEST
                 lacking[message_id] = message
-                if (
-                    not (message.lacks and self._worth_lacking)
-                    or message_id in self._begun
-                    or (number := _partition_of_beginning(value)) is None
-                ):
+                if not message.lacks or not self._waits(message_id, message):
                     self._let_go(message_id)
-                else:
-                    message.partition = number
             else:
                 message = messages.get(message_id)
                 if message is None:
@@ -230,8 +232,11 @@ class MessagesGathered:
     def _weigh(self, now: float) -> None:
         if now - self._weighed_at >= KEPT_BEHIND_SECONDS:
             self._worth_waiting = self._ended_since >= self._aged_since
-            if self._met_since != self._in_vain_since:
-                self._worth_lacking = self._met_since > self._in_vain_since
+            if self._met_since < self._in_vain_since:
+                self._ends_wait_from = now + IN_VAIN_SECONDS
+            elif self._met_since > self._in_vain_since:
+                self._ends_wait_from = now
+            self._ends_wait = now >= self._ends_wait_from
             self._weighed_at = now
             self._ended_since = self._aged_since = self._met_since = self._in_vain_since = 0
 
@@ -255,15 +260,23 @@ class MessagesGathered:
         self._kept -= count
         self._aged_since += count
 
+    def _waits(self, message_id: bytes, message: _Message) -> bool:
+        """Whether it is worth while to wait for what this message lacks; then it is known where that must be."""
+        if not self._ends_wait or message_id in self._begun:
+            return False
+        number = _partition_of_beginning(message.records[-1].raw or b"")
+        message.partition = number or 0
+        return number is not None
+
 
 def _of_status(partition: TopicPartition) -> bool:
     return partition.topic == STATUS.name
 
 
-def _partition_of_beginning(end: bytes) -> int | None:
-    """None if the bytes are no event: whoever handles it will say so."""
+def _partition_of_beginning(status: bytes) -> int | None:
+    """None if the bytes are no status: of what is no event, whoever handles it will say so."""
     try:
-        data = _read_end(end).data
+        data = _read_status(status).data
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     return partition_of(person_key(data.tenant, data.recipient), PARTITIONS)

@@ -75,9 +75,14 @@ async def apply_batch(
 
     Done again, or by two replicas at once, it changes nothing more. Raises asyncpg's and the system's errors; nothing is written then.
     """
-    if prepared is None or prepared.generation != recent.generation:
+    if (
+        prepared is None
+        or prepared.generation != recent.generation
+        or not recent.corrected.isdisjoint(prepared.work.known)
+    ):
         # What it took from the recent folds is gone.
         prepared = await prepare(records, pool=pool, recent=recent, trusting=prepared is None)
+    recent.corrected.clear()
     positions = _positions(records, offsets)
     presuming = True
     while True:

@@ -22,6 +22,8 @@ class RecentFolds:
     def __init__(self, size: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.generation = 0
         """Changes when what was taken from here before is not to be believed any more."""
+        self.corrected: set[Key] = set()
+        """What was believed of these was not so: what is folded onto it already is wrong."""
         self._size = size
         self._folds: OrderedDict[Key, Stored] = OrderedDict()
         self._clock = clock
@@ -52,7 +54,7 @@ class RecentFolds:
 
     def correct(self, folds: Mapping[Key, Stored]) -> None:
         """These are written, and not what was put for them before."""
-        self.generation += 1
+        self.corrected.update(folds)
         self.put(folds)
 
     def forget(self) -> None:

@@ -13,6 +13,7 @@ from libs.contracts.statuses import Status
 from libs.contracts.topics import PARTITIONS, REQUESTED, STATUS
 from services.projection.gathering import (
     HAND_SECONDS,
+    IN_VAIN_SECONDS,
     KEPT_BEHIND_SECONDS,
     KEPT_SECONDS,
     MANY_KEPT,
@@ -118,6 +119,11 @@ def test_where_ends_wait_in_vain_they_wait_no_more_until_beginnings_come_late() 
     gathered.after(KEPT_BEHIND_SECONDS, delivered(last)[0])
     gathered.after(KEPT_BEHIND_SECONDS)
     assert waits()
+    gathered.after(KEPT_BEHIND_SECONDS)
+    gathered.after(KEPT_BEHIND_SECONDS)
+    assert not waits()
+    gathered.after(IN_VAIN_SECONDS)
+    assert waits(), "they are tried again"
 
 
 def test_an_end_does_not_wait_for_what_has_gone_on_before() -> None:
@@ -181,9 +187,9 @@ def test_where_most_do_not_end_they_are_kept_no_longer_for_it() -> None:
     def handed_when_more_come(seconds: float) -> list[int]:
         return gathered.after(seconds, *(Story(next(numbers)).requested() for _ in range(MOST)), most=3 * MOST)
 
-    assert [handed_when_more_come(1) for _ in range(3)] == [[], [], []], "behind: so many were found"
-    assert [len(handed_when_more_come(1)) for _ in range(3)] == [MOST, MOST, MOST], "what is three seconds old"
-    assert [len(handed_when_more_come(1)) for _ in range(2)] == [3 * MOST, MOST], "what is one second old"
+    assert [handed_when_more_come(1) for _ in range(5)] == [[]] * 5, "behind: so many were found"
+    assert [len(handed_when_more_come(1)) for _ in range(5)] == [MOST] * 5, "what is five seconds old"
+    assert [len(handed_when_more_come(1)) for _ in range(3)] == [3 * MOST, 3 * MOST, MOST], "what is one second old"
     for first in (1000, 2000):
         ended = [step for number in range(first, first + 3 * MOST) for step in rejected(number)]
         gathered.after(KEPT_BEHIND_SECONDS, *ended, most=100)

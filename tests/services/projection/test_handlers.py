@@ -92,6 +92,15 @@ async def test_new_messages_are_copied_straight_into_their_table_unless_somebody
     assert await said(pool) == await said(expected)
 
 
+async def test_a_beginning_that_comes_after_its_end_is_nobody_elses(pool: Pool) -> None:
+    told, recent = Story(1).delivered(), RecentFolds(10)
+    await fold_in(pool, told[3:], recent=recent)
+    await fold_in(pool, told[:3], recent=recent)
+    assert recent.alone
+    assert await pool.fetchval("SELECT version FROM messages") == 2
+    assert len(await journalled(pool)) == len(told)
+
+
 async def test_a_batch_that_fails_leaves_no_fold_in_memory(pool: Pool) -> None:
     told, recent = Story(1).delivered(), RecentFolds(10)
     await fold_in(pool, told[:1], recent=recent)
