@@ -244,6 +244,16 @@ def test_with_many_kept_beginnings_are_wanted_where_ends_wait_for_them() -> None
     assert gathered.messages.wanted(assigned) == others
 
 
+def test_with_many_kept_an_end_waits_longer_while_more_is_read() -> None:
+    for many, patience in ((0, KEPT_SECONDS), (MANY_KEPT + 1, KEPT_BEHIND_SECONDS)):
+        gathered = Gathered()
+        gathered.after(0, *_requests(many))
+        gathered.after(0, delivered(1)[-1])
+        end = gathered.given - 1
+        assert end not in gathered.after(patience - 0.1, *_requests(1), most=2 * many)
+        assert end in gathered.after(HAND_SECONDS, *_requests(1), most=2 * many or MOST)
+
+
 def test_with_too_many_kept_the_oldest_go() -> None:
     gathered = Gathered()
     assert gathered.after(0, *_requests(MOST_KEPT)) == []

@@ -149,7 +149,7 @@ async def test_a_batch_prepared_onto_a_fold_that_was_never_stored_is_prepared_an
     recent, prepared = RecentFolds(10), list[Prepared]()
     if step == "write_messages":
         recent.meet()
-    first, second = records(told[:1]), records(told[1:2], 1)
+    first, second = records(told[:1]), records(told[2:3], 1)
 
     async def meanwhile(connection: Connection, rows: Iterable[MessageRow]) -> int:
         prepared.append(await prepare(second, pool=pool, recent=recent))
@@ -174,6 +174,15 @@ async def test_an_event_that_comes_under_another_id_too_is_journalled_and_change
     assert len(after["events"]) == 2 * len(told)
     assert list(dict.fromkeys(after["personal"])) == before["personal"]  # the text is there twice
     assert await pool.fetchval("SELECT status FROM messages") == "delivered"
+
+
+async def test_a_text_is_kept_also_where_its_number_is_known_already(pool: Pool) -> None:
+    requested, dispatched, *_ = Story(1).delivered()
+    await fold_in(pool, [dispatched])
+    again = dispatched._replace(event=replace(dispatched.event, id=uuid4().hex))
+    await fold_in(pool, [requested, again])
+    rows = await pool.fetch("SELECT leg, phone, text FROM personal ORDER BY leg")
+    assert [tuple(row) for row in rows] == [(0, None, Story(1).message.text), (1, Story(1).phone, None)]
 
 
 async def test_a_row_that_was_lost_is_made_of_what_is_told_and_the_journal_keeps_no_event_twice(pool: Pool) -> None:
