@@ -80,7 +80,7 @@ async def apply_batch(
         or prepared.generation != recent.generation
         or not recent.corrected.isdisjoint(prepared.work.known)
     ):
-        # What it took from the recent folds is gone.
+        # What it took from the recent folds is gone, or was not so.
         prepared = await prepare(records, pool=pool, recent=recent, trusting=prepared is None)
     recent.corrected.clear()
     positions = _positions(records, offsets)
