@@ -18,8 +18,10 @@ from uuid import UUID
 
 import msgspec
 
+from libs.bus.errors import BadRecord
 from libs.contracts.events import (
     MessageEvent,
+    Reason,
     SmsCommand,
     SmsDeferred,
     SmsDispatch,
@@ -144,13 +146,16 @@ _decode_ids = msgspec.msgpack.Decoder(list[tuple[bytes, str, msgspec.Raw]]).deco
 
 
 def id_of(event: AnyMessageEvent) -> bytes:
-    """The 16 octets of an event's id. Raises ValueError if it is no UUID."""
+    """The 16 octets of an event's id. Raises BadRecord if it is no UUID."""
     text = event.id
     if len(text) != 32:
         text = text.replace("-", "")
-    octets = bytes.fromhex(text)
+    try:
+        octets = bytes.fromhex(text)
+    except ValueError:
+        octets = b""
     if len(octets) != 16:
-        raise ValueError("An event's id is a UUID, 32 hex digits")
+        raise BadRecord(Reason("event-id", "The event's id is no UUID"))
     return octets
 
 
