@@ -24,7 +24,13 @@ _steps: Iterator[int] = iter(())
 
 
 def new_message_id() -> UUID:
-    """The next id: greater than every one that this process made before, also within a millisecond or when the clock goes back a little.
+    """The next id; see `new_message_number`."""
+    return UUID(int=new_message_number())
+
+
+def new_message_number() -> int:
+    """The next id as a number of 128 bits: greater than every one that this process made before, also within a millisecond or when the
+    clock goes back a little.
 
     Within a millisecond the random tail grows by a random step (RFC 9562 §6.2, method 2). After a jump of the clock ids follow it back
     and are told from the earlier ones by the tail alone. Not for use in threads.
@@ -38,7 +44,7 @@ def new_message_id() -> UUID:
         if _last_tail > _LAST_TAIL:
             _last_ms, _last_tail = _last_ms + 1, int.from_bytes(urandom(9))
     high, low = _last_tail >> 62, _last_tail & ((1 << 62) - 1)
-    return UUID(int=_last_ms << 80 | _VERSION | high << 64 | _VARIANT | low)
+    return _last_ms << 80 | _VERSION | high << 64 | _VARIANT | low
 
 
 def _random_step() -> int:

@@ -121,7 +121,7 @@ class BulkAccepter:
         known = self._keys.enter(asked)
         if known is not None:
             async with self._turns:
-                return await self._repeat(_begin(*known, caller, common), items)
+                return await self._repeat(_begin(known.message_id, known.number, caller, common), items)
         try:
             async with self._turns:
                 return await self._accept_keyed(asked, caller, common, items, stream)

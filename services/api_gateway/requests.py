@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
+
+import msgspec
 
 from libs.bus.codec import encode
 from libs.bus.port import Outgoing
 from libs.bus.quick_events import quick
 from libs.contracts.events import Leg, Message, MessageEvent, PersonKind, Recipient, SmsRequested, event_id
 from libs.contracts.http.requests import SendSms
-from libs.contracts.message_ids import new_message_id, time_of
+from libs.contracts.message_ids import new_message_number, time_of
 from libs.contracts.topics import requested
+from libs.storage.uuids import quick_uuid
 from services.api_gateway.api_keys import Caller
 from services.api_gateway.plain_sms import PlainSms
 from services.api_gateway.problems import ProblemError
@@ -37,8 +40,7 @@ class Repeatable:
     body_hash: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True, gc=False):
     """A request that passed every check. `validity`: for how long it may be sent, from its acceptance or schedule on.
 
     `refused`: what is wrong with its schedule by now. It is told so, unless it repeats a request that was accepted before.
@@ -53,7 +55,7 @@ class Request:
     refused: ProblemError | None = None
 
 
-class Named(NamedTuple):
+class Named(msgspec.Struct, frozen=True, gc=False):
     """What an accepted message is called."""
 
     message_id: UUID
@@ -79,7 +81,7 @@ def to_record(request: Request, number: int) -> tuple[UUID, Outgoing]:
     """A new message id, whose time is the time of acceptance, and the record to publish under it."""
     sms = request.sms
     tenant = request.caller.tenant
-    message_id = new_message_id()
+    message_id = quick_uuid(new_message_number())
     kind, person = recipient(sms)
     event = requested_event(
         event_id=event_id(SmsRequested.TYPE, message_id, 1, 1),

@@ -6,14 +6,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from operator import itemgetter
 from typing import NamedTuple
 from uuid import UUID
 
+import msgspec
+
 from libs.contracts.events import MessageEvent, SmsDispatch
+from libs.storage.uuids import quick_uuid
 
 
 class Outcome(StrEnum):
@@ -73,8 +75,7 @@ class LegKey(NamedTuple):
     leg: int
 
 
-@dataclass(slots=True)
-class Attempt:
+class Attempt(msgspec.Struct, gc=False):
     """One row of `dispatch.attempts`. Without an outcome it is under way, if its owner lives."""
 
     part: int
@@ -99,7 +100,7 @@ class LegState:
         data = event.data
         self.event = event
         self.places = places
-        self.key = LegKey(event.subject, data.leg.cycle, data.leg.leg)
+        self.key = LegKey(quick_uuid(event.subject.int), data.leg.cycle, data.leg.leg)
         self.parts = data.segments
         self.attempts: list[Attempt] = []
         self.held = False

@@ -94,7 +94,7 @@ def _status(leg: LegState, attempt: Attempt, status: Status) -> Outgoing:
     reason = OWN_REASONS.get(outcome)
     if reason is None and attempt.reason_code is not None:
         reason = Reason(attempt.reason_code, attempt.reason_words or "")
-    message_id = str(event.subject)
+    message_id = str(leg.key.message_id)
     nameless = outcome in _NAMELESS or (outcome is Outcome.ACCEPTED and not attempt.provider_id)
     told = _StatusEvent(
         id=event_id(SmsStatus.TYPE, message_id, data.leg.cycle, data.leg.leg, attempt.part, attempt.try_number, status),

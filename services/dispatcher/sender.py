@@ -6,10 +6,10 @@ import asyncio
 import heapq
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
+import msgspec
 import structlog
 
 from libs.bus.errors import is_transient
@@ -39,8 +39,7 @@ TOGETHER_SECONDS = 0.002
 """Parts whose moments lie this close leave in one write."""
 
 
-@dataclass(slots=True, eq=False)
-class Sent:
+class Sent(msgspec.Struct, eq=False, gc=False):
     """The token of one attempt: from its grant until nothing more can be heard of it."""
 
     leg: LegState

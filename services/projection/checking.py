@@ -11,6 +11,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
+from msgspec.structs import replace
 
 from services.projection.refolding import folds_of, lines_of, whole_journal
 from services.projection.rows import MessageRow, decode_fold, encode_fold, message_row
@@ -69,16 +70,17 @@ async def differences(connection: Connection, compared: Callable[[int], None]) -
 async def _rows(connection: Connection, keys: Iterable[Key]) -> dict[Key, MessageRow]:
     message_ids, tenants = zip(*keys, strict=True)
     rows = await connection.fetch(_ROWS, tenants, [UUID(int=message_id) for message_id in message_ids])
-    stored = (MessageRow(*row)._replace(tags=tuple(row["tags"]), fold=_as_of_now(row["fold"])) for row in rows)
+    stored = (_as_of_now(MessageRow(*row)) for row in rows)
     return {(row.message_id.int, row.tenant): row for row in stored}
 
 
-def _as_of_now(fold: bytes) -> bytes:
-    """A fold stored before folds grew by a field says the same without it."""
+def _as_of_now(row: MessageRow) -> MessageRow:
+    """What was stored before folds grew by a field, or with an empty array of tags, says the same without it."""
     try:
-        return encode_fold(decode_fold(fold))
+        fold = encode_fold(decode_fold(row.fold))
     except msgspec.MsgspecError:
-        return fold
+        fold = row.fold
+    return replace(row, tags=tuple(row.tags) if row.tags else None, fold=fold)
 
 
 async def _unfounded(connection: Connection) -> AsyncIterator[UUID]:

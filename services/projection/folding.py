@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 from uuid import UUID
 
@@ -20,7 +19,7 @@ from libs.bus.record import Record
 from libs.contracts.events import Reason, SmsCommand, SmsRequested, SmsStatus
 from libs.contracts.fold import AnyMessageEvent, apply, new_fold
 from libs.contracts.message_ids import is_message_id
-from libs.storage.uuids import sent_uuid
+from libs.storage.uuids import quick_uuid
 from services.projection.consumed import DECODERS
 from services.projection.journal import NewEntry, NewLine, entry_of, id_of, line_of
 from services.projection.recent import RecentFolds
@@ -31,8 +30,7 @@ _SAY_TENANT = (SmsStatus, SmsCommand)
 """These have no message, but say themselves whose it is."""
 
 
-@dataclass(slots=True)
-class Told:
+class Told(msgspec.Struct, gc=False):
     """What records say of one message, whatever was known of it before."""
 
     message_id: UUID
@@ -144,7 +142,7 @@ def _told_of(found: dict[Key, Told], message_id: UUID, tenant: str) -> Told:
     key = (message_id.int, tenant)
     told = found.get(key)
     if told is None:
-        told = found[key] = Told(sent_uuid(message_id.int), [], [], first_heard_of=False)
+        told = found[key] = Told(quick_uuid(message_id.int), [], [], first_heard_of=False)
     return told
 
 

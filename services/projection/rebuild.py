@@ -95,7 +95,7 @@ async def _fold_journal(live: Connection, beside: Connection, say: Say) -> int:
     async for lines in whole_journal(live):
         folds = folds_of(lines)
         rows = [message_row(UUID(int=key[0]), fold, version) for key, fold in folds.items()]
-        await beside.copy_records_to_table("messages", records=rows)
+        await store.insert_messages(beside, rows)
         done += len(rows)
         progress.reached(done)
     progress.end()

@@ -18,8 +18,11 @@ from libs.contracts.events import Encoding, PersonKind, SmsDispatch, SmsRequeste
 from libs.contracts.fold import AnyMessageEvent, Attempt, Best, LegFold, MessageFold, Request, shown
 
 
-class MessageRow(NamedTuple):
-    """One row of `messages`. `version` counts the writes of the row; all else is the fold's."""
+class MessageRow(msgspec.Struct, frozen=True, gc=False):
+    """One row of `messages`. `version` counts the writes of the row; all else is the fold's.
+
+    `tags` is None where there are none: of an array asyncpg asks in three ways whether it is one, which costs more than all else in a row.
+    """
 
     tenant: str
     message_id: UUID
@@ -27,7 +30,7 @@ class MessageRow(NamedTuple):
     person: str
     status: str
     gateway: str | None
-    tags: tuple[str, ...]
+    tags: tuple[str, ...] | None
     fold: bytes
     version: int
     batch: UUID | None
@@ -60,7 +63,7 @@ def message_row(message_id: UUID, fold: MessageFold, version: int) -> MessageRow
         fold.person,
         best.shown_status,
         leg.gateway,
-        tuple(map(storable, tags)) if tags else (),
+        tuple(map(storable, tags)) if tags else None,
         encode_fold(fold),
         version,
         fold.request.batch_id if fold.request is not None else None,

@@ -15,6 +15,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 from aiokafka.structs import TopicPartition
+from msgspec.structs import astuple
 
 from libs.storage.command_tags import rows_of_tag
 from libs.storage.partitions import Partitioned
@@ -92,7 +93,7 @@ class Position(NamedTuple):
 
 async def insert_messages(connection: Connection, rows: Iterable[MessageRow]) -> None:
     """Add the rows of messages that have none. Raises UniqueViolationError if one has, DeadlockDetectedError if a replica adds the same."""
-    await connection.copy_records_to_table("messages", records=map(tuple, rows))
+    await connection.copy_records_to_table("messages", records=map(astuple, rows))
 
 
 async def write_messages(connection: Connection, rows: Sequence[MessageRow]) -> int:
@@ -101,7 +102,7 @@ async def write_messages(connection: Connection, rows: Sequence[MessageRow]) -> 
     To be called in a transaction. Every row is locked until its end, also those that another replica was quicker to write.
     """
     await connection.execute(_ROWS_BESIDE)
-    await connection.copy_records_to_table("batch_messages", records=map(tuple, rows))
+    await connection.copy_records_to_table("batch_messages", records=map(astuple, rows))
     done = await connection.execute(_UPSERT_MESSAGES)
     return rows_of_tag(done)
 

@@ -13,16 +13,17 @@ from libs.service_kit.metrics import RECEIPTS_PARKED
 from libs.storage.partitions import Connection
 from services.receipts import store
 from services.receipts.matching import Doubt, Key, Match, Receipt, Registration, next_reuse, pair, place, resolve
+from services.receipts.recent import Known, RecentRegistrations
 
-Known = dict[Key, list[Registration]]
 
-
-async def register(connection: Connection, offered: Sequence[Registration]) -> tuple[list[Match], Known]:
-    """Attempts got their ids. Answers the early receipts that waited for them, and what need not be read of these ids any more."""
+async def register(connection: Connection, offered: Sequence[Registration], recent: RecentRegistrations) -> list[Match]:
+    """Attempts got their ids. Answers the early receipts that waited for them."""
     offered = sorted(offered, key=_key)
     if await store.insert_new(connection, offered) == len(offered):
-        return [], {r.key: [r] for r in offered}
-    return await _register_again(connection, offered), {}
+        recent.put({(r.gateway, r.provider_id): [r] for r in offered})
+        return []
+    recent.forget(_key(r) for r in offered)
+    return await _register_again(connection, offered)
 
 
 async def _register_again(connection: Connection, offered: Sequence[Registration]) -> list[Match]:
@@ -44,7 +45,7 @@ async def _register_again(connection: Connection, offered: Sequence[Registration
         return await _early(connection, sorted(parked), known)
 
 
-async def doubt(connection: Connection, doubts: Sequence[Doubt]) -> list[Match]:
+async def doubt(connection: Connection, doubts: Sequence[Doubt], recent: RecentRegistrations) -> list[Match]:
     """Attempts are, or were, in doubt. Answers the receipts that had come for them already.
 
     What is disproved is noted too: another process may say so before the doubt is told.
@@ -54,20 +55,18 @@ async def doubt(connection: Connection, doubts: Sequence[Doubt]) -> list[Match]:
         await store.add_doubts(connection, doubts)
         await store.end_doubts(connection, [d for d in doubts if d.disproved])
         receipts = await store.parked_with_reference(connection, doubts)
-        return await _settle(connection, receipts) if receipts else []
+        return await _settle(connection, receipts, recent) if receipts else []
 
 
 async def match(
-    connection: Connection, receipts: Sequence[Receipt], registered: Known
+    connection: Connection, receipts: Sequence[Receipt], recent: RecentRegistrations
 ) -> tuple[list[Match], list[Receipt]]:
-    """Receipts came. Answers those whose attempt is known, and those to be settled; stores nothing.
-
-    `registered` is what a registration has just said of some ids: they are not read again.
-    """
-    known = registered
-    if unread := _keys(r for r in receipts if r.key not in registered):
+    """Receipts came. Answers those whose attempt is known, and those to be settled; stores nothing."""
+    keys = {(r.gateway, r.provider_id) for r in receipts}
+    known = recent.known(keys)
+    if unread := sorted(keys - known.keys()):
         found, _ = await store.read(connection, unread)
-        known = {**registered, **found}
+        known.update(found)
     matches, unsettled = _pair_all(receipts, known)
     # What a doubt's receipt brought about is answered whole each time it comes: see `_settle`.
     if any(m.resolves_doubt for m in matches):
@@ -76,19 +75,20 @@ async def match(
     return matches, unsettled
 
 
-async def settle(connection: Connection, receipts: Sequence[Receipt]) -> list[Match]:
+async def settle(connection: Connection, receipts: Sequence[Receipt], recent: RecentRegistrations) -> list[Match]:
     """Receipts found no attempt: end a doubt with them, or park them. Answers what was found after all."""
     async with connection.transaction():
         await store.lock_references(connection, (r.gateway for r in receipts if r.reference is not None))
-        return await _settle(connection, receipts)
+        return await _settle(connection, receipts, recent)
 
 
-async def _settle(connection: Connection, receipts: Sequence[Receipt]) -> list[Match]:
+async def _settle(connection: Connection, receipts: Sequence[Receipt], recent: RecentRegistrations) -> list[Match]:
     """Match receipts under the lock of their ids, or end a doubt with them, or park them.
 
     A receipt that ends a doubt also answers for what was parked under its id until then.
     """
     keys = _keys(receipts)
+    recent.forget(keys)
     await store.lock(connection, keys, parked=True)
     known, _ = await store.read(connection, keys)
     await _resolve(connection, [r for r in receipts if pair(r, known[r.key]) is None], known)
@@ -132,7 +132,7 @@ def _pair_all(receipts: Iterable[Receipt], known: Known) -> tuple[list[Match], l
     matches: list[Match] = []
     lonely: list[Receipt] = []
     for r in receipts:
-        registration = pair(r, known[r.key])
+        registration = pair(r, known[r.gateway, r.provider_id])
         if registration is None:
             lonely.append(r)
         else:

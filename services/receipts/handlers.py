@@ -19,8 +19,10 @@ from libs.phone_numbers.privacy import fingerprint
 from libs.service_kit.crash_points import crash_point
 from libs.service_kit.metrics import RECEIPTS_MATCHED
 from libs.storage.database import Pool
+from libs.storage.uuids import quick_uuid
 from services.receipts import correlation, unreported
 from services.receipts.matching import Attempt, Doubt, Match, Receipt, Registration
+from services.receipts.recent import RecentRegistrations
 from services.receipts.statuses import SOURCE, statuses
 
 HOLD_SECONDS = 0.5
@@ -35,28 +37,29 @@ MAYBE_TAKEN = frozenset({Status.IN_DOUBT, Status.SUBMITTED})
 """What is told with a reference: that the carrier may have taken the attempt, or took it without a word of its id. Else it is disproved."""
 
 
-async def handle(batch: Batch, pool: Pool, publisher: Publisher, destination_key: bytes) -> Sequence[Record]:
+async def handle(
+    batch: Batch, pool: Pool, publisher: Publisher, destination_key: bytes, recent: RecentRegistrations
+) -> Sequence[Record]:
     """Register ids, note doubts, match receipts; publish what that brought to light. Answers the receipts that wait a little."""
     registrations, doubts, receipts = sort_out((r.event for r in batch.records), destination_key)
     if not (registrations or doubts or receipts):
         return ()
     crash_point("receipts.receive-store")
     matches: list[Match] = []
-    registered: correlation.Known = {}
     held: list[Record] = []
+    recent.renew(batch.stream)
     async with pool.acquire() as connection:
         if doubts:  # before the registrations, which may end them
-            matches += await correlation.doubt(connection, doubts)
+            matches += await correlation.doubt(connection, doubts, recent)
         if registrations:
-            found, registered = await correlation.register(connection, registrations)
-            matches += found
+            matches += await correlation.register(connection, registrations, recent)
         if receipts:
-            found, unsettled = await correlation.match(connection, receipts, registered)
+            found, unsettled = await correlation.match(connection, receipts, recent)
             matches += found
             held = _young(batch, unsettled) if unsettled else []
             waiting = {record.event.id for record in held}
             if due := [receipt for receipt in unsettled if receipt.id not in waiting]:
-                matches += await correlation.settle(connection, due)
+                matches += await correlation.settle(connection, due, recent)
         await unreported.note(connection, matches)
     crash_point("receipts.store-publish")
     await publisher.publish(topics.STATUS.name, outgoing(matches))
@@ -132,7 +135,7 @@ def outgoing(matches: Sequence[Match]) -> list[KeyValue]:
 
 def _attempt(event: MessageEvent[SmsStatus], data: SmsStatus, destination: bytes | None) -> Attempt:
     return Attempt(
-        event.subject,
+        quick_uuid(event.subject.int),
         data.leg.cycle,
         data.leg.leg,
         data.leg.leg_at,

@@ -23,6 +23,7 @@ from services.receipts.caught_up import CaughtUp
 from services.receipts.forgetting import forget
 from services.receipts.handlers import handle
 from services.receipts.parked_api import ParkedApi
+from services.receipts.recent import RecentRegistrations
 from services.receipts.settings import ReceiptsSettings
 from services.receipts.statuses import SOURCE
 
@@ -45,7 +46,9 @@ async def start(life: Lifecycle, settings: ReceiptsSettings, configuration: Conf
     await life.part("topics", lambda: ensure_topics(kafka, CONSUMED))
     producer = Producer(kafka, client_id="receipts")
     await life.part("kafka", producer.start, lambda _: producer.stop())
-    handler = partial(handle, pool=pool, publisher=producer, destination_key=settings.destination_key)
+    handler = partial(
+        handle, pool=pool, publisher=producer, destination_key=settings.destination_key, recent=RecentRegistrations()
+    )
     consumer = BatchConsumer(kafka, "receipts", CONSUMED, handler, producer, own_source=SOURCE, pacing=UNHURRIED)
     progress = GroupProgress(kafka, "receipts", CONSUMED)
     await life.part("progress", progress.start, lambda _: progress.stop())

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
 from uuid import UUID
+
+import msgspec
+from msgspec.structs import replace
 
 from libs.contracts.events import PersonKind, ReceiptState
 
@@ -20,11 +22,13 @@ ID_LIFE = timedelta(days=14)
 DOUBT_LIFE = timedelta(hours=72)
 """How long a doubtful attempt waits for a receipt. References have 16 bits, so an older one may be someone else's."""
 
+_NONE = timedelta(0)
+
 Key = tuple[str, str]
 """Gateway and provider id: what a receipt is found by."""
 
 
-class Attempt(NamedTuple):
+class Attempt(msgspec.Struct, frozen=True, gc=False):
     """One try of one part: its coordinates and whose it is. `destination` is the number's fingerprint, None when unknown."""
 
     message_id: UUID
@@ -44,7 +48,7 @@ class Attempt(NamedTuple):
         return (self.message_id, self.cycle, self.leg, self.part, self.try_number)
 
 
-class Registration(NamedTuple):
+class Registration(msgspec.Struct, frozen=True, gc=False):
     """A carrier's id for an attempt. `resolved_by` is the event id of the receipt that named it, where the attempt was in doubt."""
 
     gateway: str
@@ -59,7 +63,7 @@ class Registration(NamedTuple):
         return (self.gateway, self.provider_id)
 
 
-class Doubt(NamedTuple):
+class Doubt(msgspec.Struct, frozen=True, gc=False):
     """An attempt that the carrier may have taken, or took and gave no id for, with the reference that its receipt would repeat.
 
     `disproved`: what was said of it is the late proof that the carrier did not take it.
@@ -72,7 +76,7 @@ class Doubt(NamedTuple):
     disproved: bool = False
 
 
-class Receipt(NamedTuple):
+class Receipt(msgspec.Struct, frozen=True, gc=False):
     """A receipt without the number that it names. `id` is its event's id."""
 
     gateway: str
@@ -91,7 +95,7 @@ class Receipt(NamedTuple):
         return (self.gateway, self.provider_id)
 
 
-class Match(NamedTuple):
+class Match(msgspec.Struct, frozen=True, gc=False):
     receipt: Receipt
     registration: Registration
 
@@ -112,9 +116,9 @@ def pair(receipt: Receipt, registrations: Iterable[Registration]) -> Registratio
         if not _agree(receipt.destination, r.attempt.destination):
             continue
         age = receipt.observed_at - r.registered_at
-        if timedelta(0) <= age <= ID_LIFE:
+        if _NONE <= age <= ID_LIFE:
             before = r if before is None else max(before, r, key=_age_order)
-        elif -EARLY <= age < timedelta(0):
+        elif -EARLY <= age < _NONE:
             after = r if after is None else min(after, r, key=_age_order)
     return before or after
 
@@ -123,7 +127,7 @@ def place(offered: Registration, known: Sequence[Registration]) -> Registration 
     """The registration under the next free reuse count of its id, or None when the attempt is registered there already."""
     if any(r.attempt.coordinates == offered.attempt.coordinates for r in known):
         return None
-    return offered._replace(reuse=next_reuse(known))
+    return replace(offered, reuse=next_reuse(known))
 
 
 def next_reuse(known: Iterable[Registration]) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from asyncpg import Record, UniqueViolationError
+from msgspec.structs import astuple
 
 from libs.contracts.events import PersonKind, ReceiptState
 from libs.storage.array_literals import array_literal
@@ -123,7 +124,7 @@ async def read(connection: Connection, keys: Sequence[Key]) -> tuple[dict[Key, l
         if row[0]:
             parked.add(key)
         if row[4] is not None:
-            known[key].append(Registration(row[1], row[2], row[3], _attempt(row[4:15]), row[15], row[16]))
+            known[key].append(Registration(row[1], row[2], row[3], _attempt(row, 4), row[15], row[16]))
     return known, parked
 
 
@@ -131,7 +132,7 @@ async def park(connection: Connection, receipts: Sequence[Receipt]) -> list[str]
     """Keep receipts that found no attempt: the gateway of each that was not parked before."""
     if not receipts:
         return []
-    return [row[0] for row in await connection.fetch(_PARK, *_columns(receipts))]
+    return [row[0] for row in await connection.fetch(_PARK, *_columns(map(astuple, receipts)))]
 
 
 async def parked(connection: Connection, keys: Sequence[Key]) -> list[Receipt]:
@@ -164,7 +165,9 @@ async def lock_references(connection: Connection, gateways: Iterable[str]) -> No
 async def add_doubts(connection: Connection, doubts: Sequence[Doubt]) -> None:
     await connection.execute(
         _DOUBT_INSERT,
-        *_columns((d.gateway, d.reference, *d.attempt, d.doubted_at) for d in sorted(doubts, key=_coordinates)),
+        *_columns(
+            (d.gateway, d.reference, *astuple(d.attempt), d.doubted_at) for d in sorted(doubts, key=_coordinates)
+        ),
     )
 
 
@@ -178,7 +181,7 @@ async def open_doubts(connection: Connection, receipts: Sequence[Receipt]) -> li
     """The doubts, not resolved yet, that have the gateway, reference and destination of one of these receipts."""
     keys = [(r.gateway, r.reference, r.destination) for r in receipts]
     rows = await connection.fetch(_DOUBTS, *_columns(keys))
-    return [Doubt(row[0], row[1], _attempt(row[2:13]), row[13]) for row in rows]
+    return [Doubt(row[0], row[1], _attempt(row, 2), row[13]) for row in rows]
 
 
 def _columns(rows: Iterable[Sequence[Any]]) -> list[tuple[Any, ...]]:
@@ -187,16 +190,22 @@ def _columns(rows: Iterable[Sequence[Any]]) -> list[tuple[Any, ...]]:
 
 
 def _flat(r: Registration) -> tuple[Any, ...]:
-    return (r.gateway, r.provider_id, r.reuse, *r.attempt, r.registered_at, r.resolved_by)
+    return (r.gateway, r.provider_id, r.reuse, *astuple(r.attempt), r.registered_at, r.resolved_by)
 
 
 def _coordinates(doubt: Doubt) -> tuple[Any, ...]:
     return doubt.attempt.coordinates
 
 
-def _attempt(columns: Sequence[Any]) -> Attempt:
-    return Attempt._make((*columns[:8], PersonKind(columns[8]), *columns[9:]))
+_KINDS = {kind.value: kind for kind in PersonKind}
+
+
+def _attempt(row: Record, at: int) -> Attempt:
+    """The attempt whose columns begin there."""
+    message_id, cycle, leg, leg_at, part, parts, try_number, tenant, kind, person, destination = row[at : at + 11]
+    return Attempt(message_id, cycle, leg, leg_at, part, parts, try_number, tenant, _KINDS[kind], person, destination)
 
 
 def _receipt(row: Record) -> Receipt:
-    return Receipt._make((*row[:3], ReceiptState(row[3]), *row[4:]))
+    gateway, provider_id, id_, state, *others = row
+    return Receipt(gateway, provider_id, id_, ReceiptState(state), *others)

@@ -12,6 +12,7 @@ from libs.contracts.statuses import Status
 from libs.service_kit.crash_points import crash_point
 from libs.service_kit.metrics import DECISIONS
 from libs.storage.database import Pool
+from libs.storage.uuids import quick_uuid
 from services.resolver import contacts
 from services.resolver.contacts import Person
 from services.resolver.deciding import CANCELLED, Decision, Deferred, Dispatch, Ended, decide, is_early
@@ -42,7 +43,7 @@ def _by_coordinates(causes: Iterable[Cause]) -> dict[Coordinates, Cause]:
     found: dict[Coordinates, Cause] = {}
     for cause in causes:
         leg = cause.data.leg
-        found.setdefault(Coordinates(leg.leg_at, cause.subject, leg.cycle, leg.leg), cause)
+        found.setdefault(Coordinates(leg.leg_at, quick_uuid(cause.subject.int), leg.cycle, leg.leg), cause)
     return found
 
 

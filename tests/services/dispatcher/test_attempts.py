@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
+from msgspec import structs
 
 from services.dispatcher.attempts import (
     Attempt,
@@ -107,7 +108,7 @@ def test_parts_are_deferred_together_while_none_may_have_been_accepted(
     state: LegState, deferred: tuple[int, int] | None
 ):
     now = datetime.now(UTC)
-    told = [replace(a, observed_at=now + timedelta(seconds=place)) for place, a in enumerate(state.attempts)]
+    told = [structs.replace(a, observed_at=now + timedelta(seconds=place)) for place, a in enumerate(state.attempts)]
     row = deferral(state, told, tries=2)
     assert (None if row is None else (row.part, row.try_number)) == deferred
     assert deferral(state, told, tries=1) is None

@@ -1,11 +1,11 @@
 """The claim, the outcomes and the doubts, on a real Postgres."""
 
 import asyncio
-from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 
 import pytest
+from msgspec.structs import replace
 
 from libs.storage.database import Pool
 from services.dispatcher import ledger as statements

@@ -24,6 +24,7 @@ from libs.storage.database import Pool
 from services.receipts import correlation
 from services.receipts.handlers import sort_out
 from services.receipts.matching import Match
+from services.receipts.recent import RecentRegistrations
 
 KEY = b"a key only for tests"
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -113,17 +114,16 @@ async def take(connection: Any, *events: Any) -> list[Match]:
     """Have a batch of these events stored; what is to be published."""
     registrations, doubts, receipts = sort_out(events, KEY)
     matches: list[Match] = []
-    registered: correlation.Known = {}
+    recent = RecentRegistrations()
     if doubts:
-        matches += await correlation.doubt(connection, doubts)
+        matches += await correlation.doubt(connection, doubts, recent)
     if registrations:
-        found, registered = await correlation.register(connection, registrations)
-        matches += found
+        matches += await correlation.register(connection, registrations, recent)
     if receipts:
-        found, unsettled = await correlation.match(connection, receipts, registered)
+        found, unsettled = await correlation.match(connection, receipts, recent)
         matches += found
         if unsettled:
-            matches += await correlation.settle(connection, unsettled)
+            matches += await correlation.settle(connection, unsettled, recent)
     return matches
 
 

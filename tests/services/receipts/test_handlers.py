@@ -1,4 +1,5 @@
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from libs.bus.record import Record
 from libs.contracts import topics
 from libs.contracts.statuses import Status
 from libs.storage.database import Pool
-from services.receipts.handlers import HOLD_SECONDS, handle, sort_out
+from services.receipts import handlers
+from services.receipts.handlers import HOLD_SECONDS, sort_out
+from services.receipts.recent import RecentRegistrations
 from tests.services.receipts.examples import (
     KEY,
     attempt_status,
@@ -72,6 +75,10 @@ def record(event: Any, age: float = 0) -> Record:
     return Record(TopicPartition("any", 0), 0, None, None, (), event, delivered_at=time.monotonic() - age)
 
 
+async def handle(pool: Pool, *records: Record, bus: MemoryBus | None = None) -> Sequence[Record]:
+    return await handlers.handle(Batch(records), pool, (bus or MemoryBus()).producer(), KEY, RecentRegistrations())
+
+
 async def parked(pool: Pool) -> list[str]:
     return [row[0] for row in await pool.fetch("SELECT provider_id FROM parked WHERE NOT matched")]
 
@@ -79,25 +86,23 @@ async def parked(pool: Pool) -> list[str]:
 async def test_a_receipt_that_has_overtaken_its_submit_waits_unparked_and_then_is_matched(pool: Pool) -> None:
     bus = MemoryBus()
     early = record(receipt("a"))
-    held = await handle(
-        Batch([early, record(submitted("b", message=2)), record(receipt("b"))]), pool, bus.producer(), KEY
-    )
+    held = await handle(pool, early, record(submitted("b", message=2)), record(receipt("b")), bus=bus)
     assert held == [early]
     assert await parked(pool) == []
-    assert await handle(Batch([early, record(submitted("a"))]), pool, bus.producer(), KEY) == []
+    assert await handle(pool, early, record(submitted("a")), bus=bus) == []
     said = published([(None, each.value) for each in bus.records(topics.STATUS.name)])
     assert [event.data.provider_id for event in said] == ["b", "a"]
 
 
 async def test_a_receipt_that_has_waited_is_parked(pool: Pool) -> None:
     late, young = record(receipt("a"), age=HOLD_SECONDS + 0.1), record(receipt("b"))
-    assert await handle(Batch([late, young]), pool, MemoryBus().producer(), KEY) == [young]
+    assert await handle(pool, late, young) == [young]
     assert await parked(pool) == ["a"]
 
 
 async def test_an_open_doubt_ends_with_the_registration_of_its_attempt(pool: Pool) -> None:
-    await handle(Batch([record(in_doubt(7))]), pool, MemoryBus().producer(), KEY)
-    await handle(Batch([record(submitted("a")), record(submitted("b", message=2))]), pool, MemoryBus().producer(), KEY)
+    await handle(pool, record(in_doubt(7)))
+    await handle(pool, record(submitted("a")), record(submitted("b", message=2)))
     assert await pool.fetchval("SELECT provider_id FROM doubts") == "a"
 
 
@@ -106,5 +111,5 @@ async def test_an_open_doubt_ends_with_the_registration_of_its_attempt_in_the_sa
     pool: Pool, order: int
 ) -> None:
     events = [in_doubt(7), submitted("a", observed_at=seconds(1))][::order]
-    await handle(Batch([record(event) for event in events]), pool, MemoryBus().producer(), KEY)
+    await handle(pool, *(record(event) for event in events))
     assert await pool.fetchval("SELECT provider_id FROM doubts") == "a"

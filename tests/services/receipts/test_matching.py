@@ -1,6 +1,8 @@
 from datetime import timedelta
 from uuid import UUID
 
+from msgspec.structs import replace
+
 from libs.contracts.events import PersonKind, ReceiptState
 from services.receipts.matching import (
     DOUBT_LIFE,
@@ -63,15 +65,15 @@ def test_a_registration_of_another_number_is_passed_over_for_an_older_one() -> N
 def test_a_receipt_is_early_by_an_hour_at_most_and_late_by_the_life_of_an_id() -> None:
     known = [registration(at=0)]
     for age, expected in ((-EARLY, True), (-EARLY - TICK, False), (ID_LIFE, True), (ID_LIFE + TICK, False)):
-        assert (pair(receipt(at=age.total_seconds())._replace(observed_at=NOON + age), known) is not None) is expected
+        assert (pair(replace(receipt(at=age.total_seconds()), observed_at=NOON + age), known) is not None) is expected
 
 
 def test_an_attempt_is_placed_once_under_its_id() -> None:
     assert place(registration(1), []) == registration(1, reuse=0)
     assert place(registration(1, at=9), [registration(1)]) is None
     assert place(registration(2), [registration(1)]) == registration(2, reuse=1)
-    part_two = registration(1)._replace(attempt=attempt(1, part=2))
-    assert place(part_two, [registration(1)]) == part_two._replace(reuse=1)
+    part_two = replace(registration(1), attempt=attempt(1, part=2))
+    assert place(part_two, [registration(1)]) == replace(part_two, reuse=1)
 
 
 def test_a_doubt_ends_when_it_is_the_only_one_that_fits() -> None:
@@ -84,9 +86,9 @@ def test_a_doubt_ends_when_it_is_the_only_one_that_fits() -> None:
 def test_a_doubt_of_another_gateway_reference_number_or_time_does_not_fit() -> None:
     fits = Doubt("demo", 7, attempt(1), NOON)
     asked = receipt(reference=7)
-    assert resolve(asked, [fits._replace(gateway="other")], ()) is None
-    assert resolve(asked, [fits._replace(reference=8)], ()) is None
-    assert resolve(asked, [fits._replace(attempt=attempt(1, ELSEWHERE))], ()) is None
+    assert resolve(asked, [replace(fits, gateway="other")], ()) is None
+    assert resolve(asked, [replace(fits, reference=8)], ()) is None
+    assert resolve(asked, [replace(fits, attempt=attempt(1, ELSEWHERE))], ()) is None
     for age, expected in ((-EARLY, True), (-EARLY - TICK, False), (DOUBT_LIFE, True), (DOUBT_LIFE + TICK, False)):
-        found = resolve(asked._replace(observed_at=NOON + age), [fits], ())
+        found = resolve(replace(asked, observed_at=NOON + age), [fits], ())
         assert (found is not None) is expected

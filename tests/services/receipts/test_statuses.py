@@ -1,6 +1,7 @@
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from libs.bus.codec import encode
 from libs.contracts.events import Reason, ReceiptState, SmsStatus, event_id
@@ -74,7 +75,7 @@ def test_the_number_is_in_no_event_that_leaves() -> None:
 
 def test_the_receipt_that_ended_a_doubt_proves_the_attempt_accepted_first() -> None:
     plain = match(ReceiptState.UNDELIVERABLE)
-    resolved = Match(plain.receipt, plain.registration._replace(resolved_by=plain.receipt.id))
+    resolved = Match(plain.receipt, replace(plain.registration, resolved_by=plain.receipt.id))
     first, second = statuses(resolved)
     assert (first.data.status, second.data.status) == (Status.SUBMITTED, Status.FAILED)
     assert first.data.observed_at == second.data.observed_at == seconds(2)
@@ -92,7 +93,7 @@ def test_the_fold_takes_a_receipt_as_proof_that_its_part_was_accepted() -> None:
 
 
 def another(known: Receipt) -> Receipt:
-    return known._replace(id="another receipt")
+    return replace(known, id="another receipt")
 
 
 def test_a_registration_keeps_a_fingerprint_and_no_number() -> None:
