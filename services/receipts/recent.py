@@ -21,7 +21,7 @@ class RecentRegistrations:
     Another replica may register one of them for a further attempt: so all is forgotten unless every status comes here.
     """
 
-    def __init__(self, size: int = 20_000) -> None:
+    def __init__(self, size: int = 10_000) -> None:
         self._size = size
         self._epoch = -1
         self._newer: Known = {}

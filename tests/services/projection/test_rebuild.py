@@ -198,6 +198,15 @@ async def test_a_row_from_before_folds_grew_is_equal_and_one_that_can_not_be_rea
     assert len(await outbox.check()) == 2
 
 
+async def test_a_row_without_tags_equals_one_from_before_with_an_empty_array_of_them(outbox: Outbox) -> None:
+    await fold_in(outbox.pool, Story(next(_numbers), tags=()).delivered())
+    assert await outbox.pool.fetchval("SELECT tags FROM messages") is None
+    await outbox.pool.execute("UPDATE messages SET tags = '{}'")
+    assert await outbox.check() == ["equal"]
+    await outbox.pool.execute("UPDATE messages SET tags = '{other}'")
+    assert len(await outbox.check()) == 2
+
+
 async def test_two_rebuilds_at_once_are_refused(outbox: Outbox) -> None:
     going_on, may_end = asyncio.Event(), asyncio.Event()
 
