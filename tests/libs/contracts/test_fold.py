@@ -1,195 +1,39 @@
 """The fold of a message's events, against the sentences of the architecture's "Coordinates and order"."""
 
 import itertools
-import random
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from uuid import UUID
+from datetime import timedelta
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from libs.contracts.asked import CANCEL_TOO_LATE
 from libs.contracts.events import (
     CommandKind,
     Encoding,
-    Leg,
-    Message,
-    MessageEvent,
-    PersonKind,
     Reason,
-    Recipient,
-    SmsCommand,
-    SmsDeferred,
-    SmsDispatch,
-    SmsRequested,
-    SmsReturned,
     SmsStatus,
-    event_id,
-    type_name,
 )
-from libs.contracts.fold import AnyMessageEvent, MessageFold, apply, new_fold, view
-from libs.contracts.message_view import MessageView
+from libs.contracts.fold import AnyMessageEvent
 from libs.contracts.statuses import Status
-
-ID = UUID("019b30cb-7a50-7a55-9d3e-2b1f0c8e7a41")
-T0 = datetime(2026, 1, 31, 8, tzinfo=UTC)
-RECIPIENT = Recipient(PersonKind.CLIENT, "17")
-S = Status
-
-Place = tuple[int, int]
-"""Cycle and leg."""
-
-
-def at(seconds: float) -> datetime:
-    return T0 + timedelta(seconds=seconds)
-
-
-def leg_of(place: Place) -> Leg:
-    return Leg(*place, at(60 * place[0] + 10 * place[1]))
-
-
-def envelope(
-    data: SmsRequested | SmsReturned | SmsDeferred | SmsDispatch | SmsStatus, *cause: object
-) -> AnyMessageEvent:
-    kind = type_name(type(data))
-    place = (data.leg.cycle, data.leg.leg)
-    return MessageEvent(
-        id=event_id(kind, ID, *place, *cause), type=kind, source="test", time=data.leg.leg_at, subject=ID, data=data
-    )  # type: ignore[return-value]
-
-
-MESSAGE = Message(
-    tenant="demo", recipient=RECIPIENT, number=5, text="Hello", accepted_at=T0, valid_until=at(3600), tags=("a",)
+from tests.libs.contracts.fold_examples import (
+    CYCLE2,
+    LEG2,
+    VALID_UNTIL,
+    Place,
+    S,
+    at,
+    command,
+    deferred,
+    dispatch,
+    folded,
+    leg_of,
+    requested,
+    returned,
+    shown,
+    status,
+    taken,
+    unexplained,
+    whole,
 )
-
-
-VALID_UNTIL = {1: at(9000), 2: at(3600), 3: at(7200)}
-"""By cycle: what was scheduled at first may well have been valid for longer than when it is sent again."""
-
-
-def requested(place: Place = (1, 1), by: str = "key") -> AnyMessageEvent:
-    message = replace(MESSAGE, valid_until=VALID_UNTIL[place[0]])
-    return envelope(SmsRequested(message=message, leg=leg_of(place), requested_by=by))
-
-
-def returned(place: Place, refused: tuple[int, int] = (0, 0)) -> AnyMessageEvent:
-    reason = Reason("why", "why")
-    data = SmsReturned(
-        message=MESSAGE, leg=leg_of(place), reason=reason, refused_part=refused[0], refused_try=refused[1]
-    )
-    return envelope(data)
-
-
-def deferred(
-    place: Place = (1, 2), refused: tuple[int, int] = (0, 0), after: float = -9, why: str | None = None
-) -> AnyMessageEvent:
-    """By default said in the second after the leg before began."""
-    leg = leg_of(place)
-    data = SmsDeferred(
-        message=MESSAGE,
-        leg=leg,
-        due_at=leg.leg_at,
-        deferred_at=leg.leg_at + timedelta(seconds=after),
-        reason=None if why is None else Reason(why, why),
-        refused_part=refused[0],
-        refused_try=refused[1],
-    )
-    return envelope(data)
-
-
-def command(kind: CommandKind = CommandKind.CANCEL, cycle: int = 1, after: float = 5) -> AnyMessageEvent:
-    asked_at = at(60 * cycle + after)
-    data = SmsCommand(tenant="demo", recipient=RECIPIENT, kind=kind, cycle=cycle, asked_at=asked_at)
-    identity = event_id(SmsCommand.TYPE, ID, kind, cycle, asked_at)
-    return MessageEvent(id=identity, type=SmsCommand.TYPE, source="test", time=asked_at, subject=ID, data=data)
-
-
-def dispatch(place: Place = (1, 1), segments: int = 1, gateway: str = "demo") -> AnyMessageEvent:
-    leg = leg_of(place)
-    data = SmsDispatch(
-        message=MESSAGE,
-        leg=leg,
-        gateway=gateway,
-        phone="+254700000017",
-        person_name=None,
-        source_address=None,
-        encoding=Encoding.GSM7,
-        segments=segments,
-        decided_at=leg.leg_at + timedelta(seconds=1),
-    )
-    return envelope(data)
-
-
-def status(
-    what: Status,
-    place: Place = (1, 1),
-    *,
-    part: int = 1,
-    parts: int = 1,
-    tried: int = 1,
-    provider_id: str | None = None,
-    after: float = 2,
-    why: str = "why",
-) -> AnyMessageEvent:
-    leg = leg_of(place)
-    data = SmsStatus(
-        tenant="demo",
-        recipient=RECIPIENT,
-        leg=leg,
-        part=part,
-        parts=parts,
-        try_number=tried if part else 0,
-        status=what,
-        observed_at=leg.leg_at + timedelta(seconds=after),
-        gateway="demo",
-        provider_id=provider_id,
-        reason=Reason(why, why),
-    )
-    return envelope(data, part, tried, what, after, provider_id, why)
-
-
-def taken(
-    what: Status, place: Place = (1, 1), *, part: int = 1, parts: int = 1, tried: int = 1, after: float = 3
-) -> AnyMessageEvent:
-    """A status of an attempt that the carrier took."""
-    identity = f"id-{place}-{part}-{tried}"
-    return status(what, place, part=part, parts=parts, tried=tried, provider_id=identity, after=after)
-
-
-def unexplained(what: Status) -> AnyMessageEvent:
-    """The same of the only part, without a reason."""
-    event = taken(what)
-    assert isinstance(event.data, SmsStatus)
-    return replace(event, data=replace(event.data, reason=None))  # type: ignore[type-var,arg-type]
-
-
-def whole(what: Status, place: Place = (1, 1), after: float = 4, why: str = "why") -> AnyMessageEvent:
-    """A status of the message itself."""
-    return status(what, place, part=0, parts=0, after=after, why=why)
-
-
-def folded(events: Iterable[AnyMessageEvent]) -> MessageFold:
-    fold: MessageFold | None = None
-    for event in events:
-        fold = fold or new_fold(event)
-        apply(fold, event)
-    assert fold is not None
-    return fold
-
-
-def shown(*events: AnyMessageEvent) -> MessageView:
-    """The view, after making sure that no order and no repetition changes it."""
-    expected = view(folded(events))
-    orders = itertools.islice(itertools.permutations(events), 720)
-    for order in orders:
-        assert view(folded([*order, *order[:2]])) == expected
-    return expected
-
-
-LEG2, CYCLE2 = (1, 2), (2, 1)
 
 CASES: list[tuple[str, list[AnyMessageEvent], Status, Place]] = [
     ("accepted is the beginning", [requested()], S.ACCEPTED, (1, 1)),
@@ -454,105 +298,3 @@ def test_what_was_asked_for_is_that_of_the_first_cycle_and_how_long_it_may_be_se
         assert request is not None
         assert (request.requested_by, request.number, request.tags) == ("first", 5, ("a",))
         assert request.valid_until == VALID_UNTIL[3]
-
-
-# Any history that the services can write: decisions once per leg, an attempt taken or refused but not both.
-
-_AFTER_TAKEN = [S.SUBMITTED, S.BUFFERED, S.UNKNOWN, S.FAILED, S.EXPIRED, S.DELIVERED]
-_SECONDS = st.integers(2, 6)  # few, so that times meet and the event id must decide
-
-
-@st.composite
-def histories(draw: st.DrawFn) -> list[AnyMessageEvent]:
-    parts = draw(st.integers(1, 3))
-    ways = [[(1, 1)], [(1, 1), (1, 2)], [(1, 1), (1, 2), (2, 1)], [(1, 1), (2, 1), (2, 2)], [(1, 1), (2, 1), (3, 1)]]
-    places = draw(st.sampled_from([*ways, [(2, 1), (3, 1)]]))  # the last: of the first cycle nothing has come yet
-    events: list[AnyMessageEvent] = []
-    for place in places:
-        events += [requested(place)] if place[1] == 1 else draw(_reopened(place, parts))
-        events += [
-            command(kind, place[0], draw(_SECONDS))
-            for kind in draw(st.lists(st.sampled_from([*CommandKind]), max_size=2))
-        ]
-        if draw(st.booleans()):
-            events.append(dispatch(place, parts, draw(st.sampled_from(["north", "south"]))))
-        events += [
-            whole(what, place, draw(_SECONDS))
-            for what in draw(
-                st.lists(st.sampled_from([S.SCHEDULED, S.UNKNOWN, S.REJECTED, S.CANCELLED, S.EXPIRED]), max_size=1)
-            )
-        ]
-        for part, tried in itertools.product(range(1, parts + 1), (1, 2)):
-            events += draw(_attempt(place, part, parts, tried))
-    return draw(st.permutations(events))
-
-
-@st.composite
-def _reopened(draw: st.DrawFn, place: Place, parts: int) -> list[AnyMessageEvent]:
-    """A leg after the first: sent back, or deferred and perhaps due by now."""
-    refused = draw(_refused_attempt(parts))
-    match draw(st.sampled_from(["returned", "waiting", "due"])):
-        case "returned":
-            return [returned(place, refused)]
-        case "waiting":
-            return [deferred(place, refused, -draw(_SECONDS), draw(st.sampled_from([None, "busy"])))]
-        case _:
-            return [deferred(place, refused, -draw(_SECONDS)), returned(place, refused)]
-
-
-def _refused_attempt(parts: int) -> st.SearchStrategy[tuple[int, int]]:
-    return st.one_of(st.just((0, 0)), st.tuples(st.integers(1, parts), st.integers(1, 2)))
-
-
-@st.composite
-def _attempt(draw: st.DrawFn, place: Place, part: int, parts: int, tried: int) -> list[AnyMessageEvent]:
-    """What may be said of one attempt: doubted or not, then taken (and what followed) or refused, or nothing more."""
-    at_part = {"part": part, "parts": parts, "tried": tried}
-    events: list[AnyMessageEvent] = []
-    if draw(st.booleans()):
-        events.append(status(S.IN_DOUBT, place, **at_part, after=draw(_SECONDS)))
-    match draw(st.sampled_from(["nothing", "taken", "refused", "failed"])):
-        case "taken":
-            for what in draw(st.lists(st.sampled_from(_AFTER_TAKEN), min_size=1, max_size=3, unique=True)):
-                names = ["a", "A", None] if what is S.SUBMITTED else ["a", "A"]
-                events.append(
-                    status(what, place, **at_part, provider_id=draw(st.sampled_from(names)), after=draw(_SECONDS))
-                )
-        case "refused":
-            events.append(status(S.REFUSED, place, **at_part, after=draw(_SECONDS)))
-        case "failed":
-            events.append(status(S.FAILED, place, **at_part, after=draw(_SECONDS)))
-        case _:
-            pass
-    return events
-
-
-@settings(max_examples=300, deadline=None)
-@given(history=histories(), seed=st.integers(0, 2**32))
-def test_any_order_and_any_repetition_give_the_same(history: list[AnyMessageEvent], seed: int) -> None:
-    expected = folded(history)
-    chance = random.Random(seed)
-    for _ in range(3):
-        again = history + chance.choices(history, k=len(history))
-        chance.shuffle(again)
-        other = folded(again)
-        assert other == expected
-        assert view(other) == view(expected)
-
-
-@settings(max_examples=300, deadline=None)
-@given(history=histories())
-def test_every_beginning_of_a_history_can_be_shown_and_delivered_stays(history: Sequence[AnyMessageEvent]) -> None:
-    fold = new_fold(history[0])
-    delivered = False
-    cycles: set[int] = set()
-    for event in history:
-        apply(fold, event)
-        if isinstance(event.data, SmsRequested):
-            cycles.add(event.data.leg.cycle)
-        assert (fold.request and fold.request.valid_until) == (VALID_UNTIL[max(cycles)] if cycles else None)
-        now = view(fold)
-        assert now.status is not S.REFUSED
-        assert not delivered or now.status is S.DELIVERED
-        assert (now.delivered_at is not None) == (now.status is S.DELIVERED)
-        delivered = now.status is S.DELIVERED

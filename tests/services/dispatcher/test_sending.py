@@ -2,37 +2,22 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from prometheus_client import Counter
 
 from deploy.local.ports import free_port
 from libs.bus.codec import encode
 from libs.bus.dead_letters import LIMIT
 from libs.bus.record import Record
 from libs.contracts import topics
-from libs.contracts.events import MessageEvent, Priority, Reason, SmsDeferred, SmsDispatch
+from libs.contracts.events import Priority, Reason
 from libs.contracts.statuses import Status
-from libs.service_kit import metrics
 from services.dispatcher import instance, sender
 from services.dispatcher.lease import Lease
 from services.dispatcher.poison import tell_history
-from tests.services.dispatcher.world import MakeWorld, World
-
-
-def all_told(world: World, events: Sequence[MessageEvent[SmsDispatch]], status: Status) -> Callable[[], bool]:
-    return lambda: all(str(status) in world.words(e.subject) for e in events)
-
-
-def counted(counter: Counter, world: World, outcome: str) -> float:
-    """What a counter has come to for the world's gateway."""
-    wanted = {"gateway": world.gateway.id, "outcome": outcome}
-    [metric] = counter.collect()
-    return next((s.value for s in metric.samples if s.labels == wanted and s.name.endswith("_total")), 0)
+from tests.services.dispatcher.world import MakeWorld, World, all_told
 
 
 async def until_waiting(world: World, statements: int) -> None:
@@ -76,89 +61,6 @@ async def test_what_is_read_again_is_told_again_and_not_sent_again(world: MakeWo
         assert len(await w.carrier.accepted()) == 23
 
 
-async def test_a_permanent_refusal_fails_with_code_and_words(world: MakeWorld):
-    async with world() as w:
-        await w.carrier.behave(refusals={"next": 1, "command_status": 0x0B})
-        w.start()
-        event = w.event()
-        await w.send(event)
-        await w.until(all_told(w, [event], Status.FAILED))
-        reason = w.statuses[event.subject][0].reason
-        assert reason is not None and reason.code == "smpp.ESME_RINVDSTADR" and "invalid" in reason.words
-
-
-async def test_a_throttled_message_waits_and_is_sent_in_place(world: MakeWorld):
-    async with world() as w:
-        await w.carrier.behave(refusals={"next": 3, "command_status": 0x58})
-        w.start()
-        events = [w.event(f"{n}") for n in range(10)]
-        await w.send(*events)
-        await w.until(all_told(w, events, Status.SUBMITTED))
-        assert len(await w.carrier.accepted()) == 10
-
-
-async def deferred(w: World, event: MessageEvent[SmsDispatch]) -> SmsDeferred:
-    """Sends what the carrier refuses for now: it is deferred to a leg of its own, told the same again, and nothing else is told."""
-    await w.send(event)
-    await w.until(lambda: event.subject in w.deferred)
-    first = w.deferred.pop(event.subject)
-    assert (first.leg.leg, first.leg.leg_at) == (2, first.due_at)
-    assert 20 < (first.due_at - first.deferred_at).total_seconds() < 40
-    assert first.reason is not None and first.reason.code == "smpp.ESME_RSUBMITFAIL"
-    await w.send(event)
-    await w.until(lambda: event.subject in w.deferred)
-    assert w.deferred[event.subject] == first
-    assert await w.carrier.accepted() == [] and w.words(event.subject) == []
-    return first
-
-
-async def test_a_message_refused_for_now_is_deferred_to_a_leg_of_its_own_and_told_the_same_again(world: MakeWorld):
-    async with world() as w:
-        await w.carrier.behave(refusals={"next": 1, "command_status": 0x45})
-        w.start()
-        first = await deferred(w, w.event())
-        assert (first.refused_part, first.refused_try) == (1, 1)
-
-
-async def test_a_message_refused_for_now_in_its_last_leg_fails(world: MakeWorld):
-    async with world(tries=2) as w:
-        await w.carrier.behave(refusals={"next": 2, "command_status": 0x45})
-        w.start()
-        last, too_short = w.event(leg=2), w.event(valid_seconds=15)
-        await w.send(last, too_short)
-        await w.until(all_told(w, [last, too_short], Status.FAILED))
-        assert w.deferred == {}
-
-
-async def test_a_part_refused_for_now_is_tried_again_in_place_when_others_are_accepted(world: MakeWorld):
-    async with world(tries=2) as w:
-        await w.carrier.behave(refusals={"next": 1, "command_status": 0x45})
-        w.start()
-        event = w.event("x" * 400)
-        await w.send(event)
-        await w.until(lambda: w.words(event.subject) == ["submitted"] * 3)
-        assert sorted(s.try_number for s in w.statuses[event.subject]) == [1, 1, 2]
-        assert w.deferred == {}
-
-
-async def test_a_message_of_which_all_parts_are_refused_for_now_is_deferred_as_a_whole(world: MakeWorld):
-    async with world() as w:
-        await w.carrier.behave(refusals={"next": 3, "command_status": 0x45})
-        w.start()
-        first = await deferred(w, w.event("x" * 400))
-        assert first.refused_try == 2  # the try that the deferral took the place of
-
-
-async def test_parts_refused_for_now_in_the_last_leg_are_tried_again_in_place_and_then_fail(world: MakeWorld):
-    async with world(tries=2) as w:
-        await w.carrier.behave(refusals={"next": 6, "command_status": 0x45})
-        w.start()
-        event = w.event("y" * 400, leg=2)
-        await w.send(event)
-        await w.until(all_told(w, [event], Status.FAILED))
-        assert w.deferred == {}
-
-
 async def test_a_marked_message_goes_back_unattempted_and_one_decided_after_the_mark_is_sent(world: MakeWorld):
     async with world() as w:
         before, after = w.event(), w.event()
@@ -188,84 +90,6 @@ async def test_what_passes_its_validity_ends_while_the_gateway_is_away(
         await w.send(event, valid)
         await w.until(all_told(w, [event], Status.EXPIRED))
         assert w.words(valid.subject) == []
-
-
-async def test_silence_is_doubt_and_doubt_is_not_sent_again(world: MakeWorld):
-    async with world(response_timeout_seconds=1) as w:
-        await w.carrier.behave(silence={"next": 1})
-        w.start()
-        event = w.event()
-        await w.send(event)
-        await w.until(all_told(w, [event], Status.IN_DOUBT))
-        await w.send(event)
-        await w.until(lambda: w.words(event.subject).count("in_doubt") >= 2)
-        assert len(await w.carrier.accepted()) == 1
-
-
-async def test_a_late_answer_resolves_the_doubt(world: MakeWorld):
-    async with world(response_timeout_seconds=1) as w:
-        await w.carrier.behave(responses={"delay_ms": 2500})
-        w.start()
-        event = w.event()
-        await w.send(event)
-        await w.until(all_told(w, [event], Status.SUBMITTED))
-        assert w.words(event.subject) == ["in_doubt", "submitted"]
-        assert counted(metrics.SETTLED, w, "doubt") == 1
-        assert counted(metrics.LATE_ANSWERS, w, "accepted") == 1
-        async with asyncio.timeout(20):
-            while await w.pool.fetchval("SELECT count(*) FROM late_events"):
-                await asyncio.sleep(0.05)
-
-
-@pytest.mark.parametrize(("command_status", "leg"), [(0x45, 1), (0x58, 10)])
-async def test_late_proof_of_non_acceptance_opens_the_next_leg(world: MakeWorld, command_status: int, leg: int):
-    async with world(response_timeout_seconds=1) as w:
-        await w.carrier.behave(responses={"delay_ms": 2500}, refusals={"next": 1, "command_status": command_status})
-        w.start()
-        event = w.event(leg=leg)
-        await w.send(event)
-        await w.until(lambda: event.subject in w.returned)
-        back = w.returned[event.subject]
-        assert (back.leg.leg, back.refused_part, back.refused_try) == (leg + 1, 1, 1)
-        assert back.message == event.data.message
-
-
-@pytest.mark.parametrize("first_leg", [1, 2])
-async def test_resend_once_opens_one_more_leg_and_only_one(world: MakeWorld, first_leg: int):
-    async with world(in_doubt="resend_once", response_timeout_seconds=1) as w:
-        await w.carrier.behave(silence={"next": 2})
-        w.start()
-        event = w.event(leg=first_leg)
-        if first_leg == 2:  # the first only waited for the message's time
-            event = replace(event, data=at_its_time(event.data))
-        await w.send(event)
-        await w.until(lambda: event.subject in w.returned and "in_doubt" in w.words(event.subject))
-        assert w.returned[event.subject].leg.leg == first_leg + 1
-        w.returned.clear()
-        w.statuses.clear()
-        second = w.event(message_id=event.subject, leg=first_leg + 1)
-        await w.send(second)
-        await w.until(all_told(w, [second], Status.IN_DOUBT))
-        assert event.subject not in w.returned
-
-
-def at_its_time(data: SmsDispatch) -> SmsDispatch:
-    return replace(data, message=replace(data.message, scheduled_at=data.leg.leg_at))
-
-
-async def test_a_dropped_connection_leaves_doubt_and_the_link_comes_back(world: MakeWorld):
-    async with world() as w:
-        await w.carrier.behave(silence={"next": 1})
-        w.start()
-        doubtful, next_one = w.event("doubtful"), w.event("next")
-        await w.send(doubtful)
-        async with asyncio.timeout(20):
-            while not await w.carrier.accepted():
-                await asyncio.sleep(0.05)
-        await w.carrier.act("drop-sessions")
-        await w.send(next_one)
-        await w.until(lambda: "in_doubt" in w.words(doubtful.subject) and "submitted" in w.words(next_one.subject))
-        assert len(await w.carrier.accepted()) == 2
 
 
 async def test_high_priority_overtakes_a_backlog_also_one_of_as_many_as_are_taken_in_hand(world: MakeWorld):

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 import aiohttp
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from prometheus_client import Counter
 
 from deploy.local.ports import free_port
 from libs.bus.admin import ensure_topics
@@ -30,6 +31,7 @@ from libs.contracts.events import (
     SmsStatus,
     person_key,
 )
+from libs.contracts.statuses import Status
 from libs.service_kit.config_file import SmppGateway
 from libs.storage.database import Pool
 from services.dispatcher.drivers.table import make_driver
@@ -219,3 +221,15 @@ def world(kafka: str, pool: Pool, carrier: Carrier) -> MakeWorld:
             await producer.stop()
 
     return make
+
+
+def all_told(world: World, events: Sequence[MessageEvent[SmsDispatch]], status: Status) -> Callable[[], bool]:
+    """Whether this was told of each by now."""
+    return lambda: all(str(status) in world.words(e.subject) for e in events)
+
+
+def counted(counter: Counter, world: World, outcome: str) -> float:
+    """What a counter has come to for the world's gateway."""
+    wanted = {"gateway": world.gateway.id, "outcome": outcome}
+    [metric] = counter.collect()
+    return next((s.value for s in metric.samples if s.labels == wanted and s.name.endswith("_total")), 0)
