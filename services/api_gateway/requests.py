@@ -40,10 +40,11 @@ class Repeatable:
     body_hash: bytes
 
 
-class Request(msgspec.Struct, frozen=True, gc=False):
+class Request(msgspec.Struct, frozen=True):
     """A request that passed every check. `validity`: for how long it may be sent, from its acceptance or schedule on.
 
-    `refused`: what is wrong with its schedule by now. It is told so, unless it repeats a request that was accepted before.
+    `refused`: what is wrong with its schedule by now. It is told so, unless it repeats a request that was accepted before. Once raised it
+    leads back here by its traceback, so this must be seen by the garbage collector.
     """
 
     caller: Caller

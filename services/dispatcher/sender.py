@@ -39,7 +39,7 @@ TOGETHER_SECONDS = 0.002
 """Parts whose moments lie this close leave in one write."""
 
 
-class Sent(msgspec.Struct, eq=False, gc=False):
+class Sent(msgspec.Struct, eq=False):
     """The token of one attempt: from its grant until nothing more can be heard of it."""
 
     leg: LegState

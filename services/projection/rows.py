@@ -21,7 +21,7 @@ from libs.contracts.fold import AnyMessageEvent, Attempt, Best, LegFold, Message
 class MessageRow(msgspec.Struct, frozen=True, gc=False):
     """One row of `messages`. `version` counts the writes of the row; all else is the fold's.
 
-    `tags` is None where there are none: of an array asyncpg asks in three ways whether it is one, which costs more than all else in a row.
+    `tags` is None where there are none: of an array asyncpg asks in three ways whether it is one, for 1.5 µs.
     """
 
     tenant: str

@@ -22,7 +22,7 @@ ID_LIFE = timedelta(days=14)
 DOUBT_LIFE = timedelta(hours=72)
 """How long a doubtful attempt waits for a receipt. References have 16 bits, so an older one may be someone else's."""
 
-_NONE = timedelta(0)
+_NO_TIME = timedelta(0)
 
 Key = tuple[str, str]
 """Gateway and provider id: what a receipt is found by."""
@@ -116,9 +116,9 @@ def pair(receipt: Receipt, registrations: Iterable[Registration]) -> Registratio
         if not _agree(receipt.destination, r.attempt.destination):
             continue
         age = receipt.observed_at - r.registered_at
-        if _NONE <= age <= ID_LIFE:
+        if _NO_TIME <= age <= ID_LIFE:
             before = r if before is None else max(before, r, key=_age_order)
-        elif -EARLY <= age < _NONE:
+        elif -EARLY <= age < _NO_TIME:
             after = r if after is None else min(after, r, key=_age_order)
     return before or after
 

@@ -1,6 +1,9 @@
 """What is written by hand for speed says the same as the contracts' own models."""
 
+import gc
+import weakref
 from datetime import timedelta
+from http import HTTPStatus
 from uuid import UUID
 
 import pytest
@@ -12,6 +15,7 @@ from libs.contracts.http.answers import Accepted
 from libs.contracts.http.requests import SendSms
 from libs.contracts.topics import REQUESTED
 from services.api_gateway.api_keys import Caller
+from services.api_gateway.problems import ProblemError
 from services.api_gateway.requests import Named, Request, accepted, to_record
 
 CALLER = Caller('na"me', "té/nant", frozenset(), b"", None)
@@ -48,3 +52,20 @@ def test_the_answer_is_byte_for_byte_that_of_its_model() -> None:
     model = Accepted.model_validate_json(response.body)
     assert model.model_dump_json(by_alias=True).encode() == response.body
     assert response.headers == {"Location": model.location}
+
+
+def test_a_request_whose_refusal_was_raised_does_not_stay_in_memory() -> None:
+    def refuse(request: Request) -> None:
+        assert request.refused is not None
+        raise request.refused
+
+    def refused() -> weakref.ref[ProblemError]:
+        problem = ProblemError(HTTPStatus.BAD_REQUEST)
+        sms = SendSms.model_validate(BODIES[0])
+        with pytest.raises(ProblemError):
+            refuse(Request(CALLER, sms, timedelta(hours=48), TRACE, refused=problem))
+        return weakref.ref(problem)
+
+    problem = refused()
+    gc.collect()
+    assert problem() is None
