@@ -1,7 +1,7 @@
 """Lets the records of a message wait for each other, so that its row is folded and written once, and not with each of them.
 
-A record that ends a message takes with it all that is kept of the message; what goes on is kept for a second. With much to do, requests and
-dispatches are only read as far as ends have come, which wait for them: so hardly more is kept than what the carriers
+A record that ends a message, or defers it, takes with it all that is kept of the message; what goes on is kept for a second. With much to
+do, requests and dispatches are only read as far as ends have come, which wait for them: so hardly more is kept than what the carriers
 have. The order between messages and within a partition is lost by it: the fold does not need it.
 """
 
@@ -22,7 +22,7 @@ from libs.bus.port import Partitions
 from libs.bus.record import Record
 from libs.contracts.events import Recipient, person_key
 from libs.contracts.statuses import FINALS, Status
-from libs.contracts.topics import DISPATCH_PATTERN, PARTITIONS, REQUESTED, REQUESTED_HIGH, STATUS
+from libs.contracts.topics import DEFERRED, DISPATCH_PATTERN, PARTITIONS, REQUESTED, REQUESTED_HIGH, RETURNED, STATUS
 
 KEPT_SECONDS = 1.0
 """How long a message that goes on is kept back: what is shown of it is no older. And how long an end waits for its beginning at most."""
@@ -46,7 +46,7 @@ HAND_SECONDS = 0.3
 # or a status that is found in the wrong place costs a second write of a row.
 _end_of_message = re.compile(b'"status":"(%s)"' % "|".join(FINALS).encode()).search
 _BY_CARRIERS = frozenset({Status.DELIVERED.encode(), Status.FAILED.encode()})
-_REQUEST, _DISPATCH = 1, 2  # bits
+_REQUEST, _DISPATCH = 1, 2  # bits; a return is the request of what follows it
 _BEGINNING = _REQUEST | _DISPATCH
 
 
@@ -56,7 +56,8 @@ class _Message(msgspec.Struct, gc=False):
     lacks: int
     """Which part of its beginning is not here."""
     partition: int = 0
-    """Where that must be, of the topics that are keyed by person. Known when it has ended."""
+    """Where that must be, of the topics that are keyed by person. Known when it has ended, or is deferred."""
+    ended: bool = False
 
 
 class _Data(msgspec.Struct, gc=False):
@@ -94,8 +95,8 @@ class MessagesGathered:
         self._clock = clock
         self._messages: dict[bytes, _Message] = {}  # that go on, the longest kept first
         self._kept = 0
-        self._lacking: dict[bytes, _Message] = {}  # that have ended, the first to end first
-        self._ended: deque[list[Record]] = deque()
+        self._lacking: dict[bytes, _Message] = {}  # that have ended or are deferred, the first of them first
+        self._ended: deque[list[Record]] = deque()  # or deferred: to be handed on
         self._held = 0  # of `_lacking` and `_ended`
         self._ready = 0  # of `_ended`
         self._lately = _Remembered()  # messages that have ended
@@ -128,7 +129,7 @@ class MessagesGathered:
         now = self._clock()
         self._lately.turn()
         self._begun.turn()
-        for partition in sorted(found, key=_of_status):  # statuses last, when what they end is here
+        for partition in sorted(found, key=_order):
             self._keep(partition, found[partition], now)
         number = sum(map(len, found.values()))
         come = any(_part_of_beginning(partition.topic) for partition in found)
@@ -172,7 +173,8 @@ class MessagesGathered:
 
     def _keep(self, partition: TopicPartition, records: Sequence[Record], now: float) -> None:
         messages, lacking, lately, before = self._messages, self._lacking, self._lately.newer, self._lately.older
-        of_status, part = _of_status(partition), _part_of_beginning(partition.topic)
+        of_status, deferred = partition.topic == STATUS.name, partition.topic == DEFERRED.name
+        part = _part_of_beginning(partition.topic)
         ready = self._ready
         for record in records:
             value = record.raw or b""
@@ -192,16 +194,9 @@ class MessagesGathered:
                     self._met_since += 1
                     self._let_go(message_id)
             elif of_status and (end := _end_of_message(value)):
-                message = messages.pop(message_id, None) or _Message(now, [], _BEGINNING)
-                self._kept -= len(message.records)
-                message.records.append(record)
-                message.since = now
-                self._held += len(message.records)
-                if end[1] not in _BY_CARRIERS:
-                    message.lacks &= _REQUEST
-                lacking[message_id] = message
-                if not message.lacks or not self._waits(message_id, message):
-                    self._let_go(message_id)
+                self._settle(message_id, record, _BEGINNING if end[1] in _BY_CARRIERS else _REQUEST, now, ended=True)
+            elif deferred:
+                self._settle(message_id, record, _REQUEST, now, ended=False)
             else:
                 message = messages.get(message_id)
                 if message is None:
@@ -212,12 +207,25 @@ class MessagesGathered:
                 self._kept += 1
         self._ended_since += self._ready - ready
 
+    def _settle(self, message_id: bytes, record: Record, needs: int, now: float, *, ended: bool) -> None:
+        """A message goes on with all that is kept of it, once it has what it needs of its beginning."""
+        message = self._messages.pop(message_id, None) or _Message(now, [], _BEGINNING)
+        self._kept -= len(message.records)
+        message.records.append(record)
+        message.since, message.ended = now, ended
+        message.lacks &= needs
+        self._held += len(message.records)
+        self._lacking[message_id] = message
+        if not message.lacks or not self._waits(message_id, message):
+            self._let_go(message_id)
+
     def _let_go(self, message_id: bytes) -> None:
-        """A message that has ended, with all that there is of it."""
-        records = self._lacking.pop(message_id).records
-        self._ended.append(records)
-        self._ready += len(records)
-        self._lately.newer.add(message_id)
+        """A message that has ended, or is deferred, with all that there is of it."""
+        message = self._lacking.pop(message_id)
+        self._ended.append(message.records)
+        self._ready += len(message.records)
+        if message.ended:  # else its return begins it anew
+            self._lately.newer.add(message_id)
 
     def _give_up_lacking(self, due: float) -> None:
         """Let ends go that wait since `due`."""
@@ -264,19 +272,22 @@ class MessagesGathered:
         """Whether it is worth while to wait for what this message lacks; then it is known where that must be."""
         if not self._ends_wait or message_id in self._begun:
             return False
-        number = _partition_of_beginning(message.records[-1].raw or b"")
+        number = _partition_of_beginning(message.records[-1])
         message.partition = number or 0
         return number is not None
 
 
-def _of_status(partition: TopicPartition) -> bool:
-    return partition.topic == STATUS.name
+def _order(partition: TopicPartition) -> int:
+    """Statuses last, and what defers even after them: then what they take with them is here."""
+    return {STATUS.name: 1, DEFERRED.name: 2}.get(partition.topic, 0)
 
 
-def _partition_of_beginning(status: bytes) -> int | None:
+def _partition_of_beginning(record: Record) -> int | None:
     """None if the bytes are no status: of what is no event, whoever handles it will say so."""
+    if record.source.topic == DEFERRED.name:
+        return record.source.partition  # keyed by person too
     try:
-        data = _read_status(status).data
+        data = _read_status(record.raw or b"").data
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     return partition_of(person_key(data.tenant, data.recipient), PARTITIONS)
@@ -287,7 +298,7 @@ _is_dispatch = re.compile(DISPATCH_PATTERN).match
 
 @cache
 def _part_of_beginning(topic: str) -> int:
-    if topic in (REQUESTED.name, REQUESTED_HIGH.name):
+    if topic in (REQUESTED.name, REQUESTED_HIGH.name, RETURNED.name):
         return _REQUEST
     return _DISPATCH if _is_dispatch(topic) else 0
 

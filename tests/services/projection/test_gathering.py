@@ -10,7 +10,7 @@ from libs.bus.partitioning import partition_of
 from libs.bus.record import Record
 from libs.contracts.events import person_key
 from libs.contracts.statuses import Status
-from libs.contracts.topics import PARTITIONS, REQUESTED, STATUS
+from libs.contracts.topics import DEFERRED, PARTITIONS, REQUESTED, RETURNED, STATUS
 from services.projection.gathering import (
     HAND_SECONDS,
     IN_VAIN_SECONDS,
@@ -88,6 +88,31 @@ def test_what_was_not_sent_needs_no_dispatch() -> None:
     requested, end = rejected(1)
     assert gathered.after(0, end) == []
     assert gathered.after(0.1, requested) == [0, 1]
+
+
+def test_what_is_deferred_waits_for_its_request_and_takes_it_along() -> None:
+    for refused in ({}, {"refused_part": 1, "refused_try": 1}):
+        gathered, story = Gathered(), Story(1)
+        assert gathered.after(0, story.deferred(**refused)) == []
+        assert gathered.after(0.1, story.requested()) == [0, 1]
+        assert gathered.after(A_WHILE, Story(2).deferred(**refused), Story(2).requested()) == [3, 2]
+        assert len(gathered.messages) == 0
+
+
+def test_what_was_deferred_is_gathered_anew_when_it_is_due_and_needs_no_request() -> None:
+    gathered, story = Gathered(), Story(1)
+    assert gathered.after(0, story.requested(), story.deferred()) == [0, 1]
+    assert gathered.after(A_WHILE, story.due()) == []
+    assert gathered.after(0.1, story.status(Status.SUBMITTED), story.status(Status.DELIVERED)) == []
+    assert gathered.after(0.1, story.dispatched()) == [2, 3, 4, 5]
+    assert len(gathered.messages) == 0
+
+
+def test_a_refusal_goes_on_with_what_it_defers() -> None:
+    gathered, story = Gathered(), Story(1)
+    deferred = story.deferred(refused_part=1, refused_try=1)
+    refused = story.status(Status.REFUSED, reason="throttled")
+    assert gathered.after(0, deferred, refused, story.requested(), story.dispatched()) == [2, 3, 1, 0]
 
 
 def test_an_end_waits_in_vain_for_its_time_and_no_longer_than_a_while_once_all_is_read() -> None:
@@ -224,10 +249,10 @@ def test_with_many_kept_beginnings_are_wanted_where_ends_wait_for_them() -> None
     number = partition_of(person_key(story.message.tenant, story.message.recipient), PARTITIONS)
     every = {
         topic: [TopicPartition(topic, n) for n in range(PARTITIONS)]
-        for topic in (REQUESTED.name, dispatched.topic, STATUS.name, "sms.returned")
+        for topic in (REQUESTED.name, RETURNED.name, dispatched.topic, STATUS.name, DEFERRED.name)
     }
     assigned = frozenset(partition for partitions in every.values() for partition in partitions)
-    others = {*every[STATUS.name], *every["sms.returned"]}
+    others = {*every[STATUS.name], *every[DEFERRED.name]}
     gathered.after(0, *_requests(MANY_KEPT))
     assert gathered.messages.wanted(assigned) == assigned
     gathered.after(0, *_requests(1))
@@ -236,8 +261,8 @@ def test_with_many_kept_beginnings_are_wanted_where_ends_wait_for_them() -> None
         "it has no others"
     )
     gathered.after(0, end)
-    wanted = others | {every[REQUESTED.name][number], every[dispatched.topic][number]}
-    assert gathered.messages.wanted(assigned) == wanted
+    beginnings = (REQUESTED.name, RETURNED.name, dispatched.topic)
+    assert gathered.messages.wanted(assigned) == others | {every[topic][number] for topic in beginnings}
     gathered.after(0, requested)
     assert gathered.messages.wanted(assigned) == others | {every[dispatched.topic][number]}
     gathered.after(0, dispatched)
@@ -283,3 +308,13 @@ def test_an_event_about_something_else_that_looks_like_an_end_is_none() -> None:
     request = encode(Story(1).requested().event).replace(b'{"loan":[1,"a"]}', b'{"status":"delivered"}')
     assert b'"status":"delivered"' in request
     assert gathered.after(0, request) == []
+
+
+def test_with_many_kept_requests_are_wanted_where_what_is_deferred_waits_for_them() -> None:
+    gathered = Gathered()
+    requests = [TopicPartition(REQUESTED.name, n) for n in range(PARTITIONS)]
+    deferrals = [TopicPartition(DEFERRED.name, n) for n in range(PARTITIONS)]
+    dispatches = [TopicPartition("sms.dispatch.demo", n) for n in range(PARTITIONS)]
+    gathered.after(0, *_requests(MANY_KEPT + 1))
+    gathered.after(0, Story(1).deferred())  # of partition 0
+    assert gathered.messages.wanted(frozenset((*requests, *deferrals, *dispatches))) == {requests[0], *deferrals}
