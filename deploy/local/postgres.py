@@ -5,6 +5,8 @@ The server refuses to run as root. Started by root it runs as a system user, and
 """
 
 import asyncio
+import contextlib
+import fcntl
 import hashlib
 import os
 import pwd
@@ -13,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Generator
 from pathlib import Path
 from types import TracebackType
 
@@ -78,8 +81,7 @@ class Postgres:
         """Start the server (made first, if `directory` is new) and wait until it answers; `StartError` otherwise."""
         require_free(self.port, "PostgreSQL")
         self.directory.mkdir(parents=True, exist_ok=True)
-        user = await asyncio.to_thread(_system_user) if os.geteuid() == 0 else None
-        programs = await asyncio.to_thread(_programs, user)
+        programs, user = await asyncio.to_thread(programs_and_user)
         data = _data_directory(self.directory, user)
         if not self._password_file.exists():
             await self._initialise(programs, data, user)
@@ -175,7 +177,28 @@ def data_location(directory: Path) -> Path:
     return (directory / "data").resolve()
 
 
-def _system_user() -> pwd.struct_passwd:
+def programs_and_user() -> tuple[Path, pwd.struct_passwd | None]:
+    """Where the server's programs are, and as whom they run if not as we do; `StartError` if there is none of either."""
+    found = postgres_binaries.installed() or postgres_binaries.embedded()
+    if not found:
+        raise StartError("no PostgreSQL server was found: run `make setup`")
+    if os.geteuid() != 0:
+        return found, None
+    with _alone_in(ROOT_HOME):
+        user = system_user()
+        return (found if reachable(found) else _copied(found, ROOT_HOME)), user
+
+
+@contextlib.contextmanager
+def _alone_in(home: Path) -> Generator[None]:
+    """No other process makes the user or copies the programs meanwhile: tests start several servers at once."""
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def system_user() -> pwd.struct_passwd:
     """The user that a server started by root runs as; made if there is none."""
     for name in SYSTEM_USERS:
         try:
@@ -193,14 +216,10 @@ def _system_user() -> pwd.struct_passwd:
     return pwd.getpwnam(OUR_USER)
 
 
-def _programs(user: pwd.struct_passwd | None) -> Path:
-    found = postgres_binaries.installed() or postgres_binaries.embedded()
-    if not found:
-        raise StartError("no PostgreSQL server was found: run `make setup`")
-    if user is None or _reachable(found):
-        return found
-    package = found.parents[1]  # a wheel's, with the shared libraries that it brings in a directory beside it
-    copied = ROOT_HOME / f"server-{postgres_binaries.major_version(found)}"
+def _copied(found: Path, home: Path) -> Path:
+    """The programs that a Python package brings, where users other than root can reach them."""
+    package = found.parents[1]  # with the shared libraries that it brings in a directory beside it
+    copied = home / f"server-{postgres_binaries.major_version(found)}"
     if not copied.exists():
         partial = copied.with_suffix(".partial")
         for part in (package, package.with_name(f"{package.name}.libs")):
@@ -212,7 +231,7 @@ def _programs(user: pwd.struct_passwd | None) -> Path:
 def _data_directory(directory: Path, user: pwd.struct_passwd | None) -> Path:
     """The data directory, owned by the user that the server runs as."""
     link = directory / "data"
-    if user and not link.exists() and not _reachable(directory):
+    if user and not link.exists() and not reachable(directory):
         digest = hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:12]
         elsewhere = ROOT_HOME / f"data-{digest}"
         elsewhere.mkdir(parents=True, exist_ok=True)
@@ -233,7 +252,7 @@ def _write_private(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def _reachable(path: Path) -> bool:
+def reachable(path: Path) -> bool:
     """True if any user may pass through every directory down to `path`."""
     resolved = path.resolve()
     return all(part.stat().st_mode & 0o001 for part in (resolved, *resolved.parents))

@@ -67,6 +67,8 @@ def install_system_packages() -> None:
             wanted[f"Java {JAVA_VERSION} or newer"] = JAVA_PACKAGES
         if not has_kafka() and not shutil.which("mvn"):
             wanted["Maven"] = ("maven",)
+    if not shutil.which("curl"):
+        wanted["curl, with which the README sends"] = ("curl",)
     if not wanted:
         return
     if os.geteuid() != 0 or not shutil.which("apt-get"):
@@ -82,8 +84,8 @@ def apt_install(wanted: Iterable[Sequence[str]]) -> None:
 
 
 def apt_knows(package: str) -> bool:
-    answer = subprocess.run(("apt-cache", "show", package), capture_output=True, check=False)
-    return answer.returncode == 0
+    """Whether it can be installed. `apt-cache show` also knows names that other packages only mention."""
+    return bool(subprocess.run(("apt-cache", "madison", package), capture_output=True, check=False).stdout)
 
 
 def java_version() -> int:

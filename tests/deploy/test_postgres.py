@@ -1,11 +1,13 @@
+import os
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import asyncpg
 import pytest
 
 from deploy.local.ports import PortTakenError
-from deploy.local.postgres import Postgres
+from deploy.local.postgres import Postgres, programs_and_user
 from deploy.local.processes import StartError
 
 
@@ -93,3 +95,26 @@ async def test_every_call_of_the_fixture_gives_a_fresh_database(postgres, kafka:
     await execute(first, "CREATE TABLE facts ()")
     assert await fetch_value(second, "SELECT to_regclass('facts')") is None
     assert kafka.startswith("127.0.0.1:")
+
+
+def test_servers_that_start_at_once_share_one_copy_of_programs_that_only_root_can_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = tmp_path / "root/package/install/bin"
+    programs.mkdir(parents=True)
+    for name in ("postgres", "initdb"):
+        (programs / name).write_text("#!/bin/sh\necho postgres 18.1\n")
+        (programs / name).chmod(0o755)
+    for number in range(300):
+        (programs / f"file-{number}").touch()
+    (tmp_path / "root/package.libs").mkdir()
+    monkeypatch.setattr("deploy.local.postgres_binaries.installed", lambda: None)
+    monkeypatch.setattr("deploy.local.postgres_binaries.embedded", lambda: programs)
+    monkeypatch.setattr("deploy.local.postgres.ROOT_HOME", tmp_path / "home")
+    monkeypatch.setattr("deploy.local.postgres.system_user", lambda: None)
+    monkeypatch.setattr("deploy.local.postgres.reachable", lambda _path: False)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    with ThreadPoolExecutor(8) as starts:
+        found = {future.result() for future in [starts.submit(programs_and_user) for _ in range(8)]}
+    assert found == {(tmp_path / "home/server-18/package/install/bin", None)}
+    assert len(list((tmp_path / "home/server-18/package/install/bin").iterdir())) == 302
