@@ -96,9 +96,9 @@ class MessagesGathered:
         self._messages: dict[bytes, _Message] = {}  # that go on, the longest kept first
         self._kept = 0
         self._lacking: dict[bytes, _Message] = {}  # that have ended or are deferred, the first of them first
-        self._ended: deque[list[Record]] = deque()  # or deferred: to be handed on
-        self._held = 0  # of `_lacking` and `_ended`
-        self._ready = 0  # of `_ended`
+        self._to_hand: deque[list[Record]] = deque()  # with all that they waited for
+        self._held = 0  # of `_lacking` and `_to_hand`
+        self._ready = 0  # of `_to_hand`
         self._lately = _Remembered()  # messages that have ended
         self._begun = _Remembered()  # of which something was handed on before their end
         self._handed_at = 0.0
@@ -106,7 +106,7 @@ class MessagesGathered:
         self._weighed_at = 0.0
         self._worth_waiting = self._ends_wait = True
         self._ends_wait_from = 0.0
-        # Since then: records handed on with an end, or after their time; ends that met a beginning, or waited in vain.
+        # Since then: records handed on with an end or a deferral, or after their time; ends that met a beginning, or waited in vain.
         self._ended_since = self._aged_since = self._met_since = self._in_vain_since = 0
 
     def __len__(self) -> int:
@@ -145,8 +145,8 @@ class MessagesGathered:
             return {}
         handed: dict[TopicPartition, list[Record]] = {}
         left = most
-        while self._ended and left > 0:
-            left -= _hand(self._ended.popleft(), handed)
+        while self._to_hand and left > 0:
+            left -= _hand(self._to_hand.popleft(), handed)
         self._ready -= most - left
         self._held -= most - left
         self._hand_oldest(left, due, handed)
@@ -156,7 +156,7 @@ class MessagesGathered:
 
     def hurry(self) -> None:
         self._begun.newer.update(self._messages)
-        self._ended.extend(message.records for message in self._messages.values())
+        self._to_hand.extend(message.records for message in self._messages.values())
         self._messages.clear()
         self._ready += self._kept
         self._held += self._kept
@@ -168,7 +168,7 @@ class MessagesGathered:
     def forget(self) -> None:
         self._messages.clear()
         self._lacking.clear()
-        self._ended.clear()
+        self._to_hand.clear()
         self._kept = self._held = self._ready = 0
 
     def _keep(self, partition: TopicPartition, records: Sequence[Record], now: float) -> None:
@@ -180,7 +180,7 @@ class MessagesGathered:
             value = record.raw or b""
             message_id = subject_of(value)
             if not message_id or message_id in lately or message_id in before:
-                self._ended.append([record])
+                self._to_hand.append([record])
                 self._ready += 1
                 self._held += 1
                 if part:
@@ -222,7 +222,7 @@ class MessagesGathered:
     def _let_go(self, message_id: bytes) -> None:
         """A message that has ended, or is deferred, with all that there is of it."""
         message = self._lacking.pop(message_id)
-        self._ended.append(message.records)
+        self._to_hand.append(message.records)
         self._ready += len(message.records)
         if message.ended:  # else its return begins it anew
             self._lately.newer.add(message_id)

@@ -48,7 +48,7 @@ async def test_when_the_provider_unbinds_answers_are_waited_for_no_longer_than_a
         assert set(owner.kinds) == {"open"} and owner.kinds["open"] is not ANSWERED
 
 
-async def test_unbinding_waits_for_open_answers() -> None:
+async def test_unbinding_waits_for_open_answers_and_answers_enquiries_meanwhile() -> None:
     async with scripted_smsc(silent) as smsc, bound(smsc) as (owner, session, connection):
         session.submit_many(submissions("a"))
         await until(lambda: connection.of(SubmitSm))
