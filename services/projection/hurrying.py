@@ -60,6 +60,10 @@ class Hurry:
                         await asyncio.sleep(AT_MOST_EVERY_SECONDS)
             finally:
                 self.carrying = False
-                if not lost:
+                if (
+                    not lost and connection.is_closed()
+                ):  # and not told yet: else asyncpg would warn of the listener on it
+                    connection.terminate()
+                elif not lost:
                     connection.remove_termination_listener(on_lost)
                     await connection.remove_listener(CHANNEL, on_heard)

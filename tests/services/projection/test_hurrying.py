@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
+
 from libs.storage.database import Pool
 from services.projection.hurrying import Hurry
 from tests.conformance.bus_harness import eventually
@@ -43,7 +45,7 @@ async def test_who_waits_at_one_replica_hurries_all_and_itself_once(pool: Pool) 
         assert other.hurried == 2
 
 
-async def test_a_lost_connection_is_made_anew(pool: Pool) -> None:
+async def test_a_lost_connection_is_made_anew(pool: Pool, recwarn: pytest.WarningsRecorder) -> None:
     async with replicas(pool, 2) as (one, other):
         await eventually(lambda: one.hurry.carrying and other.hurry.carrying)
         await pool.fetch(
@@ -51,3 +53,4 @@ async def test_a_lost_connection_is_made_anew(pool: Pool) -> None:
             " WHERE datname = current_database() AND query LIKE 'LISTEN%' AND pid <> pg_backend_pid()"
         )
         await eventually(lambda: one.hurry() or other.hurried)
+    assert not [str(each.message) for each in recwarn], "of the connection that was lost"
