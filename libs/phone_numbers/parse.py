@@ -11,6 +11,8 @@ from phonenumbers import NumberParseException
 E164 = NewType("E164", str)
 """A valid number as ITU-T E.164 has it: "+", country code, subscriber number; at most 15 digits."""
 
+_MAX_DIGITS: Final = 15
+"""Libphonenumber knows longer ones in Germany and Nigeria, service numbers and landlines, which no SMS reaches."""
 _MAX_CHARACTERS: Final = 40
 """Longer than any number however it is spaced out; what is longer isn't worth parsing."""
 
@@ -69,7 +71,10 @@ def _read(text: str, default_region: str | None) -> E164:
         reason = phonenumbers.is_possible_number_with_reason(parsed)
         too_long = reason == phonenumbers.ValidationResult.TOO_LONG
         raise NumberError(NumberProblem.TOO_LONG if too_long else NumberProblem.INVALID_FOR_REGION)
-    return E164(phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164))
+    number = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
+    if len(number) > 1 + _MAX_DIGITS:
+        raise NumberError(NumberProblem.TOO_LONG)
+    return E164(number)
 
 
 def _problem(error: NumberParseException, text: str, default_region: str | None) -> NumberProblem:

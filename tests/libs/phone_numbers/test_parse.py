@@ -52,6 +52,8 @@ def test_a_number_has_one_form(number: str, region: str | None, expected: str) -
         ("+254011000001", None, NumberProblem.INVALID_FOR_REGION),
         ("+2547110000019999", None, NumberProblem.TOO_LONG),
         ("+254711000001999999999", None, NumberProblem.TOO_LONG),
+        ("+49301234563287406", None, NumberProblem.TOO_LONG),  # to libphonenumber a landline
+        ("+23480017565341671", None, NumberProblem.TOO_LONG),
         ("1" * 41, "KE", NumberProblem.TOO_LONG),
         ("00254711000017999", "KE", NumberProblem.TOO_LONG),
         ("0025471", "KE", NumberProblem.INVALID_FOR_REGION),
