@@ -1,7 +1,7 @@
 """What was never reported ends as unknown: once, and only that."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -184,20 +184,59 @@ async def test_a_receipt_after_the_window_still_becomes_its_status_and_leaves_no
     assert await swept.fetchval("SELECT count(*) FROM reported") == 0
 
 
+@pytest.mark.parametrize(("answered", "unanswered"), [(1, 2), (2, 1)])
+async def test_of_an_id_given_twice_each_attempt_waits_for_its_own_receipt(
+    swept: Pool, answered: int, unanswered: int
+) -> None:
+    numbers = {1: "+254711000091", 2: "+254711000092"}
+    sent = {n: submitted("a", n, destination=number, observed_at=seconds(n)) for n, number in numbers.items()}
+    await handle(swept, *sent.values())
+    await handle(swept, receipt("a", at=30, destination=numbers[answered]))
+    publisher = Recorder()
+    await sweep(swept, publisher)
+    assert [e.subject for e in publisher.said] == [sent[unanswered].subject]
+
+
+async def test_what_fails_for_one_gateway_keeps_no_other_waiting(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    windows = {"broken": WINDOW, "demo": WINDOW}
+    await sweep(pool, Recorder(), NOON - timedelta(hours=1), **windows)
+    await handle(pool, submitted("a"))
+    decide = unreported._pass_slot
+
+    async def fails_for_one(pool: Pool, gateway: str, *rest: Any) -> bool:
+        if gateway == "broken":
+            raise TimeoutError
+        return await decide(pool, gateway, *rest)
+
+    monkeypatch.setattr(unreported, "_pass_slot", fails_for_one)
+    publisher = Recorder()
+    await sweep(pool, publisher, **windows)
+    assert [e.data.gateway for e in publisher.said] == ["demo"]
+
+
 async def test_the_sweep_reads_only_its_slots(swept: Pool) -> None:
     """By the plan: the index of times, not the whole table."""
     await many_registrations(swept)
-    async with swept.acquire() as connection, connection.transaction():
-        await connection.execute("SET LOCAL enable_seqscan = off")
-        query = unreported._END_SUBMITTED
-        rows = await connection.fetch(
-            "EXPLAIN "
-            + query.replace("$1", "'demo'")
-            .replace("$2", "1")
-            .replace("$3", f"'{NOON}'")
-            .replace("$4", f"'{NOON + timedelta(minutes=5)}'")
-            .replace("$5", "'72 hours'")
-        )
-    plan = "\n".join(row[0] for row in rows)
+    plan = await _plan(swept, unreported.start_of(1), 1)
     assert "provider_ids_registered" in plan
     assert "provider_ids_pkey" not in plan
+
+
+async def test_a_burst_that_is_newer_than_the_statistics_is_not_compared_pair_by_pair(swept: Pool) -> None:
+    await many_registrations(swept)
+    first = NOON + timedelta(days=3)
+    await swept.execute("INSERT INTO reported VALUES ('demo', $1, 'as many as there are')", slot_of(first))
+    await swept.execute("ANALYZE")
+    plan = await _plan(swept, first, slot_of(first))
+    assert "Hash" in plan
+    assert "Nested Loop" not in plan
+
+
+async def _plan(pool: Pool, first: datetime, slot: int) -> str:
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute(unreported._PLAN)
+        values = ("'demo'", str(slot), f"'{first}'", f"'{first + timedelta(minutes=5)}'", "'72 hours'")
+        query = unreported._END_SUBMITTED
+        for number, value in enumerate(values, 1):
+            query = query.replace(f"${number}", value)
+        return "\n".join(row[0] for row in await connection.fetch("EXPLAIN " + query))
