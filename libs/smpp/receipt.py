@@ -1,15 +1,16 @@
-"""Delivery receipts (SMPP 3.4 §5.2.12, §5.3.2.12, §5.3.2.35, Appendix B): tell them from inbound messages, read, build.
+"""Delivery receipts (SMPP 3.4 §5.2.12, §5.3.2.12, §5.3.2.35, Appendix B): tell them from inbound messages, and read them.
 
 Appendix B is an example, not a rule, and every SMSC varies it. So reading never fails: what is missing or unreadable is
-empty or UNKNOWN, and what was given stays as it was given. An exception here would make the SMSC deliver the same receipt
-for ever.
+empty or UNKNOWN. An exception here would make the SMSC deliver the same receipt for ever.
+
+A field's value is one word, or a date: whatever stands behind it belongs to a field that we don't know, and may be the number or
+the message itself, which what is kept of a receipt must not hold.
 """
 
 from __future__ import annotations
 
 import enum
 import re
-from datetime import UTC, datetime, tzinfo
 from typing import Final
 
 import msgspec
@@ -36,7 +37,6 @@ class MessageState(enum.IntEnum):
     REJECTED = 8
 
 
-# The word of Appendix B comes first: it is the one that we write.
 _WORDS: Final[dict[MessageState, tuple[str, ...]]] = {
     MessageState.ENROUTE: ("ENROUTE", "BUFFERED", "BUFFRED"),
     MessageState.DELIVERED: ("DELIVRD", "DELIVERED"),
@@ -50,10 +50,19 @@ _WORDS: Final[dict[MessageState, tuple[str, ...]]] = {
 _STATES: Final = {word: state for state, words in _WORDS.items() for word in words}
 _CODES: Final = {state.value: state for state in MessageState}
 
-_FIELD: Final = re.compile(r"\b(id|sub|dlvrd|submit[ _]?date|done[ _]?date|stat|err|text)\s*:", re.IGNORECASE)
+_FIELD: Final = re.compile(
+    r"\b(id|sub|dlvrd|submit[ _]*date|done[ _]*date|stat(?:us)?|err(?:or)?|text)\s*:", re.IGNORECASE
+)
+_VALUES: Final = {
+    "id": re.compile(r"[^\s,;]*"),
+    "stat": re.compile(r"\w{0,32}"),
+    "err": re.compile(r"[\w./-]{0,32}"),
+    "donedate": re.compile(r"[0-9:./+-]{0,32}(?: [0-9]{1,2}:[0-9:.+-]{2,20})?"),
+}
+"""What is read of each field, from the first character of its value."""
 # The text exactly as Appendix B shows it: most receipts are, and one match reads it many times faster than `_fields`.
 _APPENDIX_B: Final = re.compile(
-    r"id:([\w-]+) sub:[0-9]* dlvrd:[0-9]* submit date:([0-9]*) done date:([0-9]*) stat:([A-Z]*) err:(\w*)(?: [tT]ext:|$)"
+    r"id:([\w-]+) sub:[0-9]* dlvrd:[0-9]* submit date:[0-9]* done date:([0-9]{0,32}) stat:([A-Z]{0,32}) err:(\w{0,32})(?: [tT]ext:|$)"
 )
 
 
@@ -64,19 +73,11 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     state: MessageState
     stat: str  # the state's word as given
     error: str  # `err` as given, else the network_error_code parameter as "network type/code"
-    submit_date: str  # as given
-    done_date: str  # as given
+    done_date: (
+        str  # as given: when the state was reached, by the provider's clock and in its zone, which it does not name
+    )
     destination_addr: str  # the number that the message went to: the receipt comes *from* there
     source_addr: str  # the sender that the message bore
-
-    def submitted_at(self, zone: tzinfo = UTC) -> datetime | None:
-        """When the provider says it took the message, in UTC; None when unreadable. Receipts name no time zone: `zone` is
-        the provider's."""
-        return parse_date(self.submit_date, zone)
-
-    def done_at(self, zone: tzinfo = UTC) -> datetime | None:
-        """When the provider says the state was reached, in UTC; None when unreadable."""
-        return parse_date(self.done_date, zone)
 
 
 def read_receipt(pdu: DeliverSm | DataSm) -> Receipt | None:
@@ -92,68 +93,23 @@ def read_receipt(pdu: DeliverSm | DataSm) -> Receipt | None:
     )
     text = _text(pdu)
     if usual := _APPENDIX_B.match(text):
-        message_id, submit_date, done_date, stat, error = usual.groups()
+        message_id, done_date, stat, error = usual.groups()
         if not marked and stat not in _STATES:
             return None
     elif not marked:
         return None
     else:
         fields = _fields(text).get
-        message_id, submit_date, done_date = fields("id", ""), fields("submitdate", ""), fields("donedate", "")
-        stat, error = fields("stat", ""), fields("err", "")
+        message_id, done_date, stat, error = (fields(name, "") for name in ("id", "donedate", "stat", "err"))
     return Receipt(
         message_id=_octets_to_text(pdu.tlvs.get(tlv.RECEIPTED_MESSAGE_ID, b"")) or message_id,
         state=_state(pdu.tlvs.get(tlv.MESSAGE_STATE, b""), stat),
         stat=stat,
         error=error or _network_error(pdu.tlvs.get(tlv.NETWORK_ERROR_CODE, b"")),
-        submit_date=submit_date,
         done_date=done_date,
         destination_addr=pdu.source_addr,
         source_addr=pdu.destination_addr,
     )
-
-
-def build_receipt_text(
-    message_id: str,
-    state: MessageState,
-    submitted_at: datetime,
-    done_at: datetime,
-    *,
-    error: str = "000",
-    text: str = "",
-) -> bytes:
-    """The text of a receipt as in Appendix B, its times to the minute as they stand in `submitted_at` and `done_at`."""
-    delivered = "001" if state is MessageState.DELIVERED else "000"
-    return (
-        f"id:{message_id} sub:001 dlvrd:{delivered} submit date:{submitted_at:%y%m%d%H%M} done date:{done_at:%y%m%d%H%M}"
-        f" stat:{_WORDS[state][0]} err:{error} text:{text[:20]}"
-    ).encode("latin-1", "replace")
-
-
-def build_receipt_tlvs(message_id: str, state: MessageState) -> dict[int, bytes]:
-    """The optional parameters of a receipt."""
-    return {tlv.RECEIPTED_MESSAGE_ID: message_id.encode("latin-1") + b"\0", tlv.MESSAGE_STATE: bytes([state.value])}
-
-
-def parse_date(text: str, zone: tzinfo = UTC) -> datetime | None:
-    """A receipt's date in UTC: YYMMDDhhmm, YYMMDDhhmmss, YYYYMMDDhhmmss, or YYYYMMDDhhmm where that alone is a date."""
-    if not (text.isascii() and text.isdigit()):
-        return None
-    match len(text):
-        case 10 | 12:
-            return _date("20" + text, zone) or (_date(text, zone) if len(text) == 12 else None)
-        case 14:
-            return _date(text, zone)
-        case _:
-            return None
-
-
-def _date(digits: str, zone: tzinfo) -> datetime | None:
-    year, rest = int(digits[:4]), [int(digits[at : at + 2]) for at in range(4, len(digits), 2)]
-    try:
-        return datetime(year, *rest, tzinfo=zone).astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
 
 
 def _text(pdu: DeliverSm | DataSm) -> str:
@@ -169,8 +125,12 @@ def _fields(text: str) -> dict[str, str]:
     which comes last) can't overwrite what the SMSC says. NULs, which GSM 03.38 has for `@`, are dropped: PostgreSQL stores none."""
     pieces = _FIELD.split(text)
     fields: dict[str, str] = {}
-    for name, value in zip(pieces[1::2], pieces[2::2], strict=True):
-        fields.setdefault(name.lower().replace(" ", "").replace("_", ""), value.replace("\0", "").strip(" \t\r\n;,"))
+    for written, value in zip(pieces[1::2], pieces[2::2], strict=True):
+        name = written.lower().replace(" ", "").replace("_", "")
+        name = {"status": "stat", "error": "err"}.get(name, name)
+        pattern = _VALUES.get(name)
+        if pattern is not None and name not in fields and (found := pattern.match(value.replace("\0", "").lstrip())):
+            fields[name] = found[0]
     return fields
 
 

@@ -9,9 +9,10 @@ import pytest
 from libs.contracts.events import GatewayReceipt, SmsInbound
 from libs.service_kit.config_file import SmppGateway
 from libs.smpp import pdus, tlv
-from libs.smpp.receipt import MessageState, build_receipt_tlvs
+from libs.smpp.receipt import MessageState
 from services.dispatcher.drivers.port import Callbacks, Report, Result, Submission, Verdict
 from services.dispatcher.drivers.smpp import LONGEST_ID, SmppDriver
+from tests.libs.smpp.examples import receipt_tlvs
 from tests.libs.smpp.scripted_smsc import Connection, Script, plainly, scripted_smsc, until
 from tests.services.dispatcher.builders import dispatch_event
 
@@ -91,7 +92,7 @@ async def test_an_acceptance_has_an_id_of_usable_length_or_none(answered: bytes,
     ],
 )
 async def test_a_reference_of_another_length_than_two_octets_is_none(value: bytes, reference: int | None) -> None:
-    tlvs = {**build_receipt_tlvs("a", MessageState.DELIVERED), tlv.USER_MESSAGE_REFERENCE: value}
+    tlvs = {**receipt_tlvs("a", MessageState.DELIVERED), tlv.USER_MESSAGE_REFERENCE: value}
     async with bound() as ground:
         report = await ground.report(pdus.DeliverSm("254711000001", "demo", esm_class=4, tlvs=tlvs))
     assert isinstance(report, GatewayReceipt)
