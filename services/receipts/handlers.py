@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from string import digits
 
 from libs.bus.codec import AnyEvent, encode, message_key
 from libs.bus.consumer import Batch
@@ -29,7 +29,7 @@ HOLD_SECONDS = 0.5
 """How long a receipt waits here for an answer to the submit that it has overtaken: far longer than most need, and to park one and take
 it out again costs more than all else about it. Until then its record is not finished, so nothing is lost with us."""
 
-_DIGITS = frozenset(digits)
+_NUMBER = re.compile(r"[(+]*0*+(?:[0-9][ ().-]*){8,}")
 LONGEST_ID = 255
 """Of a provider's ids: dispatchers register none that is longer, and an index takes no text of any length."""
 
@@ -88,9 +88,8 @@ def sort_out(
     receipts: list[Receipt] = []
 
     def compared(number: str | None) -> bytes | None:
-        if number is None or _DIGITS.isdisjoint(number):  # a name says nothing of the number
-            return None
-        return fingerprint(number, destination_key)
+        """None of what is no whole number, which says nothing: a name, a masked number, one without its area."""
+        return fingerprint(number, destination_key) if number is not None and _NUMBER.fullmatch(number) else None
 
     for event in events:
         data = event.data
@@ -100,10 +99,11 @@ def sort_out(
             if data.gateway is None or not isinstance(event, MessageEvent):
                 continue
             if data.status is Status.SUBMITTED and data.provider_id:
-                attempt = _attempt(event, data, compared(data.destination))
+                destination = data.destination and fingerprint(data.destination, destination_key)
+                attempt = _attempt(event, data, destination or None)
                 registrations.append(Registration(data.gateway, data.provider_id, 0, attempt, data.observed_at))
             elif data.reference is not None and data.destination:
-                attempt = _attempt(event, data, compared(data.destination))
+                attempt = _attempt(event, data, fingerprint(data.destination, destination_key))
                 disproved = data.status not in MAYBE_TAKEN
                 doubts.append(Doubt(data.gateway, data.reference, attempt, data.observed_at, disproved))
         elif isinstance(data, GatewayReceipt):

@@ -52,14 +52,14 @@ def test_any_other_status_is_skipped(event: object) -> None:
     assert sort_out([event], KEY) == ([], [], [])
 
 
-@pytest.mark.parametrize("destination", ["", "BANK", "+"])
-def test_a_destination_without_digits_says_nothing(destination: str) -> None:
+@pytest.mark.parametrize("destination", ["", "BANK", "+", "BANK24", "2547****0001", "7654321", "07654321"])
+def test_a_destination_that_is_no_whole_number_says_nothing(destination: str) -> None:
     _, _, receipts = sort_out([receipt("a", destination=destination)], KEY)
     assert receipts[0].destination is None
 
 
 def test_spellings_of_one_number_have_one_fingerprint() -> None:
-    spellings = ("+254700000001", "254700000001", "00254700000001", "0700000001")
+    spellings = ("+254700000001", "254700000001", "00254700000001", "0700000001", "(0700) 000-001")
     _, _, receipts = sort_out([receipt("a", destination=d) for d in spellings], KEY)
     assert len({r.destination for r in receipts}) == 1
 
