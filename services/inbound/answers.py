@@ -8,12 +8,16 @@ from itertools import groupby
 from asyncpg import Record
 
 from libs.contracts.http.answers import Inbound, InboundPart
+from libs.contracts.message_ids import time_of
 from libs.sms_text.parts import decode_text, is_text
 from services.inbound.joining import octets_of
 
 
 def inbound(rows: Sequence[Record]) -> Inbound:
-    """The message that these parts, at least one, make. A part that came twice is listed twice and read once."""
+    """The message that these parts, at least one, make. A part that came twice is listed twice and read once.
+
+    It was received when its id says so, in whole milliseconds: that is what `from` and `to` compare.
+    """
     rows = sorted(rows, key=lambda row: (row["number"], row["received_at"], row["event_id"]))
     first = next((row for row in rows if row["opens"]), rows[0])
     numbers = {row["number"]: row for row in reversed(rows)}
@@ -23,7 +27,7 @@ def inbound(rows: Sequence[Record]) -> Inbound:
         gateway=first["gateway"],
         source=first["sender"],
         destination=first["destination"],
-        received_at=min(row["received_at"] for row in rows),
+        received_at=time_of(first["message_id"]),
         text=_text([numbers[n] for n in sorted(numbers)]) if complete else None,
         complete=complete,
         total=first["total"],

@@ -130,6 +130,14 @@ async def test_a_text_is_read_by_its_data_coding(
     assert (message.text, message.complete) == (text, True)
 
 
+async def test_who_asks_from_what_was_seen_last_misses_nothing_of_the_same_moment(pool: Pool) -> None:
+    await came(pool, event(b"first", 0.123_456), event(b"before", 0.122_999))
+    (seen, _) = await messages(pool)
+    await came(pool, event(b"second", 0.123_456), event(b"third", 0.123_999))
+    assert {m.text for m in await messages(pool, from_=seen.received_at)} == {"first", "second", "third"}
+    assert [m.text for m in await messages(pool, to=seen.received_at)] == ["before"]
+
+
 async def test_pages_and_filters(pool: Pool) -> None:
     for n in range(7):
         await came(pool, event(str(n).encode(), n, gateway="odd" if n % 2 else "even"))
