@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from typing import NamedTuple
+from uuid import UUID
 
 import aiohttp
+import msgspec
 import structlog
 
 from libs.bus.codec import encode
@@ -20,7 +22,6 @@ from libs.bus.errors import is_transient
 from libs.bus.port import Outgoing, Publisher
 from libs.contracts import topics
 from libs.contracts.events import CommandKind, MessageEvent, PersonKind, Recipient, SmsCommand, event_id, person_key
-from libs.contracts.http.answers import Sms, SmsPage
 from libs.contracts.statuses import Status
 from libs.service_kit.internal import HEADER, TENANT_HEADER
 from libs.storage.database import Pool
@@ -44,6 +45,22 @@ PAGE = 500
 _FILTERS = {PersonKind.CLIENT: "clientId", PersonKind.STAFF: "staffId"}
 
 
+class Queued(msgspec.Struct, rename="camel"):
+    """What is needed of the outbox's `Sms`; what a newer outbox says beside it is ignored."""
+
+    id: UUID
+    phone: str | None
+    person_name: str | None
+    cycle: int
+
+
+class _Page(msgspec.Struct, rename="camel"):
+    """The same of its `SmsPage`."""
+
+    items: list[Queued]
+    next_cursor: str | None
+
+
 class Outbox:
     """The projection's list of messages, over its internal HTTP."""
 
@@ -52,10 +69,10 @@ class Outbox:
         self._token = token
         self._session = session
 
-    async def queued(self, person: Person) -> AsyncIterator[Sms]:
+    async def queued(self, person: Person) -> AsyncIterator[Queued]:
         """The person's messages that wait at a gateway; none of a bare number, which the outbox has no list for.
 
-        Raises aiohttp's errors, or TimeoutError.
+        Raises aiohttp's errors, TimeoutError, or msgspec.DecodeError when the answer can't be read.
         """
         if person.kind not in _FILTERS:
             return
@@ -63,7 +80,7 @@ class Outbox:
         headers = {HEADER: self._token, TENANT_HEADER: person.tenant}
         while True:
             async with self._session.get(self._url, params=query, headers=headers, raise_for_status=True) as answer:
-                page = SmsPage.model_validate_json(await answer.read())
+                page = msgspec.json.decode(await answer.read(), type=_Page)
             for sms in page.items:
                 yield sms
             if page.next_cursor is None:
@@ -100,8 +117,8 @@ async def ask_back(
         except aiohttp.ClientConnectionError as error:  # whose words would name the person
             log.warning("the outbox can't be asked", reason=type(error).__name__)
             break
-        except (aiohttp.ClientError, TimeoutError) as error:
-            log.warning("the outbox did not answer", reason=type(error).__name__)
+        except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError, RecursionError) as error:
+            log.warning("the outbox did not answer as it should", reason=type(error).__name__)
             await pool.execute(_PUT_OFF, *changed.person, changed.changed_at, MOST_SECONDS)
             continue
         if known_until is not None and changed.changed_at <= known_until:
@@ -125,7 +142,7 @@ async def _look(person: Person, pool: Pool, producer: Publisher, outbox: Outbox,
     return len(commands)
 
 
-def _return(person: Person, sms: Sms, now: datetime) -> Outgoing:
+def _return(person: Person, sms: Queued, now: datetime) -> Outgoing:
     """`asked_at` is now: it binds whatever was decided until now, with what was known before."""
     recipient = Recipient(person.kind, person.id)
     event = MessageEvent(
