@@ -39,13 +39,21 @@ async def run(kafka: str, topic: str | None, reason: str | None, replay: str | N
 async def send_back(box: DeadLetterBox, kafka: str, letters: list[DeadLetter]) -> None:
     producer = Producer(kafka, client_id="dead-letters")
     await producer.start()
+    replayed = 0
     try:
         for letter in letters:
-            await box.replay(letter, producer)
+            try:
+                await box.replay(letter, producer)
+            except UnknownDeadLetter as error:
+                print(error, flush=True)
+                continue
+            replayed += 1
             print(f"{letter.id} replayed to {letter.topic}", flush=True)
     finally:
         await producer.stop()
-    print(f"{len(letters)} replayed")
+    print(f"{replayed} replayed")
+    if replayed < len(letters):
+        raise SystemExit(1)
 
 
 def show(letters: list[DeadLetter]) -> None:

@@ -55,9 +55,11 @@ async def ensure_topics(bootstrap_servers: str, topics: Iterable[Topic]) -> None
 
 async def _ensure(admin: AIOKafkaAdminClient, wanted: dict[str, Topic]) -> None:
     found = await _partitions_by_topic(admin)
-    for name, topic in wanted.items():
-        if name in found and found[name] != topic.partitions:
-            raise TopicMismatch(f"{name} has {found[name]} partitions, and {topic.partitions} are declared")
+    declared = {name: topic.partitions for name, topic in wanted.items()}
+    declared |= {topic.dead_letter: DEAD_LETTER_PARTITIONS for topic in wanted.values()}
+    for name, partitions in declared.items():
+        if name in found and found[name] != partitions:
+            raise TopicMismatch(f"{name} has {found[name]} partitions, and {partitions} are declared")
     brokers = len((await admin.describe_cluster())["brokers"])
     missing = [_new(t.name, t.partitions, t.config(), t, brokers) for t in wanted.values() if t.name not in found]
     missing += [

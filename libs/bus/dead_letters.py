@@ -13,9 +13,17 @@ from datetime import UTC, datetime
 import structlog
 
 from libs.bus.backoff import GivenUp, until_done
-from libs.bus.errors import HANDLER_ERROR, PERHAPS_OURS, UNDECODABLE, BadRecord, TooManyDeadLetters, Undecodable
+from libs.bus.errors import (
+    HANDLER_ERROR,
+    PERHAPS_OURS,
+    UNDECODABLE,
+    BadRecord,
+    RecordTooLarge,
+    TooManyDeadLetters,
+    Undecodable,
+)
 from libs.bus.port import Outgoing, Publisher
-from libs.bus.record import Headers, Record
+from libs.bus.record import Record
 from libs.contracts.events import Reason
 from libs.service_kit.faults import fault
 from libs.service_kit.metrics import DEAD_LETTERS
@@ -23,7 +31,8 @@ from libs.service_kit.metrics import DEAD_LETTERS
 log = structlog.get_logger()
 
 LIMIT = 20
-
+WITHOUT_CONTENT = "dead-letter-without-content"
+"""The header of a dead letter whose record was too large to be kept, with its octets. It came compressed better than we compress."""
 
 OnDeadLetter = Callable[[Record, Reason], Awaitable[None]]
 
@@ -58,15 +67,20 @@ class DeadLetters:
         self._run = 0
 
     async def send(self, record: Record, reason: Reason, *, give_up: asyncio.Event) -> None:
-        """Store a record as a dead letter; waits for Kafka as long as it takes.
+        """Store a record as a dead letter, of one that is too large only what it was and why; waits for Kafka as long as it takes.
 
         Raises `TooManyDeadLetters`, and stores nothing, when the run is at its limit; `GivenUp` when told to while Kafka is away.
         """
         counts = reason.code in PERHAPS_OURS
         if counts and self._run >= self._limit:
             raise TooManyDeadLetters(f"{self._run} in a row for {self._group}; the next is {_place(record)}")
-        letter = Outgoing(f"{record.topic}.dead-letter", record.key, record.raw, self._headers(record, reason))
-        await until_done(lambda: self._producer.publish_many([letter]), what="dead letter", give_up=give_up)
+        topic, headers = f"{record.topic}.dead-letter", self._headers(record, reason)
+        try:
+            await self._publish(Outgoing(topic, record.key, record.raw, [*record.headers, *headers]), give_up)
+        except RecordTooLarge:
+            size = len(record.key or b"") + len(record.raw or b"")
+            headers.append((WITHOUT_CONTENT, str(size).encode()))
+            await self._publish(Outgoing(topic, None, None, headers), give_up)
         self._run += int(counts)
         DEAD_LETTERS.labels(record.topic, reason.code).inc()
         log.warning("bus.dead_letter", record=_place(record), group=self._group, reason=reason.code, words=reason.words)
@@ -79,9 +93,11 @@ class DeadLetters:
             except Exception as error:
                 log.warning("bus.dead_letter_hook_failed", record=_place(record), fault=fault(error))
 
-    def _headers(self, record: Record, reason: Reason) -> Headers:
+    async def _publish(self, letter: Outgoing, give_up: asyncio.Event) -> None:
+        await until_done(lambda: self._producer.publish_many([letter]), what="dead letter", give_up=give_up)
+
+    def _headers(self, record: Record, reason: Reason) -> list[tuple[str, bytes]]:
         return [
-            *record.headers,
             ("dead-letter-reason", reason.code.encode()),
             ("dead-letter-words", reason.words.encode()),
             ("dead-letter-topic", record.topic.encode()),

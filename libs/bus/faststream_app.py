@@ -12,6 +12,8 @@ What FastStream 0.7.8 would do by itself is turned off here; the tests pin each 
   Decoding happens inside the handler, bad data goes to the dead letters, a neighbour's absence is waited out in place;
 - a run of dead letters stops the subscriber, and nothing is committed past;
 - its commit takes the consumed position of all partitions, which is right only as long as one record is handled at a time;
+- before any handler it reads the headers as text, and passes over a record for good whose headers are none: it is shown none;
+- it reads what a transaction published before that is committed: here only what is;
 - Context and dependencies cost a thread hop per message: no injection (`apply_types=False`);
 - it logs every message, and errors with their text: no logger;
 - it creates missing topics with one partition: not allowed to.
@@ -22,12 +24,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import structlog
 from aiokafka import ConsumerRebalanceListener
 from aiokafka.errors import KafkaError
-from aiokafka.structs import TopicPartition
+from aiokafka.structs import ConsumerRecord, TopicPartition
 from faststream import AckPolicy
 from faststream.exceptions import NackMessage
 from faststream.kafka import KafkaBroker, KafkaMessage
@@ -51,6 +54,7 @@ REBALANCE_TIMEOUT_MS = 20_000
 RUNNING = "running"
 _A_DAY_MS = 24 * 3600 * 1000
 
+Parse = Callable[[ConsumerRecord[bytes, bytes]], Awaitable[KafkaMessage]]
 EventHandler = Callable[[Any], Awaitable[None]]
 """Takes one event, as in `async def on_contact_changed(event: Event[ContactChanged]) -> None`. It may see any event again."""
 
@@ -97,7 +101,9 @@ class FastStreamApp:
             rebalance_timeout_ms=REBALANCE_TIMEOUT_MS,
             max_poll_interval_ms=_A_DAY_MS,
             max_partition_fetch_bytes=MAX_PARTITION_FETCH_BYTES,
+            isolation_level="read_committed",
             listener=subscription,
+            parser=_without_headers,
             decoder=_as_record,
             no_reply=True,
             title=f"{group}:{topic.name}",
@@ -175,9 +181,10 @@ class _Subscription(ConsumerRebalanceListener):
         except GivenUp:
             raise NackMessage from None
         except TooManyDeadLetters as error:
-            self.stopped = "stopped: too many dead letters"
-            log.error("consumer.stopped", consumer=self._group, why=str(error))
-            self._closing = asyncio.create_task(self._close())
+            self._stop("stopped: too many dead letters", why=str(error))
+            raise NackMessage from None
+        except Exception as error:
+            self._stop(f"stopped: {type(error).__name__}", fault=fault(error))
             raise NackMessage from None
         finally:
             self._idle.set()
@@ -200,6 +207,11 @@ class _Subscription(ConsumerRebalanceListener):
         self._letters.succeeded()
         self._consumed.inc()
 
+    def _stop(self, state: str, **why: str) -> None:
+        self.stopped = state
+        log.error("consumer.stopped", consumer=self._group, **why)
+        self._closing = asyncio.create_task(self._close())
+
     async def _close(self) -> None:
         await self.stop_subscriber()
 
@@ -216,6 +228,12 @@ class _Subscription(ConsumerRebalanceListener):
 
     async def on_partitions_assigned(self, assigned: frozenset[TopicPartition]) -> None:
         self.give_up.clear()
+
+
+async def _without_headers(record: ConsumerRecord[bytes, bytes], parse: Parse) -> KafkaMessage:
+    message = await parse(replace(record, headers=()))
+    message.raw_message = record
+    return message
 
 
 async def _as_record(message: KafkaMessage) -> Record:

@@ -19,6 +19,7 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from libs.bus.admin import DEAD_LETTER_PARTITIONS
 from libs.bus.codec import message_id_of
+from libs.bus.dead_letters import WITHOUT_CONTENT
 from libs.bus.port import Outgoing, Publisher
 from libs.bus.record import Headers
 
@@ -31,7 +32,7 @@ _ID = re.compile(r"(.+)/(\d+):(\d+)")
 
 
 class UnknownDeadLetter(LookupError):
-    """No dead letter has this id: it never had, or it has passed its retention."""
+    """No dead letter that can be replayed has this id: it never had, it has passed its retention, or its content was not kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +94,11 @@ class DeadLetterBox:
         """Publish the record to its topic as it was, key and headers too, then mark it.
 
         A crash between the two leaves it unmarked, and replaying it again makes a duplicate, which every consumer knows to expect.
-        Raises PublishFailed, and UnknownDeadLetter when its retention has ended meanwhile.
+        Raises PublishFailed, and UnknownDeadLetter when its retention has ended meanwhile, or its content was not kept.
         """
         record = await self._read(letter)
+        if WITHOUT_CONTENT in dict(record.headers):
+            raise UnknownDeadLetter(f"{letter.id}: it was too large to be kept, and can't be replayed")
         headers = [(name, value) for name, value in record.headers if not name.startswith("dead-letter-")]
         await publisher.publish_many([Outgoing(letter.topic, record.key, record.value, headers)])
         mark: Headers = [(REPLAYED, str(letter.offset).encode())]

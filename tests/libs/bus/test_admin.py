@@ -58,3 +58,7 @@ async def test_another_number_of_partitions_than_declared_is_refused(bus: Harnes
     other = bus.undeclared()
     with pytest.raises(TopicMismatch, match=rf"^{topic.name} has 2 partitions, and 4 are declared$"):
         await ensure_topics(bus.bootstrap, [other, replace(topic, partitions=4)])
+    dead_letters = replace(other, name=other.dead_letter, partitions=3)
+    await ensure_topics(bus.bootstrap, [dead_letters])
+    with pytest.raises(TopicMismatch, match=rf"^{other.dead_letter} has 3 partitions, and 1 are declared$"):
+        await ensure_topics(bus.bootstrap, [other])

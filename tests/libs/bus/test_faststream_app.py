@@ -4,10 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
+from libs.bus.dead_letters import DeadLetters
 from libs.bus.errors import BadRecord
 from libs.bus.faststream_app import EventHandler, FastStreamApp
+from libs.bus.port import Outgoing
 from libs.bus.record import Record
 from libs.contracts.events import ContactChanged, Event, Reason
 from libs.contracts.topics import Topic
@@ -79,6 +82,51 @@ async def test_a_body_that_is_no_event_goes_to_the_dead_letters_once_and_is_comm
     headers = dict(letters[0].headers)
     assert headers["content-type"] == b"application/cloudevents+json"
     assert (headers["dead-letter-reason"], headers["dead-letter-group"]) == (b"undecodable", group.encode())
+
+
+@pytest.mark.parametrize("value", [b"\xff", None])
+async def test_headers_that_are_no_text_lose_nothing(bus: Harness, value: bytes | None) -> None:
+    topic, group, seen = await bus.topic(), bus.group(), Seen()
+    odd = [("odd", value)]
+    (key, event) = change("1")
+    await bus.producer.publish_many([Outgoing(topic.name, key, event, odd), Outgoing(topic.name, key, b"bad", odd)])
+    await bus.publish(topic, "2")
+    app = await started(bus, topic, group, seen)
+    await eventually(lambda: "2" in seen.names)
+    await app.stop()
+    assert seen.names == ["1", "2"]
+    (letter,) = await bus.dead_letters(topic)
+    assert dict(letter.headers)["odd"] == value
+
+
+async def test_what_a_transaction_takes_back_is_not_handled(bus: Harness) -> None:
+    topic, group, seen = await bus.topic(), bus.group(), Seen()
+    async with AIOKafkaProducer(bootstrap_servers=bus.bootstrap, transactional_id=group) as upstream:
+        await upstream.begin_transaction()
+        key, value = change("taken back")
+        await upstream.send_and_wait(topic.name, key=key, value=value)
+        await upstream.abort_transaction()
+        async with upstream.transaction():
+            key, value = change("committed")
+            await upstream.send_and_wait(topic.name, key=key, value=value)
+    app = await started(bus, topic, group, seen)
+    await eventually(lambda: "committed" in seen.names)
+    await app.stop()
+    assert seen.names == ["committed"]
+
+
+async def test_a_fault_of_ours_stops_the_subscriber_and_is_told(bus: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    topic, group, seen = await bus.topic(), bus.group(), Seen()
+
+    async def fails(*_: object, **__: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(DeadLetters, "send", fails)
+    await bus.producer.publish(topic.name, [(b"k", b"bad")])
+    app = await started(bus, topic, group, seen)
+    await eventually(lambda: app.state == "stopped: RuntimeError")
+    await app.stop()
+    assert await bus.committed(group, topic) == [None]
 
 
 async def test_an_event_that_can_not_be_handled_goes_to_the_dead_letters_and_the_service_hears_of_it(

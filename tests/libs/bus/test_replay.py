@@ -3,11 +3,13 @@
 from collections.abc import AsyncIterator
 
 import pytest
+from aiokafka import AIOKafkaProducer
 
 from deploy.dead_letters import run
+from libs.bus.dead_letters import WITHOUT_CONTENT
 from libs.bus.replay import DeadLetter, DeadLetterBox, UnknownDeadLetter, open_dead_letters
 from libs.contracts.topics import Topic
-from tests.conformance.bus_harness import Harness, open_harness
+from tests.conformance.bus_harness import Handled, Harness, change, eventually, open_harness
 
 ID = "019b30cb-7a50-7a55-9d3e-2b1f0c8e7a41"
 NAMED = b'{"subject": "%s"}' % ID.encode()
@@ -67,6 +69,32 @@ async def test_one_goes_back_as_it_was_and_is_not_listed_again(bus: Harness, box
     assert sorted(str(r.value) for r in stored) == sorted(2 * [str(value) for value in content])
     assert {(r.value, r.key) for r in stored} == set(content.items())
     assert {tuple(r.headers) for r in stored} == {tuple(stored[0].headers)}
+
+
+async def test_one_that_was_too_large_to_be_kept_is_listed_and_holds_up_no_other(
+    bus: Harness, box: DeadLetterBox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    topic = await bus.topic()
+    async with AIOKafkaProducer(
+        bootstrap_servers=bus.bootstrap, compression_type="gzip", max_request_size=1 << 23
+    ) as p:
+        await p.send_and_wait(topic.name, key=b"k", value=b"{" + b" " * 4_000_000)
+    await bus.producer.publish(topic.name, [(b"k", b"bad"), change("good")])
+    handled = Handled()
+    await bus.consumer([topic], handled).start()
+    await eventually(lambda: handled.names == ["good"])
+    large, other = await box.waiting(topic.name)
+    assert (large.reason, dict((await bus.dead_letters(topic))[0].headers)[WITHOUT_CONTENT]) == (
+        "undecodable",
+        b"4000002",
+    )
+    with pytest.raises(UnknownDeadLetter, match="too large to be kept"):
+        await box.replay(large, bus.producer)
+    with pytest.raises(SystemExit):
+        await run(bus.bootstrap, topic.name, None, "all", False)
+    printed = capsys.readouterr().out
+    assert f"{large.id}: it was too large" in printed
+    assert f"{other.id} replayed" in printed
 
 
 async def test_one_that_is_not_there_is_named(bus: Harness, box: DeadLetterBox) -> None:
