@@ -204,6 +204,7 @@ class _Lane:
         self._give_up = asyncio.Event()
         self._hurried = asyncio.Event()
         self._stopping = False
+        self._leaving = False
         self._task: asyncio.Task[None] | None = None
         self._sizes = BATCH_SIZE.labels(name)
         self._seconds = BATCH_SECONDS.labels(name)
@@ -220,7 +221,8 @@ class _Lane:
         self._stopping = True
         await self._finish_in_hand(budget_seconds)
         if self._task is not None:
-            self._task.cancel()
+            if not self._leaving:  # else it would neither commit nor leave
+                self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
         if self.state in (RUNNING, "starting"):
@@ -251,6 +253,7 @@ class _Lane:
             self.state = f"stopped: {type(error).__name__}"
             log.error("consumer.stopped", consumer=self._name, fault=fault(error))
         finally:
+            self._leaving = True
             self._idle.set()
             if self._ahead is not None:
                 self._ahead.cancel()

@@ -145,6 +145,30 @@ async def test_stop_finishes_the_batch_in_hand_and_commits_it(bus: Harness) -> N
     assert (consumer.ready, consumer.state) == (False, "stopped")
 
 
+async def test_a_stop_while_the_next_batch_is_at_hand_commits_and_leaves_the_group_too(bus: Harness) -> None:
+    topic, group = await bus.topic(), bus.group()
+    entered, finish = asyncio.Event(), asyncio.Event()
+    handled, others = Handled(), Handled()
+
+    async def handle(batch: Batch) -> None:
+        await handled(batch)
+        entered.set()
+        await finish.wait()
+
+    await bus.publish(topic, "1", "2", "3", "4")
+    consumer = bus.consumer([topic], handle, group, max_records=2)
+    await consumer.start()
+    await entered.wait()
+    stopping = asyncio.create_task(consumer.stop(budget_seconds=10))
+    await asyncio.sleep(0)
+    finish.set()
+    await stopping
+    assert handled.names == ["1", "2"]
+    assert await bus.committed(group, topic) == [2]
+    await bus.consumer([topic], others, group).start()
+    await eventually(lambda: others.names == ["3", "4"])
+
+
 async def test_stop_does_not_wait_beyond_its_budget_and_commits_nothing_unfinished(bus: Harness) -> None:
     topic, group = await bus.topic(), bus.group()
     entered = asyncio.Event()
