@@ -71,6 +71,9 @@ _CLOSED = (
     "pool is clos",
     "not initialized",
 )
+_BUSY = "another operation is in progress"
+"""The server ended the connection during a COPY: then its transaction can't be rolled back either, and that is what is raised. The words
+alone may also mean that two tasks use one connection."""
 
 
 def is_transient(error: BaseException) -> bool:
@@ -80,7 +83,10 @@ def is_transient(error: BaseException) -> bool:
         return all(is_transient(each) for each in grouped)
     if isinstance(error, asyncpg.InterfaceError):
         # asyncpg has one class for wrong arguments and for a connection that closed meanwhile.
-        return any(words in str(error) for words in _CLOSED)
+        words = str(error)
+        if _BUSY in words:
+            return error.__context__ is not None and is_transient(error.__context__)
+        return any(closed in words for closed in _CLOSED)
     if isinstance(error, asyncpg.InternalClientError):
         # A pooled connection whose server has said that it ends, used before its socket is seen to close (asyncpg issue 1069).
         return "cannot switch to state" in str(error)

@@ -50,6 +50,16 @@ OURS_OR_THE_DATAS = [
 ]
 
 
+def _raised_beside(error: Exception | None) -> Exception:
+    busy = asyncpg.InterfaceError("cannot perform operation: another operation is in progress")
+    busy.__context__ = error
+    return busy
+
+
+TRANSIENT.append(_raised_beside(_raised_beside(asyncpg.InternalClientError("cannot switch to state 21; another"))))
+OURS_OR_THE_DATAS += [_raised_beside(None), _raised_beside(KeyError())]
+
+
 @pytest.mark.parametrize("error", TRANSIENT, ids=repr)
 def test_the_absence_of_a_neighbour_is_transient(error: Exception) -> None:
     assert is_transient(error)
