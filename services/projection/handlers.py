@@ -75,14 +75,10 @@ async def apply_batch(
 
     Done again, or by two replicas at once, it changes nothing more. Raises asyncpg's and the system's errors; nothing is written then.
     """
-    if (
-        prepared is None
-        or prepared.generation != recent.generation
-        or not recent.corrected.isdisjoint(prepared.work.known)
-    ):
-        # What it took from the recent folds is gone, or was not so.
-        prepared = await prepare(records, pool=pool, recent=recent, trusting=prepared is None)
-    recent.corrected.clear()
+    if prepared is None:
+        prepared = await prepare(records, pool=pool, recent=recent)
+    elif not recent.still_hold(prepared.generation, prepared.work.known):
+        prepared = await prepare(records, pool=pool, recent=recent, trusting=False)
     positions = _positions(records, offsets)
     presuming = True
     while True:
@@ -148,7 +144,7 @@ async def _write_messages(
     there = await store.read_stored(connection, lost)  # they are locked by now: nobody is quicker again
     anew = {key: folded(read(to_write[key].records)[key], there[key]) for key in lost}
     if again := [each.row for each in anew.values() if each is not None]:
-        await store.write_messages(connection, again)
+        await store.write_messages_again(connection, again)
     # What was prepared meanwhile may rest on folds that were never stored, under the version of one that was.
     recent.correct({key: there[key] if each is None else each.stored for key, each in anew.items()})
     return [each for key, first in to_write.items() if (each := anew.get(key, first)) is not None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from libs.contracts.statuses import FINALS
 from services.projection.store import Key, Stored
@@ -22,9 +22,10 @@ class RecentFolds:
     def __init__(self, size: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.generation = 0
         """Changes when what was taken from here before is not to be believed any more."""
-        self.corrected: set[Key] = set()
-        """What was believed of these was not so: what is folded onto it already is wrong."""
         self._size = size
+        self._corrected: set[Key] = (
+            set()
+        )  # what was believed of these was not so: what is folded onto it already is wrong
         self._folds: OrderedDict[Key, Stored] = OrderedDict()
         self._clock = clock
         self._alone_from = clock()
@@ -54,10 +55,22 @@ class RecentFolds:
 
     def correct(self, folds: Mapping[Key, Stored]) -> None:
         """These are written, and not what was put for them before."""
-        self.corrected.update(folds)
+        self._corrected.update(folds)
         self.put(folds)
+        if len(self._corrected) > self._size:  # nothing was prepared for long
+            self.forget()
+
+    def still_hold(self, generation: int, keys: Collection[Key]) -> bool:
+        """Whether what a batch was prepared on in that generation is so; to be asked of each batch that was prepared.
+
+        At most one is prepared while another is written, so none is left that knows of the corrections before.
+        """
+        held = generation == self.generation and self._corrected.isdisjoint(keys)
+        self._corrected.clear()
+        return held
 
     def forget(self) -> None:
         """Something that was to be written is not, or may not be: start over from what is stored."""
         self.generation += 1
         self._folds.clear()
+        self._corrected.clear()

@@ -99,12 +99,18 @@ async def insert_messages(connection: Connection, rows: Iterable[MessageRow]) ->
 async def write_messages(connection: Connection, rows: Sequence[MessageRow]) -> int:
     """Insert the rows of version 1; update the others where the row has the version just before. The number of rows written.
 
-    To be called in a transaction. Every row is locked until its end, also those that another replica was quicker to write.
+    To be called once in a transaction. Every row is locked until its end, also those that another replica was quicker to write.
     """
     await connection.execute(_ROWS_BESIDE)
     await connection.copy_records_to_table("batch_messages", records=map(astuple, rows))
     done = await connection.execute(_UPSERT_MESSAGES)
     return rows_of_tag(done)
+
+
+async def write_messages_again(connection: Connection, rows: Sequence[MessageRow]) -> None:
+    """The same, after `write_messages` in the same transaction."""
+    await connection.execute("TRUNCATE batch_messages")  # it is emptied at the commit
+    await write_messages(connection, rows)
 
 
 async def write_journal(connection: Connection, entries: Sequence[NewEntry]) -> None:

@@ -21,7 +21,7 @@ from services.projection.checking import differences
 from services.projection.handlers import Prepared, apply_batch, prepare
 from services.projection.recent import RecentFolds
 from services.projection.rows import MessageRow, decode_fold
-from services.projection.store import Connection, Position
+from services.projection.store import Connection, Position, Stored
 from tests.services.projection.conftest import OpenPool, dump, fold_in, journalled, records, said
 from tests.services.projection.stories import TENANT, Story, Told, tell
 
@@ -140,9 +140,10 @@ async def test_a_fold_that_another_replica_moved_on_is_folded_onto_what_it_wrote
     assert decode_fold(await pool.fetchval("SELECT fold FROM messages")) == whole
 
 
+@pytest.mark.parametrize("between", [False, True], ids=["", "with one between that was not prepared"])
 @pytest.mark.parametrize("step", ["insert_messages", "write_messages"])
 async def test_a_batch_prepared_onto_a_fold_that_was_never_stored_is_prepared_anew(
-    pool: Pool, monkeypatch: pytest.MonkeyPatch, step: str
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, step: str, between: bool
 ) -> None:
     told = Story(1).delivered()
     await fold_in(pool, told)  # another replica, all in one batch: version 1
@@ -160,9 +161,31 @@ async def test_a_batch_prepared_onto_a_fold_that_was_never_stored_is_prepared_an
     await apply_batch(pool, recent, first, {})  # believes that it writes version 1
     monkeypatch.undo()
     assert [each.row.version for each in prepared[0].work.to_write.values()] == [2]
+    if between:  # half a batch: data was at fault
+        await apply_batch(pool, recent, records(Story(2).delivered()[:1]), {})
     before = await dump(pool)
     await apply_batch(pool, recent, second, {}, prepared[0])
     assert await dump(pool) == before
+
+
+async def test_corrections_that_nobody_asks_for_are_not_kept_without_end() -> None:
+    recent = RecentFolds(2)
+    generation = recent.generation
+    for number in range(3):
+        recent.correct({(number, TENANT): Stored(b"", 1, "queued", ())})
+    assert not recent.still_hold(generation, ())
+    assert recent.still_hold(recent.generation, [(0, TENANT)])
+
+
+async def test_rows_that_were_lost_are_written_again_by_themselves(pool: Pool) -> None:
+    told = [step for number in range(3) for step in Story(number).delivered()[:2]]
+    prepared = await prepare(records(told), pool=pool, recent=RecentFolds(10))
+    rows = [each.row for each in prepared.work.to_write.values()]
+    async with pool.acquire() as connection, connection.transaction():
+        assert await store.write_messages(connection, rows) == 3
+        await store.write_messages_again(connection, [msgspec.structs.replace(rows[1], version=2)])
+        assert await connection.fetchval("SELECT count(*) FROM batch_messages") == 1
+    assert await pool.fetchval("SELECT sum(version) FROM messages") == 4
 
 
 async def test_an_event_that_comes_under_another_id_too_is_journalled_and_changes_nothing_else(pool: Pool) -> None:
