@@ -74,7 +74,8 @@ class CommandStatus(enum.IntEnum):
     ESME_RINVSYSID = 0x0F, "the system id is unknown", _SESSION
     ESME_RCANCELFAIL = 0x11, "the cancel request failed", _PERMANENT
     ESME_RREPLACEFAIL = 0x13, "the replace request failed", _PERMANENT
-    ESME_RMSGQFUL = 0x14, "the provider's message queue is full", _THROTTLED
+    # The SMSC's queue, or its queue for this one number: taken as the message's, like a system error.
+    ESME_RMSGQFUL = 0x14, "the provider's message queue is full", _TEMPORARY
     ESME_RINVSERTYP = 0x15, "the service type is invalid", _PERMANENT
     ESME_RINVNUMDESTS = 0x33, "the number of destinations is invalid", _PERMANENT
     ESME_RINVDLNAME = 0x34, "the distribution list is unknown", _PERMANENT

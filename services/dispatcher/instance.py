@@ -33,8 +33,13 @@ log = structlog.get_logger()
 ORPHANS_SECONDS = 5.0
 LAST_ANSWERS_SECONDS = 3.0
 """At the end, before the partitions are given back, for storing what the closing of the session said of attempts still open."""
-FIRST_BIND_SECONDS = 30.0
-"""How long the first bind is waited for before partitions are taken all the same, so that what passes its validity ends."""
+LAST_REPORTS_SECONDS = 1.0
+"""At the end, for reports that are being published: what the provider gets no answer for it brings again, and it would be another one."""
+BIND_SECONDS = 30.0
+"""How long a bind is waited for. Then partitions are taken all the same, so that what passes its validity ends; unless a peer has a bind:
+it can send what here would only wait, so this one gives way."""
+SLOT_SECONDS = 300.0
+"""How long a bind slot is kept without a bind while a peer stands by for it: perhaps it can bind from where it is."""
 POLL_SECONDS = 0.02
 
 MakeDriver = Callable[[Gateway, Callbacks], Driver]
@@ -67,6 +72,7 @@ class Instance:
             gateway, self._lease, ledger, self._board, self._driver, self._on_results, self._settler.look
         )
         self._standby = True
+        self._unbound_since: float | None = None
         self._stopped_for: str | None = None
         self._ending = False
         self._rebalances = 0
@@ -103,6 +109,8 @@ class Instance:
             beats.cancel()
             await asyncio.gather(settling, beats, return_exceptions=True)
             await self._release()
+        if self._gives_way:  # to who looks for a free slot meanwhile
+            await self._stopped_within(self._settings.dispatcher_lease_seconds / 2)
 
     async def _until_slot(self, beats: asyncio.Task[None]) -> bool:
         """Stand by until a bind slot is free; False if it ended before."""
@@ -126,15 +134,17 @@ class Instance:
 
     async def _send(self, beats: asyncio.Task[None], settling: asyncio.Task[None]) -> None:
         """Bind, then join the consumer groups and work; at the end drain, commit, leave and unbind."""
+        self._unbound_since = asyncio.get_running_loop().time()
         self._driver.start()
         intakes: list[asyncio.Task[None]] = []
         beside: list[asyncio.Task[None]] = []
         ended: set[asyncio.Task[None]] = set()
         stop = asyncio.create_task(self._wait_stop())
         try:
-            first_bind = asyncio.get_running_loop().time() + FIRST_BIND_SECONDS
             while self._driver.missing and not self._stop.is_set() and not beats.done():
-                if asyncio.get_running_loop().time() > first_bind:
+                if self._gives_way:
+                    return
+                if self._unbound_seconds > BIND_SECONDS:
                     break
                 await self._stopped_within(POLL_SECONDS)
             for priority in (Priority.HIGH, Priority.NORMAL):
@@ -148,7 +158,10 @@ class Instance:
                     partial(tell_history, ledger=self.ledger, publisher=self._producer),
                 )
                 intakes.append(asyncio.create_task(intake.run()))
-            beside += [asyncio.create_task(self._sender.run()), asyncio.create_task(self._publish_orphans())]
+            beside += [
+                asyncio.create_task(work)
+                for work in (self._sender.run(), self._publish_orphans(), self._until_way_is_given())
+            ]
             ended, _ = await asyncio.wait(
                 [beats, settling, *intakes, *beside, stop], return_when=asyncio.FIRST_COMPLETED
             )
@@ -158,7 +171,7 @@ class Instance:
             if self._lease.valid and not settling.done():
                 await self._until_drained(self._settings.dispatcher_drain_seconds)
             self._sender.withdraw()
-            await self._driver.stop(0)
+            await self._driver.stop(LAST_REPORTS_SECONDS if self._lease.valid else 0)
             BOUND.labels(self._gateway.id).set(0)
             if not settling.done():
                 await self._until_drained(LAST_ANSWERS_SECONDS)
@@ -175,6 +188,25 @@ class Instance:
                 log.warning("lease is over", instance=str(self._lease.instance), gateway=self._gateway.id)
             elif error is not None:
                 raise error
+
+    @property
+    def _unbound_seconds(self) -> float:
+        """For how long there has been no bind."""
+        return 0.0 if self._unbound_since is None else asyncio.get_running_loop().time() - self._unbound_since
+
+    @property
+    def _gives_way(self) -> bool:
+        """Whether a peer is better placed: it has a bind, and has had it for long, or waits for the slot that is of no use here."""
+        unbound, lease = self._unbound_seconds, self._lease
+        return (min(unbound, lease.peer_bound_seconds) > BIND_SECONDS) or (
+            unbound > SLOT_SECONDS and lease.peer_stands_by
+        )
+
+    async def _until_way_is_given(self) -> None:
+        while not self._gives_way:
+            if await self._stopped_within(1):
+                return
+        log.warning("no bind: a peer takes over", gateway=self._gateway.id, reason=self._driver.missing)
 
     async def _drain_for_rebalance(self) -> None:
         """Stop claiming and wait for what is in flight; what takes longer is settled here later, and looked at again there."""
@@ -262,7 +294,12 @@ class Instance:
         await publish_reports(self._producer, self._settings.inbound_key.get_secret_value().encode(), reports)
 
     def _on_change(self) -> None:
-        BOUND.labels(self._gateway.id).set(int(self._driver.missing is None))
+        self._lease.bound = bound = self._driver.missing is None
+        if bound:
+            self._unbound_since = None
+        elif self._unbound_since is None:
+            self._unbound_since = asyncio.get_running_loop().time()
+        BOUND.labels(self._gateway.id).set(int(bound))
         self._sender.wake()
 
     async def _done(self, places: Sequence[object]) -> None:

@@ -29,11 +29,17 @@ ON CONFLICT (gateway, slot) DO UPDATE SET instance = EXCLUDED.instance
 RETURNING slot
 """
 
+_PEERS = """
+SELECT instance, beat, bound, EXISTS (SELECT FROM bind_slots s WHERE (s.gateway, s.instance) = (i.gateway, i.instance)) AS has_slot
+  FROM instances i WHERE gateway = $1 AND NOT dead AND instance <> $2
+"""
+
 
 @dataclass(slots=True)
 class _Seen:
     beat: int
     since: float
+    bound_since: float | None
 
 
 class Lease:
@@ -41,6 +47,10 @@ class Lease:
 
     def __init__(self, pool: Pool, gateway: str, seconds: float) -> None:
         self.instance: UUID = uuid4()
+        self.bound = False
+        """Whether it has a bind; peers hear of it with the next beat."""
+        self.peer_stands_by = False
+        """Whether a peer waits for a bind slot."""
         self._pool = pool
         self._gateway = gateway
         self._seconds = seconds
@@ -60,6 +70,12 @@ class Lease:
     def left_seconds(self) -> float:
         """How long it will be valid unless it is renewed."""
         return max(0.0, self._valid_until - self._clock()) if self.valid else 0.0
+
+    @property
+    def peer_bound_seconds(self) -> float:
+        """For how long a peer of the same gateway has had a bind, as far as is known here; 0 if none has."""
+        since = min((seen.bound_since for seen in self._seen.values() if seen.bound_since is not None), default=None)
+        return 0.0 if since is None else self._clock() - since
 
     def renewed(self, sent_at: float) -> None:
         """A renewal that was sent at `sent_at` (the loop's clock) was answered; every claim is one."""
@@ -85,7 +101,9 @@ class Lease:
         """Renew the lease, and mark dead the peers whose beat has stood still for a lease's length."""
         sent_at = self._clock()
         alive = await self._pool.fetchval(
-            "UPDATE instances SET beat = beat + 1 WHERE instance = $1 AND NOT dead RETURNING true", self.instance
+            "UPDATE instances SET beat = beat + 1, bound = $2 WHERE instance = $1 AND NOT dead RETURNING true",
+            self.instance,
+            self.bound,
         )
         if not alive:
             self._over = True
@@ -110,17 +128,15 @@ class Lease:
             await connection.execute("DELETE FROM bind_slots WHERE instance = $1", self.instance)
 
     async def _watch_peers(self) -> None:
-        rows = await self._pool.fetch(
-            "SELECT instance, beat FROM instances WHERE gateway = $1 AND NOT dead AND instance <> $2",
-            self._gateway,
-            self.instance,
-        )
+        rows = await self._pool.fetch(_PEERS, self._gateway, self.instance)
         now = self._clock()
         seen: dict[UUID, _Seen] = {}
         for row in rows:
             peer, beat = row["instance"], row["beat"]
             before = self._seen.get(peer)
-            seen[peer] = before if before is not None and before.beat == beat else _Seen(beat, now)
+            since = before.since if before is not None and before.beat == beat else now
+            bound_since = before.bound_since if before is not None else None
+            seen[peer] = _Seen(beat, since, (bound_since or now) if row["bound"] else None)
             if now - seen[peer].since >= self._seconds + GRACE_SECONDS:
                 marked = await self._pool.fetchval(
                     "UPDATE instances SET dead = true WHERE instance = $1 AND beat = $2 RETURNING true", peer, beat
@@ -128,3 +144,4 @@ class Lease:
                 if marked:
                     log.warning("peer marked dead", peer=str(peer), silent_seconds=round(now - seen[peer].since, 1))
         self._seen = seen
+        self.peer_stands_by = not all(row["has_slot"] for row in rows)

@@ -28,7 +28,8 @@ from services.dispatcher.throttle import Throttle
 log = structlog.get_logger()
 
 LATE_SECONDS = 0.25
-"""A part later than this after its granted moment is not sent: it would break the rate of somebody else's second."""
+"""A part later than this after its granted moment is not sent: it would break the rate of somebody else's second. Without a rate there is
+nothing to break, and while claims take longer nothing at all would be sent."""
 LARGEST_CLAIM = 1000
 IDLE_SECONDS = 0.5
 NOTHING_GRANTED_SECONDS = 0.05
@@ -267,7 +268,7 @@ class Sender:
         if not self._lease.valid:
             self._not_sent(due, "the lease is over")
             return
-        latest = now - LATE_SECONDS
+        latest = now - (LATE_SECONDS if self._gateway.segments_per_second else math.inf)
         self._not_sent([sent for sent in due if sent.leaves_at < latest], "its moment had passed")
         timely = [sent for sent in due if sent.leaves_at >= latest]
         if timely:

@@ -28,6 +28,10 @@ FINAL_AND_FAILURE_RECEIPT = 1
 LONGEST_ID = 255
 """What a response may name as the message's id: SMPP 3.4 §5.2.23 allows 64 octets, and nobody could index what has no bound."""
 
+_ALPHANUMERIC = 5
+_SHORTEST_NUMBER = 8
+"""Digits of an international number; what has fewer is a short code."""
+
 VERDICTS: dict[StatusClass, Verdict] = {
     StatusClass.ACCEPTED: Verdict.ACCEPTED,
     StatusClass.THROTTLED: Verdict.THROTTLED,
@@ -42,12 +46,17 @@ RECEIPT_STATES: dict[MessageState, ReceiptState] = {state: ReceiptState(state.na
 
 @lru_cache(maxsize=1000)
 def _source(address: str, ton: int, npi: int) -> tuple[str, int, int]:
-    """The source address as it travels, with its TON and NPI: those configured are the configured address's, but a number is a
-    number whoever chose it."""
+    """The source address as it travels, with its TON and NPI (SMPP 3.4 §5.2.5, §5.2.6).
+
+    Those configured are the configured address's. A message may bring another of another kind: a name is alphanumeric (5), a number
+    is international (1) if it is long enough, and a short code the network's own (3).
+    """
     digits = address.lstrip("+")
     if not digits.isdigit():
-        return address, ton, npi
-    return (digits, 1, 1) if ton == 5 else (digits, ton, npi)
+        return (address, ton, npi) if ton == _ALPHANUMERIC or not address else (address, _ALPHANUMERIC, 0)
+    if ton != _ALPHANUMERIC:
+        return digits, ton, npi
+    return (digits, 1, 1) if address != digits or len(digits) >= _SHORTEST_NUMBER else (digits, 3, 0)
 
 
 def _integer(deliver: Deliver, tag: int, octets: int) -> int | None:

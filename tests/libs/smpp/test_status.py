@@ -26,7 +26,7 @@ def test_only_rok_is_acceptance() -> None:
     ("code", "expected"),
     [
         (0x58, StatusClass.THROTTLED),
-        (0x14, StatusClass.THROTTLED),
+        (0x14, StatusClass.TEMPORARY),
         (0x08, StatusClass.TEMPORARY),
         (0x45, StatusClass.TEMPORARY),
         (0x64, StatusClass.TEMPORARY),

@@ -1,4 +1,4 @@
-"""What was granted is written at its moment or not at all: never late, never past the lease. No Kafka, no Postgres, no carrier."""
+"""What was granted is written at its moment or not at all: never late where there is a rate, never past the lease. No server takes part."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -21,7 +21,7 @@ class Ground:
     Its clock stands still but for that and for what a test adds; its timer fires when a test calls it.
     """
 
-    def __init__(self, leave: float, answer_seconds: float = 0) -> None:
+    def __init__(self, leave: float, answer_seconds: float = 0, rate: int = 100) -> None:
         self.now = 1000.0
         self.leave = leave
         self.answer_seconds = answer_seconds
@@ -30,7 +30,9 @@ class Ground:
         self.fire: Callable[[], None] | None = None
         self.written: list[Submission] = []
         self.told: list[Result] = []
-        gateway = SmppGateway(id=GATEWAY, type="smpp", host="unused", port=1, system_id="unused")
+        gateway = SmppGateway(
+            id=GATEWAY, type="smpp", host="unused", port=1, system_id="unused", segments_per_second=rate
+        )
         board = Board()
         board.add(dispatch_event(), "its place")
         driver: Any = SimpleNamespace(free=10, missing=None, submit=self.written.extend)
@@ -71,6 +73,12 @@ async def test_what_may_leave_at_once_is_written_only_in_time_and_under_a_valid_
     ground.lease_after_claim = lease_valid
     await ground.sender.turn()
     assert ground.became == expected
+
+
+async def test_without_a_rate_a_slow_claim_keeps_nothing_from_leaving():
+    ground = Ground(leave=0, answer_seconds=3, rate=0)
+    await ground.sender.turn()
+    assert ground.became == WRITTEN
 
 
 @CASES

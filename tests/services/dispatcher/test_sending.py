@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -82,7 +83,7 @@ async def test_a_marked_message_goes_back_unattempted_and_one_decided_after_the_
 async def test_what_passes_its_validity_ends_while_the_gateway_is_away(
     world: MakeWorld, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(instance, "FIRST_BIND_SECONDS", 0.1)
+    monkeypatch.setattr(instance, "BIND_SECONDS", 0.1)
     monkeypatch.setattr(sender, "CLOCKS_APART", timedelta(0))
     async with world(port=free_port()) as w:
         w.start()
@@ -186,6 +187,33 @@ async def test_a_message_from_a_person_reaches_kafka_as_it_came(world: MakeWorld
         await w.until(lambda: len(w.inbound) == 1)
         assert bytes.fromhex(w.inbound[0].content_hex) == b"STOP"
         assert (w.inbound[0].source, w.inbound[0].destination) == ("254711000001", "20414")
+
+
+async def test_a_message_from_a_person_that_is_on_its_way_at_the_stop_is_answered(
+    world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+):
+    entered, publish = asyncio.Event(), instance.publish_reports
+
+    async def slowly(*what: Any) -> None:
+        entered.set()
+        await asyncio.sleep(0.1)  # longer than the carrier takes to answer the unbind
+        await publish(*what)
+
+    async def acknowledged() -> int:
+        async with w.carrier.session.get(f"{w.carrier.url}/stats") as answer:
+            return (await answer.json())["deliveries_acknowledged"]
+
+    monkeypatch.setattr(instance, "publish_reports", slowly)
+    async with world() as w:
+        sending = w.start()
+        await w.until(lambda: sending.missing is None and not sending.standing_by)
+        before = await acknowledged()
+        await w.carrier.act(
+            "mobile-originated", system_id=w.gateway.system_id, source="254711000001", destination="20414", text="STOP"
+        )
+        await entered.wait()
+        await w.stop()
+        assert await acknowledged() == before + 1
 
 
 async def test_replicas_share_the_work_and_one_that_leaves_hands_its_share_over(world: MakeWorld):

@@ -11,7 +11,7 @@ from libs.service_kit.config_file import SmppGateway
 from libs.smpp import pdus, tlv
 from libs.smpp.receipt import MessageState
 from services.dispatcher.drivers.port import Callbacks, Report, Result, Submission, Verdict
-from services.dispatcher.drivers.smpp import LONGEST_ID, SmppDriver
+from services.dispatcher.drivers.smpp import LONGEST_ID, SmppDriver, _source
 from tests.libs.smpp.examples import receipt_tlvs
 from tests.libs.smpp.scripted_smsc import Connection, Script, plainly, scripted_smsc, until
 from tests.services.dispatcher.builders import dispatch_event
@@ -113,3 +113,22 @@ async def test_joining_fields_of_another_length_are_none(
         )
     assert isinstance(report, SmsInbound)
     assert (report.sar_reference, report.sar_total, report.sar_part) == read
+
+
+@pytest.mark.parametrize(
+    ("address", "configured", "expected"),
+    [
+        ("ACME", (5, 0), ("ACME", 5, 0)),
+        ("ACME", (5, 1), ("ACME", 5, 1)),
+        ("ACME Bank", (1, 1), ("ACME Bank", 5, 0)),
+        ("+254711000001", (5, 0), ("254711000001", 1, 1)),
+        ("254711000001", (5, 0), ("254711000001", 1, 1)),
+        ("20414", (5, 0), ("20414", 3, 0)),
+        ("20414", (6, 9), ("20414", 6, 9)),
+        ("", (1, 1), ("", 1, 1)),
+    ],
+)
+def test_the_type_of_number_is_that_of_the_sender(
+    address: str, configured: tuple[int, int], expected: tuple[str, int, int]
+) -> None:
+    assert _source(address, *configured) == expected
