@@ -58,6 +58,9 @@ class KafkaSource(ConsumerRebalanceListener):
         self._rebalance_timeout_ms = rebalance_timeout_ms
         self._consumer: AIOKafkaConsumer | None = None
         self._rest: asyncio.TimerHandle | None = None
+        self._next: dict[TopicPartition, int] = {}
+        """The offset that each partition is to go on with, as far as something was fetched since it was assigned."""
+        self._rebalances = 0
 
     async def start(self) -> None:
         for delay in delays():
@@ -100,9 +103,12 @@ class KafkaSource(ConsumerRebalanceListener):
         return consumer
 
     async def on_partitions_revoked(self, revoked: frozenset[TopicPartition]) -> None:
+        self._rebalances += 1
         await self._on_revoked(frozenset(revoked))
 
     async def on_partitions_assigned(self, assigned: frozenset[TopicPartition]) -> None:
+        self._rebalances += 1
+        self._next.clear()
         await self._on_assigned(frozenset(assigned))
 
     async def fetch(
@@ -115,11 +121,40 @@ class KafkaSource(ConsumerRebalanceListener):
             found = cast(Mapping[TopicPartition, Sequence[Record]], fetched)  # by as_records
             if not found and _fetcher_died(consumer):
                 raise KafkaError("the fetch task ended")
-            return found
+            rebalances = self._rebalances
+            if set_back := await self._gone_on(consumer, found):
+                await self._rejoin(consumer, set_back)
+                return {}
+            # What was fetched before a rebalance is not ours any more, or comes again.
+            return found if self._rebalances == rebalances else {}
         except (KafkaError, ConsumerStoppedError) as error:
             log.warning("kafka.consumer_rejoins", group=self._group, error=type(error).__name__)
             await self._rejoin(consumer)
             return {}
+
+    async def _gone_on(
+        self, consumer: AIOKafkaConsumer, found: Mapping[TopicPartition, Sequence[Record]]
+    ) -> dict[TopicPartition, int]:
+        """Compare where partitions go on with where they should. Where Kafka has lost records that we had, it gives those that took their
+        offsets: answers the first of them. Where it has deleted what we had yet to read, that is logged."""
+        set_back: dict[TopicPartition, int] = {}
+        for partition, records in found.items():
+            first, expected = records[0].offset, self._next.get(partition)
+            if expected is None and first:
+                expected = await consumer.committed(partition)
+            self._next[partition] = records[-1].offset + 1
+            if expected is None or first == expected:
+                continue
+            if first < expected:
+                log.error("kafka.records_lost: all that it has is read", **partition._asdict())
+                set_back[partition] = first
+            elif (begin := (await consumer.beginning_offsets([partition]))[partition]) > expected:
+                log.error("kafka.records_missed", **partition._asdict(), records=begin - expected)
+        return set_back
+
+    async def set_back(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Let these partitions be read from here on. Raises KafkaError, TimeoutError."""
+        await KafkaSource.commit(self, offsets)
 
     def rest(self, seconds: float) -> None:
         # Else aiokafka asks at once, is answered as soon as one record is there, and that one waits here for all of the pause.
@@ -134,8 +169,13 @@ class KafkaSource(ConsumerRebalanceListener):
             consumer = self._started()
             consumer.resume(*consumer.paused())
 
-    async def _rejoin(self, consumer: AIOKafkaConsumer) -> None:
+    async def _rejoin(self, consumer: AIOKafkaConsumer, set_back: Mapping[TopicPartition, int] | None = None) -> None:
         await self._on_revoked(consumer.assignment())
+        if set_back:  # not before: what was finished of what is lost is committed there
+            try:
+                await self.set_back(set_back)
+            except Exception as error:
+                log.error("kafka.not_set_back", group=self._group, error=type(error).__name__)
         await _close(consumer)
         await asyncio.sleep(next(delays()))
         await self.start()

@@ -82,8 +82,7 @@ class StoredOffsetsSource(KafkaSource):
                 # Kafka has lost what it had there: what it has now was not applied.
                 if stored[partition].next_offset > ends[partition]:
                     log.error("stored offset is beyond the end: all is read", **partition._asdict())
-                    async with self._pool.acquire(timeout=POOL_SECONDS) as connection:
-                        await store.forget_position(connection, partition)
+                    await self._forget(partition)
                     del stored[partition]
         except Exception as error:
             if not is_transient(error):
@@ -99,12 +98,24 @@ class StoredOffsetsSource(KafkaSource):
         }
         for partition, offset in self._untold.items():
             consumer.seek(partition, offset)
+            if partition in stored:
+                self._next[partition] = offset
         self._unsought = frozenset()
         try:
             await self._tell({})
         except (KafkaError, TimeoutError) as error:
             log.warning("stored offsets not committed", error=type(error).__name__)
         return True
+
+    async def set_back(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Raises asyncpg's errors too."""
+        for partition in offsets:
+            await self._forget(partition)
+        await super().set_back(offsets)
+
+    async def _forget(self, partition: TopicPartition) -> None:
+        async with self._pool.acquire(timeout=POOL_SECONDS) as connection:
+            await store.forget_position(connection, partition)
 
     async def _tell(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Commit these to Kafka, with what it does not know yet."""

@@ -1,11 +1,18 @@
 """What only a member of a group on a real Kafka can get wrong."""
 
 import asyncio
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.structs import TopicPartition
+from structlog.testing import capture_logs
 
 from libs.bus.kafka_source import KafkaSource
 from libs.bus.port import Partitions
 from libs.bus.producer import Producer
-from tests.conformance.bus_harness import Harness, eventually
+from tests.conformance.bus_harness import Handled, Harness, eventually
 
 
 async def test_who_stops_while_giving_partitions_back_leaves_the_group_all_the_same(kafka: str) -> None:
@@ -28,4 +35,56 @@ async def test_who_stops_while_giving_partitions_back_leaves_the_group_all_the_s
     async with asyncio.timeout(30):
         await joining
     assert len(staying.assignment()) == 2
+    await harness.close()
+
+
+async def test_what_kafka_holds_at_offsets_that_were_passed_is_read_and_committed_anew(
+    kafka: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a lost volume, when aiokafka goes back to the beginning without a word."""
+    harness = Harness(kafka, Producer(kafka, "test"), KafkaSource)
+    await harness.producer.start()  # type: ignore[attr-defined]
+    topic, group, handled = await harness.topic(), harness.group(), Handled()
+    await harness.publish(topic, "1", "2", "3")
+    fetch, made = AIOKafkaConsumer.getmany, list[AIOKafkaConsumer]()
+
+    async def watched(consumer: AIOKafkaConsumer, *partitions: TopicPartition, **how: Any) -> Any:
+        if consumer not in made:
+            made.append(consumer)
+        return await fetch(consumer, *partitions, **how)
+
+    monkeypatch.setattr(AIOKafkaConsumer, "getmany", watched)
+    consumer = harness.consumer([topic], handled, group)
+    await consumer.start()
+    await eventually(lambda: handled.names == ["1", "2", "3"])
+    with capture_logs() as logs:
+        made[0].seek(TopicPartition(topic.name, 0), 1)
+        await eventually(lambda: handled.names == ["1", "2", "3", "2", "3"])
+    assert [each["partition"] for each in logs if "records_lost" in each["event"]] == [0]
+    assert len(made) == 2, "it has joined anew"
+    await harness.publish(topic, "4")
+    await eventually(lambda: handled.names[-1] == "4")
+    await consumer.stop()
+    assert await harness.committed(group, topic) == [4]
+    await harness.close()
+
+
+async def test_what_was_deleted_before_it_was_read_is_told(kafka: str) -> None:
+    harness = Harness(kafka, Producer(kafka, "test"), KafkaSource)
+    await harness.producer.start()  # type: ignore[attr-defined]
+    topic, group, before, after = await harness.topic(), harness.group(), Handled(), Handled()
+    await harness.publish(topic, "1", "2")
+    consumer = harness.consumer([topic], before, group)
+    await consumer.start()
+    await eventually(lambda: before.names == ["1", "2"])
+    await consumer.stop()
+    await harness.publish(topic, "3", "4", "5", "6")
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+    await admin.start()
+    await admin.delete_records({TopicPartition(topic.name, 0): RecordsToDelete(before_offset=5)})
+    await admin.close()
+    with capture_logs() as logs:
+        await harness.consumer([topic], after, group).start()
+        await eventually(lambda: after.names == ["6"])
+    assert [each["records"] for each in logs if each["event"] == "kafka.records_missed"] == [3]
     await harness.close()
