@@ -34,7 +34,7 @@ MANY_KEPT = 4_000
 MANY_KEPT_OF_NO_END = 12_000
 """The same where most do not end meanwhile."""
 MOST_KEPT = 32_000
-"""With more, the oldest are handed on."""
+"""With more, the oldest are handed on; with more that have ended and wait, those."""
 IN_VAIN_SECONDS = 30.0
 """For how long ends do not wait any more, where more of them waited in vain than not."""
 REMEMBERED = 10_000
@@ -228,10 +228,10 @@ class MessagesGathered:
             self._lately.newer.add(message_id)
 
     def _give_up_lacking(self, due: float) -> None:
-        """Let ends go that wait since `due`."""
+        """Let ends go that wait since `due`, and of too many the first."""
         while self._lacking:
             message_id, message = next(iter(self._lacking.items()))
-            if message.since > due:
+            if message.since > due and self._held - self._ready <= MOST_KEPT:
                 break
             self._in_vain_since += 1
             self._ended_since += len(message.records)

@@ -286,9 +286,20 @@ def test_with_too_many_kept_the_oldest_go() -> None:
     assert gathered.after(KEPT_BEHIND_SECONDS) == list(range(4, 4 + MOST))
 
 
+def test_with_too_many_that_wait_for_their_beginning_the_first_go() -> None:
+    gathered = Gathered()
+    ends = _of_others(Story(1).status(Status.REJECTED, part=0, try_number=0), MOST_KEPT + 4)
+    assert gathered.after(0, *ends[:-4], topic=STATUS.name) == []
+    assert gathered.after(0.1, *ends[-4:], topic=STATUS.name) == [0, 1, 2, 3]
+
+
 def _requests(number: int) -> list[bytes]:
-    """Of so many messages that no other test has."""
-    value = encode(Story(1).requested().event)
+    return _of_others(Story(1).requested(), number)
+
+
+def _of_others(told: Told, number: int) -> list[bytes]:
+    """The same of so many messages that no other test has."""
+    value = encode(told.event)
     at = value.index(b'"subject":"') + len(b'"subject":"')
     return [value[:at] + b"%036d" % next(_numbers) + value[at + 36 :] for _ in range(number)]
 
