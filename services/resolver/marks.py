@@ -13,6 +13,7 @@ from libs.bus.consumer import Batch
 from libs.contracts.events import CommandKind, MessageEvent, SmsCommand
 from libs.storage.array_literals import array_literal
 from libs.storage.database import Pool
+from libs.storage.retention import delete_old
 
 
 async def mark(batch: Batch, pool: Pool, now: Callable[[], datetime]) -> None:
@@ -29,7 +30,13 @@ async def marked(pool: Pool, messages: Sequence[UUID]) -> set[tuple[UUID, int]]:
 
 
 async def forget(pool: Pool, before: datetime) -> None:
-    await pool.execute("DELETE FROM marks WHERE marked_at < $1", before)
+    """Delete the marks that came before a moment."""
+    await delete_old(
+        pool,
+        "marks",
+        "DELETE FROM marks WHERE ctid = ANY (ARRAY(SELECT ctid FROM marks WHERE marked_at < $1 LIMIT $2))",
+        before,
+    )
 
 
 _MARK = """
