@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
+from msgspec.structs import astuple
 
 from libs.contracts.events import PersonKind
 from libs.contracts.http.requests import MAX_BULK_MESSAGES, MAX_TEXT_CHARACTERS
@@ -15,9 +16,11 @@ from services.api_gateway.problems import MAX_FIELD_NAME, ProblemError, bad_fiel
 
 ABSENT = msgspec.Raw()
 
-
-class _Body(msgspec.Struct, forbid_unknown_fields=True):
-    messages: list[msgspec.Raw]
+_Items = msgspec.defstruct(
+    "_Items", [(f"item_{n}", msgspec.Raw, ABSENT) for n in range(MAX_BULK_MESSAGES + 1)], array_like=True
+)
+"""A list of items up to the first that is one too many. What follows is skipped: of 16 MiB a list could make 8 million objects."""
+_Body = msgspec.defstruct("_Body", [("messages", _Items)], forbid_unknown_fields=True)
 
 
 class Item(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
@@ -48,11 +51,10 @@ class Item(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
 
 _read = msgspec.json.Decoder(_Body).decode
 _read_item = msgspec.json.Decoder(Item).decode
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _unknown_field = re.compile(r"unknown field `(.*)`", re.DOTALL)
 
 
-def read_items(body: bytes) -> list[msgspec.Raw]:
+def read_items(body: bytes) -> Sequence[msgspec.Raw]:
     """The items. Raises the problem 400 unless they are a list of 1 to 10,000 in JSON."""
     try:
         items = _items(body)
@@ -73,26 +75,34 @@ def read_items(body: bytes) -> list[msgspec.Raw]:
     return items
 
 
-def _items(body: bytes) -> list[msgspec.Raw]:
+def _items(body: bytes) -> Sequence[msgspec.Raw]:
     try:
-        return _read(body).messages
+        return _split(body)
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:
-        items = _items_with_surrogates(body) if _SURROGATE.search(body) else None
-        if items is None:
-            raise
-        return items
+        # Half a surrogate pair (a text cut off by UTF-16 units) stops msgspec, though JSON's grammar has it. It is to fail its item alone,
+        # so the items are looked for where no surrogate is: those of U+D000 to U+DFFF stand as far on in the private use area.
+        spared = body.replace(rb"\ud", rb"\ue").replace(rb"\uD", rb"\uE")
+        return _cut(body, spared, _split(spared))
 
 
-def _items_with_surrogates(body: bytes) -> list[msgspec.Raw] | None:
-    """Half a surrogate pair (a text cut off by UTF-16 units) stops msgspec, though JSON's grammar has it. It is to fail its item alone, so
-    such a body is taken apart the slow way. None if something else is wrong."""
-    try:
-        whole: Any = json.loads(body)
-        return [msgspec.Raw(json.dumps(item).encode()) for item in whole["messages"]] if len(whole) == 1 else None
-    except (ValueError, TypeError, LookupError, RecursionError):
-        return None
+def _split(body: bytes) -> Sequence[msgspec.Raw]:
+    (messages,) = astuple(_read(body))
+    items = astuple(messages)
+    return items if items[-1] is not ABSENT else items[: items.index(ABSENT)]
+
+
+def _cut(body: bytes, spared: bytes, items: Sequence[msgspec.Raw]) -> Sequence[msgspec.Raw]:
+    """What stands in the body where the items stand in `spared`, which is as long. Found from the end on: since there is no field but
+    `messages`, the last `]` ends the list, and between its items are commas and white space alone."""
+    end = spared.rindex(b"]")
+    found: list[msgspec.Raw] = []
+    for item in reversed(items):
+        start = spared.rindex(bytes(item), 0, end)
+        found.append(msgspec.Raw(body[start : start + len(item)]))
+        end = start
+    return found[::-1]
 
 
 def read_item(body: msgspec.Raw) -> Item | None:

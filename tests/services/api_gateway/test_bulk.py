@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import tracemalloc
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -213,6 +214,51 @@ async def test_a_broken_text_fails_alone(gateway: Gateway) -> None:
     answer = await gateway.ask("POST", "/sms/bulk", data=body, headers={"Content-Type": "application/json"})
     assert (answer.status, answer.body["accepted"], answer.body["rejected"]) == (202, 1, 1)
     assert answer.body["items"][1]["errors"][0]["field"] == "message"
+
+
+_blanks = st.text(" \t\r\n", max_size=3)
+_items = st.recursive(
+    st.sampled_from(['"messages"', '""', "1", "11", "{}", "[]", '"],"', r'"\ud83d"', r'"\\ud83d"', r'"\uD83D\uDE00"', r'"\ue83d"']),
+    lambda inner: st.builds("[{},{}]".format, inner, inner) | st.builds('{{"messages": {} }}'.format, inner),
+    max_leaves=4,
+)  # fmt: skip
+
+
+@given(st.lists(st.tuples(_blanks, _items, _blanks), min_size=1, max_size=6), _blanks)
+def test_every_item_is_read_as_it_stands_whatever_is_cut_off_in_it_or_beside_it(
+    items: list[tuple[str, str, str]], blanks: str
+) -> None:
+    messages = ",".join(map("".join, items))
+    body = f'{blanks}{{"messages"{blanks}:{blanks}[{messages}]{blanks}}}{blanks}'
+    assert [bytes(item).decode() for item in read_items(body.encode())] == [item for _, item, _ in items]
+
+
+def test_of_a_list_that_is_given_twice_the_last_counts_whatever_is_cut_off_in_it() -> None:
+    body = rb'{"messages": ["\ue83d", 1], "messages": ["\ud83d"]}'
+    assert list(map(bytes, read_items(body))) == [rb'"\ud83d"']
+
+
+async def test_an_item_is_taken_beside_a_broken_text_at_any_length_that_is_taken_without(gateway: Gateway) -> None:
+    large = {"message": "a", "clientId": "1", "customData": {"note": "я" * 20_000}}
+    good = json.dumps(large, ensure_ascii=False)
+    body = f'{{"messages": [{good}, {{"message": "\\ud83d", "clientId": "1"}}]}}'.encode()
+    answer = await gateway.ask("POST", "/sms/bulk", data=body, headers={"Content-Type": "application/json"})
+    assert (answer.status, answer.body["accepted"], answer.body["rejected"]) == (202, 1, 1)
+    (event,) = gateway.publisher.events
+    assert event.data.custom_data == large["customData"]
+
+
+@pytest.mark.parametrize("first", [b"0", rb'"\ud83d"'])
+@pytest.mark.parametrize("item", [b"0", b"{}"])
+def test_of_too_many_items_no_more_than_needed_are_made_into_objects(first: bytes, item: bytes) -> None:
+    body = b'{"messages": [' + first + (b"," + item) * 1_000_000 + b"]}"
+    tracemalloc.start()
+    with pytest.raises(ProblemError) as refused:
+        read_items(body)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert refused.value.problem.detail == "messages: must hold 1 to 10000 messages"
+    assert most < 3 * len(body)
 
 
 async def test_a_large_batch_is_taken_and_a_huge_one_refused(gateway: Gateway) -> None:
