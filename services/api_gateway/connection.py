@@ -79,11 +79,8 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._last and (self._incoming is None or self._incoming.response is not None):
             return
-        self._silent += len(data)
         try:
-            self._parser.feed_data(data)
-        except HttpParserUpgrade as pause:
-            self._ignore_upgrade(data[pause.args[0] :])
+            self._parse(data)
         except HttpParserError:
             # What follows the last request is nobody's; an incoming call that has its answer was given up already.
             if not self._last or (self._incoming is not None and self._incoming.response is None):
@@ -112,6 +109,26 @@ class Connection(asyncio.Protocol):
         self._regulate()
 
     # the parser's side
+
+    def _parse(self, data: bytes) -> None:
+        """Raises HttpParserError. There is nothing to upgrade to (RFC 9110 §7.8), so a request that wishes for it is served as it is:
+        httptools reads no body of it and pauses, then a new parser is told the head without the header, and what follows."""
+        left: list[bytes | memoryview] = [data]
+        while left:
+            piece = left.pop()
+            self._silent += len(piece)
+            try:
+                self._parser.feed_data(piece)
+            except HttpParserUpgrade as pause:
+                left = [memoryview(piece)[pause.args[0] :], self._head_again()] if self._upgrade else []
+
+    def _head_again(self) -> bytes:
+        self._upgrade = False
+        lines = [b"%b %b HTTP/%b" % (self._parser.get_method(), self._target, self._parser.get_http_version().encode())]
+        lines += [b"%b: %b" % header for header in self._headers.items() if header[0] != b"upgrade"]
+        self._retold = self._repeated
+        self._parser = HttpRequestParser(self)
+        return b"\r\n".join(lines) + b"\r\n\r\n"
 
     def on_message_begin(self) -> None:
         self._in_head = True
@@ -207,18 +224,6 @@ class Connection(asyncio.Protocol):
                 raise _Stop
             self._continue = True
             self._flush()
-
-    def _ignore_upgrade(self, rest: bytes) -> None:
-        """There is nothing to upgrade to (RFC 9110 §7.8), so the request is served as it is. httptools reads no body of such a
-        request: a new parser is told the head without the header."""
-        if self._upgrade:
-            self._upgrade = False
-            version = self._parser.get_http_version().encode()
-            lines = [b"%b %b HTTP/%b" % (self._parser.get_method(), self._target, version)]
-            lines += [b"%b: %b" % header for header in self._headers.items() if header[0] != b"upgrade"]
-            self._retold = self._repeated
-            self._parser = HttpRequestParser(self)
-            self.data_received(b"\r\n".join(lines) + b"\r\n\r\n" + rest)
 
     # the application's side
 

@@ -81,6 +81,19 @@ async def test_a_wish_to_upgrade_is_not_heard_and_the_request_is_served(gateway:
     client.close()
 
 
+@pytest.mark.parametrize("cut", [-1, -36, -100])
+async def test_any_number_of_pipelined_wishes_to_upgrade_is_not_heard(gateway: Gateway, cut: int) -> None:
+    wish = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
+    requests = get(b"/nothing", wish) * 2000 + post("last", wish)
+    protocol, transport = connection.Connection(gateway.server), Unread(asyncio.Protocol())
+    protocol.connection_made(transport)
+    protocol.data_received(requests[:cut])
+    protocol.data_received(requests[cut:])
+    await until(lambda: transport.kept.count(b"HTTP/1.1 ") == 2001)
+    assert [transport.kept.count(b"HTTP/1.1 %d " % status) for status in (404, 202)] == [2000, 1]
+    protocol.connection_lost(None)
+
+
 async def test_what_is_given_twice_is_known_beside_a_wish_to_upgrade_too(gateway: Gateway) -> None:
     client = await Client.connect(gateway)
     wish = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
@@ -93,9 +106,10 @@ async def test_what_is_given_twice_is_known_beside_a_wish_to_upgrade_too(gateway
     client.close()
 
 
-async def test_nobody_can_tunnel(gateway: Gateway) -> None:
+@pytest.mark.parametrize("more", [b"", b"Connection: Upgrade\r\nUpgrade: h2c\r\n"])
+async def test_nobody_can_tunnel(gateway: Gateway, more: bytes) -> None:
     client = await Client.connect(gateway)
-    client.send(b"CONNECT other:443 HTTP/1.1\r\nHost: other\r\n\r\n" + post("through"))
+    client.send(b"CONNECT other:443 HTTP/1.1\r\nHost: other\r\n" + more + b"\r\n" + post("through"))
     assert (await client.answer())[0] == 400
     assert await client.closed()
     assert texts(gateway) == []
