@@ -24,7 +24,7 @@ KEEPALIVE_SECONDS = 75.0
 HEAD_SECONDS = 10.0
 BODY_SECONDS = 10.0
 STALLED_SECONDS = 30.0
-"""For how long a client may leave its answers unread."""
+"""For how long a client may read nothing of the answers that wait for it."""
 LINGER_SECONDS = 2.0
 """For how long what a client still sends is read after its last answer, lest a reset destroy that on its way."""
 
@@ -52,6 +52,7 @@ class Connection(asyncio.Protocol):
         self._last = False  # no request after those in `_calls`
         self._lingering = False
         self._writable = True
+        self._unread = 0  # bytes, as the last sweep saw them
         self._reading = True
         self._continue = False
         self._since = server.now
@@ -316,6 +317,10 @@ class Connection(asyncio.Protocol):
 
     def sweep(self) -> None:
         """Called about once a second."""
+        if not self._writable:
+            before, self._unread = self._unread, self._transport.get_write_buffer_size()
+            if self._unread < before:
+                self._since = self._server.now
         idle = self._server.now - self._since
         if self._lingering or not self._writable:
             if idle > (LINGER_SECONDS if self._lingering else STALLED_SECONDS):

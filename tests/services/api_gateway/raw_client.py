@@ -68,6 +68,7 @@ class Unread(asyncio.Transport):
         super().__init__()
         self._protocol = protocol
         self.kept = b""
+        self.aborted = False
 
     def is_closing(self) -> bool:
         return False
@@ -84,10 +85,18 @@ class Unread(asyncio.Transport):
 
     def write_eof(self) -> None: ...
 
-    def read(self) -> bytes:
+    def get_write_buffer_size(self) -> int:
+        return len(self.kept)
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def read(self, most: int = -1) -> bytes:
+        """Up to so many bytes, or all."""
         full = len(self.kept) > self.HIGH
-        read, self.kept = self.kept, b""
-        if full:
+        read = self.kept if most < 0 else self.kept[:most]
+        self.kept = self.kept[len(read) :]
+        if full and len(self.kept) <= self.HIGH:
             self._protocol.resume_writing()
         return read
 

@@ -3,11 +3,13 @@
 import asyncio
 import re
 import tracemalloc
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import pytest
 
 from services.api_gateway import connection, server
+from services.api_gateway.application import Application
 from tests.services.api_gateway.fakes import ALL_KEY, ASYNCAPI, OPENAPI, Gateway
 from tests.services.api_gateway.raw_client import HEADERS, Client, Unread, get, post, texts, until
 
@@ -258,6 +260,38 @@ async def test_a_client_that_does_not_read_its_answers_is_read_no_more_and_cut_o
                 await writer.drain()
     writer.close()
     assert (await gateway.send()).status == 202
+
+
+@dataclass
+class Clock:
+    """A server whose time the test tells, and that sweeps nothing."""
+
+    application: Application
+    now: float = 0.0
+    common: str = ""
+
+    def opened(self, _: connection.Connection) -> None: ...
+
+    def closed(self, _: connection.Connection) -> None: ...
+
+
+async def test_a_client_that_reads_slowly_but_steadily_is_cut_off_only_once_it_stops(gateway: Gateway) -> None:
+    clock = Clock(gateway.server.application)
+    protocol = connection.Connection(clock)
+    transport = Unread(protocol)
+    protocol.connection_made(transport)
+    protocol.data_received(get(b"/openapi.json") * 10)
+    unread = len(transport.kept)
+    assert unread > Unread.HIGH
+    for _ in range(10):
+        clock.now += connection.STALLED_SECONDS / 2
+        transport.read(100)
+        protocol.sweep()
+    assert (len(transport.kept), transport.aborted) == (unread - 1000, False)
+    clock.now += connection.STALLED_SECONDS + 1
+    protocol.sweep()
+    assert transport.aborted
+    protocol.connection_lost(None)
 
 
 async def test_a_stop_answers_what_is_here_and_lets_idle_clients_go(gateway: Gateway) -> None:
