@@ -14,13 +14,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from libs.contracts.http.model import ApiModel
 from services.api_gateway.api_keys import NOBODY
-from services.api_gateway.problems import ProblemError, bad_field, invalid_body, invalid_query, reason
+from services.api_gateway.problems import MAX_FIELD_NAME, ProblemError, bad_field, invalid_body, invalid_query, reason
 from services.api_gateway.responses import JSON, Response
 
 if TYPE_CHECKING:
     from services.api_gateway.routes import Route
 
 MAX_BODY_BYTES = 64 * 1024
+NOT_UTF8 = "surrogateescape"
+"""How what is not UTF-8 is decoded, so that it is still known for that."""
 
 M = TypeVar("M", bound=ApiModel)
 V = TypeVar("V")
@@ -78,7 +80,7 @@ class Call:
     ) -> None:
         self._answers = answers
         self.method = method
-        self.path, _, self.query_string = _origin_form(target).decode("utf-8", "surrogateescape").partition("?")
+        self.path, _, self.query_string = _origin_form(target).decode("utf-8", NOT_UTF8).partition("?")
         self.headers = headers
         self.repeated = repeated
         self.chunked = chunked
@@ -109,21 +111,26 @@ class Call:
     def header(self, name: bytes) -> str | None:
         """A header's value, by its name in lower case."""
         value = self.headers.get(name)
-        return None if value is None else value.decode("utf-8", "surrogateescape")
+        return None if value is None else value.decode("utf-8", NOT_UTF8)
 
     def parameter(self, name: str, kind: TypeAdapter[V]) -> V:
         """A parameter of the path."""
+        value = self.parameters[name]
+        _require_utf8(name, value)
         try:
-            return kind.validate_python(self.parameters[name])
+            return kind.validate_python(value)
         except ValidationError as error:
             raise bad_field(name, reason(error.errors(include_input=False)[0])) from None
 
     def query(self, model: type[M]) -> M:
         """The query parameters; one given twice is an error, like one that is not known."""
-        given = parse_qsl(self.query_string, keep_blank_values=True)
+        given = parse_qsl(self.query_string, keep_blank_values=True, errors=NOT_UTF8)
+        for name, value in given:
+            _require_utf8("query", name)
+            _require_utf8(name[:MAX_FIELD_NAME], value)
         twice = [name for name, times in Counter(name for name, _ in given).items() if times > 1]
         if twice:
-            raise bad_field(twice[0][:100], "is given more than once")
+            raise bad_field(twice[0][:MAX_FIELD_NAME], "is given more than once")
         try:
             return model.model_validate(dict(given), by_alias=True, by_name=False)
         except ValidationError as error:
@@ -155,6 +162,14 @@ def parse(model: type[M], body: bytes) -> M:
         return model.model_validate_json(body, strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
         raise invalid_body(error, body) from None
+
+
+def _require_utf8(field: str, text: str) -> None:
+    """What is not UTF-8 is refused and not replaced, by which two ids would become one."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise bad_field(field, "is not UTF-8") from None
 
 
 def _origin_form(target: bytes) -> bytes:

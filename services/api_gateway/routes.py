@@ -26,7 +26,7 @@ from libs.contracts.http.requests import PERSON_PATHS, InboundQuery, PersonIn, S
 from libs.service_kit.config_file import Scope
 from services.api_gateway import handlers
 from services.api_gateway.bulk import MAX_BULK_BYTES
-from services.api_gateway.calls import MAX_BODY_BYTES, Call
+from services.api_gateway.calls import MAX_BODY_BYTES, NOT_UTF8, Call
 from services.api_gateway.handlers import IDEMPOTENCY_KEY, Services
 from services.api_gateway.problems import ProblemError
 from services.api_gateway.responses import Response
@@ -265,7 +265,8 @@ class Router:
         steps = raw_path.split("/")
         for template, methods in self._templates.items():
             if len(template) == len(steps) and all(_fits(*pair) for pair in zip(template, steps, strict=True)):
-                return methods, tuple(unquote(s) for t, s in zip(template, steps, strict=True) if t is None)
+                values = (s for t, s in zip(template, steps, strict=True) if t is None)
+                return methods, tuple(unquote(value, errors=NOT_UTF8) for value in values)
         raise ProblemError(HTTPStatus.NOT_FOUND, "there is nothing at this path")
 
 

@@ -234,6 +234,9 @@ async def test_two_idempotency_keys_are_refused(gateway: Gateway) -> None:
         ("clientId=1&clientId=2", "clientId"),
         ("gateway=No%20Such", "gateway"),
         ("tag=", "tag"),
+        ("clientId=%E9", "clientId"),
+        ("tag=%C3%A9%C3", "tag"),
+        ("limit=5&%E9=1", "query"),
     ],
 )
 async def test_a_wrong_query_is_refused_by_name(gateway: Gateway, query: str, field: str) -> None:
@@ -258,6 +261,15 @@ async def test_an_id_that_is_no_uuid_is_refused_by_name(gateway: Gateway) -> Non
     answer = await gateway.ask("GET", f"/sms/{SECRET}")
     _assert_problem(answer, 400)
     assert _names(answer) == {"id"}
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+@pytest.mark.parametrize("person", ["%E9", "a%C3", "%ED%A0%80", "%FF%FE1"])
+async def test_a_person_id_that_is_not_utf_8_is_nobodys(gateway: Gateway, method: str, person: str) -> None:
+    answer = await gateway.ask(method, f"/clients/{person}", json={"phone": "+254700000001"})
+    _assert_problem(answer, 400)
+    assert answer.body["errors"] == [{"field": "id", "reason": "is not UTF-8"}]
+    assert gateway.resolver.asked == []
 
 
 @pytest.mark.parametrize("person", ["x" * 65, "%00", "a%0Ab"])
