@@ -19,6 +19,8 @@ MAX_SEGMENTS = 10
 MAX_TEXT_CHARACTERS = 1520
 """Ten segments of GSM text at most; the segment count itself is checked apart."""
 MAX_BULK_MESSAGES = 10_000
+MAX_NESTING = 32
+"""Objects and lists within each other, `customData` itself included."""
 
 PERSON_PATHS: dict[PersonKind, str] = {PersonKind.CLIENT: "clients", PersonKind.STAFF: "staff"}
 """The path under which each kind of person is kept, at the API gateway and at the resolver alike."""
@@ -40,21 +42,27 @@ def _without_nul(text: str) -> str:
 
 def _storable(data: dict[str, JsonValue]) -> dict[str, JsonValue]:
     """JSON as it can be kept: its parsers let through NaN, numbers that become infinite and integers of any length, and storage takes no
-    U+0000."""
-    left: list[JsonValue] = [data]
-    while left:
-        value = left.pop()
-        if isinstance(value, dict):
-            left += value
-            left += value.values()
-        elif isinstance(value, list):
-            left += value
-        elif isinstance(value, str):
-            _without_nul(value)
-        elif isinstance(value, float) and not math.isfinite(value):
-            raise ValueError("a number is not finite")
-        elif isinstance(value, int) and not -(2**63) <= value < 2**64:
-            raise ValueError("an integer is beyond 64 bits; a string keeps all its digits")
+    U+0000. Nested no deeper than whoever reads it inside an answer can follow: parsers give up somewhere."""
+    level: list[JsonValue] = [data]
+    depth = 0
+    while level:
+        depth += 1
+        inner: list[JsonValue] = []
+        for value in level:
+            if isinstance(value, dict):
+                inner += value
+                inner += value.values()
+            elif isinstance(value, list):
+                inner += value
+            elif isinstance(value, str):
+                _without_nul(value)
+            elif isinstance(value, float) and not math.isfinite(value):
+                raise ValueError("a number is not finite")
+            elif isinstance(value, int) and not -(2**63) <= value < 2**64:
+                raise ValueError("an integer is beyond 64 bits; a string keeps all its digits")
+        if depth == MAX_NESTING and any(isinstance(value, dict | list) for value in inner):
+            raise ValueError(f"is nested more than {MAX_NESTING} levels deep")
+        level = inner
     return data
 
 
@@ -97,7 +105,9 @@ class SendSms(ApiModel):
         None, min_length=1, max_length=15, pattern=r"^(\+?[0-9]{1,15}|[A-Za-z0-9 ._&-]{1,11})$"
     )
     tags: tuple[Tag, ...] = Field((), max_length=20)
-    custom_data: Annotated[dict[str, JsonValue], AfterValidator(_storable)] | None = None
+    custom_data: Annotated[dict[str, JsonValue], AfterValidator(_storable)] | None = Field(
+        None, description=f"shown with the message; nested {MAX_NESTING} levels at most"
+    )
     validity_seconds: int | None = Field(
         None, ge=60, le=MAX_VALIDITY_SECONDS, description="how long it may be sent, from its acceptance or schedule on"
     )

@@ -89,6 +89,27 @@ async def test_what_is_no_unicode_or_no_number_is_refused_by_name(
     assert _names(answer) == fields
 
 
+@pytest.mark.parametrize("innermost", ["{}", "[]", '{"x": 1}', "[1]"])
+@pytest.mark.parametrize(("opening", "closing"), [('{"a": ', "}"), ("[0, ", "]")])
+async def test_custom_data_is_nested_32_levels_at_most(
+    gateway: Gateway, opening: str, closing: str, innermost: str
+) -> None:
+    def body(levels: int) -> str:
+        between = levels - 2
+        data = f'{{"a": {opening * between}{innermost}{closing * between}}}'
+        return f'{{"message": "Hello", "clientId": "1", "customData": {data}}}'
+
+    headers = {"Content-Type": "application/json"}
+    assert (await gateway.ask("POST", "/sms", data=body(32), headers=headers)).status == 202
+    for path, deep in (("/sms", body(33)), ("/sms", body(150)), ("/sms/bulk", f'{{"messages": [{body(33)}]}}')):
+        answer = await gateway.ask("POST", path, data=deep, headers=headers)
+        _assert_problem(answer, 400)
+        (error,) = answer.body["errors"]
+        assert error["field"].removeprefix("messages.0.") == "customData"
+        assert error["reason"] == "is nested more than 32 levels deep"
+    assert len(gateway.publisher.records) == 1
+
+
 @pytest.mark.parametrize(
     "body",
     [
