@@ -12,15 +12,13 @@ from aiohttp.typedefs import Handler
 from pydantic import BaseModel, ValidationError
 
 from libs.contracts.http.answers import FieldProblem, Problem
+from libs.contracts.http.problems import CONTENT_TYPE, MAX_FIELD_NAME, fields_of, wrong
 from libs.service_kit.internal import TENANT_HEADER
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
 
-CONTENT_TYPE = "application/problem+json"
-MAX_FIELDS = 20
-MAX_FIELD_NAME = 100
 RETRY_SECONDS = 1
 
 
@@ -46,27 +44,19 @@ def unavailable(detail: str) -> RequestError:
     return RequestError(HTTPStatus.SERVICE_UNAVAILABLE, detail)
 
 
-def bad_fields(*errors: FieldProblem) -> RequestError:
-    """At least one field that is wrong."""
-    words = "; ".join(f"{error.field}: {error.reason}" for error in errors)
-    return RequestError(HTTPStatus.BAD_REQUEST, words, *errors)
+def bad_fields(whole: str, *errors: FieldProblem) -> RequestError:
+    """At least one field of the query or the body that is wrong."""
+    return RequestError(HTTPStatus.BAD_REQUEST, wrong(whole, errors), *errors)
 
 
 def bad_field(field: str, reason: str) -> RequestError:
-    return bad_fields(FieldProblem(field=field[:MAX_FIELD_NAME], reason=reason))
+    error = FieldProblem(field=field[:MAX_FIELD_NAME], reason=reason)
+    return RequestError(HTTPStatus.BAD_REQUEST, f"{error.field}: {reason}", error)
 
 
 def invalid(whole: str, error: ValidationError) -> RequestError:
-    """The first 20 fields that a model refuses, by its name on the wire; `whole` is named where no one field is to blame."""
-    return bad_fields(
-        *(
-            FieldProblem(
-                field=(".".join(map(str, e["loc"])) or whole)[:MAX_FIELD_NAME],
-                reason=e["msg"].removeprefix("Value error, "),
-            )
-            for e in error.errors(include_input=False, include_url=False)[:MAX_FIELDS]
-        )
-    )
+    """The fields that a model refuses; `whole` is named where no one field is to blame."""
+    return bad_fields(whole, *fields_of(whole, error))
 
 
 def shown(model: BaseModel, status: HTTPStatus = HTTPStatus.OK) -> web.Response:

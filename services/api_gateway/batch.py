@@ -18,6 +18,7 @@ from libs.bus.codec import encode
 from libs.bus.port import KeyValue
 from libs.contracts.events import MessageEvent, PersonKind, Priority, SmsRequested
 from libs.contracts.http.answers import BulkRefused, FieldProblem
+from libs.contracts.http.problems import MAX_FIELDS
 from libs.contracts.http.requests import SendSms
 from libs.contracts.message_ids import time_of
 from services.api_gateway.api_keys import Caller
@@ -26,7 +27,7 @@ from services.api_gateway.bulk_body import Item, read_item
 from services.api_gateway.calls import MAX_BODY_BYTES
 from services.api_gateway.checks import check_length, check_schedule
 from services.api_gateway.plain_sms import PlainSms, parse_sms
-from services.api_gateway.problems import MAX_FIELDS, ProblemError, bad_field
+from services.api_gateway.problems import ProblemError, bad_field
 from services.api_gateway.requests import recipient, requested_event
 
 CHUNK = 250

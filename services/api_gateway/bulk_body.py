@@ -11,8 +11,9 @@ import msgspec
 from msgspec.structs import astuple
 
 from libs.contracts.events import PersonKind
+from libs.contracts.http.problems import MAX_FIELD_NAME
 from libs.contracts.http.requests import MAX_BULK_MESSAGES, MAX_TEXT_CHARACTERS
-from services.api_gateway.problems import MAX_FIELD_NAME, ProblemError, bad_field
+from services.api_gateway.problems import ProblemError, bad_field
 
 ABSENT = msgspec.Raw()
 

@@ -13,8 +13,9 @@ from httptools import parse_url
 from pydantic import TypeAdapter, ValidationError
 
 from libs.contracts.http.model import ApiModel
+from libs.contracts.http.problems import MAX_FIELD_NAME, reason
 from services.api_gateway.api_keys import NOBODY
-from services.api_gateway.problems import MAX_FIELD_NAME, ProblemError, bad_field, invalid_body, invalid_query, reason
+from services.api_gateway.problems import ProblemError, bad_field, invalid_body, invalid_query
 from services.api_gateway.responses import JSON, Response
 
 if TYPE_CHECKING:

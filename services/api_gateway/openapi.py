@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from libs.contracts.http.answers import Problem
-from services.api_gateway.problems import CONTENT_TYPE as PROBLEM
+from libs.contracts.http.problems import CONTENT_TYPE as PROBLEM
 from services.api_gateway.routes import Route
 
 _SCHEMAS = "#/components/schemas/"

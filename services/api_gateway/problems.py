@@ -8,14 +8,10 @@ from http import HTTPStatus
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 from libs.contracts.http.answers import FieldProblem, Problem
+from libs.contracts.http.problems import CONTENT_TYPE, MAX_FIELD_NAME, fields_of, wrong
 from services.api_gateway.responses import Response
-
-CONTENT_TYPE = "application/problem+json"
-MAX_FIELDS = 20
-MAX_FIELD_NAME = 100
 
 
 class ProblemError(Exception):
@@ -53,13 +49,13 @@ def unavailable(detail: str, retry_after: int = 2) -> ProblemError:
 
 def invalid_query(error: ValidationError) -> ProblemError:
     """400 for query parameters or a path that the model refuses."""
-    return _invalid("query", _fields("query", error))
+    return _invalid("query", fields_of("query", error))
 
 
 def invalid_body(error: ValidationError, body: bytes) -> ProblemError:
     """400 for a body that the model refuses, or that is no JSON."""
     if error.errors(include_input=False)[0]["type"] != "json_invalid":
-        return _invalid("body", _fields("body", error))
+        return _invalid("body", fields_of("body", error))
     surrogates = _lone_surrogates(body)
     if surrogates:
         words = "holds half of a surrogate pair, which is no character"
@@ -69,36 +65,8 @@ def invalid_body(error: ValidationError, body: bytes) -> ProblemError:
     )  # says line and column, and quotes nothing
 
 
-_WORDS = {
-    "missing": "is needed",
-    "extra_forbidden": "is not known here",
-    "string_pattern_mismatch": "has characters or a form that are not allowed",
-    "model_type": "must be a JSON object",
-    "uuid_parsing": "must be a UUID",
-}
-
-
-def reason(error: ErrorDetails) -> str:
-    """Why a value was refused, without the value."""
-    return _WORDS.get(error["type"]) or error["msg"].removeprefix("Value error, ")
-
-
 def _invalid(what: str, errors: Sequence[FieldProblem]) -> ProblemError:
-    detail = "; ".join(f"{e.field}: {e.reason}" for e in errors[:3])
-    if len(errors) > 3:
-        detail += f"; and {len(errors) - 3} more"
-    return ProblemError(HTTPStatus.BAD_REQUEST, f"wrong {what}: {detail}", errors=errors)
-
-
-def _fields(whole: str, error: ValidationError) -> list[FieldProblem]:
-    """pydantic's errors by the field's name on the wire; the whole is named where no one field is to blame."""
-    return [
-        FieldProblem(
-            field=(".".join(map(str, e["loc"])) or whole)[:MAX_FIELD_NAME],
-            reason=reason(e),
-        )
-        for e in error.errors(include_input=False, include_url=False)[:MAX_FIELDS]
-    ]
+    return ProblemError(HTTPStatus.BAD_REQUEST, wrong(what, errors), errors=errors)
 
 
 def _lone_surrogates(body: bytes) -> list[str]:

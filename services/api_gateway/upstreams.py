@@ -11,9 +11,9 @@ import structlog
 from aiohttp import hdrs
 from yarl import URL
 
+from libs.contracts.http.problems import CONTENT_TYPE as PROBLEM
 from libs.service_kit.internal import HEADER, TENANT_HEADER
 from services.api_gateway.calls import Call
-from services.api_gateway.problems import CONTENT_TYPE as PROBLEM
 from services.api_gateway.problems import unavailable
 from services.api_gateway.responses import JSON, Response
 

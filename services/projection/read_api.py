@@ -92,7 +92,7 @@ async def _await_arrival(what: str, find: Find[M], outbox: Outbox, tenant: str, 
 async def _page(outbox: Outbox, tenant: str, request: web.Request) -> web.Response:
     twice = sorted({name for name in request.query if len(request.query.getall(name)) > 1})
     if twice:
-        raise bad_fields(*(FieldProblem(field=name[:100], reason="is given more than once") for name in twice))
+        raise bad_fields("query", *(FieldProblem(field=name[:100], reason="is given more than once") for name in twice))
     try:
         query = SmsQuery.model_validate(dict(request.query))
     except ValidationError as error:

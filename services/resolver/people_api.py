@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from libs.bus.errors import is_transient
 from libs.contracts.events import PersonKind
 from libs.contracts.http import answers
+from libs.contracts.http.problems import reason
 from libs.contracts.http.requests import PERSON_PATHS, PersonId, PersonIn
 from libs.phone_numbers.parse import NumberError, parse
 from libs.service_kit.problems import answering, bad_field, invalid, not_known, shown
@@ -74,7 +75,7 @@ class PeopleApi:
             try:
                 person = Person(tenant, kind, _person_id.validate_python(request.match_info["id"]))
             except ValidationError as error:
-                raise invalid("id", error) from None
+                raise bad_field("id", reason(error.errors(include_input=False)[0])) from None
             return await act(pool, person, request)
 
         return answering("contacts", lambda: self.pool, named, is_transient)
