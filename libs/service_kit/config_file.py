@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import os
-import re
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, cast
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 from libs.contracts.events import GatewayId
+from libs.service_kit.yaml_file import ConfigFileError, Loc, YamlFile
 from libs.smpp.message_id import IdFormat
 
 DEFAULT_TENANT = "default"
-
-
-class ConfigFileError(Exception):
-    """The file can't be used; the text has a line per mistake: `file:line: field: reason`."""
 
 
 class InDoubt(StrEnum):
@@ -157,20 +152,6 @@ class Configuration(_Model):
     default_region: str | None = Field(None, pattern=r"^[A-Z]{2}$", description="for numbers without a country code")
     validity_seconds: int = Field(int(timedelta(hours=48).total_seconds()), ge=60, le=7 * 24 * 3600)
 
-    @model_validator(mode="after")
-    def _check(self) -> Configuration:
-        ids = [g.id for g in self.gateways]
-        for what, names in (("gateways", ids), ("apiKeys", [k.name for k in self.api_keys])):
-            if len(set(names)) != len(names):
-                raise ValueError(f"{what}: two entries have the same name")
-        named: dict[bytes, str] = {}
-        for key in self.api_keys:
-            if (first := named.setdefault(key.sha256, key.name)) != key.name:
-                raise ValueError(f"apiKeys: {first!r} and {key.name!r} have the same key")
-        if self.default_gateway not in ids:
-            raise ValueError(f"defaultGateway: there is no gateway {self.default_gateway!r}")
-        return self
-
     def gateway(self, gateway_id: str) -> AnyGateway:
         """The gateway with this id. Raises KeyError."""
         return next((g for g in self.gateways if g.id == gateway_id), None) or _missing(gateway_id)
@@ -188,25 +169,13 @@ def _missing(gateway_id: str) -> AnyGateway:
 
 def load_configuration(path: Path, environment: Mapping[str, str] = os.environ) -> Configuration:
     """Read and check the file; `${NAME}` is taken from `environment`. Raises ConfigFileError with every mistake, its line and why."""
+    file = YamlFile(path, environment)
+    problems = [*file.problems, *(file.at(loc, words) for loc, words in _clashes(file.values))]
     try:
-        text = path.read_text()
-    except OSError as error:
-        raise ConfigFileError(f"{path}: {error.strerror}") from None
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark else 1
-        raise ConfigFileError(f"{path}:{line}: {getattr(error, 'problem', None) or 'not YAML'}") from None
-    missing: list[tuple[_Loc, str]] = []
-    raw = _fill(raw, (), environment, missing)
-    problems = [_at(path, node, loc, words) for loc, words in missing]
-    try:
-        configuration = Configuration.model_validate(raw)
+        configuration = Configuration.model_validate(file.values, by_alias=True, by_name=False)
     except ValidationError as error:
         problems += [
-            _at(path, node, e["loc"], e["msg"].removeprefix("Value error, "))
+            file.at(e["loc"], e["msg"].removeprefix("Value error, "), missing=e["type"] == "missing")
             for e in error.errors(include_input=False, include_url=False)
         ]
         raise ConfigFileError("\n".join(problems)) from None
@@ -215,38 +184,32 @@ def load_configuration(path: Path, environment: Mapping[str, str] = os.environ) 
     return configuration
 
 
-_REFERENCE = re.compile(r"^\$\{([A-Z][A-Z0-9_]*)\}$")
+def _clashes(values: Any) -> Iterator[tuple[Loc, str]]:
+    """What is wrong between entries. Looked for in the file's own values, so that an entry that is wrong in itself hides none of it."""
+    gateways, keys = _entries(values, "gateways"), _entries(values, "apiKeys")
+    ids = [entry.get("id") for entry in gateways]
+    for what, field, given in (
+        ("gateways", "id", ids),
+        ("apiKeys", "name", [entry.get("name") for entry in keys]),
+        ("apiKeys", "key", [_digest(entry) for entry in keys]),
+    ):
+        for i, value in enumerate(given):
+            if value is not None and value in given[:i]:
+                yield (what, i, field), f"an entry before it has the same {field}"
+    match values:
+        case {"defaultGateway": str(default)} if default not in ids:
+            yield ("defaultGateway",), f"there is no gateway {default!r}"
+        case _:
+            pass
 
 
-_Loc = tuple[str | int, ...]
+def _entries(values: Any, name: str) -> list[dict[str, Any]]:
+    """Those of one list, empty where an entry is none."""
+    found = cast(dict[str, Any], values).get(name) if isinstance(values, dict) else None
+    entries = cast(list[Any], found) if isinstance(found, list) else []
+    return [cast(dict[str, Any], entry) if isinstance(entry, dict) else {} for entry in entries]
 
 
-def _fill(value: Any, loc: _Loc, environment: Mapping[str, str], missing: list[tuple[_Loc, str]]) -> Any:
-    """Put in the environment's values for `${NAME}`; what it lacks is added to `missing`."""
-    if isinstance(value, dict):
-        return {k: _fill(v, (*loc, str(k)), environment, missing) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-    if isinstance(value, list):
-        return [_fill(v, (*loc, i), environment, missing) for i, v in enumerate(value)]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-    if isinstance(value, str) and (found := _REFERENCE.match(value)):
-        if found[1] not in environment:
-            missing.append((loc, f"the environment has no {found[1]}"))
-            return value
-        return environment[found[1]]
-    return value  # pyright: ignore[reportUnknownVariableType]
-
-
-def _at(path: Path, node: Any, loc: _Loc, words: str) -> str:
-    """`file:line: field: reason`; the line of the nearest part of the file that the mistake is in."""
-    line = node.start_mark.line + 1 if node is not None else 1
-    for step in loc:
-        found = None
-        if isinstance(node, yaml.MappingNode):
-            found = next((v for k, v in node.value if k.value == step), None)
-        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
-            found = node.value[step]
-        if found is None:
-            continue
-        node = found
-        line = node.start_mark.line + 1
-    field = ".".join(str(x) for x in loc)
-    return f"{path}:{line}: {field + ': ' if field else ''}{words}"
+def _digest(entry: dict[str, Any]) -> Any:
+    key = entry.get("key")
+    return sha256(key.encode()).hexdigest() if isinstance(key, str) else entry.get("keyHash")

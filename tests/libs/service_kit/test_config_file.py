@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from libs.service_kit.config_file import ConfigFileError, load_configuration
+from libs.service_kit.yaml_file import YamlFile
 
 GOOD = """\
 defaultGateway: demo
@@ -68,14 +69,16 @@ def test_the_default_file_of_the_local_stack_is_good():
         ("key: ${KEY}", "key: short", "at least 16 characters"),
         ("key: ${KEY}", "", "exactly one of key and keyHash"),
         ("key: ${KEY}", "key: ${NOT_THERE}", "12: apiKeys.0.key: the environment has no NOT_THERE"),
-        ("gateways:", "gateways: [", "while parsing"),
+        ("gateways:", "gateways: [", "3:3: not YAML from here on"),
+        ("port: ${PORT}", "port: ${PORT}\n    port: 1", "7: gateways.0.port: is there twice"),
+        ("apiKeys:", "gateways: []\napiKeys:", "9: gateways: is there twice"),
+        ("defaultGateway:", "default_gateway:", "1: default_gateway: Extra inputs are not permitted"),
     ],
 )
 def test_a_mistake_is_told_with_its_line_and_reason(tmp_path: Path, change: str, to: str, told: str):
     assert change in GOOD
     found = problems(tmp_path, GOOD.replace(change, to))
-    if told != "while parsing":
-        assert any(told in line for line in found), found
+    assert any(told in line for line in found), found
     assert all(line.split(":", 1)[0].isdigit() for line in found), found
 
 
@@ -98,9 +101,97 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path):
         load_configuration(tmp_path / "nowhere.yaml")
 
 
-def test_secrets_do_not_show_in_a_mistake(tmp_path: Path):
-    told = problems(tmp_path, GOOD.replace("password: secret", "password: much-too-long"))
-    assert not any("much-too-long" in line for line in told)
+def test_what_is_wrong_between_entries_is_told_beside_what_is_wrong_within_one(tmp_path: Path):
+    another = "  - {id: demo, type: smpp, host: h, port: 0, systemId: me}\n"
+    more = "  - {name: app, tenant: bank, key: '${KEY}', scopes: [sms:fly]}\n"
+    text = (
+        GOOD.replace("defaultGateway: demo", "defaultGateway: other").replace("apiKeys:", f"{another}apiKeys:") + more
+    )
+    assert [line.rsplit(": ", 2)[1] for line in problems(tmp_path, text)] == [
+        "gateways.1.id",
+        "apiKeys.1.name",
+        "apiKeys.1.key",
+        "defaultGateway",
+        "gateways.1.port",
+        "apiKeys.1.scopes.0",
+    ]
+
+
+@pytest.mark.parametrize(
+    "reference", ["live-${KEY}", "${key}", "$KEY", '"${KEY} "', '" $KEY"', "${KEY}${KEY}", "'${}'"]
+)
+def test_a_misspelt_reference_is_refused_and_not_taken_for_the_key(tmp_path: Path, reference: str):
+    (told,) = problems(tmp_path, GOOD.replace("${KEY}", f"{reference} # of at least 16 characters"))[:1]
+    assert (
+        told
+        == "12: apiKeys.0.key: a reference to the environment is the whole value, with its name in capitals: ${NAME}"
+    )
+
+
+def test_what_the_environment_says_is_no_reference(tmp_path: Path):
+    file = tmp_path / "p.yaml"
+    file.write_text(
+        GOOD.replace("${KEY}", "&key ${KEY}") + "  - {name: b, tenant: *key, key: '${OTHER}', scopes: []}\n"
+    )
+    with pytest.raises(
+        ConfigFileError, match="tenant: String should match pattern"
+    ):  # the alias is no reference once more
+        load_configuration(file, {"PORT": "1", "KEY": "${OTHER}-and-16-characters", "OTHER": "$SIXTEEN_CHARACTERS"})
+
+
+@pytest.mark.parametrize(
+    ("change", "to", "told"),
+    [
+        ("password: secret", f"password: much-too-Secret-{'1' * 64}", "3: gateways.0: password"),
+        ("password: secret", "password: !much-too-Secret-1", "8:15: a tag (!)"),
+        ("password: secret", "password: !much!Secret-1", "8:15: not YAML"),
+        ("password: secret", "password: *Secret-1", "8:15: an alias (*)"),
+        ("password: secret", "password: '\\Secret-1", "not YAML"),
+        ("password: secret", 'password: "Secret-1\\q"', "8:25: not YAML"),
+        ("password: secret", "password:Secret-1", "not YAML"),
+        ("password: secret", "? {Secret-1: 1}", "a tag (!) or value that can't be read"),
+        ("  - id: demo", "  - {id: demo, password:Secret-1}\n  - id: demo2", "3: gateways.0.password: Extra inputs"),
+        ("scopes: [sms:send]", "scopes: [Secret-1]", "13: apiKeys.0.scopes"),
+    ],
+)
+def test_secrets_do_not_show_in_a_mistake(tmp_path: Path, change: str, to: str, told: str):
+    found = problems(tmp_path, GOOD.replace(change, to))
+    assert any(told in line for line in found), found
+    assert not any("Secret" in line for line in found)
+
+
+@pytest.mark.parametrize(
+    ("octets", "told"),
+    [
+        (b"a: 1\nb: \xe9", "2: not UTF-8"),
+        (b"a: 1\nb: \0", "2: a character that YAML does not allow"),
+        (b"a: 2026-13-45", "1:4: a tag (!) or value that can't be read"),
+        (b"a: !!timestamp x", "1:4: a tag (!) or value that can't be read"),
+        (b"a: !!bool x", "1:4: a tag (!) or value that can't be read"),
+        (b"a: 1\n---\na: 1", "2:1: an alias (*) of nothing, an anchor (&) that is there twice, or a second document"),
+        (b"&a [*a]", "1: Input should be a valid dictionary"),
+        (b"[" * 10_000, "1: nested too deeply"),
+        (b"", "1: Input should be a valid dictionary"),
+        (b"gateways: 5\napiKeys: [5]\ndefaultGateway: {}", "1: gateways: Input should be a valid tuple"),
+    ],
+)
+def test_what_no_file_should_hold_is_told_with_its_place(tmp_path: Path, octets: bytes, told: str):
+    file = tmp_path / "p.yaml"
+    file.write_bytes(octets)
+    with pytest.raises(ConfigFileError) as raised:
+        load_configuration(file)
+    assert str(raised.value).startswith(f"{file}:{told}")
+
+
+def test_a_field_is_named_as_the_file_has_it(tmp_path: Path):
+    path = tmp_path / "p.yaml"
+    path.write_text("base: &base\n  port: 1\ngateways:\n  - <<: *base\n    id: demo\n")
+    file = YamlFile(path, {})
+    assert file.at(("gateways", 0, "smpp", "port"), "wrong") == f"{path}:2: gateways.0.port: wrong"
+    assert (
+        file.at(("gateways", 0, "smpp", "host"), "is missing", missing=True) == f"{path}:4: gateways.0.host: is missing"
+    )
+    assert file.at(("gateways", 0, "smpp"), "port: wrong") == f"{path}:4: gateways.0: port: wrong"
 
 
 @pytest.mark.parametrize(
@@ -109,7 +200,8 @@ def test_secrets_do_not_show_in_a_mistake(tmp_path: Path):
 def test_a_key_opens_one_entry_alone(tmp_path: Path, given: str):
     another = f"\n  - {{name: b, tenant: clinic, {given}, scopes: []}}\n"
     (told,) = problems(tmp_path, GOOD.rstrip() + another)
-    assert "apiKeys: 'app' and 'b' have the same key" in told
+    assert "apiKeys.1" in told
+    assert "an entry before it has the same key" in told
     assert given.split()[1] not in told
 
 
