@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, NoReturn, TypeVar
 
-from pydantic import AfterValidator, Field, PostgresDsn, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, UrlConstraints, ValidationError
+from pydantic_core import MultiHostUrl
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from libs.service_kit.config_file import ConfigFileError, Configuration, load_configuration
 
 
 def _fits(key: SecretStr) -> SecretStr:
@@ -20,12 +26,28 @@ FingerprintKey = Annotated[SecretStr, AfterValidator(_fits)]
 """The key of fingerprints of phone numbers (`libs.phone_numbers.privacy.fingerprint`): 16 to 64 octets."""
 
 
+def _brokers(servers: str) -> str:
+    for broker in servers.split(","):
+        if not (named := _BROKER.fullmatch(broker.strip())) or not 1 <= int(named[1]) <= 65535:
+            raise ValueError("must be host:port of one or more brokers, comma-separated")
+    return servers
+
+
+_BROKER = re.compile(r"(?:[^\s:;/\[\]]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})")
+
+KafkaServers = Annotated[str, AfterValidator(_brokers)]
+"""`host:port`, comma-separated; an IPv6 address stands in brackets. Unchecked, a client would wait for ever for what can't be reached."""
+
+PostgresDsn = Annotated[MultiHostUrl, UrlConstraints(host_required=True, allowed_schemes=["postgres", "postgresql"])]
+"""The schemes that asyncpg takes; pydantic's own type lets through those of SQLAlchemy too."""
+
+
 class ServiceSettings(BaseSettings):
     """What every service needs to know. Units stand in the names."""
 
     model_config = SettingsConfigDict(extra="ignore")
 
-    kafka_bootstrap_servers: str = Field(
+    kafka_bootstrap_servers: KafkaServers = Field(
         "127.0.0.1:9092", description="host:port of one or more brokers, comma-separated"
     )
     ops_host: str = Field("127.0.0.1", description="address of the service's own health, metrics and internal API")
@@ -53,15 +75,48 @@ class ConfiguredSettings(ServiceSettings):
 
 
 S = TypeVar("S", bound=BaseSettings)
+C = TypeVar("C", bound=ConfiguredSettings)
 
 
 def load_settings(cls: type[S]) -> S:
     """The settings, or an end of the process with every problem on its own line (exit status 2)."""
+    problems: list[str] = []
+    return _read(cls, problems) or _end(cls, problems)
+
+
+def load_configured(cls: type[C]) -> tuple[C, Configuration]:
+    """The settings and what their configuration file says, or an end as that of `load_settings`, with every problem of both."""
+    problems: list[str] = []
+    settings, configuration = _read(cls, problems), None
+    if path := settings.postrider_config if settings else os.environ.get("POSTRIDER_CONFIG"):
+        try:
+            configuration = load_configuration(Path(path))
+        except ConfigFileError as error:
+            problems += str(error).splitlines()
+    if settings is None or configuration is None:
+        _end(cls, problems)
+    return settings, configuration
+
+
+def _read(cls: type[S], problems: list[str]) -> S | None:
     try:
         return cls()
     except ValidationError as error:
-        print(f"{cls.__name__}: the environment is not right", file=sys.stderr)  # noqa: T201 - logging is not set up yet
-        for problem in error.errors(include_input=False, include_url=False):
-            variable = "_".join(str(x) for x in problem["loc"]).upper()
-            print(f"  {variable}{': ' if variable else ''}{problem['msg']}", file=sys.stderr)  # noqa: T201
-        raise SystemExit(2) from None
+        problems += _problems(cls, error)
+        return None
+
+
+def _problems(cls: type[BaseSettings], error: ValidationError) -> Iterator[str]:
+    """Each with its variable, and where in that it is."""
+    prefix = cls.model_config.get("env_prefix", "")
+    for problem in error.errors(include_input=False, include_url=False):
+        words = problem["msg"].removeprefix("Value error, ")
+        if problem["loc"]:
+            variable, *inside = map(str, problem["loc"])
+            words = f"{'.'.join((prefix + variable.upper(), *inside))}: {words}"
+        yield words
+
+
+def _end(cls: type[BaseSettings], problems: Iterable[str]) -> NoReturn:
+    print(f"{cls.__name__}: these settings are not right", *problems, sep="\n  ", file=sys.stderr)  # noqa: T201 - logging is not set up yet
+    raise SystemExit(2)

@@ -14,9 +14,9 @@ from libs.bus.admin import ensure_topics
 from libs.bus.producer import Producer
 from libs.contracts.asyncapi import asyncapi
 from libs.contracts.topics import COMMANDS, REQUESTED, REQUESTED_HIGH, STATUS
-from libs.service_kit.config_file import ConfigFileError, Configuration, load_configuration
+from libs.service_kit.config_file import Configuration
 from libs.service_kit.lifecycle import Lifecycle, run_service
-from libs.service_kit.settings import load_settings
+from libs.service_kit.settings import load_configured
 from libs.storage.database import BY_KEY, Pool, open_database
 from services.api_gateway.accepting import Accepter
 from services.api_gateway.api_keys import ApiKeys
@@ -103,11 +103,7 @@ async def start(life: Lifecycle, settings: ApiGatewaySettings, configuration: Co
 
 
 def main() -> None:
-    settings = load_settings(ApiGatewaySettings)
-    try:
-        configuration = load_configuration(settings.postrider_config)
-    except ConfigFileError as error:
-        raise SystemExit(f"{error}") from None
+    settings, configuration = load_configured(ApiGatewaySettings)
     run_service("api_gateway", settings, partial(start, settings=settings, configuration=configuration))
 
 

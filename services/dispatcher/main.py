@@ -11,10 +11,9 @@ from libs.bus.consumer import BatchConsumer
 from libs.bus.producer import Producer
 from libs.contracts import topics
 from libs.contracts.events import Priority
-from libs.service_kit.config_file import ConfigFileError, load_configuration
 from libs.service_kit.lifecycle import Lifecycle, run_service
 from libs.service_kit.periodic import repeat
-from libs.service_kit.settings import load_settings
+from libs.service_kit.settings import load_configured
 from libs.storage.database import BY_KEY, open_database
 from libs.storage.retention import CHECK_SECONDS, keep_partitions
 from services.dispatcher.drivers.table import make_driver
@@ -29,11 +28,11 @@ MARKS_GROUP = "dispatchers.marks"
 
 
 def main() -> None:
-    settings = load_settings(DispatcherSettings)
+    settings, configuration = load_configured(DispatcherSettings)
     try:
-        gateway = load_configuration(settings.postrider_config).gateway(settings.dispatcher_gateway)
-    except (ConfigFileError, KeyError) as error:
-        raise SystemExit(f"{error}") from None
+        gateway = configuration.gateway(settings.dispatcher_gateway)
+    except KeyError as error:
+        raise SystemExit(f"DISPATCHER_GATEWAY: {error.args[0]}") from None
 
     async def start(life: Lifecycle) -> None:
         await life.serve_ops()

@@ -8,9 +8,9 @@ from libs.bus.admin import ensure_topics
 from libs.bus.consumer import BatchConsumer
 from libs.bus.producer import Producer
 from libs.contracts import topics
-from libs.service_kit.config_file import ConfigFileError, Configuration, load_configuration
+from libs.service_kit.config_file import Configuration
 from libs.service_kit.lifecycle import Lifecycle, run_service
-from libs.service_kit.settings import load_settings
+from libs.service_kit.settings import load_configured
 from libs.storage.database import Pool, open_database
 from libs.storage.retention import keep_partitions
 from services.inbound.handlers import handle
@@ -43,11 +43,7 @@ async def start(life: Lifecycle, settings: InboundSettings, configuration: Confi
 
 
 def main() -> None:
-    settings = load_settings(InboundSettings)
-    try:
-        configuration = load_configuration(settings.postrider_config)
-    except ConfigFileError as error:
-        raise SystemExit(f"{error}") from None
+    settings, configuration = load_configured(InboundSettings)
     run_service("inbound", settings, partial(start, settings=settings, configuration=configuration))
 
 

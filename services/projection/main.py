@@ -14,9 +14,8 @@ from libs.bus.pacing import UNHURRIED
 from libs.bus.producer import Producer
 from libs.contracts import topics
 from libs.contracts.events import Priority
-from libs.service_kit.config_file import ConfigFileError, load_configuration
 from libs.service_kit.lifecycle import Lifecycle, run_service
-from libs.service_kit.settings import load_settings
+from libs.service_kit.settings import load_configured
 from libs.storage.database import BY_KEY, Pool, open_database
 from libs.storage.retention import keep_partitions
 from services.projection import queries
@@ -83,11 +82,7 @@ async def start(life: Lifecycle, settings: ProjectionSettings, gateways: tuple[s
 
 
 def main() -> None:
-    settings = load_settings(ProjectionSettings)
-    try:
-        configuration = load_configuration(settings.postrider_config)
-    except ConfigFileError as error:
-        raise SystemExit(f"{error}") from None
+    settings, configuration = load_configured(ProjectionSettings)
     gateways = tuple(gateway.id for gateway in configuration.gateways)
     run_service("projection", settings, partial(start, settings=settings, gateways=gateways))
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field, PostgresDsn
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from libs.service_kit.settings import ConfiguredSettings, DatabaseSettings
+from libs.service_kit.settings import ConfiguredSettings, DatabaseSettings, KafkaServers, PostgresDsn
 
 
 class ProjectionSettings(DatabaseSettings, ConfiguredSettings):
@@ -33,5 +33,5 @@ class RebuildSettings(BaseSettings):
 
     model_config = SettingsConfigDict(extra="ignore")
 
-    kafka_bootstrap_servers: str = Field(description="host:port of one or more brokers, comma-separated")
+    kafka_bootstrap_servers: KafkaServers = Field(description="host:port of one or more brokers, comma-separated")
     postgres_dsn: PostgresDsn = Field(description="postgresql://user:password@host:port/database")

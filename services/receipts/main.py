@@ -12,10 +12,10 @@ from libs.bus.group_progress import GroupProgress
 from libs.bus.pacing import UNHURRIED
 from libs.bus.producer import Producer
 from libs.contracts import topics
-from libs.service_kit.config_file import ConfigFileError, Configuration, load_configuration
+from libs.service_kit.config_file import Configuration
 from libs.service_kit.lifecycle import Lifecycle, run_service
 from libs.service_kit.periodic import repeat
-from libs.service_kit.settings import load_settings
+from libs.service_kit.settings import load_configured
 from libs.storage.database import Pool, open_database
 from libs.storage.retention import CHECK_SECONDS
 from services.receipts import unreported
@@ -68,11 +68,7 @@ async def start(life: Lifecycle, settings: ReceiptsSettings, configuration: Conf
 
 
 def main() -> None:
-    settings = load_settings(ReceiptsSettings)
-    try:
-        configuration = load_configuration(settings.postrider_config)
-    except ConfigFileError as error:
-        raise SystemExit(f"{error}") from None
+    settings, configuration = load_configured(ReceiptsSettings)
     run_service("receipts", settings, partial(start, settings=settings, configuration=configuration))
 
 

@@ -17,10 +17,10 @@ from libs.bus.producer import Producer
 from libs.contracts import topics
 from libs.contracts.events import ContactChanged, Event, Priority
 from libs.contracts.topics import PROJECTION_GROUP, RESOLVER_GROUP, Topic
-from libs.service_kit.config_file import ConfigFileError, Configuration, load_configuration
+from libs.service_kit.config_file import Configuration
 from libs.service_kit.lifecycle import Lifecycle, run_service
 from libs.service_kit.periodic import repeat
-from libs.service_kit.settings import load_settings
+from libs.service_kit.settings import load_configured
 from libs.storage.database import Pool, open_database
 from libs.storage.retention import keep_partitions
 from services.resolver import contacts, marks
@@ -107,11 +107,7 @@ def _now() -> datetime:
 
 
 def main() -> None:
-    settings = load_settings(ResolverSettings)
-    try:
-        configuration = load_configuration(settings.postrider_config)
-    except ConfigFileError as error:
-        raise SystemExit(f"{error}") from None
+    settings, configuration = load_configured(ResolverSettings)
     run_service("resolver", settings, partial(start, settings=settings, configuration=configuration))
 
 

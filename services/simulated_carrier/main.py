@@ -9,8 +9,8 @@ import sys
 
 import structlog
 from aiohttp import web
-from pydantic import ValidationError
 
+from libs.service_kit.settings import load_settings
 from services.simulated_carrier.carrier import Carrier
 from services.simulated_carrier.http import make_application
 from services.simulated_carrier.ledger import Ledger
@@ -57,10 +57,7 @@ def main() -> None:
         ],
         cache_logger_on_first_use=True,
     )
-    try:
-        settings = CarrierSettings()
-    except ValidationError as error:
-        sys.exit(f"simulated_carrier: the settings are wrong\n{error}")
+    settings = load_settings(CarrierSettings)
     try:
         asyncio.run(run(settings))
     except OSError as error:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.simulated_carrier.behaviour import Behaviour
@@ -14,8 +15,18 @@ Port = Annotated[int, Field(ge=0, le=65_535)]
 Seconds = Annotated[float, Field(gt=0, le=3_600)]
 
 
+def _decoded(value: object) -> object:
+    """Decoded here and not by pydantic, which would stop at it with the text in its traceback, and tell nothing of what else is wrong."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise ValueError("is not JSON") from None
+
+
 class CarrierSettings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="CARRIER_", extra="forbid", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(env_prefix="CARRIER_", extra="forbid", enable_decoding=False)
 
     host: str = "127.0.0.1"
     """the address that both ports listen on"""
@@ -25,9 +36,9 @@ class CarrierSettings(BaseSettings):
     """TCP port of steering, reading and health; 0: a free one, named in the log line"""
     ledger_directory: Path = Path("carrier-ledger")
     """created when missing; what is in it is continued"""
-    accounts: dict[str, SecretStr] = {}
+    accounts: Annotated[dict[str, SecretStr], BeforeValidator(_decoded)] = {}
     """JSON object of system_id to password; empty: any system_id with any password may bind"""
-    behaviour: Behaviour = Behaviour()
+    behaviour: Annotated[Behaviour, BeforeValidator(_decoded)] = Behaviour()
     """JSON object: the behaviour to start with, and to which DELETE /behaviour returns"""
     seed: int = 1
     """of everything left to chance; the same seed and the same submits give the same answers"""

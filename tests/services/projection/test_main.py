@@ -13,7 +13,8 @@ from uuid import uuid4
 
 import aiohttp
 import pytest
-from pydantic import PostgresDsn, SecretStr
+from pydantic import SecretStr
+from pydantic_core import MultiHostUrl
 
 from deploy.local.kafka import SHORT_RUN, Kafka
 from deploy.local.ports import free_port
@@ -284,7 +285,7 @@ async def test_reads_that_take_all_their_connections_hold_up_no_fold(
     monkeypatch.setattr(main, "open_database", opened)
     settings = ProjectionSettings(
         kafka_bootstrap_servers=ground.program.kafka,
-        postgres_dsn=PostgresDsn(await postgres()),
+        postgres_dsn=MultiHostUrl(await postgres()),
         ops_port=0,
         internal_token=SecretStr(TOKEN),
         postrider_config=tmp_path,
@@ -308,7 +309,7 @@ async def test_a_read_hurries_the_replica_that_keeps_its_message_back(
     """Each of two replicas has some of the partitions, and hands nothing on unless somebody waits for it."""
     await ground.program.stop()
     monkeypatch.setattr(gathering, "KEPT_SECONDS", 3600.0)
-    dsn = PostgresDsn(await postgres())
+    dsn = MultiHostUrl(await postgres())
 
     def replica(port: int) -> tuple[Lifecycle, ProjectionSettings]:
         settings = ProjectionSettings(

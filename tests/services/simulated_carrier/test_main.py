@@ -104,16 +104,18 @@ async def test_sigterm_ends_it_cleanly(launch: Launch) -> None:
 @pytest.mark.parametrize(
     ("environment", "said"),
     [
-        ({"CARRIER_SEED": "many"}, b"seed"),
-        ({"CARRIER_BEHAVIOUR": '{"receipts": {"delay_ms": -5}}'}, b"behaviour.receipts.delay_ms"),
-        ({"CARRIER_ACCOUNTS": '{"bank": ["hunter2"]}'}, b"accounts.bank"),
+        ({"CARRIER_SEED": "many"}, b"CARRIER_SEED: "),
+        ({"CARRIER_BEHAVIOUR": '{"receipts": {"delay_ms": -5}}'}, b"CARRIER_BEHAVIOUR.receipts.delay_ms: "),
+        ({"CARRIER_ACCOUNTS": '{"bank": ["hunter2"]}'}, b"CARRIER_ACCOUNTS.bank: "),
+        ({"CARRIER_ACCOUNTS": '{"bank": "hunter2', "CARRIER_SEED": "1"}, b"CARRIER_ACCOUNTS: is not JSON"),
+        ({"CARRIER_ACCOUNTS": '{"bank": "hunter2', "CARRIER_SEED": "many"}, b"CARRIER_SEED: "),
     ],
 )
 async def test_wrong_settings_are_named_and_not_shown(environment: dict[str, str], said: bytes, tmp_path: Path) -> None:
     process = await _spawn(CARRIER_LEDGER_DIRECTORY=str(tmp_path), **environment)
     async with asyncio.timeout(20):
         _, errors = await process.communicate()
-    assert process.returncode == 1
+    assert process.returncode == 2
     assert said in errors
     assert b"Traceback" not in errors
     assert b"hunter2" not in errors
