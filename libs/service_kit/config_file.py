@@ -22,11 +22,13 @@ DEFAULT_TENANT = "default"
 
 
 class InDoubt(StrEnum):
-    """What to do with an attempt whose outcome nobody knows (docs/architecture.md, rule 3)."""
+    """What to do with an attempt whose outcome nobody knows (docs/architecture.md, rule 3).
+
+    To send it again under the same idempotency key is for the first driver that can hand one to its provider.
+    """
 
     HOLD = "hold"
     RESEND_ONCE = "resend_once"
-    RESEND_IF_IDEMPOTENT = "resend_if_idempotent"
 
 
 class _Model(BaseModel):
@@ -93,10 +95,6 @@ class SmppGateway(Gateway):
             raise ValueError("password: SMPP 3.4 allows 8 octets at most")
         if not self.replicas_allowed:
             raise ValueError("bindsAllowed: a transmitter_and_receiver takes two binds")
-        if self.in_doubt is InDoubt.RESEND_IF_IDEMPOTENT:
-            raise ValueError(
-                "inDoubt: SMPP takes no idempotency key, so resend_if_idempotent can't be kept; use hold or resend_once"
-            )
         return self
 
 

@@ -58,7 +58,7 @@ def test_the_default_file_of_the_local_stack_is_good():
         ("    host: localhost\n", "", "3: gateways.0.host: Field required"),
         ("systemId: me", "sytemId: me", "gateways.0.sytemId: Extra inputs are not permitted"),
         ("password: secret", "password: much-too-long", "8 octets at most"),
-        ("password: secret", "password: secret\n    inDoubt: resend_if_idempotent", "takes no idempotency key"),
+        ("password: secret", "password: secret\n    inDoubt: resend_if_idempotent", "Input should be 'hold' or 'resend_once'"),
         (
             "password: secret",
             "password: secret\n    bindType: transmitter_and_receiver",
