@@ -17,6 +17,7 @@ from pydantic.alias_generators import to_camel
 from libs.contracts.events import GatewayId
 from libs.service_kit.yaml_file import ConfigFileError, Loc, YamlFile
 from libs.smpp.message_id import IdFormat
+from libs.smpp.pdus import LONGEST_PASSWORD, c_octets
 
 DEFAULT_TENANT = "default"
 
@@ -70,7 +71,7 @@ class SmppGateway(Gateway):
     host: str
     port: int = Field(ge=1, le=65535)
     system_id: str = Field(max_length=15)
-    password: SecretStr = Field(SecretStr(""), description="at most 8 octets in SMPP 3.4")
+    password: SecretStr = Field(SecretStr(""), description=f"in latin-1, at most {LONGEST_PASSWORD} octets")
     system_type: str = Field("", max_length=12)
     bind_type: Literal["transceiver", "transmitter", "transmitter_and_receiver"] = "transceiver"
     binds_allowed: int = Field(1, ge=1, le=100, description="binds that the provider allows at once, of whatever type")
@@ -91,8 +92,7 @@ class SmppGateway(Gateway):
 
     @model_validator(mode="after")
     def _check(self) -> SmppGateway:
-        if len(self.password.get_secret_value().encode()) > 8:
-            raise ValueError("password: SMPP 3.4 allows 8 octets at most")
+        c_octets("password", self.password.get_secret_value(), LONGEST_PASSWORD)
         if not self.replicas_allowed:
             raise ValueError("bindsAllowed: a transmitter_and_receiver takes two binds")
         return self

@@ -23,6 +23,8 @@ HEADER: Final = struct.Struct(">IIII")  # command_length, command_id, command_st
 
 ESM_CLASS_UDHI: Final = 0x40
 """The message begins with a user data header (§5.2.12)."""
+LONGEST_PASSWORD = 64
+"""In octets. The specification says 8 (§5.2.2); providers hand out longer ones."""
 
 
 class BindType(enum.Enum):
@@ -72,7 +74,7 @@ class Bind(Pdu, frozen=True):
 
     bind_type: BindType
     system_id: str
-    password: str = ""  # the specification says 8 characters; providers hand out longer ones
+    password: str = ""
     system_type: str = ""
     interface_version: int = 0x34
     addr_ton: int = 0
@@ -82,7 +84,7 @@ class Bind(Pdu, frozen=True):
     def encode(self, sequence: int) -> bytes:
         body = b"%b\0%b\0%b\0%c%c%c%b\0" % (
             c_octets("system_id", self.system_id, 64),
-            c_octets("password", self.password, 64),
+            c_octets("password", self.password, LONGEST_PASSWORD),
             c_octets("system_type", self.system_type, 12),
             self.interface_version,
             self.addr_ton,
@@ -115,7 +117,10 @@ class Outbind(Pdu, frozen=True):
     password: str = ""
 
     def encode(self, sequence: int) -> bytes:
-        system_id, password = c_octets("system_id", self.system_id, 64), c_octets("password", self.password, 64)
+        system_id, password = (
+            c_octets("system_id", self.system_id, 64),
+            c_octets("password", self.password, LONGEST_PASSWORD),
+        )
         return _pdu(self.command_id, 0, sequence, b"%b\0%b\0" % (system_id, password))
 
 

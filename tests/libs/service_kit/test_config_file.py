@@ -8,6 +8,7 @@ import pytest
 
 from libs.service_kit.config_file import ConfigFileError, load_configuration
 from libs.service_kit.yaml_file import YamlFile
+from libs.smpp.pdus import Bind, BindType
 
 GOOD = """\
 defaultGateway: demo
@@ -57,8 +58,13 @@ def test_the_default_file_of_the_local_stack_is_good():
         ("id: demo", "id: Demo!", "3: gateways.0.id: String should match"),
         ("    host: localhost\n", "", "3: gateways.0.host: Field required"),
         ("systemId: me", "sytemId: me", "gateways.0.sytemId: Extra inputs are not permitted"),
-        ("password: secret", "password: much-too-long", "8 octets at most"),
-        ("password: secret", "password: secret\n    inDoubt: resend_if_idempotent", "Input should be 'hold' or 'resend_once'"),
+        ("password: secret", f"password: {'x' * 65}", "3: gateways.0: password: longer than 64 characters"),
+        ("password: secret", "password: пароль", "3: gateways.0: password: has a character that is not in latin-1"),
+        (
+            "password: secret",
+            "password: secret\n    inDoubt: resend_if_idempotent",
+            "Input should be 'hold' or 'resend_once'",
+        ),
         (
             "password: secret",
             "password: secret\n    bindType: transmitter_and_receiver",
@@ -85,6 +91,13 @@ def test_a_mistake_is_told_with_its_line_and_reason(tmp_path: Path, change: str,
 def test_every_mistake_is_told_at_once(tmp_path: Path):
     found = problems(tmp_path, GOOD.replace("host: localhost", "host: [5]").replace("${PORT}", "none"))
     assert [line.split(": ")[1] for line in found] == ["gateways.0.host", "gateways.0.port"]
+
+
+def test_a_password_may_be_as_long_as_a_bind_can_carry(tmp_path: Path):
+    file = tmp_path / "p.yaml"
+    file.write_text(GOOD.replace("password: secret", f"password: {'x' * 64}"))
+    gateway = load_configuration(file, ENVIRONMENT).gateway("demo")
+    assert len(Bind(BindType.TRANSCEIVER, "me", gateway.password.get_secret_value()).encode(1)) > 64
 
 
 @pytest.mark.parametrize(
