@@ -9,13 +9,15 @@ from datetime import timedelta
 from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
+from ssl import SSLError
 from typing import Annotated, Any, Literal, TypeAlias, cast
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
 from libs.contracts.events import GatewayId
 from libs.service_kit.yaml_file import ConfigFileError, Loc, YamlFile
+from libs.smpp.config import tls_context
 from libs.smpp.message_id import IdFormat
 from libs.smpp.pdus import LONGEST_PASSWORD, c_octets
 
@@ -89,6 +91,17 @@ class SmppGateway(Gateway):
     @property
     def replicas_allowed(self) -> int:
         return self.binds_allowed // (2 if self.bind_type == "transmitter_and_receiver" else 1)
+
+    @field_validator("tls_ca_file")
+    @classmethod
+    def _readable(cls, file: Path | None) -> Path | None:
+        if file is not None:
+            try:
+                tls_context(file)
+            except OSError as error:
+                words = "it holds no certificate (PEM)" if isinstance(error, SSLError) else error.strerror
+                raise ValueError(f"{file}: {words}") from None
+        return file
 
     @model_validator(mode="after")
     def _check(self) -> SmppGateway:

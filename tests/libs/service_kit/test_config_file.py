@@ -93,6 +93,14 @@ def test_every_mistake_is_told_at_once(tmp_path: Path):
     assert [line.split(": ")[1] for line in found] == ["gateways.0.host", "gateways.0.port"]
 
 
+@pytest.mark.parametrize(
+    ("named", "told"), [("nowhere.pem", "No such file or directory"), ("p.yaml", "it holds no certificate (PEM)")]
+)
+def test_a_file_of_authorities_that_can_not_be_used_is_told_at_load(tmp_path: Path, named: str, told: str):
+    text = GOOD.replace("password: secret", f"tls: true\n    tlsCaFile: {tmp_path / named}")
+    assert problems(tmp_path, text) == [f"9: gateways.0.tlsCaFile: {tmp_path / named}: {told}"]
+
+
 def test_a_password_may_be_as_long_as_a_bind_can_carry(tmp_path: Path):
     file = tmp_path / "p.yaml"
     file.write_text(GOOD.replace("password: secret", f"password: {'x' * 64}"))
