@@ -19,7 +19,8 @@ def require_token(token: str) -> Middleware:
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path.startswith("/health/") or request.path == "/metrics":
             return await handler(request)
-        if not hmac.compare_digest(request.headers.get(HEADER, "").encode(), token.encode()):
+        given = request.headers.get(HEADER, "").encode(errors="surrogateescape")  # octets that are not UTF-8 come so
+        if not hmac.compare_digest(given, token.encode()):
             raise web.HTTPUnauthorized(text="this address is for Postrider's own services")
         return await handler(request)
 

@@ -65,7 +65,13 @@ async def test_what_a_neighbour_says_while_it_is_away_is_waited_out(away: type[E
 
 
 @pytest.mark.parametrize(
-    "fault", [ValueError, asyncpg.UndefinedTableError, asyncpg.CheckViolationError, asyncpg.NumericValueOutOfRangeError]
+    "fault",
+    [
+        ValueError,
+        asyncpg.UndefinedTableError,
+        asyncpg.CheckViolationError,
+        asyncpg.NumericValueOutOfRangeError,
+    ],
 )
 async def test_a_fault_that_is_nobodys_absence_ends_the_start(fault: type[Exception]):
     life = Lifecycle("test", settings())
@@ -150,6 +156,17 @@ async def test_consumers_that_stop_one_after_the_other_share_the_budget():
     assert first.budgets[0] <= second.budgets[0] - 0.1
 
 
+async def status_with_token(port: int, token: bytes) -> int:
+    """A header whose octets no client library would send."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(
+        b"GET /internal/x HTTP/1.1\r\nHost: x\r\nX-Postrider-Internal: %b\r\nConnection: close\r\n\r\n" % token
+    )
+    answer = await reader.read()
+    writer.close()
+    return int(answer.split()[1])
+
+
 async def test_health_says_what_is_missing_and_the_internal_api_wants_its_token():
     health, port = Health(), free_port()
     health.starting = None
@@ -171,6 +188,8 @@ async def test_health_says_what_is_missing_and_the_internal_api_wants_its_token(
                 assert metrics.BOUND.describe()[0].name in await answer.text()
             async with session.get(f"{base}/internal/x") as answer:
                 assert answer.status == 401
+            assert await status_with_token(port, b"\xff") == 401
+            assert await status_with_token(port, TOKEN.encode()) == 200
             async with session.get(f"{base}/internal/x", headers={"X-Postrider-Internal": TOKEN}) as answer:
                 assert await answer.text() == "in"
     finally:
