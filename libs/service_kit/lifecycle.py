@@ -226,8 +226,11 @@ _FAULTS_OF_OURS = ("22", "23", "42")
 
 
 def _is_away(error: Exception) -> bool:
-    """Whether the error is a neighbour's absence. By module, so that this room need not know Kafka or Postgres."""
-    if str(getattr(error, "sqlstate", "")).startswith(_FAULTS_OF_OURS):
+    """Whether the error is a neighbour's absence. By module, so that this room need not know Kafka or Postgres.
+
+    What is a ValueError beside is a value that we gave, as a setting that asyncpg does not know.
+    """
+    if isinstance(error, ValueError) or str(getattr(error, "sqlstate", "")).startswith(_FAULTS_OF_OURS):
         return False
     return type(error).__module__.startswith(("aiokafka", "asyncpg"))
 

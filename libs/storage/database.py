@@ -27,6 +27,10 @@ class MigrationError(Exception):
     """A migration that was applied has changed since, or one is missing."""
 
 
+class DsnError(Exception):
+    """What the DSN says can't be followed, whether or not the server is there."""
+
+
 async def open_database(
     dsn: str,
     schema: str,
@@ -38,9 +42,12 @@ async def open_database(
     """Bring the schema up to date, make its partitions of now, and open a pool whose search path is that schema.
 
     `parameters` are run-time parameters of PostgreSQL for all its connections. Several instances may start at once: the migrations
-    run under a lock. Raises MigrationError, and asyncpg's or the system's errors while the server is away.
+    run under a lock. Raises DsnError, MigrationError, and asyncpg's or the system's errors while the server is away.
     """
-    connection = await asyncpg.connect(dsn, timeout=5)
+    try:
+        connection = await asyncpg.connect(dsn, timeout=5)
+    except asyncpg.ClientConfigurationError as error:
+        raise DsnError(f"{error}") from None
     try:
         await migrate(connection, schema, migrations)
         try:

@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError
 
 from libs.service_kit.crash_points import crash_point
 from libs.service_kit.settings import load_settings
-from libs.storage.database import MigrationError, open_database
+from libs.storage.database import DsnError, MigrationError, open_database
 from services.projection import queries, store
 from services.projection.checking import WHOLE_TABLE_SECONDS, differences
 from services.projection.progress import Progress
@@ -59,7 +59,7 @@ async def rebuild(dsn: str, kafka: str, say: Say) -> None:
     """Replace `messages` by what the journal says, however little of it is right.
 
     Until the swap, and if anything fails, the live table is as it was. Raises AlreadyRebuilding, UnreadableLine, MigrationError,
-    KafkaError, asyncpg's and the system's errors.
+    DsnError, KafkaError, asyncpg's and the system's errors.
     """
     async with _connection(dsn, SCHEMA) as live:
         if not await live.fetchval("SELECT pg_try_advisory_lock(hashtext('postrider.rebuild-outbox'))"):
@@ -196,7 +196,7 @@ def main() -> None:
         if only_check:
             sys.exit(1 if asyncio.run(check(dsn, _print)) else 0)
         asyncio.run(rebuild(dsn, settings.kafka_bootstrap_servers, _print))
-    except (AlreadyRebuilding, MigrationError, UnreadableLine) as error:
+    except (AlreadyRebuilding, DsnError, MigrationError, UnreadableLine) as error:
         sys.exit(str(error))
     except (KafkaError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         sys.exit(f"{type(error).__name__}: {error}")

@@ -68,6 +68,7 @@ async def test_what_a_neighbour_says_while_it_is_away_is_waited_out(away: type[E
     "fault",
     [
         ValueError,
+        asyncpg.ClientConfigurationError,
         asyncpg.UndefinedTableError,
         asyncpg.CheckViolationError,
         asyncpg.NumericValueOutOfRangeError,

@@ -8,7 +8,7 @@ import pytest
 
 from libs.bus.errors import is_transient
 from libs.storage import database
-from libs.storage.database import open_database
+from libs.storage.database import DsnError, open_database
 from tests.libs.storage.conftest import SCHEMA
 
 
@@ -28,3 +28,11 @@ async def test_the_locks_of_a_process_that_is_frozen_in_its_transaction_are_give
         await frozen.execute(lock)
     assert is_transient(fault.value)
     pool.terminate()  # not all that it knows of is open
+
+
+async def test_a_dsn_that_can_not_be_followed_is_refused_with_its_reason_and_without_its_password(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(DsnError, match="`sslmode` parameter must be one of: disable") as refused:
+        await open_database("postgresql://me:hunter2@127.0.0.1:1/postrider?sslmode=typo", SCHEMA, tmp_path, 1)
+    assert "hunter2" not in str(refused.value)
