@@ -23,8 +23,9 @@ class ProjectionSettings(DatabaseSettings, ConfiguredSettings):
     )
     projection_keep_days: int = Field(
         400,
-        ge=21,
-        description="how long messages, their history and their personal data are kept; longer than the topics",
+        ge=380,
+        description="how long messages, their history and their personal data are kept, from their acceptance on: longer than one"
+        " may wait for its time (366 days) and then be sent (7)",
     )
 
 
