@@ -171,7 +171,11 @@ def test_what_the_environment_says_is_no_reference(tmp_path: Path):
         ("password: secret", 'password: "Secret-1\\q"', "8:25: not YAML"),
         ("password: secret", "password:Secret-1", "not YAML"),
         ("password: secret", "? {Secret-1: 1}", "a tag (!) or value that can't be read"),
-        ("  - id: demo", "  - {id: demo, password:Secret-1}\n  - id: demo2", "3: gateways.0.password: Extra inputs"),
+        (
+            "  - id: demo",
+            "  - {id: demo, type: smpp, password:Secret-1}\n  - id: demo2",
+            "3: gateways.0.password: Extra inputs",
+        ),
         ("scopes: [sms:send]", "scopes: [Secret-1]", "13: apiKeys.0.scopes"),
     ],
 )
