@@ -32,7 +32,11 @@ class GivenUp(Exception):
 
 
 async def until_done(
-    action: Callable[[], Awaitable[T]], *, what: str, give_up: asyncio.Event, on_retry: Callable[[], None] | None = None
+    action: Callable[[], Awaitable[T]],
+    *,
+    what: str,
+    give_up: asyncio.Event,
+    on_retry: Callable[[Exception], None] | None = None,
 ) -> T:
     """The action's result, tried again with backoff while it fails transiently; other errors pass.
 
@@ -45,8 +49,8 @@ async def until_done(
             if not is_transient(error):
                 raise
             log.warning("bus.retry", what=what, attempt=attempt, seconds=round(delay, 2), error=type(error).__name__)
-        if on_retry:
-            on_retry()
+            if on_retry:
+                on_retry(error)
         try:
             async with asyncio.timeout(delay):
                 await give_up.wait()

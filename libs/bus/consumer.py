@@ -151,12 +151,13 @@ class BatchConsumer:
     @property
     def ready(self) -> bool:
         """True while every lane has joined its group and works."""
-        return all(lane.state == RUNNING for lane in self._lanes)
+        return self.state == RUNNING
 
     @property
     def state(self) -> str:
-        """`running`, or what keeps it from it: `starting`, `stopped`, `stopped: too many dead letters`, `stopped: KeyError`."""
-        return next((lane.state for lane in self._lanes if lane.state != RUNNING), RUNNING)
+        """`running`, or what keeps it from it: `starting`, `stopped`, `stopped: too many dead letters`, `stopped: KeyError`, or a
+        neighbour that is away."""
+        return next((state for lane in self._lanes if (state := lane.shown) != RUNNING), RUNNING)
 
     async def start(self) -> None:
         for lane in self._lanes:
@@ -173,6 +174,10 @@ class BatchConsumer:
 
 
 RUNNING = "running"
+AWAY_FAILURES = 3
+"""So often in a row a batch fails, in about a second, before a neighbour counts as away: conflicts pass sooner."""
+LEAVE_SECONDS = 6.0
+"""What of a stop's budget is left for the last commit, and for leaving the group, where the batch in hand takes the rest."""
 
 
 class _Lane:
@@ -205,10 +210,26 @@ class _Lane:
         self._hurried = asyncio.Event()
         self._stopping = False
         self._leaving = False
+        self._failures = 0  # in a row
+        self._failed_for = ""
         self._task: asyncio.Task[None] | None = None
         self._sizes = BATCH_SIZE.labels(name)
         self._seconds = BATCH_SECONDS.labels(name)
         self._retries = CONSUMER_RETRIES.labels(name)
+
+    @property
+    def shown(self) -> str:
+        """Its state; while it runs but can't work, why."""
+        if self.state != RUNNING:
+            return self.state
+        if self._failures >= AWAY_FAILURES:
+            return f"waiting for a neighbour: {self._failed_for}"
+        return self._stream.missing or RUNNING
+
+    def _count_retry(self, error: Exception) -> None:
+        self._retries.inc()
+        self._failures += 1
+        self._failed_for = type(error).__name__
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name=f"consumer {self._name}")
@@ -219,7 +240,7 @@ class _Lane:
 
     async def stop(self, budget_seconds: float) -> None:
         self._stopping = True
-        await self._finish_in_hand(budget_seconds)
+        await self._finish_in_hand(max(budget_seconds / 2, budget_seconds - LEAVE_SECONDS))
         if self._task is not None:
             if not self._leaving:  # else it would neither commit nor leave
                 self._task.cancel()
@@ -331,17 +352,19 @@ class _Lane:
                     lambda batch=batch: self._handler(batch),
                     what=self._name,
                     give_up=self._give_up,
-                    on_retry=self._retries.inc,
+                    on_retry=self._count_retry,
                 )
             except GivenUp:
                 raise
             except Exception as error:
+                self._failures = 0
                 if len(part) == 1:
                     await self._stream.dead_letter(part[0], reason_of(error))
                 else:
                     middle = len(part) // 2
                     pending += [Batch(part[middle:], stream=self._stream), Batch(part[:middle], stream=self._stream)]
             else:
+                self._failures = 0
                 if holding:
                     held += holding
                     kept = set(map(id, holding))

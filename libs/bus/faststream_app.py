@@ -28,7 +28,7 @@ from dataclasses import replace
 from typing import Any
 
 import structlog
-from aiokafka import ConsumerRebalanceListener
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord, TopicPartition
 from faststream import AckPolicy
@@ -42,15 +42,17 @@ from libs.bus.errors import TooManyDeadLetters, Undecodable
 from libs.bus.kafka_source import HEARTBEAT_INTERVAL_MS, MAX_PARTITION_FETCH_BYTES, SESSION_TIMEOUT_MS
 from libs.bus.port import Publisher
 from libs.bus.record import Record
+from libs.bus.stream import LAG_EVERY_SECONDS, hide_lag
 from libs.contracts.events import Reason
 from libs.contracts.topics import Topic
 from libs.service_kit.faults import fault
-from libs.service_kit.metrics import CONSUMER_RETRIES, RECORDS_CONSUMED
+from libs.service_kit.metrics import CONSUMER_LAG, CONSUMER_RETRIES, RECORDS_CONSUMED
 
 log = structlog.get_logger()
 
 DRAIN_SECONDS = 10.0
 REBALANCE_TIMEOUT_MS = 20_000
+ANSWER_SECONDS = 5.0
 RUNNING = "running"
 _A_DAY_MS = 24 * 3600 * 1000
 
@@ -67,6 +69,7 @@ class FastStreamApp:
         self._producer = producer
         self._subscriptions: list[_Subscription] = []
         self._starting: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._state = "starting"
         self.broker = KafkaBroker(
             bootstrap_servers,
@@ -110,6 +113,7 @@ class FastStreamApp:
         )
         subscriber(subscription.consume)
         subscription.stop_subscriber = subscriber.stop
+        subscription.consumer = lambda: subscriber.consumer
         self._subscriptions.append(subscription)
 
     @property
@@ -118,25 +122,33 @@ class FastStreamApp:
 
     @property
     def state(self) -> str:
-        """`running`, or what keeps it from it: `starting`, `stopped`, `stopped: too many dead letters`."""
-        stopped = next((each.stopped for each in self._subscriptions if each.stopped), "")
-        return stopped if self._state == RUNNING and stopped else self._state
+        """`running`, or what keeps it from it: `starting`, `stopped`, `stopped: too many dead letters`, or Kafka's silence."""
+        missing = next((words for each in self._subscriptions if (words := each.stopped or each.missing)), "")
+        return missing if self._state == RUNNING and missing else self._state
 
     async def start(self) -> None:
         self._starting = asyncio.create_task(self._start(), name=f"start {self._client_id}")
+        self._watching = asyncio.create_task(self._watch_lag())
 
     async def stop(self) -> None:
         """Finish the events in hand, within `DRAIN_SECONDS`, commit, leave the groups."""
-        if self._starting is not None:
-            self._starting.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._starting
+        for task in (self._starting, self._watching):
+            if task is not None:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
         for subscription in self._subscriptions:
             subscription.give_up.set()
         await self.broker.stop()
         for subscription in self._subscriptions:
             await subscription.closed()
         self._state = "stopped"
+
+    async def _watch_lag(self) -> None:
+        while True:
+            await asyncio.sleep(LAG_EVERY_SECONDS)
+            for subscription in self._subscriptions:
+                await subscription.show_lag()
 
     async def _start(self) -> None:
         for delay in delays():
@@ -161,6 +173,9 @@ class _Subscription(ConsumerRebalanceListener):
         self.give_up = asyncio.Event()
         self.stopped = ""
         self.stop_subscriber: Callable[[], Awaitable[None]]
+        self.consumer: Callable[[], AIOKafkaConsumer | None]
+        self.missing = ""
+        self._topic = topic.name
         self._closing: asyncio.Task[None] | None = None
         self._handler = handler
         self._decode = decoder(topic)
@@ -197,7 +212,10 @@ class _Subscription(ConsumerRebalanceListener):
             return
         try:
             await until_done(
-                lambda: self._handler(event), what=self._group, give_up=self.give_up, on_retry=self._retries.inc
+                lambda: self._handler(event),
+                what=self._group,
+                give_up=self.give_up,
+                on_retry=lambda _: self._retries.inc(),
             )
         except GivenUp:
             raise
@@ -206,6 +224,24 @@ class _Subscription(ConsumerRebalanceListener):
             return
         self._letters.succeeded()
         self._consumed.inc()
+
+    async def show_lag(self) -> None:
+        """Show how far it is behind; while Kafka does not say, show nothing, and say so."""
+        consumer = self.consumer()
+        if consumer is None or self.stopped:
+            return
+        assigned = consumer.assignment()
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                ends = await consumer.end_offsets(assigned)
+                lags = {each.partition: end - await consumer.position(each) for each, end in ends.items()}
+            self.missing = ""
+        except Exception as error:
+            self.missing = f"Kafka does not answer: {type(error).__name__}"
+            hide_lag(assigned)
+            return
+        for partition, lag in lags.items():
+            CONSUMER_LAG.labels(self._topic, str(partition)).set(lag)
 
     def _stop(self, state: str, **why: str) -> None:
         self.stopped = state
@@ -222,6 +258,7 @@ class _Subscription(ConsumerRebalanceListener):
 
     async def on_partitions_revoked(self, revoked: frozenset[TopicPartition]) -> None:
         self.give_up.set()
+        hide_lag(revoked)
         with suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_SECONDS):
                 await self._idle.wait()

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import count
+from typing import Any
 
 import structlog
 from aiokafka.errors import KafkaError
@@ -63,6 +64,11 @@ class Producer:
     async def start(self) -> None:
         """Connect; waits for Kafka for as long as it takes."""
         await self._connection.get()
+
+    async def ask(self) -> None:
+        """Returns when Kafka has answered, whatever there is to publish. Raises KafkaError or OSError."""
+        kafka: Any = await self._connection.get()
+        await kafka.client.fetch_all_metadata()
 
     async def stop(self, budget_seconds: float = 10.0) -> None:
         """Send what is queued, within the budget, and close. Calls still waiting then fail."""

@@ -77,6 +77,8 @@ class RecordStream:
         """Changes as soon as partitions are being taken away: what was delivered before is ours no longer than `on_revoked` runs."""
         self.fetched = 0
         """How many records the last `getmany` found or delivered, those among them that it passed over or put away too."""
+        self.missing: str | None = None
+        """What keeps it from reading, as far as was seen lately."""
         self._owned_epoch = 0  # follows `epoch` when the partitions are gone
         self._group = group
         self._is_own = None if own_source is None else said_by(own_source)
@@ -283,31 +285,39 @@ class RecordStream:
         if self._gathering is not None:
             self._gathering.forget()
         self._paused.difference_update(partitions)
-        for partition in partitions:
-            with suppress(KeyError):
-                CONSUMER_LAG.remove(partition.topic, str(partition.partition))
+        hide_lag(partitions)
 
     async def _watch_lag(self) -> None:
         """Show the lag, and say once when Kafka goes away and when it is back: the fetches wait that out without a word."""
-        away = False
+        failures = 0
         while True:
             await asyncio.sleep(LAG_EVERY_SECONDS)
             try:
                 self._show_lag(await self._source.lag_bounds())
             except Exception as error:  # whatever it is, a gauge must not stop the work
-                if not away:
+                failures += 1
+                if failures == 2:  # a rebalance too may take one look's time
                     log.warning("kafka.away", group=self._group, error=type(error).__name__)
-                away = True
+                    self.missing = f"Kafka does not answer: {type(error).__name__}"
+                    hide_lag(self.assignment())
                 continue
-            if away:
+            failures = 0
+            if self.missing is not None:
                 log.info("kafka.back", group=self._group)
-            away = False
+                self.missing = None
 
     def _show_lag(self, bounds: Mapping[TopicPartition, tuple[int, int]]) -> None:
         for partition, (position, end) in bounds.items():
             low = self._marks.low(partition)
             lag = max(0, end - (position if low is None else low))
             CONSUMER_LAG.labels(partition.topic, str(partition.partition)).set(lag)
+
+
+def hide_lag(partitions: Iterable[TopicPartition]) -> None:
+    """Nothing is known of these any more."""
+    for partition in partitions:
+        with suppress(KeyError):
+            CONSUMER_LAG.remove(partition.topic, str(partition.partition))
 
 
 def count_consumed(records: Iterable[Record]) -> None:

@@ -25,6 +25,9 @@ log = structlog.get_logger()
 
 FIRST_RETRY_SECONDS = 0.2
 LAST_RETRY_SECONDS = 5.0
+WATCH_SECONDS = 5.0
+ANSWER_SECONDS = 10.0
+"""A busy neighbour may take seconds to answer, behind what it is asked in earnest."""
 YOUNG_OBJECTS = 200_000
 """How many objects may be made before the garbage collector looks at them: more than a batch in hand holds, or it looks in vain."""
 
@@ -121,6 +124,24 @@ class Lifecycle:
         task.add_done_callback(ended)
         self._stops.append((name, lambda: stop(task)))
         return task
+
+    def watch(self, name: str, ask: Callable[[], Awaitable[object]]) -> None:
+        """Ask a neighbour every few seconds for a sign of life, also while there is nothing to do: without one the service is not ready."""
+        missing: str | None = None
+
+        async def look() -> None:
+            nonlocal missing
+            while True:
+                await asyncio.sleep(WATCH_SECONDS)
+                try:
+                    async with asyncio.timeout(ANSWER_SECONDS):
+                        await ask()
+                    missing = None
+                except Exception as error:
+                    missing = f"does not answer: {type(error).__name__}"
+
+        self.ready_when(name, lambda: missing)
+        self.background(f"watching {name}", look())
 
     def ready_when(self, name: str, check: Check) -> None:
         self.health.add(name, check)

@@ -63,6 +63,7 @@ async def start(life: Lifecycle, settings: ApiGatewaySettings, configuration: Co
     await life.part("topics", lambda: asyncio.wait_for(ensure_topics(bootstrap, topics), TRY_SECONDS))
     producer = Producer(bootstrap, "api_gateway", delivery_timeout=settings.accept_timeout_seconds)
     await life.part("kafka", lambda: asyncio.wait_for(producer.start(), TRY_SECONDS), lambda _: producer.stop())
+    life.watch("kafka's answers", producer.ask)
     publisher = DurablePublisher(producer, kafka, settings.accept_timeout_seconds)
     default_validity = timedelta(seconds=configuration.validity_seconds)
     accepter = Accepter(

@@ -71,6 +71,7 @@ class Instance:
         self._sender = Sender(
             gateway, self._lease, ledger, self._board, self._driver, self._on_results, self._settler.look
         )
+        self._registered = False
         self._standby = True
         self._unbound_since: float | None = None
         self._stopped_for: str | None = None
@@ -86,6 +87,8 @@ class Instance:
     @property
     def missing(self) -> str | None:
         """What keeps it from sending, for readiness; standing by is as it should be."""
+        if not self._registered:
+            return "no lease yet"
         return self._stopped_for or (None if self._standby else self._driver.missing)
 
     def stop(self) -> None:
@@ -95,6 +98,7 @@ class Instance:
     async def run(self) -> None:
         """Live until stopped, or until the lease is over. Raises what can't be waited out."""
         await self._lease.register()
+        self._registered = True
         log.info("instance registered", instance=str(self._lease.instance), gateway=self._gateway.id)
         beats = asyncio.create_task(self._keep_lease())
         settling = asyncio.create_task(self._settler.run())

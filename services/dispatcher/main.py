@@ -48,6 +48,7 @@ def main() -> None:
             ),
             lambda opened: opened.close(),
         )
+        life.watch("postgres", lambda: pool.fetchval("SELECT 1"))
         life.background("partitions", keep_partitions(pool, PARTITIONED, settings.dispatcher_keep_days))
 
         async def forget() -> None:

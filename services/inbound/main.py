@@ -32,6 +32,7 @@ async def start(life: Lifecycle, settings: InboundSettings, configuration: Confi
         return await open_database(dsn, SCHEMA, MIGRATIONS, settings.postgres_connections, PARTITIONED)
 
     pool = await life.part("postgres", open_pool, lambda pool: pool.close())
+    life.watch("postgres", lambda: pool.fetchval("SELECT 1"))
     life.background("partitions", keep_partitions(pool, PARTITIONED, settings.inbound_keep_days))
     api.inbox = Inbox(pool, settings.inbound_read_seconds)
     await life.part("topics", lambda: ensure_topics(kafka, CONSUMED))

@@ -49,6 +49,7 @@ async def start(life: Lifecycle, settings: ProjectionSettings, gateways: tuple[s
 
     reading = settings.postgres_connections - FOLDING
     writer = await life.part("postgres", lambda: open_pool(FOLDING, BY_KEY), lambda pool: pool.close())
+    life.watch("postgres", lambda: writer.fetchval("SELECT 1"))
     readers = await life.part(
         "postgres for reads", lambda: open_pool(reading, queries.PARAMETERS), lambda pool: pool.close()
     )

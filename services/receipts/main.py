@@ -43,6 +43,7 @@ async def start(life: Lifecycle, settings: ReceiptsSettings, configuration: Conf
         )
 
     pool = api.pool = await life.part("postgres", open_pool, lambda pool: pool.close())
+    life.watch("postgres", lambda: pool.fetchval("SELECT 1"))
     await life.part("topics", lambda: ensure_topics(kafka, CONSUMED))
     producer = Producer(kafka, client_id="receipts")
     await life.part("kafka", producer.start, lambda _: producer.stop())

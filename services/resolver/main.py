@@ -49,6 +49,7 @@ async def start(life: Lifecycle, settings: ResolverSettings, configuration: Conf
         return await open_database(dsn, "resolver", MIGRATIONS, settings.postgres_connections, PARTITIONED)
 
     pool = api.pool = await life.part("postgres", open_pool, lambda pool: pool.close())
+    life.watch("postgres", lambda: pool.fetchval("SELECT 1"))
     life.background("partitions", keep_partitions(pool, PARTITIONED, settings.resolver_keep_days))
     keep = timedelta(days=settings.resolver_keep_days)
     life.background("marks", repeat("forgetting marks", FORGET_SECONDS, lambda: marks.forget(pool, _now() - keep)))

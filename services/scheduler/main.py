@@ -41,6 +41,7 @@ async def start(life: Lifecycle, settings: SchedulerSettings) -> None:
         )
 
     pool = await life.part("postgres", open_pool, lambda pool: pool.close())
+    life.watch("postgres", lambda: pool.fetchval("SELECT 1"))
     keep = timedelta(days=settings.scheduler_keep_days)
     life.background(
         "forgetting", repeat("forgetting", FORGET_SECONDS, lambda: store.forget(pool, _now() - keep, FORGET_BATCH))

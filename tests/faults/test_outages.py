@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
+from unittest.mock import patch
 
+import aiohttp
 import pytest
 
-from deploy.local.ports import HOST
+from deploy.local.kafka import Kafka
+from deploy.local.postgres import Postgres
 from deploy.local.stack import Stack
 from tests.faults.auditor import audit, explain
 from tests.faults.load import Load
@@ -32,10 +34,12 @@ async def test_a_server_may_die_and_come_back(name: str, stack: Stack, records: 
     after = await records.ledger_end()
     async with Load(stack.url, stack.api_key, name, rate=200, clients=50, seed=1) as load:
         await _until_accepted(load, MORE_MESSAGES)
-        await server.kill()
-        with _nobody_at(server.port):
+        with _kept_away(server):
+            await server.kill()
             await asyncio.sleep(AWAY_SECONDS)
+            await _until_all_say(stack, 503)
         await _until_accepted(load, load.accepted + MORE_MESSAGES)
+        await _until_all_say(stack, 200)
     print(f"{name}: {len(load.promises)} messages; repeated after {dict(load.again)}")
     await records.until_at_rest(load.name, load.promises, within=REST_SECONDS)
     run = await records.of_run(load.name, load.promises, after, {})
@@ -52,10 +56,31 @@ async def _until_accepted(load: Load, messages: int) -> None:
             await asyncio.sleep(0.05)
 
 
+async def _until_all_say(stack: Stack, status: int) -> None:
+    """Every service of ours knows, also one that has nothing to do, whether it can work."""
+    left = {each.spec.name: each.spec.ready_url for each in stack.processes if "carrier" not in each.spec.name}
+    until = asyncio.get_running_loop().time() + BACK_SECONDS
+    async with aiohttp.ClientSession() as session:
+        while left:
+            assert asyncio.get_running_loop().time() < until, f"{sorted(left)} do not say {status}"
+            for name, url in list(left.items()):
+                async with session.get(url) as answer:
+                    if answer.status == status:
+                        del left[name]
+            await asyncio.sleep(0.2)
+
+
 @contextmanager
-def _nobody_at(port: int) -> Iterator[None]:
-    """Connections are refused, and the stack, which starts a dead server again by itself, finds the port taken."""
-    with socket.socket() as taken:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.bind((HOST, port))
-        yield
+def _kept_away(server: Kafka | Postgres) -> Generator[None]:
+    """The stack, which starts a dead server again by itself, has to wait with it."""
+    back, start = asyncio.Event(), server.start
+
+    async def once_it_may() -> None:
+        await back.wait()
+        await start()
+
+    with patch.object(server, "start", once_it_may):
+        try:
+            yield
+        finally:
+            back.set()

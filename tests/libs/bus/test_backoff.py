@@ -21,7 +21,7 @@ async def test_an_action_is_tried_again_until_it_succeeds() -> None:
             raise failure
         return "done"
 
-    result = await until_done(action, what="x", give_up=asyncio.Event(), on_retry=lambda: retries.append(None))
+    result = await until_done(action, what="x", give_up=asyncio.Event(), on_retry=retries.append)
     assert (result, len(retries)) == ("done", 2)
 
 

@@ -169,6 +169,23 @@ async def test_a_commit_that_fails_is_made_up_for_by_the_next(bus: Harness) -> N
     assert consumer.ready
 
 
+async def test_while_a_neighbour_is_away_the_consumer_is_not_ready_and_says_why(bus: Harness) -> None:
+    topic, away = await bus.topic(), True
+
+    async def handle(batch: Batch) -> None:
+        if away:
+            raise ConnectionRefusedError
+
+    consumer = bus.consumer([topic], handle)
+    await consumer.start()
+    await eventually(lambda: consumer.ready)
+    await bus.publish(topic, "1")
+    await eventually(lambda: consumer.state == "waiting for a neighbour: ConnectionRefusedError")
+    assert not consumer.ready
+    away = False
+    await eventually(lambda: consumer.ready)
+
+
 async def test_a_fault_of_the_loop_itself_is_named_and_ends_readiness(bus: Harness) -> None:
     topic = await bus.topic()
     assert bus.memory

@@ -12,7 +12,7 @@ import pytest
 from aiokafka.errors import KafkaConnectionError
 
 from deploy.local.ports import free_port
-from libs.service_kit import metrics
+from libs.service_kit import lifecycle, metrics
 from libs.service_kit.lifecycle import Lifecycle, Stopping
 from libs.service_kit.ops_server import Health, start_ops_server
 from libs.service_kit.settings import ServiceSettings
@@ -200,7 +200,7 @@ async def test_health_says_what_is_missing_and_the_internal_api_wants_its_token(
 SERVICE = """
 import sys
 from libs.service_kit.crash_points import crash_point
-from libs.service_kit import metrics
+from libs.service_kit import lifecycle, metrics
 from libs.service_kit.lifecycle import run_service
 from libs.service_kit.settings import ServiceSettings
 
@@ -259,3 +259,27 @@ async def test_a_crash_point_kills_at_the_passing_that_is_asked_for():
     assert await process.stdout.readline() == b"up\n"
     process.terminate()
     await process.wait()
+
+
+async def test_a_neighbour_that_does_not_answer_makes_the_service_not_ready_until_it_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lifecycle, "WATCH_SECONDS", 0.001)
+    life, there = Lifecycle("test", settings()), True
+
+    async def ask() -> None:
+        if not there:
+            raise ConnectionRefusedError
+
+    async def until(missing: dict[str, str]) -> None:
+        async with asyncio.timeout(10):
+            while life.health.missing() != missing:
+                await asyncio.sleep(0.001)
+
+    life.health.starting = None
+    life.watch("postgres", ask)
+    there = False
+    await until({"postgres": "does not answer: ConnectionRefusedError"})
+    there = True
+    await until({})
+    await life.stop_all()
