@@ -60,7 +60,9 @@ REQUESTED_HIGH = replace(REQUESTED, name="sms.requested.high", purpose="The same
 RETURNED = Topic(
     name="sms.returned", purpose="A message comes back to be resolved anew.", data=SmsReturned, key=BY_PERSON
 )
+RETURNED_HIGH = replace(RETURNED, name="sms.returned.high", purpose="The same, read first at each step.")
 DEFERRED = Topic(name="sms.deferred", purpose="A message waits until it is due.", data=SmsDeferred, key=BY_PERSON)
+DEFERRED_HIGH = replace(DEFERRED, name="sms.deferred.high", purpose="The same, read first at each step.")
 STATUS = Topic(
     name="sms.status", purpose="What became of a message or of one of its parts.", data=SmsStatus, key=BY_MESSAGE
 )
@@ -93,7 +95,9 @@ FIXED_TOPICS: tuple[Topic, ...] = (
     REQUESTED,
     REQUESTED_HIGH,
     RETURNED,
+    RETURNED_HIGH,
     DEFERRED,
+    DEFERRED_HIGH,
     STATUS,
     COMMANDS,
     RECEIPTS,
@@ -109,6 +113,14 @@ PROJECTION_GROUP = "projection"
 
 def requested(priority: Priority) -> Topic:
     return REQUESTED_HIGH if priority is Priority.HIGH else REQUESTED
+
+
+def returned(priority: Priority) -> Topic:
+    return RETURNED_HIGH if priority is Priority.HIGH else RETURNED
+
+
+def deferred(priority: Priority) -> Topic:
+    return DEFERRED_HIGH if priority is Priority.HIGH else DEFERRED
 
 
 def dispatch(gateway: str, priority: Priority = Priority.NORMAL) -> Topic:

@@ -124,21 +124,23 @@ def _status(leg: LegState, attempt: Attempt, status: Status) -> Outgoing:
 
 def _returned(leg: LegState, attempt: Attempt, reason: Reason, refused: bool) -> Outgoing:
     assert attempt.observed_at is not None, "an outcome is stored with its time"
+    message = leg.event.data.message
     opening = SmsReturned(
-        message=leg.event.data.message,
+        message=message,
         leg=_next_leg(leg, attempt.observed_at),
         reason=reason,
         refused_part=attempt.part if refused else 0,
         refused_try=attempt.try_number if refused else 0,
     )
-    return _opening(topics.RETURNED, leg, attempt.observed_at, opening)
+    return _opening(topics.returned(message.priority), leg, attempt.observed_at, opening)
 
 
 def _deferred(leg: LegState, attempt: Attempt) -> Outgoing:
     assert attempt.observed_at is not None, "an outcome is stored with its time"
     due = due_at(leg, attempt.observed_at)
+    message = leg.event.data.message
     opening = SmsDeferred(
-        message=leg.event.data.message,
+        message=message,
         leg=_next_leg(leg, due),
         due_at=due,
         deferred_at=attempt.observed_at,
@@ -146,7 +148,7 @@ def _deferred(leg: LegState, attempt: Attempt) -> Outgoing:
         refused_part=attempt.part,
         refused_try=attempt.try_number,
     )
-    return _opening(topics.DEFERRED, leg, attempt.observed_at, opening)
+    return _opening(topics.deferred(message.priority), leg, attempt.observed_at, opening)
 
 
 def _next_leg(leg: LegState, leg_at: datetime) -> Leg:

@@ -58,12 +58,12 @@ def main() -> None:
         servers = settings.kafka_bootstrap_servers
         used = (
             *(topics.dispatch(gateway.id, priority) for priority in Priority),
+            *(topics.returned(priority) for priority in Priority),
+            *(topics.deferred(priority) for priority in Priority),
             topics.STATUS,
-            topics.RETURNED,
             topics.RECEIPTS,
             topics.INBOUND,
             topics.COMMANDS,
-            topics.DEFERRED,
         )
         await life.part("topics", lambda: ensure_topics(servers, used))
         producer = Producer(servers, f"dispatcher.{gateway.id}")

@@ -10,8 +10,8 @@ from libs.contracts import topics
 CONSUMED: Topics = (
     TopicFamily(r"^sms\.requested(\.high)?$", like=topics.REQUESTED),
     TopicFamily(topics.DISPATCH_PATTERN, like=topics.dispatch("any")),
-    topics.RETURNED,
-    topics.DEFERRED,
+    TopicFamily(r"^sms\.returned(\.high)?$", like=topics.RETURNED),
+    TopicFamily(r"^sms\.deferred(\.high)?$", like=topics.DEFERRED),
     topics.STATUS,
     topics.COMMANDS,
 )

@@ -20,9 +20,9 @@ from libs.bus.codec import subject_of
 from libs.bus.partitioning import partition_of
 from libs.bus.port import Partitions
 from libs.bus.record import Record
-from libs.contracts.events import Recipient, person_key
+from libs.contracts.events import Priority, Recipient, person_key
 from libs.contracts.statuses import FINALS, Status
-from libs.contracts.topics import DEFERRED, DISPATCH_PATTERN, PARTITIONS, REQUESTED, REQUESTED_HIGH, RETURNED, STATUS
+from libs.contracts.topics import DISPATCH_PATTERN, PARTITIONS, STATUS, deferred, requested, returned
 
 KEPT_SECONDS = 1.0
 """How long a message that goes on is kept back: what is shown of it is no older. And how long an end waits for its beginning at most."""
@@ -48,6 +48,8 @@ _end_of_message = re.compile(b'"status":"(%s)"' % "|".join(FINALS).encode()).sea
 _BY_CARRIERS = frozenset({Status.DELIVERED.encode(), Status.FAILED.encode()})
 _REQUEST, _DISPATCH = 1, 2  # bits; a return is the request of what follows it
 _BEGINNING = _REQUEST | _DISPATCH
+_REQUESTS = frozenset(topic_of(priority).name for topic_of in (requested, returned) for priority in Priority)
+_DEFERRALS = frozenset(deferred(priority).name for priority in Priority)
 
 
 class _Message(msgspec.Struct, gc=False):
@@ -173,7 +175,7 @@ class MessagesGathered:
 
     def _keep(self, partition: TopicPartition, records: Sequence[Record], now: float) -> None:
         messages, lacking, lately, before = self._messages, self._lacking, self._lately.newer, self._lately.older
-        of_status, deferred = partition.topic == STATUS.name, partition.topic == DEFERRED.name
+        of_status, defers = partition.topic == STATUS.name, partition.topic in _DEFERRALS
         part = _part_of_beginning(partition.topic)
         ready = self._ready
         for record in records:
@@ -195,7 +197,7 @@ class MessagesGathered:
                     self._let_go(message_id)
             elif of_status and (end := _end_of_message(value)):
                 self._settle(message_id, record, _BEGINNING if end[1] in _BY_CARRIERS else _REQUEST, now, ended=True)
-            elif deferred:
+            elif defers:
                 self._settle(message_id, record, _REQUEST, now, ended=False)
             else:
                 message = messages.get(message_id)
@@ -279,12 +281,12 @@ class MessagesGathered:
 
 def _order(partition: TopicPartition) -> int:
     """Statuses last, and what defers even after them: then what they take with them is here."""
-    return {STATUS.name: 1, DEFERRED.name: 2}.get(partition.topic, 0)
+    return 2 if partition.topic in _DEFERRALS else int(partition.topic == STATUS.name)
 
 
 def _partition_of_beginning(record: Record) -> int | None:
     """None if the bytes are no status: of what is no event, whoever handles it will say so."""
-    if record.source.topic == DEFERRED.name:
+    if record.source.topic in _DEFERRALS:
         return record.source.partition  # keyed by person too
     try:
         data = _read_status(record.raw or b"").data
@@ -298,7 +300,7 @@ _is_dispatch = re.compile(DISPATCH_PATTERN).match
 
 @cache
 def _part_of_beginning(topic: str) -> int:
-    if topic in (REQUESTED.name, REQUESTED_HIGH.name, RETURNED.name):
+    if topic in _REQUESTS:
         return _REQUEST
     return _DISPATCH if _is_dispatch(topic) else 0
 

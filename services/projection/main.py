@@ -54,9 +54,10 @@ async def start(life: Lifecycle, settings: ProjectionSettings, gateways: tuple[s
         "postgres for reads", lambda: open_pool(reading, queries.PARAMETERS), lambda pool: pool.close()
     )
     life.background("partitions", keep_partitions(writer, PARTITIONED, settings.projection_keep_days))
-    dispatch = (topics.dispatch(gateway, priority) for gateway in gateways for priority in Priority)
-    named = (topic for topic in CONSUMED if isinstance(topic, topics.Topic))
-    used = (topics.REQUESTED, topics.REQUESTED_HIGH, *named, *dispatch)
+    used = [topic for topic in CONSUMED if isinstance(topic, topics.Topic)]
+    for priority in Priority:
+        used += [topics.requested(priority), topics.returned(priority), topics.deferred(priority)]
+        used += [topics.dispatch(gateway, priority) for gateway in gateways]
     await life.part("topics", lambda: ensure_topics(kafka, used))
     producer = Producer(kafka, client_id="projection")
     recent = RecentFolds(settings.projection_recent_folds)

@@ -35,7 +35,7 @@ from services.resolver.settings import ResolverSettings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 FORGET_SECONDS = 3600
-MESSAGES = (topics.REQUESTED_HIGH, topics.REQUESTED, topics.RETURNED)
+MESSAGES = (topics.REQUESTED_HIGH, topics.RETURNED_HIGH, topics.REQUESTED, topics.RETURNED)
 
 
 async def start(life: Lifecycle, settings: ResolverSettings, configuration: Configuration) -> None:
@@ -95,7 +95,7 @@ async def start(life: Lifecycle, settings: ResolverSettings, configuration: Conf
 
 def _topics(configuration: Configuration) -> list[Topic]:
     """All that it reads and writes."""
-    named = (topics.COMMANDS, topics.CONTACT_CHANGED, topics.DEFERRED, topics.STATUS)
+    named = (topics.COMMANDS, topics.CONTACT_CHANGED, topics.DEFERRED_HIGH, topics.DEFERRED, topics.STATUS)
     return [*MESSAGES, *named, *_dispatch(configuration)]
 
 

@@ -105,7 +105,9 @@ def _deferral(cause: Cause, decision: Deferred) -> Outgoing:
         ),
         traceparent=cause.traceparent,
     )
-    return Outgoing(topics.DEFERRED.name, person_key(message.tenant, message.recipient), encode(event))
+    return Outgoing(
+        topics.deferred(message.priority).name, person_key(message.tenant, message.recipient), encode(event)
+    )
 
 
 @cache

@@ -27,7 +27,7 @@ async def handle(
     Done again it changes nothing more, and publishes the same events.
     """
     crash_point("scheduler.receive-store")
-    arrivals = [arrival(record.event) for record in batch.of(topics.DEFERRED)]
+    arrivals = [arrival(record.event) for record in batch.of(topics.DEFERRED_HIGH, topics.DEFERRED)]
     marks = {mark for record in batch.of(topics.COMMANDS) if (mark := _cancellation(record.event))}
     if arrivals:
         await store.add(pool, arrivals)

@@ -24,7 +24,7 @@ from services.scheduler.room import Room
 from services.scheduler.settings import SchedulerSettings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-CONSUMED = (topics.DEFERRED, topics.COMMANDS)
+CONSUMED = (topics.DEFERRED_HIGH, topics.DEFERRED, topics.COMMANDS)
 FORGET_SECONDS = 3600
 FORGET_BATCH = 5_000
 

@@ -5,13 +5,30 @@ from uuid import uuid4
 import pytest
 
 from libs.bus.codec import decoder_for
-from libs.contracts.events import MessageEvent, SmsStatus
+from libs.contracts.events import MessageEvent, Priority, SmsStatus
 from libs.contracts.statuses import Status
 from services.dispatcher.attempts import Attempt, LegState, Outcome
 from services.dispatcher.events import attempt_reference, events_of
 from tests.services.dispatcher.builders import dispatch_event
 
 read_status = decoder_for(MessageEvent[SmsStatus])
+
+
+@pytest.mark.parametrize(
+    ("outcome", "topics"),
+    [
+        (Outcome.DEFERRED, ["sms.deferred"]),
+        (Outcome.RETURNED, ["sms.returned"]),
+        (Outcome.LATE_RETURNED, ["sms.status", "sms.returned"]),
+        (Outcome.DOUBT, ["sms.status", "sms.returned"]),
+    ],
+)
+def test_high_priority_keeps_topics_of_its_own_in_the_next_leg(outcome: Outcome, topics: list[str]) -> None:
+    for priority, suffix in ((Priority.NORMAL, ""), (Priority.HIGH, ".high")):
+        event = dispatch_event(priority=priority)
+        attempt = Attempt(1, 1, uuid4(), outcome, observed_at=event.time)
+        events = events_of(LegState(event, []), attempt, resend=True, leg_open_after=False)
+        assert [e.topic for e in events] == [t if t == "sms.status" else t + suffix for t in topics]
 
 
 def told(outcome: Outcome, provider_id: str | None = None, leg_open_after: bool = False) -> tuple[SmsStatus, LegState]:

@@ -1,6 +1,8 @@
 """What a carrier refuses, with real Kafka, Postgres and a carrier: for good, for now, or because it comes too fast."""
 
-from libs.contracts.events import MessageEvent, SmsDeferred, SmsDispatch
+import pytest
+
+from libs.contracts.events import MessageEvent, Priority, SmsDeferred, SmsDispatch
 from libs.contracts.statuses import Status
 from tests.services.dispatcher.world import MakeWorld, World, all_told
 
@@ -41,11 +43,14 @@ async def deferred(w: World, event: MessageEvent[SmsDispatch]) -> SmsDeferred:
     return first
 
 
-async def test_a_message_refused_for_now_is_deferred_to_a_leg_of_its_own_and_told_the_same_again(world: MakeWorld):
+@pytest.mark.parametrize("priority", Priority)
+async def test_a_message_refused_for_now_is_deferred_to_a_leg_of_its_own_and_told_the_same_again(
+    world: MakeWorld, priority: Priority
+):
     async with world() as w:
         await w.carrier.behave(refusals={"next": 1, "command_status": 0x45})
         w.start()
-        first = await deferred(w, w.event())
+        first = await deferred(w, w.event(priority=priority))
         assert (first.refused_part, first.refused_try) == (1, 1)
 
 

@@ -39,7 +39,8 @@ from services.dispatcher.instance import Instance
 from services.dispatcher.settings import DispatcherSettings
 from tests.services.dispatcher.builders import dispatch_event
 
-USED = (topics.STATUS, topics.RETURNED, topics.DEFERRED, topics.RECEIPTS, topics.INBOUND, topics.COMMANDS)
+RETURNED, DEFERRED = ([of(priority) for priority in Priority] for of in (topics.returned, topics.deferred))
+USED = (topics.STATUS, *RETURNED, *DEFERRED, topics.RECEIPTS, topics.INBOUND, topics.COMMANDS)
 
 
 @dataclass
@@ -172,11 +173,13 @@ class World:
         if topic == topics.STATUS.name:
             status = decoder_for(MessageEvent[SmsStatus])(value)
             self.statuses.setdefault(status.subject, []).append(status.data)
-        elif topic == topics.RETURNED.name:
+        elif topic in {t.name for t in RETURNED}:
             returned = decoder_for(MessageEvent[SmsReturned])(value)
+            assert topic == topics.returned(returned.data.message.priority).name
             self.returned[returned.subject] = returned.data
-        elif topic == topics.DEFERRED.name:
+        elif topic in {t.name for t in DEFERRED}:
             deferred = decoder_for(MessageEvent[SmsDeferred])(value)
+            assert topic == topics.deferred(deferred.data.message.priority).name
             self.deferred[deferred.subject] = deferred.data
         elif topic == topics.RECEIPTS.name:
             receipt = decoder_for(Event[GatewayReceipt])(value).data

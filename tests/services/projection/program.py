@@ -26,10 +26,7 @@ gateways:
 defaultGateway: demo
 """
 READ = (
-    topics.REQUESTED,
-    topics.REQUESTED_HIGH,
-    topics.RETURNED,
-    topics.DEFERRED,
+    *(of(priority) for of in (topics.requested, topics.returned, topics.deferred) for priority in Priority),
     topics.STATUS,
     topics.COMMANDS,
     *(topics.dispatch(gateway, priority) for gateway in ("demo", "spare") for priority in Priority),

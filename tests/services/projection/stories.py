@@ -31,7 +31,7 @@ from libs.contracts.events import (
 )
 from libs.contracts.fold import AnyMessageEvent
 from libs.contracts.statuses import Status
-from libs.contracts.topics import COMMANDS, DEFERRED, RETURNED, STATUS, dispatch, requested
+from libs.contracts.topics import COMMANDS, STATUS, deferred, dispatch, requested, returned
 
 TENANT = "bank"
 TEXT = "Your appointment is on Monday at nine"
@@ -125,7 +125,7 @@ class Story:
             refused_part=refused_part,
             refused_try=refused_try,
         )
-        return self._told(RETURNED.name, data)
+        return self._told(returned(self.message.priority).name, data)
 
     def deferred(self, refused_part: int = 0, refused_try: int = 0) -> Told:
         """Until ten seconds later, when `due` follows."""
@@ -141,7 +141,7 @@ class Story:
             refused_part=refused_part,
             refused_try=refused_try,
         )
-        return self._told(DEFERRED.name, data)
+        return self._told(deferred(self.message.priority).name, data)
 
     def due(self) -> Told:
         self.now = self.leg.leg_at
@@ -153,7 +153,7 @@ class Story:
             refused_part=part,
             refused_try=try_number,
         )
-        return self._told(RETURNED.name, data)
+        return self._told(returned(self.message.priority).name, data)
 
     def command(self, kind: CommandKind = CommandKind.CANCEL) -> Told:
         data = SmsCommand(

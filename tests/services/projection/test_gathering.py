@@ -3,14 +3,25 @@
 from collections.abc import Sequence
 from itertools import count
 
+import pytest
 from aiokafka.structs import TopicPartition
 
 from libs.bus.codec import encode
 from libs.bus.partitioning import partition_of
 from libs.bus.record import Record
-from libs.contracts.events import person_key
+from libs.contracts.events import Priority, person_key
 from libs.contracts.statuses import Status
-from libs.contracts.topics import DEFERRED, PARTITIONS, REQUESTED, RETURNED, STATUS
+from libs.contracts.topics import (
+    DEFERRED,
+    PARTITIONS,
+    REQUESTED,
+    RETURNED,
+    STATUS,
+    deferred,
+    dispatch,
+    requested,
+    returned,
+)
 from services.projection.gathering import (
     HAND_SECONDS,
     IN_VAIN_SECONDS,
@@ -90,17 +101,19 @@ def test_what_was_not_sent_needs_no_dispatch() -> None:
     assert gathered.after(0.1, requested) == [0, 1]
 
 
-def test_what_is_deferred_waits_for_its_request_and_takes_it_along() -> None:
+@pytest.mark.parametrize("priority", Priority)
+def test_what_is_deferred_waits_for_its_request_and_takes_it_along(priority: Priority) -> None:
     for refused in ({}, {"refused_part": 1, "refused_try": 1}):
-        gathered, story = Gathered(), Story(1)
+        gathered, story, other = Gathered(), Story(1, priority=priority), Story(2, priority=priority)
         assert gathered.after(0, story.deferred(**refused)) == []
         assert gathered.after(0.1, story.requested()) == [0, 1]
-        assert gathered.after(A_WHILE, Story(2).deferred(**refused), Story(2).requested()) == [3, 2]
+        assert gathered.after(A_WHILE, other.deferred(**refused), other.requested()) == [3, 2]
         assert len(gathered.messages) == 0
 
 
-def test_what_was_deferred_is_gathered_anew_when_it_is_due_and_needs_no_request() -> None:
-    gathered, story = Gathered(), Story(1)
+@pytest.mark.parametrize("priority", Priority)
+def test_what_was_deferred_is_gathered_anew_when_it_is_due_and_needs_no_request(priority: Priority) -> None:
+    gathered, story = Gathered(), Story(1, priority=priority)
     assert gathered.after(0, story.requested(), story.deferred()) == [0, 1]
     assert gathered.after(A_WHILE, story.due()) == []
     assert gathered.after(0.1, story.status(Status.SUBMITTED), story.status(Status.DELIVERED)) == []
@@ -108,8 +121,9 @@ def test_what_was_deferred_is_gathered_anew_when_it_is_due_and_needs_no_request(
     assert len(gathered.messages) == 0
 
 
-def test_a_refusal_goes_on_with_what_it_defers() -> None:
-    gathered, story = Gathered(), Story(1)
+@pytest.mark.parametrize("priority", Priority)
+def test_a_refusal_goes_on_with_what_it_defers(priority: Priority) -> None:
+    gathered, story = Gathered(), Story(1, priority=priority)
     deferred = story.deferred(refused_part=1, refused_try=1)
     refused = story.status(Status.REFUSED, reason="throttled")
     assert gathered.after(0, deferred, refused, story.requested(), story.dispatched()) == [2, 3, 1, 0]
@@ -321,11 +335,14 @@ def test_an_event_about_something_else_that_looks_like_an_end_is_none() -> None:
     assert gathered.after(0, request) == []
 
 
-def test_with_many_kept_requests_are_wanted_where_what_is_deferred_waits_for_them() -> None:
+@pytest.mark.parametrize("priority", Priority)
+def test_with_many_kept_requests_are_wanted_where_what_is_deferred_waits_for_them(priority: Priority) -> None:
     gathered = Gathered()
-    requests = [TopicPartition(REQUESTED.name, n) for n in range(PARTITIONS)]
-    deferrals = [TopicPartition(DEFERRED.name, n) for n in range(PARTITIONS)]
-    dispatches = [TopicPartition("sms.dispatch.demo", n) for n in range(PARTITIONS)]
+    requests = [TopicPartition(requested(priority).name, n) for n in range(PARTITIONS)]
+    returns = [TopicPartition(returned(priority).name, n) for n in range(PARTITIONS)]
+    deferrals = [TopicPartition(deferred(priority).name, n) for n in range(PARTITIONS)]
+    dispatches = [TopicPartition(dispatch("demo", priority).name, n) for n in range(PARTITIONS)]
     gathered.after(0, *_requests(MANY_KEPT + 1))
-    gathered.after(0, Story(1).deferred())  # of partition 0
-    assert gathered.messages.wanted(frozenset((*requests, *deferrals, *dispatches))) == {requests[0], *deferrals}
+    gathered.after(0, Story(1, priority=priority).deferred())  # of partition 0
+    wanted = gathered.messages.wanted(frozenset((*requests, *returns, *deferrals, *dispatches)))
+    assert wanted == {requests[0], returns[0], *deferrals}

@@ -25,6 +25,7 @@ from libs.bus.dead_letters import LIMIT
 from libs.contracts import topics
 from libs.contracts.events import Priority
 from libs.contracts.http.answers import SmsPage, SmsWithHistory
+from libs.contracts.statuses import Status
 from libs.service_kit.internal import HEADER, TENANT_HEADER
 from libs.service_kit.lifecycle import Lifecycle
 from libs.storage.database import Pool, open_database
@@ -107,13 +108,16 @@ async def expected(ground: Ground, postgres: DatabaseFactory) -> dict[str, Any]:
 
 async def test_what_is_published_is_read_with_its_history(running: Ground) -> None:
     story = Story(next(_numbers), priority=Priority.HIGH, gateway="spare")
-    await running.publish(story.delivered())
+    waited = [story.requested(), story.deferred(), story.due()]
+    await running.publish([*waited, story.dispatched(), story.status(Status.SUBMITTED), story.status(Status.DELIVERED)])
 
     async def told() -> bool:
         status, body = await running.program.get(f"/internal/sms/{story.id}")
         assert status == 200
         return [(t.status, t.topic) for t in SmsWithHistory.model_validate_json(body).history] == [
             ("accepted", "sms.requested.high"),
+            ("scheduled", "sms.deferred.high"),
+            ("accepted", "sms.returned.high"),
             ("queued", "sms.dispatch.spare.high"),
             ("submitted", "sms.status"),
             ("delivered", "sms.status"),

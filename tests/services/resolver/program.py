@@ -23,7 +23,7 @@ defaultGateway: demo
 defaultRegion: KE
 """
 DISPATCHED = (topics.dispatch("demo"), topics.dispatch("demo", topics.Priority.HIGH))
-OUT = (*DISPATCHED, topics.STATUS, topics.DEFERRED)
+OUT = (*DISPATCHED, topics.STATUS, topics.DEFERRED_HIGH, topics.DEFERRED)
 
 
 class Program(ServiceProgram):
@@ -53,7 +53,7 @@ class Traffic(ServiceTraffic):
     def _outgoing(self, cause: MessageEvent[SmsRequested] | MessageEvent[SmsReturned]) -> Outgoing:
         message = cause.data.message
         back = isinstance(cause.data, SmsReturned)
-        topic = topics.RETURNED if back else topics.requested(message.priority)
+        topic = (topics.returned if back else topics.requested)(message.priority)
         return Outgoing(topic.name, person_key(message.tenant, message.recipient), encode(cause))
 
     async def change(self, *changes: Event[ContactChanged]) -> None:

@@ -28,6 +28,14 @@ from tests.services.resolver.program import OUT, Program, Traffic
 
 START = datetime.now(UTC)
 OTHER_PHONE = "+254700000001"
+READ_BY = {
+    topics.REQUESTED_HIGH: "resolver.high",
+    topics.RETURNED_HIGH: "resolver.high",
+    topics.REQUESTED: "resolver",
+    topics.RETURNED: "resolver",
+    topics.COMMANDS: "resolver.commands",
+    topics.CONTACT_CHANGED: "resolver.contacts",
+}
 _ids = count(1)
 
 
@@ -92,7 +100,10 @@ async def test_high_priority_and_returned_messages_are_decided_too(running: Grou
     again = returned(urgent.data.message, urgent.subject, Leg(1, 2, datetime.now(UTC)))
     await running.traffic.ask(again)
     await until(lambda: len(running.traffic.about(urgent)) == 2, "the second leg")
-    assert [e.data.leg.leg for _, e in running.traffic.about(urgent)] == [1, 2]
+    assert [(topic, e.data.leg.leg) for topic, e in running.traffic.about(urgent)] == [
+        ("sms.dispatch.demo.high", 1),
+        ("sms.dispatch.demo.high", 2),
+    ]
 
 
 async def test_a_scheduled_message_is_deferred_and_a_cancelled_one_ends(running: Ground):
@@ -189,6 +200,7 @@ async def test_poison_goes_to_the_dead_letters_and_the_rest_goes_on(running: Gro
     letters = running.traffic.dead(topic)[before:]
     assert sorted(r.value for r in letters) == sorted(poison)
     assert all(dict(r.headers)["dead-letter-reason"] == b"undecodable" for r in letters)
+    assert {dict(r.headers)["dead-letter-group"].decode() for r in letters} == {READ_BY[topic]}
     assert running.program.child is not None
     assert running.program.child.running
     await _known(running, someone())

@@ -11,7 +11,7 @@ from libs.contracts.events import (
     event_id,
 )
 from libs.contracts.statuses import Status
-from services.resolver.deciding import Dispatch, Ended
+from services.resolver.deciding import Deferred, Dispatch, Ended
 from services.resolver.publications import publication
 from tests.services.resolver.builders import NOW, PHONE, TRACE, message, requested, returned
 
@@ -42,7 +42,9 @@ def test_a_dispatch_carries_the_message_and_the_snapshot_of_the_person():
 
 
 def test_high_priority_stays_on_topics_of_its_own():
-    assert publication(requested(message(priority=Priority.HIGH)), GOES_OUT).topic == "sms.dispatch.demo.high"
+    urgent = requested(message(priority=Priority.HIGH, scheduled_at=NOW))
+    assert publication(urgent, GOES_OUT).topic == "sms.dispatch.demo.high"
+    assert publication(urgent, Deferred(NOW)).topic == "sms.deferred.high"
 
 
 def test_the_end_of_a_message_is_a_status_of_the_whole_keyed_by_its_id():
