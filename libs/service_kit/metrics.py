@@ -36,7 +36,8 @@ DECISIONS = Counter("postrider_decisions_total", "Decisions of the resolver.", [
 ENTRIES_ADDED = Counter("postrider_deferrals_total", "Messages kept until they are due.")
 ENTRIES_SETTLED = Counter("postrider_deferrals_settled_total", "Messages that wait no more.", ["outcome"])
 RETURNED_WAITING = Gauge(
-    "postrider_returned_waiting", "Returned messages that the resolver had not taken yet, when it was last looked up."
+    "postrider_returned_waiting",
+    "Returned messages of normal priority that the resolver had not taken yet, when it was last looked up.",
 )
 RETURN_DELAY = Histogram(
     "postrider_return_delay_seconds",

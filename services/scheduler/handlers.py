@@ -62,6 +62,7 @@ def arrival(event: MessageEvent[SmsDeferred]) -> Arrival:
         person.kind,
         person.id,
         event.traceparent,
+        deferred.message.priority,
         returning(event),
     )
 

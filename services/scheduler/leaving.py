@@ -1,5 +1,5 @@
 """What is due leaves: taken in its order, marked as leaving, published, and only then settled; a limited number a second, and no more
-than the resolver has room for.
+than the resolver has room for. What is of high priority leaves first, and waits for no room.
 
 Marked before it is published: from then on it can't be cancelled here any more, and the next who decides about it is the resolver.
 Published before it is settled: whoever dies between has it published again, by another replica or by itself, once its lease is
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from libs.bus.backoff import GivenUp, until_done
@@ -21,7 +21,7 @@ from libs.storage.database import Pool
 from services.scheduler import store
 from services.scheduler.publications import returned
 from services.scheduler.room import ROOM_LOOK_SECONDS, Room
-from services.scheduler.store import Outcome
+from services.scheduler.store import Arrival, Outcome
 
 BATCH = 500
 LOOK_SECONDS = 0.5
@@ -89,11 +89,11 @@ class Leaving:
             started = time.monotonic()
             try:
                 left = await until_done(self.once, what="leaving", give_up=self._stopping)
-                if self._room.full:
-                    await self._unless_stopped(ROOM_LOOK_SECONDS)
-                elif left == self._batch:
+                if left == self._batch:
                     seconds = left / self._rows_per_second - (time.monotonic() - started)
                     await self._unless_stopped(seconds)
+                elif self._room.full:
+                    await self._unless_stopped(ROOM_LOOK_SECONDS)
                 else:
                     await self._sleep()
             except GivenUp:
@@ -101,13 +101,20 @@ class Leaving:
 
     async def once(self) -> int:
         """One batch: how many left."""
-        limit = min(self._batch, await self._room.free())
-        if limit <= 0:
-            return 0
-        entries = await store.claim(self._pool, limit, self._now(), self._lease)
+        free = await self._room.free()
+        # High priority leaves however little that is: it is for what the resolver reads in its normal lane. In the high one little comes at
+        # any time; should it be much, it may as well wait there, in the same order.
+        left = await self._leave(await store.claim(self._pool, self._batch, self._now(), self._lease, high_only=True))
+        if (limit := min(self._batch - left, free)) > 0:
+            entries = await store.claim(self._pool, limit, self._now(), self._lease)
+            self._room.take(len(entries))
+            left += await self._leave(entries)
+        return left
+
+    async def _leave(self, entries: Sequence[Arrival]) -> int:
+        """Publish and settle what was claimed: how many that is."""
         if not entries:
             return 0
-        self._room.take(len(entries))
         crash_point("scheduler.claim-publish")
         await self._producer.publish_many([returned(entry) for entry in entries])
         crash_point("scheduler.publish-mark")

@@ -46,14 +46,16 @@ async def start(life: Lifecycle, settings: SchedulerSettings) -> None:
     life.background(
         "forgetting", repeat("forgetting", FORGET_SECONDS, lambda: store.forget(pool, _now() - keep, FORGET_BATCH))
     )
-    await life.part("topics", lambda: ensure_topics(kafka, (*CONSUMED, topics.RETURNED, topics.STATUS)))
+    await life.part(
+        "topics", lambda: ensure_topics(kafka, (*CONSUMED, topics.RETURNED_HIGH, topics.RETURNED, topics.STATUS))
+    )
     producer = Producer(kafka, client_id="scheduler")
     await life.part("kafka", producer.start, lambda _: producer.stop())
 
     resolver = GroupProgress(kafka, RESOLVER_GROUP, (topics.RETURNED,))
     await life.part("resolver's progress", resolver.start, lambda _: resolver.stop())
 
-    async def lag() -> int:
+    async def lag() -> int:  # of its normal lane: what is of high priority waits for no room
         return await resolver.behind(await resolver.ends())
 
     room = Room(lag, settings.scheduler_waiting_records)

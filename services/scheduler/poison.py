@@ -11,7 +11,7 @@ from libs.bus.naming import name_of
 from libs.bus.port import Publisher
 from libs.bus.record import Record
 from libs.contracts import topics
-from libs.contracts.events import Reason
+from libs.contracts.events import Priority, Reason
 from libs.contracts.statuses import Status
 from libs.storage.database import Pool
 from services.scheduler import store
@@ -40,6 +40,6 @@ async def tell_history(
         _read_status(ending(Settled(*place, now()), Status.REJECTED, why).value or b"")
     except Undecodable:  # a name may be readable and yet not be one that events may carry
         return
-    stored = await store.reject(pool, Arrival(*place, b""), now())
+    stored = await store.reject(pool, Arrival(*place, Priority.NORMAL, b""), now())
     if stored is not None:
         await producer.publish_many([ending(stored, Status.REJECTED, why)])

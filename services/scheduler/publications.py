@@ -10,6 +10,7 @@ from libs.contracts.events import (
     Leg,
     MessageEvent,
     PersonKind,
+    Priority,
     Reason,
     Recipient,
     SmsDeferred,
@@ -48,7 +49,8 @@ def returning(event: MessageEvent[SmsDeferred]) -> bytes:
 
 
 def returned(entry: Arrival) -> Outgoing:
-    return Outgoing(topics.RETURNED.name, person_key(entry.tenant, Recipient(entry.kind, entry.person)), entry.event)
+    topic = topics.returned(Priority(entry.priority))
+    return Outgoing(topic.name, person_key(entry.tenant, Recipient(entry.kind, entry.person)), entry.event)
 
 
 def ending(entry: Settled, status: Status, reason: Reason) -> Outgoing:

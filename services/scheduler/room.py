@@ -13,7 +13,7 @@ ROOM_LOOK_SECONDS = 0.2
 class Room:
     """What may lie before the resolver, less what does. That is looked up every 0.2 s at most; between, what leaves is counted.
 
-    `lag` says how many returned messages the resolver has not taken yet.
+    `lag` says how many returned messages of normal priority the resolver has not taken yet.
     """
 
     def __init__(

@@ -15,7 +15,7 @@ class SchedulerSettings(DatabaseSettings):
         5_000,
         ge=1,
         le=1_000_000,
-        description="how many returned messages may wait for the resolver; while it is that many, no more are returned",
+        description="how many returned messages of normal priority may wait for the resolver; while it is that many, no more are returned",
     )
     scheduler_lease_seconds: float = Field(
         10.0,

@@ -25,7 +25,9 @@ class Place(NamedTuple):
 
 
 class Arrival(NamedTuple):
-    """One deferral: its place, whose it is, and `event`, which is published when it is due. All but that are the type's attributes."""
+    """One deferral: its place, whose it is, its priority, and `event`, which is published when it is due. All before `priority` are the
+    type's attributes.
+    """
 
     message_id: UUID
     cycle: int
@@ -35,6 +37,7 @@ class Arrival(NamedTuple):
     kind: PersonKind
     person: str
     traceparent: str | None
+    priority: str
     event: bytes
 
     @property
@@ -73,7 +76,8 @@ async def add(pool: Pool, arrivals: Sequence[Arrival]) -> None:
     """Add what is not there yet. What is there gets no event again: it came with one, and may be settled at this moment."""
     ordered = sorted(arrivals, key=lambda a: a.place)
     async with pool.acquire() as connection, connection.transaction():
-        added = {Place(*row) for row in await connection.fetch(_ADD, [a[:-1] for a in ordered])}
+        rows = await connection.fetch(_ADD, [a[:-2] for a in ordered], [a.priority for a in ordered])
+        added = {Place(*row) for row in rows}
         if events := [(*a.place, a.event) for a in ordered if a.place in added]:
             await connection.execute(_ADD_EVENTS, *zip(*events, strict=True))
 
@@ -87,7 +91,7 @@ async def cancel_marked(pool: Pool, messages: Iterable[UUID], now: datetime) -> 
     """Cancel what of these messages waits and is marked, and answer all that is cancelled of them, now or before.
 
     What is leaving already is let go. Call it when both the arrivals and the marks of a batch are committed: then whichever of two
-    replicas comes last, with the one or with the other, sees both.
+    batches comes last, the one with the arrival or the other with the mark, sees both, in whatever lane or replica each is handled.
     """
     marks = [Mark(*row) for row in await pool.fetch(_MARKED, list(messages))]
     if not marks:
@@ -99,14 +103,14 @@ async def cancel_marked(pool: Pool, messages: Iterable[UUID], now: datetime) -> 
 
 async def reject(pool: Pool, arrival: Arrival, now: datetime) -> Settled | None:
     """End at once what can't be kept. Answers what is stored; None if it is there already and was not rejected."""
-    rows = await pool.fetch(_REJECT, [arrival[:-1]], now)
+    rows = await pool.fetch(_REJECT, [arrival[:-2]], now)
     return Settled(*rows[0]) if rows else None
 
 
-async def claim(pool: Pool, limit: int, now: datetime, lease: timedelta) -> list[Arrival]:
+async def claim(pool: Pool, limit: int, now: datetime, lease: timedelta, *, high_only: bool = False) -> list[Arrival]:
     """Take what is due, in the order in which it is: as leaving, for the length of the lease. What a replica took whose lease is
-    over is taken again."""
-    rows = await pool.fetch(_CLAIM, now, limit, now + lease)
+    over is taken again. `high_only`: of high priority alone."""
+    rows = await pool.fetch(_CLAIM_HIGH if high_only else _CLAIM, now, limit, now + lease)
     return sorted((Arrival(*row) for row in rows), key=lambda a: (a.due_at, a.place))
 
 
@@ -136,12 +140,13 @@ async def forget(pool: Pool, before: datetime, batch: int) -> int:
 
 # Where rows are looked up by key, what waits is told by `outcome` and not by `settled_at`, which is null as often: that keeps the planner
 # off `entries_due`, all of which it would else walk for every key while it believes that the table is small.
-_ARRIVAL = "message_id, cycle, leg, due_at, tenant, kind, person, traceparent"
+_ATTRIBUTES = "message_id, cycle, leg, due_at, tenant, kind, person, traceparent"
+_ARRIVAL = f"{_ATTRIBUTES}, priority"
 _SETTLED = "e.message_id, e.cycle, e.leg, e.due_at, e.tenant, e.kind, e.person, e.traceparent, e.settled_at"
 
 _ADD = f"""
-    INSERT INTO entries ({_ARRIVAL}) SELECT {_ARRIVAL} FROM unnest($1::arrival[]) ON CONFLICT DO NOTHING
-    RETURNING message_id, cycle, leg
+    INSERT INTO entries ({_ARRIVAL}) SELECT {_ARRIVAL} FROM unnest($1::arrival[], $2::text[]) AS a ({_ARRIVAL})
+    ON CONFLICT DO NOTHING RETURNING message_id, cycle, leg
 """  # noqa: S608 - our own column names
 
 _ADD_EVENTS = """
@@ -176,24 +181,27 @@ _CANCEL = f"""
 _CANCELLED = f"SELECT {_SETTLED} FROM entries e WHERE e.message_id = ANY($1) AND e.outcome = $2"  # noqa: S608 - the same
 
 _REJECT = f"""
-    INSERT INTO entries AS e ({_ARRIVAL}, settled_at, outcome)
-    SELECT message_id, cycle, leg, due_at, tenant, kind, person, traceparent, $2, 'rejected'
-    FROM unnest($1::arrival[])
+    INSERT INTO entries AS e ({_ATTRIBUTES}, settled_at, outcome)
+    SELECT {_ATTRIBUTES}, $2, 'rejected' FROM unnest($1::arrival[])
     ON CONFLICT (message_id, cycle, leg) DO UPDATE SET outcome = e.outcome WHERE e.outcome = 'rejected'
     RETURNING {_SETTLED}
 """  # noqa: S608 - the same
 
-# Replicas pass over what others have locked, so that they take turns and never wait.
-_CLAIM = f"""
+# Replicas pass over what others have locked, so that they take turns and never wait. What is of high priority is claimed by the partial
+# index of that alone, however many others are due; a parameter in place of the word would not be proof enough to use it.
+_CLAIM, _CLAIM_HIGH = (
+    f"""
     WITH due AS MATERIALIZED (
         SELECT message_id, cycle, leg FROM entries
-        WHERE settled_at IS NULL AND due_at <= $1 AND (leaving_until IS NULL OR leaving_until <= $1)
+        WHERE settled_at IS NULL {of_priority} AND due_at <= $1 AND (leaving_until IS NULL OR leaving_until <= $1)
         ORDER BY due_at, message_id, cycle, leg LIMIT $2 FOR UPDATE SKIP LOCKED),
     k AS (
         UPDATE entries e SET leaving_until = $3 FROM due d
         WHERE (e.message_id, e.cycle, e.leg) = (d.message_id, d.cycle, d.leg) RETURNING e.*)
     SELECT {_ARRIVAL}, v.event FROM k {_EVENT_OF_K}
 """  # noqa: S608 - the same
+    for of_priority in ("", "AND priority = 'high'")
+)
 
 _SETTLE = f"""
     WITH gone AS MATERIALIZED (

@@ -134,3 +134,17 @@ async def test_what_is_refused_for_now_waits_for_another_leg(api: Api, carrier: 
         return (await api.read(message_id))["status"] == "cancelled"
 
     await until(ended, "it is cancelled while it waits", within=20)
+
+
+async def test_high_priority_stays_high_when_it_is_refused_for_now_and_comes_back(api: Api, carrier: Carrier) -> None:
+    await api.put_clients(CLIENTS)
+    await carrier.steer(refusals={"next": 1, "command_status": TEMPORARY})
+    message_id = await api.send(clientId="waiting-4", message="code 4711", priority="high", tags=["urgent"])
+
+    async def delivered() -> bool:
+        return (await api.read(message_id))["status"] == "delivered"
+
+    await until(delivered, "it is delivered in its second leg", within=90)
+    way = [t["topic"] for t in (await api.read(message_id))["history"] if t["topic"] != "sms.status"]
+    dispatched = "sms.dispatch.demo.high"
+    assert way == ["sms.requested.high", dispatched, "sms.deferred.high", "sms.returned.high", dispatched]

@@ -10,6 +10,7 @@ from libs.contracts.events import (
     Message,
     MessageEvent,
     PersonKind,
+    Priority,
     Reason,
     Recipient,
     SmsCommand,
@@ -36,6 +37,7 @@ def deferred(
     cycle: int = 1,
     text: str = "Your balance is low",
     refused: tuple[int, int] = (0, 0),
+    priority: Priority = Priority.NORMAL,
 ) -> MessageEvent[SmsDeferred]:
     message_id = message_id or new_message_id()
     of = Message(
@@ -45,6 +47,7 @@ def deferred(
         text=text,
         accepted_at=NOW,
         valid_until=due_at + timedelta(hours=48),
+        priority=priority,
         scheduled_at=None if refused[0] else due_at,
     )
     return MessageEvent(

@@ -14,6 +14,7 @@ from libs.bus.memory import MemoryBus
 from libs.bus.record import Record
 from libs.contracts import topics
 from libs.contracts.events import MessageEvent, SmsDeferred, SmsReturned, SmsStatus
+from libs.contracts.topics import Topic
 from libs.storage.database import Pool, open_database
 from services.scheduler import store
 from services.scheduler.handlers import handle
@@ -51,9 +52,9 @@ class World:
         self.lag: int | None = 0
         self.looks = 0
 
-    async def take(self, *events: MessageEvent[Any]) -> None:
-        """One batch."""
-        records = [_record(event, offset) for offset, event in enumerate(events)]
+    async def take(self, *events: MessageEvent[Any], topic: Topic | None = None) -> None:
+        """One batch, of the topics in which such events are published, or of this one."""
+        records = [_record(event, offset, topic) for offset, event in enumerate(events)]
         await handle(Batch(records), self.pool, self.bus.producer(), lambda: self.now, self.told.append)
 
     def leaving(
@@ -69,8 +70,8 @@ class World:
             raise KafkaConnectionError
         return self.lag
 
-    def returned(self) -> Sequence[MessageEvent[SmsReturned]]:
-        return [read_returned(r.value) for r in self.bus.records(topics.RETURNED.name)]
+    def returned(self, topic: Topic = topics.RETURNED) -> Sequence[MessageEvent[SmsReturned]]:
+        return [read_returned(r.value) for r in self.bus.records(topic.name)]
 
     def ended(self) -> Sequence[MessageEvent[SmsStatus]]:
         return [read_status(r.value) for r in self.bus.records(topics.STATUS.name)]
@@ -81,6 +82,8 @@ def world(pool: Pool) -> World:
     return World(pool)
 
 
-def _record(event: MessageEvent[Any], offset: int) -> Record:
-    topic = topics.DEFERRED if isinstance(event.data, SmsDeferred) else topics.COMMANDS
+def _record(event: MessageEvent[Any], offset: int, topic: Topic | None) -> Record:
+    data = event.data
+    if topic is None:
+        topic = topics.deferred(data.message.priority) if isinstance(data, SmsDeferred) else topics.COMMANDS
     return Record(TopicPartition(topic.name, 0), offset, b"", encode(event), (), event)

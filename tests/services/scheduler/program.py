@@ -15,7 +15,7 @@ from services.scheduler.main import CONSUMED
 from tests.services.program import ServiceProgram
 from tests.services.traffic import ServiceTraffic
 
-OUT = (topics.RETURNED, topics.STATUS)
+OUT = (topics.RETURNED_HIGH, topics.RETURNED, topics.STATUS)
 
 
 class Program(ServiceProgram):
@@ -58,5 +58,6 @@ class Traffic(ServiceTraffic):
 def _outgoing(event: MessageEvent[SmsDeferred] | MessageEvent[SmsCommand]) -> Outgoing:
     data = event.data
     if isinstance(data, SmsDeferred):
-        return Outgoing(topics.DEFERRED.name, person_key(data.message.tenant, data.message.recipient), encode(event))
+        topic = topics.deferred(data.message.priority)
+        return Outgoing(topic.name, person_key(data.message.tenant, data.message.recipient), encode(event))
     return Outgoing(topics.COMMANDS.name, person_key(data.tenant, data.recipient), encode(event))

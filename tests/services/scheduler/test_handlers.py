@@ -1,10 +1,15 @@
+import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from itertools import permutations
+from typing import Any
 
 import pytest
 
 from libs.bus.errors import BadRecord, PublishFailed
-from libs.contracts.events import CommandKind, Leg
+from libs.contracts.events import CommandKind, Leg, Priority
 from libs.contracts.statuses import Status
+from services.scheduler import store
 from services.scheduler.handlers import arrival
 from tests.services.scheduler.builders import NOW, TRACE, command, deferred, new_message_id
 from tests.services.scheduler.conftest import World
@@ -36,6 +41,39 @@ async def test_or_with_it(world: World) -> None:
     event = deferred(TOMORROW)
     await world.take(command(event.subject), event)
     assert [e.data.status for e in world.ended()] == [Status.CANCELLED]
+
+
+@pytest.mark.parametrize("order", sorted(set(permutations("hhnn"))), ids="".join)
+async def test_or_at_once_in_another_lane_in_whatever_order_the_steps_of_both_are_done(
+    world: World, monkeypatch: pytest.MonkeyPatch, order: tuple[str, ...]
+) -> None:
+    """The arrival is stored, and looked for a mark, in the high lane; the mark is stored, and looked for an arrival, in the normal one."""
+    left = list(order)
+
+    def in_turn(step: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def taken(*given: object) -> object:
+            lane = asyncio.current_task()
+            while lane is not None and left[0] != lane.get_name():
+                await asyncio.sleep(0)
+            done = await step(*given)
+            left.pop(0)
+            return done
+
+        return taken
+
+    for step in ("add", "mark", "cancel_marked"):
+        monkeypatch.setattr(store, step, in_turn(getattr(store, step)))
+    event = deferred(TOMORROW, priority=Priority.HIGH)
+    lanes = (
+        asyncio.create_task(world.take(event), name="h"),
+        asyncio.create_task(world.take(command(event.subject)), name="n"),
+    )
+    async with asyncio.timeout(10):
+        await asyncio.gather(*lanes)
+    assert left == []
+    assert {(e.subject, e.data.status) for e in world.ended()} == {(event.subject, Status.CANCELLED)}
+    world.now = TOMORROW
+    assert await world.leaving().once() == 0
 
 
 async def test_it_is_said_again_to_the_byte_when_the_batch_comes_again(world: World) -> None:

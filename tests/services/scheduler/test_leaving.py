@@ -7,7 +7,8 @@ import pytest
 from aiokafka.errors import KafkaConnectionError
 
 from libs.bus.errors import PublishFailed
-from libs.contracts.events import Leg, Reason, event_id
+from libs.contracts.events import Leg, Priority, Reason, event_id
+from libs.contracts.topics import DEFERRED, RETURNED, RETURNED_HIGH
 from libs.storage.database import Pool
 from services.scheduler import store
 from services.scheduler.leaving import Leaving
@@ -59,6 +60,34 @@ async def test_it_leaves_in_the_order_in_which_it_is_due(world: World) -> None:
     await world.take(*mixed[20:])
     assert await drain(world.leaving(rows_per_second=70)) == [7] * 8 + [4, 0]
     assert [e.subject for e in world.returned()] == [e.subject for e in expected]
+
+
+async def test_high_priority_leaves_before_thousands_that_were_due_before_it(world: World) -> None:
+    await world.take(*(deferred(NOW - timedelta(seconds=60)) for _ in range(2_000)))
+    urgent = [deferred(NOW - timedelta(seconds=n), priority=Priority.HIGH) for n in (1, 59)]
+    await world.take(*urgent)
+    leaving = world.leaving(rows_per_second=5_000)
+    assert await leaving.once() == 500
+    assert [e.subject for e in world.returned(RETURNED_HIGH)] == [urgent[1].subject, urgent[0].subject]
+    assert len(world.returned()) == 498
+    assert await drain(leaving) == [500, 500, 500, 2, 0]
+    assert len(world.returned()) == 2_000
+
+
+async def test_priority_is_told_by_the_message_and_not_by_the_topic_in_which_it_came(world: World) -> None:
+    """In `sms.deferred` there may be some of before high priority had a topic of its own here."""
+    event = deferred(priority=Priority.HIGH)
+    await world.take(event, topic=DEFERRED)
+    await world.leaving().once()
+    assert [e.subject for e in world.returned(RETURNED_HIGH)] == [event.subject]
+
+
+async def test_what_was_stored_before_there_was_a_priority_is_normal(world: World) -> None:
+    event = deferred(priority=Priority.HIGH)
+    await world.take(event)
+    await world.pool.execute("UPDATE entries SET priority = DEFAULT")
+    await world.leaving().once()
+    assert [e.subject for e in world.returned(RETURNED)] == [event.subject]
 
 
 async def test_replicas_share_what_is_due_and_nothing_leaves_twice(world: World) -> None:
@@ -139,6 +168,19 @@ async def test_no_more_leave_than_the_resolver_has_room_for_and_they_go_on_in_or
     assert [e.subject for e in world.returned()] == [e.subject for e in events[::-1]]
 
 
+async def test_high_priority_leaves_though_there_is_no_room_and_takes_none(world: World) -> None:
+    await world.take(*(deferred(NOW - timedelta(seconds=n)) for n in range(5)))
+    await world.take(*(deferred(priority=Priority.HIGH) for _ in range(12)))
+    leaving = world.leaving(rows_per_second=100, records=3)
+    world.lag = 3
+    assert await drain(leaving) == [10, 2, 0]
+    assert (len(world.returned(RETURNED_HIGH)), len(world.returned())) == (12, 0)
+    world.now += timedelta(seconds=1)
+    world.lag = 0
+    await world.take(*(deferred(priority=Priority.HIGH) for _ in range(4)))
+    assert await drain(leaving) == [4 + 3, 0]
+
+
 async def test_it_looks_once_for_many_batches_and_counts_what_leaves_between(world: World) -> None:
     await world.take(*(deferred() for _ in range(60)))
     leaving = world.leaving(rows_per_second=100, records=45)
@@ -161,6 +203,21 @@ async def test_while_it_cannot_be_read_how_many_wait_none_is_taken(world: World)
     assert await world.pool.fetchval("SELECT count(*) FROM entries WHERE leaving_until IS NOT NULL") == 0
     world.lag = 0
     assert await leaving.once() == 1
+
+
+async def test_without_room_it_goes_on_to_look_for_high_priority(world: World) -> None:
+    await world.take(deferred())
+    leaving = world.leaving(records=1)
+    world.lag = 1
+    await leaving.start()
+    async with asyncio.timeout(20):
+        while world.looks < 1:
+            await asyncio.sleep(0.01)
+        await world.take(deferred(priority=Priority.HIGH))
+        while not world.returned(RETURNED_HIGH):
+            await asyncio.sleep(0.01)
+    await leaving.stop(5)
+    assert world.returned() == []
 
 
 async def test_full_or_without_an_answer_it_waits_and_goes_on_by_itself(

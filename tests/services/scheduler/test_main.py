@@ -19,7 +19,7 @@ from libs.bus.admin import ensure_topics
 from libs.bus.codec import encode
 from libs.bus.group_progress import GroupProgress
 from libs.contracts import topics
-from libs.contracts.events import MessageEvent, SmsDeferred
+from libs.contracts.events import MessageEvent, Priority, SmsDeferred
 from libs.contracts.statuses import Status
 from libs.contracts.topics import Topic
 from services.scheduler.main import CONSUMED
@@ -29,6 +29,7 @@ from tests.services.scheduler.builders import command, deferred
 from tests.services.scheduler.program import OUT, HeldBack, Program, Traffic
 from tests.services.traffic import commit
 
+RETURNED = {topics.returned(priority).name for priority in Priority}
 _ids = count(1)
 
 
@@ -72,7 +73,7 @@ async def back(ground: Ground, *causes: MessageEvent[SmsDeferred]) -> None:
     """Wait until each has been returned."""
 
     def all_are() -> bool:
-        found = {e.subject for r, e in ground.traffic.about(*causes) if r.topic == topics.RETURNED.name}
+        found = {e.subject for r, e in ground.traffic.about(*causes) if r.topic in RETURNED}
         return found == {cause.subject for cause in causes}
 
     await until(all_are, "messages that are due")
@@ -88,6 +89,31 @@ async def test_each_comes_back_when_it_is_due_and_not_before(running: Ground) ->
         assert event.data.leg.leg_at == due[event.subject]
     in_order = sorted((r.partition, r.offset, due[e.subject]) for r, e in running.traffic.about(*causes))
     assert in_order == sorted(in_order, key=itemgetter(0, 2)), "in each partition"
+
+
+@pytest.mark.parametrize(
+    ("priority", "group"), [(Priority.NORMAL, "scheduler"), (Priority.HIGH, "scheduler.high")], ids=list(Priority)
+)
+async def test_each_priority_comes_and_goes_by_topics_of_its_own_and_is_read_in_a_lane_of_its_own(
+    running: Ground, priority: Priority, group: str
+) -> None:
+    topic, before = topics.deferred(priority), len(running.traffic.dead(topics.deferred(priority)))
+    await running.traffic.say(cause := soon(priority=priority))
+    await running.traffic.raw(topic, b"{")
+    await back(running, cause)
+    [(record, _)] = running.traffic.about(cause)
+    assert record.topic == topics.returned(priority).name
+    await until(lambda: len(running.traffic.dead(topic)) > before, "the dead letter")
+    assert dict(running.traffic.dead(topic)[-1].headers)["dead-letter-group"].decode() == group
+
+
+async def test_cancellations_meet_what_comes_at_once_in_the_other_lane(running: Ground) -> None:
+    causes = [soon(3600, priority=Priority.HIGH) for _ in range(300)]
+    asked = [command(cause.subject) for cause in causes]
+    steps = [(causes[n : n + 10], asked[n : n + 10]) for n in range(0, len(causes), 10)]
+    await asyncio.gather(*(running.traffic.say(*events) for step in steps for events in step))
+    await until(lambda: {e.subject for _, e in running.traffic.about(*causes)} == {c.subject for c in causes}, "all")
+    assert {e.data.status for _, e in running.traffic.about(*causes)} == {Status.CANCELLED}
 
 
 async def test_a_cancellation_ends_what_waits(running: Ground) -> None:
@@ -216,6 +242,9 @@ async def test_it_waits_for_the_resolver_and_goes_on_as_that_takes_what_was_retu
                 await asyncio.sleep(0.02)
         await until(lambda there=there: len(running.traffic.about(*causes)) >= there, "the returned")
         assert len(running.traffic.about(*causes)) == there
+        await running.traffic.say(urgent := soon(priority=Priority.HIGH))
+        await back(running, urgent)
+        assert len(running.traffic.about(*causes)) == there
         await _take_all(running, resolver)
     await back(running, *causes)
     await held.stop()
@@ -233,16 +262,19 @@ async def test_lost_connections_to_postgres_are_made_again(running: Ground) -> N
 
 
 async def test_set_back_to_the_beginning_it_returns_nothing_again(running: Ground) -> None:
-    await running.traffic.say(gone := soon(), cancelled := soon(3600), command(cancelled.subject))
-    await back(running, gone)
+    gone, cancelled = [soon(priority=priority) for priority in Priority], soon(3600)
+    await running.traffic.say(*gone, cancelled, command(cancelled.subject))
+    await back(running, *gone)
     assert await running.program.stop() == 0
-    returned = [r.value for r in running.traffic.records if r.topic == topics.RETURNED.name]
-    await running.traffic.set_back("scheduler", CONSUMED)
+    returned = [r.value for r in running.traffic.records if r.topic in RETURNED]
+    for group in ("scheduler", "scheduler.high"):
+        await running.traffic.set_back(group, CONSUMED)
     await running.program.start()
-    await running.traffic.say(last := soon())
-    await back(running, last)
-    again = [r.value for r in running.traffic.records if r.topic == topics.RETURNED.name]
-    assert len(again) == len(returned) + 1
+    last = [soon(priority=priority) for priority in Priority]
+    await running.traffic.say(*last)
+    await back(running, *last)
+    again = [r.value for r in running.traffic.records if r.topic in RETURNED]
+    assert len(again) == len(returned) + len(last)
     statuses = [r.value for r in running.traffic.records if r.topic == topics.STATUS.name]
     assert len(statuses) > len(set(statuses)), "what was cancelled is said again"
     assert len({e.data.status for _, e in running.traffic.about(cancelled)}) == 1

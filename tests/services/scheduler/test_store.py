@@ -4,6 +4,9 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any, cast
 
+import pytest
+
+from libs.contracts.events import Priority
 from libs.storage.database import Pool
 from libs.storage.partitions import Connection
 from services.scheduler import store
@@ -26,7 +29,7 @@ _FILL = """
 
 _TOUCHED = """
     SELECT sum(pg_stat_get_xact_blocks_fetched(c)) FROM unnest(ARRAY[
-        'entries', 'entries_pkey', 'entries_due', 'events', 'events_pkey', 'marks', 'marks_pkey']::regclass[]) AS c
+        'entries', 'entries_pkey', 'entries_due', 'entries_due_high', 'events', 'events_pkey', 'marks', 'marks_pkey']::regclass[]) AS c
 """
 
 
@@ -74,6 +77,53 @@ async def test_a_hundred_thousand_that_wait_cost_what_is_due_no_more_than_a_thou
     assert many < few * 2
 
 
+@pytest.mark.parametrize("seen", [None, Priority.NORMAL, Priority.HIGH], ids=str)
+async def test_a_hundred_thousand_that_are_due_cost_one_of_high_priority_no_more_than_a_thousand(
+    pool: Pool, seen: Priority | None
+) -> None:
+    """Whatever the planner has seen: next to nothing, or many of either priority. It may not know better before it looks again."""
+    async with pool.acquire() as connection, connection.transaction():
+        one: Any = _OneConnection(connection)
+        if seen is not None:
+            await connection.execute(_FILL, NOW + LEASE, 10_000)
+            await connection.execute("UPDATE entries SET priority = $1", seen)
+        await connection.execute("ANALYZE entries, events")
+        await connection.execute("DELETE FROM entries")
+
+        async def pages_for_one() -> int:
+            before = await connection.fetchval(_TOUCHED)
+            urgent = arrival(deferred(NOW, priority=Priority.HIGH))
+            await store.add(one, [urgent])
+            claimed = await store.claim(one, 100, NOW, LEASE, high_only=True)
+            assert [a.place for a in claimed] == [urgent.place]
+            await store.settle(one, [urgent.place], NOW)
+            return await connection.fetchval(_TOUCHED) - before
+
+        for _ in range(6):
+            await pages_for_one()  # from here on its plan stays
+        await connection.execute(_FILL, NOW - timedelta(days=3), 1_000)
+        few = await pages_for_one()
+        await connection.execute(_FILL, NOW - timedelta(days=2), 99_000)
+        many = await pages_for_one()
+    assert many < few * 2
+
+
+@pytest.mark.parametrize("analyzed", [False, True])
+async def test_claims_walk_the_indexes_of_what_is_due(pool: Pool, analyzed: bool) -> None:
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+        await connection.execute(_FILL, NOW - timedelta(days=1), 5_000)
+        if analyzed:
+            await connection.execute("ANALYZE entries, events")
+        for claim, index in ((store._CLAIM, "entries_due"), (store._CLAIM_HIGH, "entries_due_high")):
+            await connection.execute(f"PREPARE claim AS {claim}")
+            lines = await connection.fetch(f"EXPLAIN EXECUTE claim ('{NOW}', 100, '{NOW}')")
+            await connection.execute("DEALLOCATE claim")
+            plan = "\n".join(line[0] for line in lines)
+            assert f"Index Scan using {index} on entries" in plan, plan
+            assert "Sort" not in plan and "Seq Scan" not in plan, plan
+
+
 async def test_what_is_done_is_forgotten_after_its_time_and_what_waits_never(pool: Pool) -> None:
     old, new, waiting = (arrival(deferred(NOW)) for _ in range(3))
     twice = arrival(deferred(NOW, old.message_id, leg=3))
@@ -101,12 +151,13 @@ async def test_the_next_due_is_the_first_that_waits(pool: Pool) -> None:
     assert await store.next_due(pool) == NOW + timedelta(days=1)
 
 
-async def test_to_take_a_row_leaves_it_where_its_indexes_point_to(pool: Pool) -> None:
-    await store.add(pool, [arrival(deferred(NOW, text="x" * 500)) for _ in range(10)])
+@pytest.mark.parametrize("claim", [store._CLAIM, store._CLAIM_HIGH], ids=["any", "high"])
+async def test_to_take_a_row_leaves_it_where_its_indexes_point_to(pool: Pool, claim: str) -> None:
+    await store.add(pool, [arrival(deferred(NOW, text="x" * 500, priority=Priority.HIGH)) for _ in range(10)])
     hot = "SELECT pg_stat_get_xact_tuples_hot_updated('entries'::regclass)"
     async with pool.acquire() as connection, connection.transaction():
         before = await connection.fetchval(hot)
-        await connection.execute(store._CLAIM, NOW, 10, NOW + LEASE)
+        await connection.execute(claim, NOW, 10, NOW + LEASE)
         assert await connection.fetchval(hot) == before + 10
 
 
