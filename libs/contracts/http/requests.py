@@ -83,13 +83,12 @@ def _rfc3339(value: Any) -> Any:
 
 _ONE_LINE = r"^[^\x00-\x1f\x7f]+$"
 
-PersonId = Annotated[
-    str,
-    BeforeValidator(_decimal_text, json_schema_input_type=str | int),
-    Field(min_length=1, max_length=64, pattern=_ONE_LINE),
-]
-Tag = Annotated[str, Field(min_length=1, max_length=64, pattern=_ONE_LINE)]
-Text = Annotated[str, AfterValidator(_without_nul)]
+_Label = Annotated[str, Field(min_length=1, max_length=64, pattern=_ONE_LINE)]
+PersonId = Annotated[_Label, BeforeValidator(_decimal_text, json_schema_input_type=str | int)]
+Tag = _Label
+_NO_NUL = AfterValidator(_without_nul)
+"""Stands behind a text's lengths, which would else be told in items and not in characters."""
+Cursor = Annotated[str, Field(max_length=200), _NO_NUL]
 Outcome = Literal["delivered", "failed"]
 Moment = Annotated[AwareDatetime, BeforeValidator(_rfc3339, json_schema_input_type=AwareDatetime)]
 
@@ -97,7 +96,9 @@ Moment = Annotated[AwareDatetime, BeforeValidator(_rfc3339, json_schema_input_ty
 class SendSms(ApiModel):
     """POST /sms: one message to one person, named by exactly one of `clientId` and `staffId`."""
 
-    message: Text = Field(min_length=1, max_length=MAX_TEXT_CHARACTERS, description="the text; 10 segments at most")
+    message: Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARACTERS), _NO_NUL] = Field(
+        description="the text; 10 segments at most"
+    )
     client_id: PersonId | None = None
     staff_id: PersonId | None = None
     priority: Priority = Priority.NORMAL
@@ -139,8 +140,10 @@ class SayOutcome(ApiModel):
 class PersonIn(ApiModel):
     """PUT /clients/{id} and /staff/{id}: all that is known of the person, replacing what was."""
 
-    phone: Text | None = Field(None, max_length=40, description="international, or national in the configured region")
-    name: Text | None = Field(None, max_length=200)
+    phone: Annotated[str, Field(max_length=40), _NO_NUL] | None = Field(
+        None, description="international, or national in the configured region"
+    )
+    name: Annotated[str, Field(max_length=200), _NO_NUL] | None = None
 
 
 class SmsQuery(ApiModel):
@@ -152,11 +155,13 @@ class SmsQuery(ApiModel):
     from_: Moment | None = Field(None, alias="from", description="accepted at or after, RFC 3339 with zone")
     to: Moment | None = Field(None, description="accepted before, RFC 3339 with zone")
     gateway: GatewayId | None = None
-    number: Text | None = Field(None, max_length=20, description="the phone number it was sent to, E.164")
+    number: Annotated[str, Field(max_length=20), _NO_NUL] | None = Field(
+        None, description="the phone number it was sent to, E.164"
+    )
     tag: Tag | None = None
     batch_id: UUID | None = None
     limit: int = Field(50, ge=1, le=500)
-    cursor: Text | None = Field(None, max_length=200)
+    cursor: Cursor | None = None
 
     @model_validator(mode="after")
     def _one_person(self) -> SmsQuery:
@@ -169,8 +174,10 @@ class InboundQuery(ApiModel):
     """The filters of GET /inbound; all that are given must hold."""
 
     gateway: GatewayId | None = None
-    number: Text | None = Field(None, min_length=1, max_length=21, description="the sender, as `source` shows it")
+    number: Annotated[str, Field(min_length=1, max_length=21), _NO_NUL] | None = Field(
+        None, description="the sender, as `source` shows it"
+    )
     from_: Moment | None = Field(None, alias="from", description="received at or after, RFC 3339 with zone")
     to: Moment | None = Field(None, description="received before, RFC 3339 with zone")
     limit: int = Field(50, ge=1, le=500)
-    cursor: Text | None = Field(None, max_length=200)
+    cursor: Cursor | None = None
