@@ -16,6 +16,10 @@ from services.api_gateway.routes import Route
 _SCHEMAS = "#/components/schemas/"
 _BEARER = "apiKey"
 
+_ANY_CALL = (400, 408, 413, 417, 500)
+"""Most of them are the connection's: it looks at the head and the body of any call, also where no body is wanted."""
+_ANY_CALL_WITH_KEY = (401, 403, 429, 503)
+
 _Model = tuple[type[BaseModel], JsonSchemaMode]
 
 
@@ -91,7 +95,7 @@ def _responses(route: Route, references: dict[_Model, dict[str, Any]]) -> dict[s
             responses[str(status)]["content"] = {"application/json": {"schema": references[model, "serialization"]}}
             if status == HTTPStatus.ACCEPTED:
                 responses[str(status)]["headers"] = {"Location": {"schema": {"type": "string"}}}
-    always = (401, 403, 429, 500, 503) if route.scope is not None else (500,)
+    always = _ANY_CALL if route.scope is None else _ANY_CALL + _ANY_CALL_WITH_KEY
     for status in sorted({*route.problems, *always}):
         responses[str(status)] = {
             "description": HTTPStatus(status).phrase,

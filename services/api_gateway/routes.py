@@ -70,7 +70,7 @@ def _person_routes(kind: PersonKind) -> tuple[Route, ...]:
             body=PersonIn,
             answers={200: Person, 201: Person},
             scope=Scope.CONTACTS,
-            problems=(400, 413, 415),
+            problems=(415,),
         ),
         Route(
             method="GET",
@@ -80,7 +80,7 @@ def _person_routes(kind: PersonKind) -> tuple[Route, ...]:
             summary="What is known of this person.",
             answers={200: Person},
             scope=Scope.CONTACTS_READ,
-            problems=(400, 404),
+            problems=(404,),
         ),
         Route(
             method="DELETE",
@@ -90,7 +90,7 @@ def _person_routes(kind: PersonKind) -> tuple[Route, ...]:
             summary="Forget this person: messages to them are rejected from now on.",
             answers={204: None},
             scope=Scope.CONTACTS,
-            problems=(400, 404),
+            problems=(404,),
         ),
     )
 
@@ -111,7 +111,7 @@ ROUTES: tuple[Route, ...] = (
         answers={202: Accepted},
         scope=Scope.SEND,
         headers=_REPEATABLE,
-        problems=(400, 409, 413, 415, 422),
+        problems=(409, 415, 422),
         alongside=True,
     ),
     Route(
@@ -123,7 +123,6 @@ ROUTES: tuple[Route, ...] = (
         query=SmsQuery,
         answers={200: SmsPage},
         scope=Scope.READ,
-        problems=(400,),
     ),
     Route(
         method="GET",
@@ -133,7 +132,7 @@ ROUTES: tuple[Route, ...] = (
         summary="A message with its history.",
         answers={200: SmsWithHistory},
         scope=Scope.READ,
-        problems=(400, 404),
+        problems=(404,),
     ),
     Route(
         method="POST",
@@ -145,7 +144,7 @@ ROUTES: tuple[Route, ...] = (
         answers={202: Bulk},
         scope=Scope.SEND,
         headers=_REPEATABLE,
-        problems=(400, 409, 413, 415, 422),
+        problems=(409, 415, 422),
         most_bytes=MAX_BULK_BYTES,
     ),
     Route(
@@ -156,7 +155,7 @@ ROUTES: tuple[Route, ...] = (
         summary="A batch's accepted messages, counted by status.",
         answers={200: Batch},
         scope=Scope.READ,
-        problems=(400, 404),
+        problems=(404,),
     ),
     Route(
         method="DELETE",
@@ -166,7 +165,7 @@ ROUTES: tuple[Route, ...] = (
         summary="Ask that a message be not sent. 202 also if it comes too late: what became of it is at `location`.",
         answers={202: Cancelling},
         scope=Scope.CANCEL,
-        problems=(400, 404),
+        problems=(404,),
     ),
     Route(
         method="POST",
@@ -176,7 +175,7 @@ ROUTES: tuple[Route, ...] = (
         summary="Send a message again that ended without being delivered. 409 for any other, or if it was sent again too often.",
         answers={202: Accepted},
         scope=Scope.SEND,
-        problems=(400, 404, 409),
+        problems=(404, 409),
     ),
     Route(
         method="POST",
@@ -187,7 +186,7 @@ ROUTES: tuple[Route, ...] = (
         body=SayOutcome,
         answers={202: OutcomeSaid},
         scope=Scope.OUTCOME,
-        problems=(400, 404, 409, 413, 415),
+        problems=(404, 409, 415),
     ),
     Route(
         method="GET",
@@ -198,7 +197,6 @@ ROUTES: tuple[Route, ...] = (
         query=InboundQuery,
         answers={200: InboundPage},
         scope=Scope.INBOUND_READ,
-        problems=(400,),
     ),
     Route(
         method="GET",
@@ -208,7 +206,7 @@ ROUTES: tuple[Route, ...] = (
         summary="A message from a handset, with its parts as they came.",
         answers={200: Inbound},
         scope=Scope.INBOUND_READ,
-        problems=(400, 404),
+        problems=(404,),
     ),
     *_person_routes(PersonKind.CLIENT),
     *_person_routes(PersonKind.STAFF),

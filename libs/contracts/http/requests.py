@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, JsonValue, model_validator
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
 from libs.contracts.events import GatewayId, PersonKind, Priority
 from libs.contracts.http.model import ApiModel
@@ -84,7 +84,14 @@ def _rfc3339(value: Any) -> Any:
 _ONE_LINE = r"^[^\x00-\x1f\x7f]+$"
 
 _Label = Annotated[str, Field(min_length=1, max_length=64, pattern=_ONE_LINE)]
-PersonId = Annotated[_Label, BeforeValidator(_decimal_text, json_schema_input_type=str | int)]
+PersonId = Annotated[
+    _Label,
+    BeforeValidator(
+        _decimal_text,
+        json_schema_input_type=_Label
+        | Annotated[int, Field(gt=-(10**63), lt=10**64, description="taken as its decimal text")],
+    ),
+]
 Tag = _Label
 _NO_NUL = AfterValidator(_without_nul)
 """Stands behind a text's lengths, which would else be told in items and not in characters."""
@@ -93,8 +100,15 @@ Outcome = Literal["delivered", "failed"]
 Moment = Annotated[AwareDatetime, BeforeValidator(_rfc3339, json_schema_input_type=AwareDatetime)]
 
 
+def _given(person_id: str) -> dict[str, Any]:
+    """The JSON Schema of an object in which this id is more than null."""
+    return {"required": [person_id], "properties": {person_id: {"type": ["string", "integer"]}}}
+
+
 class SendSms(ApiModel):
     """POST /sms: one message to one person, named by exactly one of `clientId` and `staffId`."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [_given("clientId"), _given("staffId")]})
 
     message: Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARACTERS), _NO_NUL] = Field(
         description="the text; 10 segments at most"

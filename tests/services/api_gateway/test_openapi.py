@@ -5,9 +5,13 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from services.api_gateway import connection
 from services.api_gateway.openapi import openapi
-from services.api_gateway.routes import ROUTES
+from services.api_gateway.plain_sms import parse_sms
+from services.api_gateway.problems import ProblemError
+from services.api_gateway.routes import ROUTES, Route
 from tests.services.api_gateway.fakes import ALL_KEY, Gateway
+from tests.services.api_gateway.raw_client import Client, get
 
 HTTP_PROBLEM = "application/problem+json"
 
@@ -62,6 +66,71 @@ def test_bodies_and_filters_are_the_models_that_validate(document: dict[str, Any
     assert filters == {
         "clientId", "staffId", "status", "from", "to", "gateway", "number", "tag", "batchId", "limit", "cursor",
     }  # fmt: skip
+
+
+PERSONS: tuple[tuple[dict[str, Any], bool], ...] = (
+    ({}, False),
+    ({"clientId": None}, False),
+    ({"clientId": None, "staffId": None}, False),
+    ({"clientId": "1", "staffId": "2"}, False),
+    ({"clientId": 1, "staffId": 2}, False),
+    ({"clientId": "1", "staffId": None}, True),
+    ({"clientId": None, "staffId": 2}, True),
+    ({"clientId": ""}, False),
+    ({"clientId": "x" * 64}, True),
+    ({"clientId": "x" * 65}, False),
+    ({"staffId": "👋" * 64}, True),
+    ({"staffId": "a\x07b"}, False),
+    ({"staffId": "a\x7f"}, False),
+    ({"clientId": 10**64 - 1}, True),
+    ({"clientId": 10**64}, False),
+    ({"clientId": 10**70}, False),
+    ({"staffId": 1 - 10**63}, True),
+    ({"staffId": -(10**63)}, False),
+    ({"clientId": True}, False),
+    ({"clientId": 1.5}, False),
+    ({"clientId": ["1"]}, False),
+)
+
+
+@pytest.mark.parametrize(("person", "taken"), PERSONS)
+def test_the_schema_of_a_message_and_its_reader_take_the_same_persons(
+    document: dict[str, Any], person: dict[str, Any], taken: bool
+) -> None:
+    body = {"message": "Hello", **person}
+    schema = {**document, "$ref": "#/components/schemas/SendSms"}
+    assert Draft202012Validator(schema).is_valid(body) is taken
+    assert _is_read(body) is taken
+
+
+def _is_read(body: dict[str, Any]) -> bool:
+    try:
+        parse_sms(json.dumps(body).encode())
+    except ProblemError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
+async def test_what_the_connection_itself_answers_is_said_of_every_operation(
+    gateway: Gateway, document: dict[str, Any], route: Route, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described = document["paths"][route.path][route.method.lower()]["responses"]
+    path = re.sub(r"{\w+}", "1", route.path).encode()
+    json_body = b"Content-Type: application/json\r\n"
+    for more, status in (
+        (b"Host: y\r\n", 400),
+        (b"Content-Length: 99999999\r\n", 413),
+        (b"Content-Length: 2\r\nExpect: much\r\n", 417),
+        (b"Content-Length: 2\r\n", 408),
+    ):
+        client = await Client.connect(gateway)
+        client.send(get(path, json_body + more, method=route.method.encode()))
+        if status == 408:
+            monkeypatch.setattr(connection, "BODY_SECONDS", 0.0)
+        assert (await client.answer())[0] == status
+        assert str(status) in described
+        client.close()
 
 
 async def test_real_answers_follow_their_schemas(gateway: Gateway, document: dict[str, Any]) -> None:
