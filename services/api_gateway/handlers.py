@@ -36,7 +36,8 @@ _IDEMPOTENCY_KEY = IDEMPOTENCY_KEY.lower().encode()
 _person_id: TypeAdapter[str] = TypeAdapter(PersonId)
 _message_id = TypeAdapter(UUID)
 _printable_ascii = re.compile(r"[\x20-\x7e]{1,255}")
-_trace_context = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_trace_context = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+"""W3C Trace Context, level 1, §3.2.2: what is all zeros is no id."""
 
 
 @dataclass(frozen=True, slots=True)

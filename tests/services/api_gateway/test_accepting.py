@@ -5,6 +5,8 @@ import json
 from datetime import timedelta
 from uuid import UUID
 
+import pytest
+
 from libs.bus.errors import PublishFailed
 from libs.contracts.events import Leg, PersonKind, Priority, SmsRequested, event_id
 from libs.contracts.message_ids import time_of
@@ -72,6 +74,15 @@ async def test_a_wrong_trace_context_starts_a_new_trace(gateway: Gateway) -> Non
     assert answer.status == 202
     assert gateway.publisher.events[0].traceparent is not None
     assert "x" not in gateway.publisher.events[0].traceparent
+
+
+@pytest.mark.parametrize("trace", [f"00-{'0' * 32}-{'b' * 16}-01", f"00-{'a' * 32}-{'0' * 16}-01"])
+async def test_a_trace_context_of_zeros_is_no_trace(gateway: Gateway, trace: str) -> None:
+    for _ in range(2):
+        await gateway.ask("POST", "/sms", json={"message": "a", "clientId": "1"}, headers={"traceparent": trace})
+    traces = {str(event.traceparent)[:36] for event in gateway.publisher.events}
+    assert len(traces) == 2
+    assert trace[:36] not in traces
 
 
 async def test_the_longest_texts_are_taken(gateway: Gateway) -> None:
