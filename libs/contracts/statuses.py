@@ -28,7 +28,8 @@ RANK: dict[Status, int] = {
     Status.SCHEDULED: 20,
     Status.QUEUED: 30,
     Status.IN_DOUBT: 45,
-    # Late proof that a doubtful attempt was not taken, while the message goes on elsewhere. Never shown: it reads as `queued`.
+    # Late proof that a doubtful attempt was not taken, while the message goes on elsewhere. In the history alone:
+    # the message shows as `queued`.
     Status.REFUSED: 46,
     Status.SUBMITTED: 50,
     Status.BUFFERED: 60,

@@ -12,7 +12,6 @@ from pydantic import AfterValidator, AwareDatetime, BeforeValidator, ConfigDict,
 
 from libs.contracts.events import GatewayId, PersonKind, Priority
 from libs.contracts.http.model import ApiModel
-from libs.contracts.statuses import Status
 
 MAX_VALIDITY_SECONDS = 7 * 24 * 3600
 MAX_SEGMENTS = 10
@@ -97,6 +96,21 @@ _NO_NUL = AfterValidator(_without_nul)
 """Stands behind a text's lengths, which would else be told in items and not in characters."""
 Cursor = Annotated[str, Field(max_length=200), _NO_NUL]
 Outcome = Literal["delivered", "failed"]
+ShownStatus = Literal[
+    "accepted",
+    "scheduled",
+    "queued",
+    "in_doubt",
+    "submitted",
+    "buffered",
+    "unknown",
+    "failed",
+    "expired",
+    "rejected",
+    "cancelled",
+    "delivered",
+]
+"""What a message may be: every `Status` but `refused`, which stands in its history alone."""
 Moment = Annotated[AwareDatetime, BeforeValidator(_rfc3339, json_schema_input_type=AwareDatetime)]
 
 
@@ -165,7 +179,7 @@ class SmsQuery(ApiModel):
 
     client_id: PersonId | None = None
     staff_id: PersonId | None = None
-    status: Status | None = None
+    status: ShownStatus | None = None
     from_: Moment | None = Field(None, alias="from", description="accepted at or after, RFC 3339 with zone")
     to: Moment | None = Field(None, description="accepted before, RFC 3339 with zone")
     gateway: GatewayId | None = None

@@ -242,6 +242,7 @@ async def test_two_idempotency_keys_are_refused(gateway: Gateway) -> None:
     ("query", "field"),
     [
         ("status=sent", "status"),
+        ("status=refused", "status"),
         ("limit=0", "limit"),
         ("limit=501", "limit"),
         ("limit=ten", "limit"),

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from libs.contracts.statuses import Status
 from services.api_gateway import connection
 from services.api_gateway.openapi import openapi
 from services.api_gateway.plain_sms import parse_sms
@@ -66,6 +67,12 @@ def test_bodies_and_filters_are_the_models_that_validate(document: dict[str, Any
     assert filters == {
         "clientId", "staffId", "status", "from", "to", "gateway", "number", "tag", "batchId", "limit", "cursor",
     }  # fmt: skip
+
+
+def test_messages_are_asked_for_by_what_they_are_shown_as(document: dict[str, Any]) -> None:
+    (filter_,) = (p["schema"] for p in document["paths"]["/sms"]["get"]["parameters"] if p["name"] == "status")
+    (words,) = (choice["enum"] for choice in filter_["anyOf"] if "enum" in choice)
+    assert words == [status for status in Status if status is not Status.REFUSED]
 
 
 PERSONS: tuple[tuple[dict[str, Any], bool], ...] = (
