@@ -7,7 +7,7 @@ the data's own fault (`BadRecord`) is not part of a run: else whoever can make s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 
 import structlog
@@ -25,8 +25,9 @@ from libs.bus.errors import (
 from libs.bus.port import Outgoing, Publisher
 from libs.bus.record import Record
 from libs.contracts.events import Reason
+from libs.contracts.topics import Topic
 from libs.service_kit.faults import fault
-from libs.service_kit.metrics import DEAD_LETTERS
+from libs.service_kit.metrics import DEAD_LETTERS, from_zero
 
 log = structlog.get_logger()
 
@@ -44,6 +45,11 @@ def reason_of(error: BaseException) -> Reason:
     if isinstance(error, Undecodable):
         return Reason(UNDECODABLE, error.reason)
     return Reason(HANDLER_ERROR, fault(error))
+
+
+def count_from_zero(topics: Iterable[Topic], *own: str) -> None:
+    """Show the count of a consumer's dead letters before there are any: by the reasons of every consumer, and by its handler's `own`."""
+    from_zero(DEAD_LETTERS, (topic.name for topic in topics), (HANDLER_ERROR, UNDECODABLE, *own))
 
 
 class DeadLetters:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import product
+
 from prometheus_client import Counter, Gauge, Histogram
 
 SIZES = (1, 5, 20, 50, 100, 200, 500, 1000, 2000)
@@ -70,3 +73,12 @@ UNREPORTED = Counter(
 
 # projection
 EVENTS_FOLDED = Counter("postrider_events_folded_total", "Events written to the journal and folded.", ["type"])
+
+
+def from_zero(counter: Counter, *labels: Iterable[str]) -> None:
+    """Show a counter of what is rare before it first happens, for each combination of its labels' values.
+
+    Prometheus' `increase()` sees no step to a series' first sample, so one that began at 1 would raise no alarm.
+    """
+    for values in product(*labels):
+        counter.labels(*values)

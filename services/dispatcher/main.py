@@ -8,14 +8,18 @@ from pathlib import Path
 
 from libs.bus.admin import ensure_topics
 from libs.bus.consumer import BatchConsumer
+from libs.bus.dead_letters import count_from_zero
+from libs.bus.errors import INVALID, UNDECODABLE
 from libs.bus.producer import Producer
 from libs.contracts import topics
 from libs.contracts.events import Priority
 from libs.service_kit.lifecycle import Lifecycle, run_service
+from libs.service_kit.metrics import DEAD_LETTERS, SETTLED, THROTTLES, from_zero
 from libs.service_kit.periodic import repeat
 from libs.service_kit.settings import load_configured
 from libs.storage.database import BY_KEY, open_database
 from libs.storage.retention import CHECK_SECONDS, keep_partitions
+from services.dispatcher.attempts import Outcome, word_of
 from services.dispatcher.drivers.table import make_driver
 from services.dispatcher.instance import Instance, live
 from services.dispatcher.ledger import PARTITIONED
@@ -35,6 +39,11 @@ def main() -> None:
         raise SystemExit(f"DISPATCHER_GATEWAY: {error.args[0]}") from None
 
     async def start(life: Lifecycle) -> None:
+        work = [topics.dispatch(gateway.id, priority) for priority in Priority]
+        from_zero(DEAD_LETTERS, (topic.name for topic in work), (UNDECODABLE, INVALID))
+        count_from_zero([topics.COMMANDS])
+        from_zero(SETTLED, [gateway.id], [word_of(Outcome.DOUBT)])
+        from_zero(THROTTLES, [gateway.id])
         await life.serve_ops()
         pool = await life.part(
             "postgres",
@@ -57,7 +66,7 @@ def main() -> None:
         life.background("old marks", repeat("deletion of old marks", CHECK_SECONDS, forget))
         servers = settings.kafka_bootstrap_servers
         used = (
-            *(topics.dispatch(gateway.id, priority) for priority in Priority),
+            *work,
             *(topics.returned(priority) for priority in Priority),
             *(topics.deferred(priority) for priority in Priority),
             topics.STATUS,

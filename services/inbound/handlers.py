@@ -13,6 +13,7 @@ from libs.storage.database import Pool
 from services.inbound.joining import Arrival, part_of
 from services.inbound.store import store
 
+NOT_HEX = Reason("inbound.content", "data.content_hex: is not hex")
 _FEWEST_DIGITS = 8
 """Of a phone number with its country code; what is shorter is a short code."""
 
@@ -35,7 +36,7 @@ def take(
         try:
             content = bytes.fromhex(data.content_hex)
         except ValueError:
-            raise BadRecord(Reason("inbound.content", "data.content_hex: is not hex")) from None
+            raise BadRecord(NOT_HEX) from None
         sender = sender_of(data.source, default_region)
         arrivals.append(Arrival(event.id, tenant_of(data.gateway), sender, data, content, part_of(data, content)))
     return arrivals

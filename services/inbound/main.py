@@ -6,6 +6,7 @@ from functools import partial
 
 from libs.bus.admin import ensure_topics
 from libs.bus.consumer import BatchConsumer
+from libs.bus.dead_letters import count_from_zero
 from libs.bus.producer import Producer
 from libs.contracts import topics
 from libs.service_kit.config_file import Configuration
@@ -13,7 +14,7 @@ from libs.service_kit.lifecycle import Lifecycle, run_service
 from libs.service_kit.settings import load_configured
 from libs.storage.database import Pool, open_database
 from libs.storage.retention import keep_partitions
-from services.inbound.handlers import handle
+from services.inbound.handlers import NOT_HEX, handle
 from services.inbound.read_api import Inbox, ReadApi
 from services.inbound.settings import InboundSettings
 from services.inbound.store import MIGRATIONS, PARTITIONED, SCHEMA
@@ -24,6 +25,7 @@ CONSUMED = (topics.INBOUND,)
 async def start(life: Lifecycle, settings: InboundSettings, configuration: Configuration) -> None:
     """Internal HTTP first, so that waiting can be seen; the consumer last. The stop goes the other way."""
     kafka = settings.kafka_bootstrap_servers
+    count_from_zero(CONSUMED, NOT_HEX.code)
     api = ReadApi()
     await life.serve_ops(api.routes())
 

@@ -26,6 +26,7 @@ from services.projection.recent import RecentFolds
 from services.projection.rows import MessageRow, NewPersonalRow, decode_fold, message_row, personal_rows
 from services.projection.store import Key, Stored
 
+NO_MESSAGE_ID = Reason("message-id", "The subject is no UUIDv7")
 _SAY_TENANT = (SmsStatus, SmsCommand)
 """These have no message, but say themselves whose it is."""
 
@@ -180,4 +181,4 @@ def folded(told: Told, before: Stored | None) -> ToWrite | None:
 def _check_id(message_id: UUID) -> None:
     """Rows are kept and paged by the time in the id. Raises BadRecord where there is none."""
     if not is_message_id(message_id):
-        raise BadRecord(Reason("message-id", "The subject is no UUIDv7"))
+        raise BadRecord(NO_MESSAGE_ID)

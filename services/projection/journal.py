@@ -145,6 +145,9 @@ _decode = msgspec.msgpack.Decoder(list[tuple[bytes, str, list[Any]]]).decode
 _decode_ids = msgspec.msgpack.Decoder(list[tuple[bytes, str, msgspec.Raw]]).decode
 
 
+NO_UUID = Reason("event-id", "The event's id is no UUID")
+
+
 def id_of(event: AnyMessageEvent) -> bytes:
     """The 16 octets of an event's id. Raises BadRecord if it is no UUID."""
     text = event.id
@@ -155,7 +158,7 @@ def id_of(event: AnyMessageEvent) -> bytes:
     except ValueError:
         octets = b""
     if len(octets) != 16:
-        raise BadRecord(Reason("event-id", "The event's id is no UUID"))
+        raise BadRecord(NO_UUID)
     return octets
 
 

@@ -10,6 +10,7 @@ from functools import partial
 
 from libs.bus.admin import ensure_topics
 from libs.bus.consumer import BatchConsumer
+from libs.bus.dead_letters import count_from_zero
 from libs.bus.pacing import UNHURRIED
 from libs.bus.producer import Producer
 from libs.contracts import topics
@@ -21,9 +22,11 @@ from libs.storage.retention import keep_partitions
 from services.projection import queries
 from services.projection.arrivals import Arrivals
 from services.projection.consumed import CONSUMED
+from services.projection.folding import NO_MESSAGE_ID
 from services.projection.gathering import MessagesGathered
 from services.projection.handlers import handle, prepare
 from services.projection.hurrying import Hurry
+from services.projection.journal import NO_UUID
 from services.projection.read_api import Outbox, ReadApi
 from services.projection.recent import RecentFolds
 from services.projection.settings import ProjectionSettings
@@ -58,6 +61,7 @@ async def start(life: Lifecycle, settings: ProjectionSettings, gateways: tuple[s
     for priority in Priority:
         used += [topics.requested(priority), topics.returned(priority), topics.deferred(priority)]
         used += [topics.dispatch(gateway, priority) for gateway in gateways]
+    count_from_zero(used, NO_UUID.code, NO_MESSAGE_ID.code)
     await life.part("topics", lambda: ensure_topics(kafka, used))
     producer = Producer(kafka, client_id="projection")
     recent = RecentFolds(settings.projection_recent_folds)

@@ -33,6 +33,9 @@ _NUMBER = re.compile(r"[(+]*0*+(?:[0-9][ ().-]*){8,}")
 LONGEST_ID = 255
 """Of a provider's ids: dispatchers register none that is longer, and an index takes no text of any length."""
 
+WITHOUT_ID = Reason("receipt.without-id", "provider_id: is empty")
+UNUSABLE_ID = Reason("receipt.unusable-id", "provider_id: is too long, or holds a NUL")
+
 MAYBE_TAKEN = frozenset({Status.IN_DOUBT, Status.SUBMITTED})
 """What is told with a reference: that the carrier may have taken the attempt, or took it without a word of its id. Else it is disproved."""
 
@@ -108,9 +111,9 @@ def sort_out(
                 doubts.append(Doubt(data.gateway, data.reference, attempt, data.observed_at, disproved))
         elif isinstance(data, GatewayReceipt):
             if not data.provider_id:
-                raise BadRecord(Reason("receipt.without-id", "provider_id: is empty"))
+                raise BadRecord(WITHOUT_ID)
             if len(data.provider_id) > LONGEST_ID or "\0" in data.provider_id:
-                raise BadRecord(Reason("receipt.unusable-id", "provider_id: is too long, or holds a NUL"))
+                raise BadRecord(UNUSABLE_ID)
             receipts.append(
                 Receipt(
                     data.gateway,

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from libs.bus.admin import ensure_topics
 from libs.bus.consumer import BatchConsumer
+from libs.bus.dead_letters import count_from_zero
 from libs.bus.group_progress import GroupProgress
 from libs.bus.pacing import UNHURRIED
 from libs.bus.producer import Producer
 from libs.contracts import topics
 from libs.service_kit.config_file import Configuration
 from libs.service_kit.lifecycle import Lifecycle, run_service
+from libs.service_kit.metrics import RECEIPTS_PARKED, UNREPORTED, from_zero
 from libs.service_kit.periodic import repeat
 from libs.service_kit.settings import load_configured
 from libs.storage.database import Pool, open_database
@@ -21,7 +23,7 @@ from libs.storage.retention import CHECK_SECONDS
 from services.receipts import unreported
 from services.receipts.caught_up import CaughtUp
 from services.receipts.forgetting import forget
-from services.receipts.handlers import handle
+from services.receipts.handlers import UNUSABLE_ID, WITHOUT_ID, handle
 from services.receipts.parked_api import ParkedApi
 from services.receipts.recent import RecentRegistrations
 from services.receipts.settings import ReceiptsSettings
@@ -34,6 +36,11 @@ CONSUMED = (topics.STATUS, topics.RECEIPTS)
 async def start(life: Lifecycle, settings: ReceiptsSettings, configuration: Configuration) -> None:
     """Internal HTTP first, so that waiting can be seen; the consumer last. The stop goes the other way."""
     kafka = settings.kafka_bootstrap_servers
+    windows = {g.id: timedelta(hours=g.receipt_window_hours) for g in configuration.gateways}
+    count_from_zero(CONSUMED)
+    count_from_zero([topics.RECEIPTS], WITHOUT_ID.code, UNUSABLE_ID.code)
+    from_zero(RECEIPTS_PARKED, windows)
+    from_zero(UNREPORTED, windows)
     api = ParkedApi()
     await life.serve_ops(api.routes())
 
@@ -54,7 +61,6 @@ async def start(life: Lifecycle, settings: ReceiptsSettings, configuration: Conf
     progress = GroupProgress(kafka, "receipts", CONSUMED)
     await life.part("progress", progress.start, lambda _: progress.stop())
     caught_up = CaughtUp(progress)
-    windows = {g.id: timedelta(hours=g.receipt_window_hours) for g in configuration.gateways}
 
     async def sweep() -> None:
         if await caught_up():

@@ -11,6 +11,7 @@ import aiohttp
 
 from libs.bus.admin import ensure_topics
 from libs.bus.consumer import BatchConsumer
+from libs.bus.dead_letters import count_from_zero
 from libs.bus.faststream_app import FastStreamApp
 from libs.bus.group_progress import GroupProgress
 from libs.bus.producer import Producer
@@ -41,6 +42,7 @@ MESSAGES = (topics.REQUESTED_HIGH, topics.RETURNED_HIGH, topics.REQUESTED, topic
 async def start(life: Lifecycle, settings: ResolverSettings, configuration: Configuration) -> None:
     """Internal HTTP first, so that waiting can be seen; the consumers last. The stop goes the other way."""
     kafka = settings.kafka_bootstrap_servers
+    count_from_zero([*MESSAGES, topics.COMMANDS, topics.CONTACT_CHANGED])
     api = PeopleApi(configuration.default_region, _now)
     await life.serve_ops(api.routes())
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from libs.bus.admin import ensure_topics
 from libs.bus.consumer import BatchConsumer
+from libs.bus.dead_letters import count_from_zero
+from libs.bus.errors import INVALID
 from libs.bus.group_progress import GroupProgress
 from libs.bus.producer import Producer
 from libs.contracts import topics
@@ -32,6 +34,8 @@ FORGET_BATCH = 5_000
 async def start(life: Lifecycle, settings: SchedulerSettings) -> None:
     """Internal HTTP first, so that waiting can be seen; the consumer last. The stop goes the other way."""
     kafka = settings.kafka_bootstrap_servers
+    count_from_zero(CONSUMED)
+    count_from_zero([topics.DEFERRED], INVALID)
     await life.serve_ops()
 
     async def open_pool() -> Pool:
