@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextvars import copy_context
 from typing import Any, Protocol, TypeVar
 
 import structlog
@@ -237,7 +238,7 @@ def _end_hard_after(seconds: float) -> None:
         log.error("stop took too long, ending hard", seconds=seconds)
         os._exit(70)
 
-    watchdog = threading.Timer(seconds, end)
+    watchdog = threading.Timer(seconds, copy_context().run, (end,))  # a thread has none of what is bound to the log
     watchdog.daemon = True
     watchdog.start()
 

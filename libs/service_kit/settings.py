@@ -58,7 +58,9 @@ class ServiceSettings(BaseSettings):
     log_level: str = Field(
         "INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="what is logged: DEBUG, INFO, WARNING or ERROR"
     )
-    drain_budget_seconds: float = Field(20, gt=0, description="how long a stop may take before the process ends hard")
+    drain_budget_seconds: float = Field(
+        20, gt=0, description="how long a stop may take to finish what is in hand; 5 s later the process ends hard"
+    )
 
 
 class DatabaseSettings(ServiceSettings):

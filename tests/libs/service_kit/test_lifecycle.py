@@ -1,6 +1,7 @@
 """How a service starts, waits, fails and stops: seen from its own process's inside, and over HTTP."""
 
 import asyncio
+import json
 import signal
 import sys
 from collections.abc import Callable
@@ -220,7 +221,9 @@ run_service("test", ServiceSettings(), start)
 """
 
 
-async def service(*arguments: str, **environment: str) -> asyncio.subprocess.Process:
+async def service(
+    *arguments: str, stderr: int = asyncio.subprocess.DEVNULL, **environment: str
+) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
@@ -229,7 +232,7 @@ async def service(*arguments: str, **environment: str) -> asyncio.subprocess.Pro
         cwd=Path(__file__).parents[3],
         env={"PATH": "/usr/bin:/bin", "OPS_PORT": "0", "INTERNAL_TOKEN": TOKEN, **environment},
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
+        stderr=stderr,
     )
 
 
@@ -243,12 +246,15 @@ async def test_sigterm_stops_a_service_in_order():
 
 
 async def test_a_stop_that_hangs_ends_hard_after_its_budget():
-    process = await service("hang", DRAIN_BUDGET_SECONDS="0.1")
+    process = await service("hang", stderr=asyncio.subprocess.PIPE, DRAIN_BUDGET_SECONDS="0.1")
     assert process.stdout is not None
     assert await process.stdout.readline() == b"up\n"
     process.send_signal(signal.SIGTERM)
     async with asyncio.timeout(60):
-        assert await process.wait() == 70
+        _, logged = await process.communicate()
+    assert process.returncode == 70
+    last = json.loads(logged.splitlines()[-1])
+    assert (last["service"], last["event"]) == ("test", "stop took too long, ending hard")
 
 
 async def test_a_crash_point_kills_at_the_passing_that_is_asked_for():
