@@ -35,7 +35,7 @@ async def start(life: Lifecycle, settings: SchedulerSettings) -> None:
     """Internal HTTP first, so that waiting can be seen; the consumer last. The stop goes the other way."""
     kafka = settings.kafka_bootstrap_servers
     count_from_zero(CONSUMED)
-    count_from_zero([topics.DEFERRED], INVALID)
+    count_from_zero([topics.DEFERRED_HIGH, topics.DEFERRED], INVALID)
     await life.serve_ops()
 
     async def open_pool() -> Pool:
