@@ -12,6 +12,7 @@ from libs.bus.consumer import Batch
 from libs.bus.errors import BadRecord
 from libs.bus.port import KeyValue, Publisher
 from libs.bus.record import Record
+from libs.bus.tracing import trace_id_of
 from libs.contracts import topics
 from libs.contracts.events import GatewayReceipt, MessageEvent, Reason, SmsStatus
 from libs.contracts.statuses import Status
@@ -149,4 +150,5 @@ def _attempt(event: MessageEvent[SmsStatus], data: SmsStatus, destination: bytes
         data.recipient.kind,
         data.recipient.id,
         destination,
+        trace_id_of(event.traceparent),
     )

@@ -29,7 +29,10 @@ Key = tuple[str, str]
 
 
 class Attempt(msgspec.Struct, frozen=True, gc=False):
-    """One try of one part: its coordinates and whose it is. `destination` is the number's fingerprint, None when unknown."""
+    """One try of one part: its coordinates and whose it is.
+
+    `destination` is the number's fingerprint, `trace_id` the trace of its message; each None when unknown.
+    """
 
     message_id: UUID
     cycle: int
@@ -42,6 +45,7 @@ class Attempt(msgspec.Struct, frozen=True, gc=False):
     kind: PersonKind
     person: str
     destination: bytes | None
+    trace_id: UUID | None
 
     @property
     def coordinates(self) -> tuple[UUID, int, int, int, int]:

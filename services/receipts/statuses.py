@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from libs.bus.quick_events import quick
+from libs.bus.tracing import traceparent_in
 from libs.contracts.events import Leg, MessageEvent, Reason, ReceiptState, Recipient, SmsStatus, event_id
 from libs.contracts.statuses import Status
 from services.receipts.matching import Match
@@ -43,13 +44,14 @@ def _reason(state: ReceiptState, error: str | None) -> Reason | None:
 
 def _event(match: Match, status: Status, reason: Reason | None) -> MessageEvent[SmsStatus]:
     receipt, attempt = match.receipt, match.registration.attempt
+    id_, trace_id = event_id(SmsStatus.TYPE, *attempt.coordinates, status, receipt.id), attempt.trace_id
     return _Event(
-        id=event_id(SmsStatus.TYPE, *attempt.coordinates, status, receipt.id),
+        id=id_,
         type=SmsStatus.TYPE,
         source=SOURCE,
         time=receipt.observed_at,
         subject=attempt.message_id,
-        traceparent=receipt.traceparent,
+        traceparent=receipt.traceparent if trace_id is None else traceparent_in(trace_id, id_),
         data=_Status(
             tenant=attempt.tenant,
             recipient=_Recipient(attempt.kind, attempt.person),

@@ -15,8 +15,8 @@ from libs.storage.command_tags import rows_of_tag
 from libs.storage.partitions import Connection
 from services.receipts.matching import Attempt, Doubt, Key, Receipt, Registration
 
-_ATTEMPT = "message_id, cycle, leg, leg_at, part, parts, try_number, tenant, kind, person, destination"
-_ATTEMPT_TYPES = "uuid, int, int, timestamptz, int, int, int, text, text, text, bytea"
+_ATTEMPT = "message_id, cycle, leg, leg_at, part, parts, try_number, tenant, kind, person, destination, trace_id"
+_ATTEMPT_TYPES = "uuid, int, int, timestamptz, int, int, int, text, text, text, bytea, uuid"
 _REGISTRATION = f"gateway, provider_id, reuse, {_ATTEMPT}, registered_at, resolved_by"
 _DOUBT = f"gateway, reference, {_ATTEMPT}, doubted_at"
 _DOUBT_TYPES = f"text, int, {_ATTEMPT_TYPES}, timestamptz"
@@ -34,7 +34,7 @@ def _unnest(types: str) -> str:
 # An array of rows costs half of what an array per column does, and no more than a copy to a temporary table up to some hundred rows.
 # Whatever registers an attempt also ends the doubt about it.
 _INSERT = f"""
-    WITH offered AS MATERIALIZED (SELECT * FROM unnest($1::registration[])), settled AS (
+    WITH offered AS MATERIALIZED (SELECT * FROM unnest($1::traced_registration[])), settled AS (
         UPDATE doubts AS d SET provider_id = o.provider_id FROM offered AS o
         WHERE (d.message_id, d.cycle, d.leg, d.part, d.try_number)
             = (o.message_id, o.cycle, o.leg, o.part, o.try_number) AND d.provider_id IS NULL)
@@ -124,7 +124,7 @@ async def read(connection: Connection, keys: Sequence[Key]) -> tuple[dict[Key, l
         if row[0]:
             parked.add(key)
         if row[4] is not None:
-            known[key].append(Registration(row[1], row[2], row[3], _attempt(row, 4), row[15], row[16]))
+            known[key].append(Registration(row[1], row[2], row[3], _attempt(row, 4), row[16], row[17]))
     return known, parked
 
 
@@ -181,7 +181,7 @@ async def open_doubts(connection: Connection, receipts: Sequence[Receipt]) -> li
     """The doubts, not resolved yet, that have the gateway, reference and destination of one of these receipts."""
     keys = [(r.gateway, r.reference, r.destination) for r in receipts]
     rows = await connection.fetch(_DOUBTS, *_columns(keys))
-    return [Doubt(row[0], row[1], _attempt(row, 2), row[13]) for row in rows]
+    return [Doubt(row[0], row[1], _attempt(row, 2), row[14]) for row in rows]
 
 
 def _columns(rows: Iterable[Sequence[Any]]) -> list[tuple[Any, ...]]:
@@ -202,8 +202,8 @@ _KINDS = {kind.value: kind for kind in PersonKind}
 
 def _attempt(row: Record, at: int) -> Attempt:
     """The attempt whose columns begin there."""
-    message_id, cycle, leg, leg_at, part, parts, try_number, tenant, kind, person, destination = row[at : at + 11]
-    return Attempt(message_id, cycle, leg, leg_at, part, parts, try_number, tenant, _KINDS[kind], person, destination)
+    message_id, cycle, leg, leg_at, part, parts, try_number, tenant, kind, *others = row[at : at + 12]
+    return Attempt(message_id, cycle, leg, leg_at, part, parts, try_number, tenant, _KINDS[kind], *others)
 
 
 def _receipt(row: Record) -> Receipt:

@@ -19,6 +19,7 @@ from asyncpg import Record
 from libs.bus.codec import encode
 from libs.bus.errors import PublishFailed
 from libs.bus.port import Publisher
+from libs.bus.tracing import traceparent_in
 from libs.contracts import topics
 from libs.contracts.events import (
     Leg,
@@ -64,18 +65,20 @@ _PLAN = "SET LOCAL enable_seqscan = off; SET LOCAL enable_nestloop = off"
 _END_SUBMITTED = f"""
     WITH told AS MATERIALIZED (
         SELECT unnest(string_to_array(provider_ids, chr(31))) AS noted FROM reported WHERE gateway = $1 AND slot = $2)
-    INSERT INTO unreported SELECT {_ATTEMPT}, registered_at + $5::interval FROM provider_ids AS p
+    INSERT INTO unreported SELECT {_ATTEMPT}, registered_at + $5::interval, trace_id FROM provider_ids AS p
      WHERE registered_at >= $3 AND registered_at < $4 AND gateway || '' = $1
        AND NOT EXISTS (
            SELECT FROM told AS t WHERE t.noted = p.provider_id || CASE p.reuse WHEN 0 THEN '' ELSE chr(30) || p.reuse END)
     ON CONFLICT DO NOTHING"""  # noqa: S608 - constants
 _END_DOUBTS = f"""
-    INSERT INTO unreported SELECT {_ATTEMPT}, doubted_at + $4::interval FROM doubts
+    INSERT INTO unreported SELECT {_ATTEMPT}, doubted_at + $4::interval, trace_id FROM doubts
      WHERE doubted_at >= $2 AND doubted_at < $3 AND gateway = $1 AND provider_id IS NULL
     ON CONFLICT DO NOTHING"""  # noqa: S608 - constants
 _MOVE_ON = "UPDATE sweeps SET next_slot = $2 + 1 WHERE gateway = $1"
 _FORGET = "DELETE FROM reported WHERE gateway = $1 AND slot <= $2"
-_ENDED = f"SELECT {_ATTEMPT}, ended_at FROM unreported ORDER BY message_id, cycle, leg, part, try_number LIMIT $1"  # noqa: S608
+_ENDED = (
+    f"SELECT {_ATTEMPT}, ended_at, trace_id FROM unreported ORDER BY message_id, cycle, leg, part, try_number LIMIT $1"  # noqa: S608
+)
 _PUBLISHED = """
     DELETE FROM unreported AS u USING unnest($1::uuid[], $2::int[], $3::int[], $4::int[], $5::int[]) AS k (m, c, l, p, t)
      WHERE (u.message_id, u.cycle, u.leg, u.part, u.try_number) = (k.m, k.c, k.l, k.p, k.t)"""
@@ -158,12 +161,14 @@ async def publish(pool: Pool, publisher: Publisher) -> None:
 
 def _event(row: Record) -> MessageEvent[SmsStatus]:
     coordinates = (row["message_id"], row["cycle"], row["leg"], row["part"], row["try_number"])
+    id_, trace_id = event_id(SmsStatus.TYPE, *coordinates, Status.UNKNOWN, REASON.code), row["trace_id"]
     return MessageEvent(
-        id=event_id(SmsStatus.TYPE, *coordinates, Status.UNKNOWN, REASON.code),
+        id=id_,
         type=SmsStatus.TYPE,
         source=SOURCE,
         time=row["ended_at"],
         subject=row["message_id"],
+        traceparent=None if trace_id is None else traceparent_in(trace_id, id_),
         data=SmsStatus(
             tenant=row["tenant"],
             recipient=Recipient(PersonKind(row["kind"]), row["person"]),

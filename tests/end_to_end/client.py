@@ -48,9 +48,9 @@ class Api:
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
-    async def call(self, method: str, path: str, body: object = None) -> tuple[int, Json]:
+    async def call(self, method: str, path: str, body: object = None, **headers: str) -> tuple[int, Json]:
         """Status and body of the answer."""
-        async with self._session.request(method, path, json=body) as response:
+        async with self._session.request(method, path, json=body, headers=headers) as response:
             return response.status, await response.json(content_type=None)
 
     async def put_client(self, client_id: str, phone: str, name: str | None = None) -> None:

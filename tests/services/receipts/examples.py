@@ -1,7 +1,7 @@
 """Events as a dispatcher publishes them, and what the service makes of them."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -32,6 +32,7 @@ GATEWAY = "demo"
 DESTINATION = "+254700000001"
 OTHER_DESTINATION = "+254700000002"
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+"""Of receipts: that of whatever they came with."""
 
 _numbers = itertools.count(1)
 read_status = decoder_for(MessageEvent[SmsStatus])
@@ -44,6 +45,11 @@ def seconds(n: float) -> datetime:
 
 def message_id(n: int) -> UUID:
     return UUID(int=0x0195_0000_0000_7000_8000_0000_0000_0000 + n)
+
+
+def trace(message: int) -> str:
+    """The traceparent of a message, which all that leads to its submit carries."""
+    return f"00-{0xABAB << 112 | message:032x}-00f067aa0ba902b7-01"
 
 
 def attempt_status(message: int = 1, status: Status = Status.SUBMITTED, **changes: Any) -> MessageEvent[SmsStatus]:
@@ -69,6 +75,7 @@ def attempt_status(message: int = 1, status: Status = Status.SUBMITTED, **change
         source="postrider/dispatcher",
         time=data.observed_at,
         subject=subject,
+        traceparent=trace(message),
         data=data,
     )
 
@@ -125,6 +132,11 @@ async def take(connection: Any, *events: Any) -> list[Match]:
         if unsettled:
             matches += await correlation.settle(connection, unsettled, recent)
     return matches
+
+
+def traces(events: Iterable[MessageEvent[SmsStatus]]) -> list[str]:
+    """The trace ids, in hex, of what is published."""
+    return [(event.traceparent or "")[3:35] for event in events]
 
 
 def published(records: Sequence[KeyValue]) -> list[MessageEvent[SmsStatus]]:

@@ -14,6 +14,7 @@ from tests.services.receipts.examples import (
     GATEWAY,
     NOON,
     OTHER_DESTINATION,
+    TRACE,
     disproved,
     in_doubt,
     message_id,
@@ -23,13 +24,21 @@ from tests.services.receipts.examples import (
     seconds,
     submitted,
     take,
+    trace,
+    traces,
 )
+
+TRACE_ID = trace(1)[3:35]
 
 
 def told(matches: list[Match]) -> list[tuple[int, int, str]]:
     """(message, part, status) of what is published."""
     first = message_id(0).int
     return [(e.subject.int - first, e.data.part, str(e.data.status)) for e in published(outgoing(matches))]
+
+
+def values(matches: list[Match]) -> list[bytes | None]:
+    return [value for _, value in outgoing(matches)]
 
 
 def ids(matches: list[Match]) -> list[str]:
@@ -68,6 +77,50 @@ async def test_what_comes_again_is_published_again_under_the_same_ids(pool: Pool
     by_receipt = ids(await take_in(pool, late))
     assert ids(await take_in(pool, late)) == by_receipt
     assert await parked(pool) == []
+
+
+class TestTraces:
+    """What is told of a message is in its trace, and comes again to the byte."""
+
+    @pytest.mark.parametrize("at", [-1, 2], ids=["parked", "looked up"])
+    async def test_of_an_attempt_that_was_submitted(self, pool: Pool, at: float) -> None:
+        submit, came = submitted("a"), receipt("a", at=at)
+        first, second = (came, submit) if at < 0 else (submit, came)
+        assert await take_in(pool, first) == []
+        found = await take_in(pool, second)
+        assert traces(published(outgoing(found))) == [TRACE_ID]
+        assert values(await take_in(pool, came)) == values(await take_in(pool, second)) == values(found)
+
+    async def test_of_an_id_that_is_given_anew(self, pool: Pool) -> None:
+        await take_in(pool, submitted("a", 2, observed_at=seconds(-9)))
+        await take_in(pool, submitted("a"))
+        assert traces(published(outgoing(await take_in(pool, receipt("a"))))) == [TRACE_ID]
+
+    @pytest.mark.parametrize("doubt", [in_doubt(7), nameless(7)], ids=["in doubt", "nameless"])
+    async def test_of_an_attempt_that_a_receipt_has_named(self, pool: Pool, doubt: Any) -> None:
+        await take_in(pool, doubt)
+        naming, later = receipt("a", ReceiptState.ENROUTE, reference=7), receipt("a", at=9)
+        found = await take_in(pool, naming)
+        after = await take_in(pool, later)
+        assert traces(published(outgoing(found + after))) == [TRACE_ID] * 3
+        assert values(await take_in(pool, naming)) == values(found)
+        assert values(await take_in(pool, later)) == values(after)
+
+    async def test_of_an_attempt_whose_doubt_was_answered_late(self, pool: Pool) -> None:
+        await take_in(pool, in_doubt(7))
+        await take_in(pool, submitted("a"))
+        assert traces(published(outgoing(await take_in(pool, receipt("a"))))) == [TRACE_ID]
+
+    async def test_a_row_without_it_is_told_of_in_the_receipts(self, pool: Pool) -> None:
+        submit, came, naming = submitted("a"), receipt("a"), receipt("b", reference=7)
+        await take_in(pool, submit, in_doubt(7, message=2))
+        for table in ("provider_ids", "doubts"):
+            await pool.execute(f"UPDATE {table} SET trace_id = NULL")
+        for event, statuses in ((came, 1), (naming, 2)):
+            found = await take_in(pool, event)
+            assert [e.traceparent for e in published(outgoing(found))] == [TRACE] * statuses
+            await take_in(pool, submit, in_doubt(7, message=2))
+            assert values(await take_in(pool, event)) == values(found)
 
 
 async def test_each_of_three_parts_has_its_own_receipt(pool: Pool) -> None:

@@ -28,11 +28,12 @@ from tests.conftest import DatabaseFactory
 from tests.services.program import WITHIN_SECONDS, until
 from tests.services.receipts.examples import (
     OTHER_DESTINATION,
-    TRACE,
     in_doubt,
     message_id,
     receipt,
     submitted,
+    trace,
+    traces,
 )
 from tests.services.receipts.program import Program, Sweeping, Traffic
 
@@ -102,7 +103,7 @@ async def test_a_receipt_after_its_submit_becomes_a_status_under_the_messages_ke
     await heard(running, name, Status.DELIVERED)
     (record,) = [r for r in running.traffic.records if r.key == str(message_id(n)).encode() and b"receipts" in r.value]
     (event,) = running.traffic.said(name)
-    assert (event.subject, event.traceparent) == (message_id(n), TRACE)
+    assert (event.subject, traces([event])) == (message_id(n), [trace(n)[3:35]])
     assert record.value == encode(event)
 
 
@@ -281,6 +282,7 @@ async def test_killed_while_it_ends_what_was_never_reported_it_says_the_same_aga
     await until(lambda: len(running.traffic.said(name)) == times, "that it is unknown")
     assert await sweeping.stop() == 0
     assert [e.data.status for e in running.traffic.said(name)] == [Status.UNKNOWN] * times
+    assert set(traces(running.traffic.said(name))) == {trace(n)[3:35]}
     assert len({encode(e) for e in running.traffic.said(name)}) == 1
 
 

@@ -23,7 +23,7 @@ TICK = timedelta(microseconds=1)
 
 
 def attempt(message: int = 1, destination: bytes | None = HERE, part: int = 1) -> Attempt:
-    return Attempt(UUID(int=message), 1, 1, NOON, part, 3, 1, "bank", PersonKind.CLIENT, "17", destination)
+    return Attempt(UUID(int=message), 1, 1, NOON, part, 3, 1, "bank", PersonKind.CLIENT, "17", destination, None)
 
 
 def registration(message: int = 1, at: float = 0, reuse: int = 0, destination: bytes | None = HERE) -> Registration:

@@ -1,5 +1,6 @@
 """What was registered here a moment ago is not looked up, as long as every status comes here."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,12 +16,15 @@ from services.receipts.recent import RecentRegistrations
 from tests.services.receipts.examples import (
     KEY,
     OTHER_DESTINATION,
+    TRACE,
     in_doubt,
     message_id,
     published,
     receipt,
     seconds,
     submitted,
+    trace,
+    traces,
 )
 
 
@@ -38,11 +42,15 @@ class Replica:
 
     async def take(self, *events: Any) -> list[tuple[int, str]]:
         """(message, status) of what it publishes."""
+        said = published([(None, value) for value in await self.values(*events)])
+        return [(event.subject.int - message_id(0).int, str(event.data.status)) for event in said]
+
+    async def values(self, *events: Any) -> list[bytes | None]:
+        """What it publishes, to the byte."""
         bus = MemoryBus()
         records = [Record(TopicPartition("any", 0), 0, None, None, (), event) for event in events]
         await handle(Batch(records, stream=self), self._pool, bus.producer(), KEY, self._recent)  # pyright: ignore[reportArgumentType]
-        said = published([(None, each.value) for each in bus.records(STATUS.name)])
-        return [(event.subject.int - message_id(0).int, str(event.data.status)) for event in said]
+        return [each.value for each in bus.records(STATUS.name)]
 
 
 async def lose_all_rows(pool: Pool) -> None:
@@ -55,6 +63,20 @@ async def test_a_receipt_of_an_id_registered_before_is_not_looked_up(pool: Pool)
     assert await replica.take(submitted("a", 1), submitted("b", 2)) == []
     await lose_all_rows(pool)
     assert await replica.take(receipt("b"), receipt("a")) == [(2, "delivered"), (1, "delivered")]
+
+
+async def test_what_is_at_hand_and_what_is_looked_up_give_the_same_bytes_in_the_messages_trace(pool: Pool) -> None:
+    replica, other = Replica(pool), Replica(pool)
+    came = [submitted("a", 1), submitted("b", 2), replace(submitted("c", 3), traceparent=None)]
+    await replica.take(*came)
+    receipts = [receipt(provider_id) for provider_id in "abc"]
+    at_hand = await replica.values(*receipts)
+    assert await other.values(*receipts) == at_hand
+    assert await other.values(*came, *receipts) == at_hand
+    said = published([(None, value) for value in at_hand])
+    assert traces(said) == [t[3:35] for t in (trace(1), trace(2), TRACE)]
+    await lose_all_rows(pool)
+    assert await replica.values(*receipts) == at_hand
 
 
 async def test_it_is_looked_up_where_statuses_come_to_other_replicas_too(pool: Pool) -> None:

@@ -1,3 +1,4 @@
+import dataclasses
 from typing import Any
 
 import pytest
@@ -10,7 +11,17 @@ from libs.contracts.statuses import Status
 from services.receipts.handlers import outgoing, sort_out
 from services.receipts.matching import Match, Receipt, Registration
 from services.receipts.statuses import STATUSES, statuses
-from tests.services.receipts.examples import KEY, TRACE, message_id, published, receipt, seconds, submitted
+from tests.services.receipts.examples import (
+    KEY,
+    TRACE,
+    message_id,
+    published,
+    receipt,
+    seconds,
+    submitted,
+    trace,
+    traces,
+)
 
 
 def match(state: ReceiptState = ReceiptState.DELIVERED, **changes: Any) -> Match:
@@ -40,17 +51,17 @@ def test_every_state_has_a_status() -> None:
     assert STATUSES.keys() == set(ReceiptState)
 
 
-def test_the_status_is_told_of_the_attempt_in_the_receipts_time_and_trace() -> None:
+def test_the_status_is_told_of_the_attempt_in_the_receipts_time_and_the_messages_trace() -> None:
     found = match(carrier_time="2603011202")
     ((key, value),) = outgoing([found])
     (event,) = published([(key, value)])
     data = event.data
     assert key == str(message_id(1)).encode()
-    assert (event.subject, event.source, event.time, event.traceparent) == (
+    assert (event.subject, event.source, event.time, traces([event])) == (
         message_id(1),
         "postrider/receipts",
         seconds(2),
-        TRACE,
+        [trace(1)[3:35]],
     )
     assert event.id == event_id(SmsStatus.TYPE, message_id(1), 1, 1, 2, 1, "delivered", found.receipt.id)
     assert data == SmsStatus(
@@ -68,6 +79,14 @@ def test_the_status_is_told_of_the_attempt_in_the_receipts_time_and_trace() -> N
     )
 
 
+@pytest.mark.parametrize("traceparent", [None, "", "junk", trace(1).replace("abab", "what", 1)])
+def test_a_status_of_a_message_without_a_trace_is_in_the_receipts(traceparent: str | None) -> None:
+    untraced = dataclasses.replace(submitted("id"), traceparent=traceparent)
+    registrations, _, receipts = sort_out([untraced, receipt("id")], KEY)
+    (event,) = statuses(Match(receipts[0], registrations[0]))
+    assert event.traceparent == TRACE
+
+
 def test_the_number_is_in_no_event_that_leaves() -> None:
     (event,) = statuses(match())
     assert b"254700" not in encode(event)
@@ -81,6 +100,8 @@ def test_the_receipt_that_ended_a_doubt_proves_the_attempt_accepted_first() -> N
     assert first.data.observed_at == second.data.observed_at == seconds(2)
     assert first.data.provider_id == second.data.provider_id == "id"
     assert first.id != second.id
+    assert traces([first, second]) == [trace(1)[3:35]] * 2
+    assert first.traceparent != second.traceparent
     (later,) = statuses(Match(another(plain.receipt), resolved.registration))
     assert later.data.status is Status.FAILED
 

@@ -1,6 +1,7 @@
 """What was never reported ends as unknown: once, and only that."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -26,6 +27,8 @@ from tests.services.receipts.examples import (
     seconds,
     submitted,
     take,
+    trace,
+    traces,
 )
 
 WINDOW = timedelta(hours=72)
@@ -84,6 +87,15 @@ async def test_what_has_no_final_receipt_ends_as_unknown_at_the_end_of_its_windo
     for field in ("tenant", "recipient", "leg", "part", "parts", "try_number", "gateway"):
         assert getattr(event.data, field) == getattr(sent.data, field)
     assert publisher.records[0][0] == str(publisher.said[0].subject).encode()
+
+
+async def test_it_is_said_in_the_messages_trace_and_in_none_where_that_was_not_kept(swept: Pool) -> None:
+    untraced = replace(submitted("b", 3), traceparent=None)
+    await handle(swept, submitted("a", 1), in_doubt(7, message=2), untraced)
+    publisher = Recorder()
+    await sweep(swept, publisher)
+    assert traces(publisher.said) == [trace(1)[3:35], trace(2)[3:35], ""]
+    assert publisher.said[2].traceparent is None
 
 
 async def test_it_is_said_once(swept: Pool) -> None:
