@@ -57,6 +57,10 @@ _POSTGRES = (
     asyncpg.DeadlockDetectedError,
     asyncpg.LockNotAvailableError,
     asyncpg.QueryCanceledError,  # statement_timeout
+    asyncpg.InvalidAuthorizationSpecificationError,  # class 28: the role or its password is being changed
+    asyncpg.InvalidCatalogNameError,  # the database is being moved
+    asyncpg.PostgresIOError,
+    asyncpg.DatabaseDroppedError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.CannotConnectNowError,

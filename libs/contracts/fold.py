@@ -269,7 +269,7 @@ def view(fold: MessageFold) -> MessageView:
     leg, best = shown(fold)
     cancel_asked = cancel_asked_at(fold.asked, leg.cycle)
     too_late = cancel_asked is not None and (best.status in UNSETTLED or best.status is Status.DELIVERED)
-    submitted = [a.submitted_at for g in fold.legs for a in g.attempts if a.submitted_at is not None]
+    submitted = [a.submitted_at for g in fold.legs if g.cycle == leg.cycle for a in g.attempts if a.submitted_at]
     return MessageView(
         status=best.shown_status,
         observed_at=best.observed_at,

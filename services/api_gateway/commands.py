@@ -28,7 +28,7 @@ from libs.contracts.events import (
 )
 from libs.contracts.http.answers import Cancelling, OutcomeSaid
 from libs.contracts.http.requests import Outcome
-from libs.contracts.statuses import NEGATIVE_FINALS, Status
+from libs.contracts.statuses import NEGATIVE_FINALS, RANK, Status
 from libs.contracts.topics import COMMANDS, STATUS, requested
 from services.api_gateway.api_keys import Caller
 from services.api_gateway.asked import Asked, AskedTable, What, outcome_of
@@ -77,9 +77,23 @@ class Shown(msgspec.Struct, rename="camel"):
 
     @property
     def shown_leg(self) -> Leg:
-        """The leg that speaks for the message. It began when it was accepted, the first as every other."""
-        began = (s.at for s in self.history if (s.status, s.cycle, s.leg) == (Status.ACCEPTED, self.cycle, self.leg))
-        return Leg(self.cycle, self.leg, next(began, self.accepted_at))
+        """The leg that speaks for the message."""
+        return self._leg(self.leg)
+
+    @property
+    def doubtful_legs(self) -> list[Leg]:
+        """Those of the shown cycle of which nobody knows what became: the shown one, and what was sent again (`resend_once`) without an
+        answer either, which would speak for the message once the shown one has ended."""
+        furthest: dict[int, Status] = {}
+        for step in self.history:
+            if step.cycle == self.cycle and RANK[step.status] >= RANK[furthest.get(step.leg, Status.ACCEPTED)]:
+                furthest[step.leg] = step.status
+        return [self._leg(n) for n in sorted({self.leg, *(n for n, s in furthest.items() if s in DOUBTFUL)})]
+
+    def _leg(self, number: int) -> Leg:
+        """It began when it was accepted, the first as every other."""
+        began = (s.at for s in self.history if (s.status, s.cycle, s.leg) == (Status.ACCEPTED, self.cycle, number))
+        return Leg(self.cycle, number, next(began, self.accepted_at))
 
     @property
     def recipient(self) -> Recipient:
@@ -188,7 +202,15 @@ class Commands:
         if shown.status not in DOUBTFUL:
             words = "an outcome is said only of what is in doubt or was never reported"
             raise ProblemError(HTTPStatus.CONFLICT, f"it is {shown.status}; {words}")
-        status, leg = Status(outcome), shown.shown_leg
+        status = Status(outcome)
+        legs = [shown.shown_leg] if status is Status.DELIVERED else shown.doubtful_legs
+        words = [await self._word(caller, shown, leg, status, traceparent) for leg in legs]
+        # One after the other: if only the word were taken, its repeat would be a 409, and the cancellation would never be.
+        await self._publisher.publish_many([await self._cancellation(caller, shown, shown.cycle, traceparent)])
+        await self._publisher.publish_many(words)
+        return _answer(OutcomeSaid(id=shown.id, status=outcome, location=f"/sms/{shown.id}"))
+
+    async def _word(self, caller: Caller, shown: Shown, leg: Leg, status: Status, traceparent: str) -> Outgoing:
         first = await self._first(outcome_of(leg.leg, status), shown.id, leg.cycle, caller, traceparent)
         event = whole_ending(
             shown.id,
@@ -201,10 +223,7 @@ class Commands:
             source=SOURCE,
             traceparent=first.traceparent,
         )
-        # One after the other: if only the word were taken, its repeat would be a 409, and the cancellation would never be.
-        await self._publisher.publish_many([await self._cancellation(caller, shown, leg.cycle, traceparent)])
-        await self._publisher.publish_many([Outgoing(STATUS.name, message_key(shown.id), encode(event))])
-        return _answer(OutcomeSaid(id=shown.id, status=outcome, location=f"/sms/{shown.id}"))
+        return Outgoing(STATUS.name, message_key(shown.id), encode(event))
 
     def _check(self, shown: Shown, cycle: int) -> tuple[str, int, Priority]:
         if shown.status not in NEGATIVE_FINALS:

@@ -80,8 +80,11 @@ _ENDED = (
     f"SELECT {_ATTEMPT}, ended_at, trace_id FROM unreported ORDER BY message_id, cycle, leg, part, try_number LIMIT $1"  # noqa: S608
 )
 _PUBLISHED = """
-    DELETE FROM unreported AS u USING unnest($1::uuid[], $2::int[], $3::int[], $4::int[], $5::int[]) AS k (m, c, l, p, t)
-     WHERE (u.message_id, u.cycle, u.leg, u.part, u.try_number) = (k.m, k.c, k.l, k.p, k.t)"""
+    DELETE FROM unreported WHERE ctid = ANY (ARRAY(
+        SELECT u.ctid FROM unnest($1::uuid[], $2::int[], $3::int[], $4::int[], $5::int[]) AS k (m, c, l, p, t)
+        CROSS JOIN LATERAL (
+            SELECT ctid FROM unreported
+             WHERE (message_id, cycle, leg, part, try_number) = (k.m, k.c, k.l, k.p, k.t) OFFSET 0) AS u))"""
 
 
 def slot_of(at: datetime) -> int:

@@ -44,4 +44,8 @@ _MARK = """
     ON CONFLICT DO NOTHING
 """
 
-_MARKED = "SELECT message_id, cycle FROM marks WHERE message_id = ANY ($1::text::uuid[])"
+# One index probe per message: `= ANY` of a cast array is parsed anew for each row, where the planner takes a scan of a small table.
+_MARKED = """
+    SELECT m.message_id, m.cycle FROM unnest($1::text::uuid[]) AS k (message_id)
+    CROSS JOIN LATERAL (SELECT message_id, cycle FROM marks WHERE marks.message_id = k.message_id OFFSET 0) AS m
+"""

@@ -164,11 +164,11 @@ def _changed(tenant: str, kind: str, id_: str, changed_at: datetime, looks: int)
 
 _TAKE = """
     WITH due AS MATERIALIZED (
-        SELECT tenant, kind, id FROM changed_people WHERE next_look <= clock_timestamp()
+        SELECT ctid FROM changed_people WHERE next_look <= clock_timestamp()
         ORDER BY next_look LIMIT $1 FOR UPDATE SKIP LOCKED)
-    UPDATE changed_people c SET next_look = clock_timestamp() + make_interval(secs => $2) FROM due d
-    WHERE (c.tenant, c.kind, c.id) = (d.tenant, d.kind, d.id)
-    RETURNING c.tenant, c.kind, c.id, c.changed_at, c.looks
+    UPDATE changed_people SET next_look = clock_timestamp() + make_interval(secs => $2)
+    WHERE ctid = ANY (ARRAY(SELECT ctid FROM due))
+    RETURNING tenant, kind, id, changed_at, looks
 """
 
 # Who changed once more meanwhile is looked for from the beginning.

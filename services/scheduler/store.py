@@ -164,18 +164,18 @@ _MARK = """
 
 _MARKED = "SELECT message_id, cycle FROM marks WHERE message_id = ANY($1)"
 
+# What was found is changed by its place: a join would be a nested loop over all entries, where the planner saw the table empty once.
 # Locked in key order, so that replicas with the same messages wait for each other and don't deadlock. The condition is looked at again
 # under the lock.
 _CANCEL = f"""
     WITH waiting AS MATERIALIZED (
         SELECT found.* FROM unnest($1::uuid[], $2::integer[]) AS m (message_id, cycle)
         CROSS JOIN LATERAL (
-            SELECT e.message_id, e.cycle, e.leg FROM entries e
+            SELECT e.ctid AS place, e.message_id, e.cycle, e.leg FROM entries e
             WHERE (e.message_id, e.cycle) = (m.message_id, m.cycle) AND e.outcome IS NULL AND e.leaving_until IS NULL
             ORDER BY e.leg FOR UPDATE) AS found),
     emptied AS (DELETE FROM events WHERE ctid = ANY (ARRAY(SELECT v.ctid FROM waiting AS k {_EVENT_OF_K})))
-    UPDATE entries e SET settled_at = $3, outcome = 'cancelled' FROM waiting w
-    WHERE (e.message_id, e.cycle, e.leg) = (w.message_id, w.cycle, w.leg)
+    UPDATE entries SET settled_at = $3, outcome = 'cancelled' WHERE ctid = ANY (ARRAY(SELECT place FROM waiting))
 """  # noqa: S608 - the same
 
 _CANCELLED = f"SELECT {_SETTLED} FROM entries e WHERE e.message_id = ANY($1) AND e.outcome = $2"  # noqa: S608 - the same
@@ -192,12 +192,11 @@ _REJECT = f"""
 _CLAIM, _CLAIM_HIGH = (
     f"""
     WITH due AS MATERIALIZED (
-        SELECT message_id, cycle, leg FROM entries
+        SELECT ctid AS place FROM entries
         WHERE settled_at IS NULL {of_priority} AND due_at <= $1 AND (leaving_until IS NULL OR leaving_until <= $1)
         ORDER BY due_at, message_id, cycle, leg LIMIT $2 FOR UPDATE SKIP LOCKED),
     k AS (
-        UPDATE entries e SET leaving_until = $3 FROM due d
-        WHERE (e.message_id, e.cycle, e.leg) = (d.message_id, d.cycle, d.leg) RETURNING e.*)
+        UPDATE entries SET leaving_until = $3 WHERE ctid = ANY (ARRAY(SELECT place FROM due)) RETURNING entries.*)
     SELECT {_ARRIVAL}, v.event FROM k {_EVENT_OF_K}
 """  # noqa: S608 - the same
     for of_priority in ("", "AND priority = 'high'")
@@ -207,12 +206,11 @@ _SETTLE = f"""
     WITH gone AS MATERIALIZED (
         SELECT found.* FROM unnest($1::uuid[], $2::integer[], $3::integer[]) AS g (message_id, cycle, leg)
         CROSS JOIN LATERAL (
-            SELECT e.message_id, e.cycle, e.leg FROM entries e
+            SELECT e.ctid AS place, e.message_id, e.cycle, e.leg FROM entries e
             WHERE (e.message_id, e.cycle, e.leg) = (g.message_id, g.cycle, g.leg) AND e.outcome IS NULL
             FOR UPDATE) AS found),
     emptied AS (DELETE FROM events WHERE ctid = ANY (ARRAY(SELECT v.ctid FROM gone AS k {_EVENT_OF_K})))
-    UPDATE entries e SET settled_at = $4, outcome = 'returned' FROM gone g
-    WHERE (e.message_id, e.cycle, e.leg) = (g.message_id, g.cycle, g.leg)
+    UPDATE entries SET settled_at = $4, outcome = 'returned' WHERE ctid = ANY (ARRAY(SELECT place FROM gone))
 """  # noqa: S608 - the same
 
 _NEXT = """
@@ -223,10 +221,9 @@ _NEXT = """
 # By the key of messages, which is their age; what waits still is walked over and stays.
 _FORGET = """
     WITH walked AS MATERIALIZED (
-        SELECT message_id, cycle, leg, settled_at FROM entries
+        SELECT ctid AS place, message_id, cycle, leg, settled_at FROM entries
         WHERE (message_id, cycle, leg) > ($1, $2, $3) ORDER BY message_id, cycle, leg LIMIT $4),
     deleted AS (
-        DELETE FROM entries e USING walked w
-        WHERE (e.message_id, e.cycle, e.leg) = (w.message_id, w.cycle, w.leg) AND w.settled_at < $5)
+        DELETE FROM entries WHERE ctid = ANY (ARRAY(SELECT place FROM walked WHERE settled_at < $5)))
     SELECT message_id, cycle, leg, coalesce(settled_at < $5, false) AS deleted FROM walked
 """

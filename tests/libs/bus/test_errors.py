@@ -23,6 +23,8 @@ TRANSIENT = [
     asyncpg.DeadlockDetectedError(),
     asyncpg.LockNotAvailableError(),
     asyncpg.QueryCanceledError(),
+    asyncpg.InvalidPasswordError(),
+    asyncpg.InvalidCatalogNameError(),
     asyncpg.AdminShutdownError(),
     asyncpg.CrashShutdownError(),
     asyncpg.ReadOnlySQLTransactionError(),

@@ -234,6 +234,15 @@ def test_two_attempts_of_one_part_neither_proven_unaccepted_may_be_a_double(
     assert shown(dispatch(), *events).possible_double is double
 
 
+def test_what_is_sent_again_is_submitted_when_its_own_cycle_is() -> None:
+    failed = [requested(), dispatch(), taken(S.SUBMITTED), taken(S.FAILED, after=5)]
+    again = [*failed, requested(CYCLE2), dispatch(CYCLE2)]
+    assert shown(*failed).submitted_at is not None
+    assert shown(*again).submitted_at is None
+    submitted_at = shown(*again, taken(S.SUBMITTED, CYCLE2)).submitted_at
+    assert submitted_at is not None and submitted_at >= leg_of(CYCLE2).leg_at
+
+
 def test_times_and_reason_are_those_of_the_cause() -> None:
     events = [requested(), dispatch(segments=2, gateway="north")]
     events += [taken(S.SUBMITTED, part=n, parts=2, after=2 + n) for n in (1, 2)]

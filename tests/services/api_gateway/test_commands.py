@@ -204,7 +204,7 @@ async def test_what_the_carrier_says_of_a_doubtful_message_ends_it(
 ) -> None:
     began = ACCEPTED_AT + timedelta(seconds=9)
     later = transition(Status.ACCEPTED, 2).model_copy(update={"leg": 3, "at": began})
-    show(gateway, shown(before, cycles=2, leg=3, history=(*shown(before, cycles=2).history, later)))
+    show(gateway, shown(before, cycles=2, leg=3, history=(*shown(before).history, later)))
     asked_at = datetime.now(UTC)
     answer = await say(gateway, said)
     location = f"/sms/{ID}"
@@ -220,6 +220,22 @@ async def test_what_the_carrier_says_of_a_doubtful_message_ends_it(
     assert asked_at <= data.observed_at == event.time <= datetime.now(UTC)
     assert data.reason is not None
     assert (data.reason.code, data.reason.words) == ("operator", "said by the API key all")
+
+
+@pytest.mark.parametrize(("said", "legs"), [("failed", [1, 2]), ("delivered", [2])])
+async def test_failed_is_said_of_each_leg_that_is_in_doubt_lest_the_other_speaks_then(
+    gateway: Gateway, said: str, legs: list[int]
+) -> None:
+    def step(status: Status, leg: int) -> Transition:
+        return transition(status, 1).model_copy(update={"leg": leg})
+
+    doubt = [step(status, leg) for leg in (1, 2) for status in (Status.ACCEPTED, Status.IN_DOUBT)]
+    sent = [step(Status.ACCEPTED, 3), step(Status.SUBMITTED, 3)]
+    show(gateway, shown(Status.IN_DOUBT, leg=2, history=(*doubt, *sent)))
+    assert (await say(gateway, said)).status == 202
+    told = [decoder(STATUS)(r.value or b"").data for r in gateway.publisher.records if r.topic == STATUS.name]
+    assert [(each.leg.leg, each.status) for each in told] == [(leg, said) for leg in legs]
+    assert cancelled(gateway) == [1]
 
 
 async def test_said_again_it_is_the_very_same_event_and_otherwise_another(gateway: Gateway) -> None:
