@@ -21,10 +21,10 @@ class Traffic(ServiceTraffic):
 
     def trace_ids(self, message_id: str) -> dict[str, str]:
         """By status, or by kind of event where it has none."""
-        events = [json.loads(record.value or b"") for record in self.records]
+        values = [record.value for record in self.records if message_id.encode() in (record.value or b"")]
         return {
             event["data"].get("status") or event["type"].split(".")[2]: event["traceparent"][3:35]
-            for event in events
+            for event in map(json.loads, filter(None, values))
             if event["subject"] == message_id
         }
 
