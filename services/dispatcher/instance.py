@@ -114,6 +114,7 @@ class Instance:
             await asyncio.gather(settling, beats, return_exceptions=True)
             await self._release()
         if self._gives_way:  # to who looks for a free slot meanwhile
+            log.warning("no bind: a peer takes over", gateway=self._gateway.id, reason=self._driver.missing)
             await self._stopped_within(self._settings.dispatcher_lease_seconds / 2)
 
     async def _until_slot(self, beats: asyncio.Task[None]) -> bool:
@@ -207,10 +208,8 @@ class Instance:
         )
 
     async def _until_way_is_given(self) -> None:
-        while not self._gives_way:
-            if await self._stopped_within(1):
-                return
-        log.warning("no bind: a peer takes over", gateway=self._gateway.id, reason=self._driver.missing)
+        while not (self._gives_way or await self._stopped_within(1)):
+            pass
 
     async def _drain_for_rebalance(self) -> None:
         """Stop claiming and wait for what is in flight; what takes longer is settled here later, and looked at again there."""
