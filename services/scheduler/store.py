@@ -164,18 +164,18 @@ _MARK = """
 
 _MARKED = "SELECT message_id, cycle FROM marks WHERE message_id = ANY($1)"
 
-# What was found is changed by its place: a join would be a nested loop over all entries, where the planner saw the table empty once.
 # Locked in key order, so that replicas with the same messages wait for each other and don't deadlock. The condition is looked at again
 # under the lock.
 _CANCEL = f"""
     WITH waiting AS MATERIALIZED (
         SELECT found.* FROM unnest($1::uuid[], $2::integer[]) AS m (message_id, cycle)
         CROSS JOIN LATERAL (
-            SELECT e.ctid AS place, e.message_id, e.cycle, e.leg FROM entries e
+            SELECT e.message_id, e.cycle, e.leg FROM entries e
             WHERE (e.message_id, e.cycle) = (m.message_id, m.cycle) AND e.outcome IS NULL AND e.leaving_until IS NULL
             ORDER BY e.leg FOR UPDATE) AS found),
     emptied AS (DELETE FROM events WHERE ctid = ANY (ARRAY(SELECT v.ctid FROM waiting AS k {_EVENT_OF_K})))
-    UPDATE entries SET settled_at = $3, outcome = 'cancelled' WHERE ctid = ANY (ARRAY(SELECT place FROM waiting))
+    UPDATE entries e SET settled_at = $3, outcome = 'cancelled' FROM waiting w
+    WHERE (e.message_id, e.cycle, e.leg) = (w.message_id, w.cycle, w.leg)
 """  # noqa: S608 - the same
 
 _CANCELLED = f"SELECT {_SETTLED} FROM entries e WHERE e.message_id = ANY($1) AND e.outcome = $2"  # noqa: S608 - the same
@@ -188,7 +188,9 @@ _REJECT = f"""
 """  # noqa: S608 - the same
 
 # Replicas pass over what others have locked, so that they take turns and never wait. What is of high priority is claimed by the partial
-# index of that alone, however many others are due; a parameter in place of the word would not be proof enough to use it.
+# index of that alone, however many others are due; a parameter in place of the word would not be proof enough to use it. Taken by its
+# place: a join would be a nested loop over all entries, where the planner saw the table empty once. Only here: the place of what another
+# has changed meanwhile is not found, which leaves it to be claimed next time, but would leave it unsettled.
 _CLAIM, _CLAIM_HIGH = (
     f"""
     WITH due AS MATERIALIZED (
@@ -206,11 +208,12 @@ _SETTLE = f"""
     WITH gone AS MATERIALIZED (
         SELECT found.* FROM unnest($1::uuid[], $2::integer[], $3::integer[]) AS g (message_id, cycle, leg)
         CROSS JOIN LATERAL (
-            SELECT e.ctid AS place, e.message_id, e.cycle, e.leg FROM entries e
+            SELECT e.message_id, e.cycle, e.leg FROM entries e
             WHERE (e.message_id, e.cycle, e.leg) = (g.message_id, g.cycle, g.leg) AND e.outcome IS NULL
             FOR UPDATE) AS found),
     emptied AS (DELETE FROM events WHERE ctid = ANY (ARRAY(SELECT v.ctid FROM gone AS k {_EVENT_OF_K})))
-    UPDATE entries SET settled_at = $4, outcome = 'returned' WHERE ctid = ANY (ARRAY(SELECT place FROM gone))
+    UPDATE entries e SET settled_at = $4, outcome = 'returned' FROM gone g
+    WHERE (e.message_id, e.cycle, e.leg) = (g.message_id, g.cycle, g.leg)
 """  # noqa: S608 - the same
 
 _NEXT = """

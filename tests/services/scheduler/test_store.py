@@ -218,3 +218,17 @@ async def test_events_that_were_left_behind_are_deleted_at_the_next_start(pool: 
         await pool.execute("INSERT INTO events VALUES ($1, $2, $3, 'text')", *left.place)
     await pool.execute((MIGRATIONS / "0002_orphans.sql").read_text())
     assert [row[0] for row in await pool.fetch("SELECT message_id FROM events")] == [waiting.message_id]
+
+
+async def test_what_another_took_again_while_it_was_settled_is_settled(pool: Pool) -> None:
+    entry = arrival(deferred())
+    await store.add(pool, [entry])
+    await store.claim(pool, 10, entry.due_at, LEASE)
+    async with pool.acquire() as other, other.transaction():  # its lease was over for another replica
+        await other.execute("UPDATE entries SET leaving_until = leaving_until + interval '1 minute'")
+        settling = asyncio.create_task(store.settle(pool, [entry.place], entry.due_at))
+        async with asyncio.timeout(WITHIN_SECONDS):
+            while not await pool.fetchval(_WAITS):
+                await asyncio.sleep(0.01)
+    await settling
+    assert await pool.fetchval("SELECT outcome FROM entries") == "returned"
