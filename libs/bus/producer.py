@@ -19,10 +19,10 @@ import structlog
 from aiokafka.errors import KafkaError
 
 from libs.bus.errors import PublishFailed, RecordTooLarge
-from libs.bus.lanes import Call, Lane, Part, Row
 from libs.bus.partitioning import partition_of
 from libs.bus.port import KeyValue, Outgoing
 from libs.bus.producer_connection import REFUSED, Connection
+from libs.bus.producer_lane import Call, Lane, Part, Row
 from libs.bus.record import CLOUDEVENTS
 
 log = structlog.get_logger()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 
-from libs.bus.consumer import Batch
+from libs.bus.batch import Batch
 from libs.contracts.events import MessageEvent, SmsCommand
 from libs.storage.database import Pool
 from libs.storage.retention import delete_old

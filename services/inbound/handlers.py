@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from libs.bus.consumer import Batch
+from libs.bus.batch import Batch
 from libs.bus.errors import BadRecord
 from libs.contracts.events import Event, Reason, SmsInbound
 from libs.phone_numbers.parse import NumberError, parse

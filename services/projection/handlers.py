@@ -10,7 +10,7 @@ from typing import NamedTuple
 from aiokafka.structs import TopicPartition
 from asyncpg import DeadlockDetectedError, UniqueViolationError
 
-from libs.bus.consumer import Batch
+from libs.bus.batch import Batch
 from libs.bus.record import Record
 from libs.service_kit.crash_points import crash_point
 from libs.service_kit.metrics import EVENTS_FOLDED

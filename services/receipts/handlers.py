@@ -7,8 +7,8 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from libs.bus.batch import Batch
 from libs.bus.codec import AnyEvent, encode, message_key
-from libs.bus.consumer import Batch
 from libs.bus.errors import BadRecord
 from libs.bus.port import KeyValue, Publisher
 from libs.bus.record import Record

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 
-from libs.bus.consumer import Batch
+from libs.bus.batch import Batch
 from libs.bus.port import Publisher
 from libs.contracts.statuses import Status
 from libs.service_kit.crash_points import crash_point

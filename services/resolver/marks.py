@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from libs.bus.consumer import Batch
+from libs.bus.batch import Batch
 from libs.contracts.events import CommandKind, MessageEvent, SmsCommand
 from libs.storage.array_literals import array_literal
 from libs.storage.database import Pool

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-from libs.bus.consumer import Batch
+from libs.bus.batch import Batch
 from libs.bus.errors import INVALID, BadRecord
 from libs.bus.port import Publisher
 from libs.contracts import topics

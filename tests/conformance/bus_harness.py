@@ -13,8 +13,9 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from libs.bus.admin import ensure_topics
+from libs.bus.batch import Batch
 from libs.bus.codec import encode
-from libs.bus.consumer import Batch, BatchConsumer
+from libs.bus.consumer import BatchConsumer
 from libs.bus.kafka_source import KafkaSource
 from libs.bus.memory import MemoryBus
 from libs.bus.pacing import Pacing

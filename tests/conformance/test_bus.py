@@ -2,7 +2,7 @@
 
 import asyncio
 
-from libs.bus.consumer import Batch
+from libs.bus.batch import Batch
 from libs.bus.errors import PublishFailed
 from libs.bus.port import Outgoing, TopicFamily
 from tests.conformance.bus_harness import Handled, Harness, change, eventually, names

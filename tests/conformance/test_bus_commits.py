@@ -2,7 +2,7 @@
 
 import asyncio
 
-from libs.bus.consumer import Batch
+from libs.bus.batch import Batch
 from libs.bus.port import Partitions
 from libs.bus.record import Record
 from tests.conformance.bus_harness import Handled, Harness, change, eventually, names

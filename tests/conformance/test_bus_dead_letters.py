@@ -2,8 +2,8 @@
 
 import pytest
 
+from libs.bus.batch import Batch
 from libs.bus.codec import Decoders
-from libs.bus.consumer import Batch
 from libs.bus.errors import INVALID, BadRecord, TooManyDeadLetters
 from libs.bus.port import Outgoing
 from libs.bus.record import Record

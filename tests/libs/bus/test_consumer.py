@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from libs.bus import stream as stream_module
-from libs.bus.consumer import Batch
+from libs.bus.batch import Batch
 from libs.bus.memory import MemorySource
 from libs.bus.pacing import Pacing
 from tests.conformance.bus_harness import Handled, Harness, change, eventually, names, open_harness

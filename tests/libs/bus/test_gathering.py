@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from aiokafka.structs import TopicPartition
 
-from libs.bus.consumer import Batch
+from libs.bus.batch import Batch
 from libs.bus.memory import MemorySource
 from libs.bus.port import Partitions
 from libs.bus.record import Record

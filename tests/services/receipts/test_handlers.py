@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from aiokafka.structs import TopicPartition
 
-from libs.bus.consumer import Batch
+from libs.bus.batch import Batch
 from libs.bus.errors import BadRecord
 from libs.bus.memory import MemoryBus
 from libs.bus.record import Record

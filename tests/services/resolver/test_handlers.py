@@ -5,8 +5,8 @@ from itertools import count
 import pytest
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
+from libs.bus.batch import Batch
 from libs.bus.codec import decoder_for, encode
-from libs.bus.consumer import Batch
 from libs.bus.errors import PublishFailed
 from libs.bus.memory import MemoryBus
 from libs.bus.record import Record

@@ -8,8 +8,8 @@ import pytest
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.structs import TopicPartition
 
+from libs.bus.batch import Batch
 from libs.bus.codec import decoder_for, encode
-from libs.bus.consumer import Batch
 from libs.bus.memory import MemoryBus
 from libs.bus.record import Record
 from libs.contracts import topics
