@@ -12,6 +12,7 @@ import msgspec
 
 from libs.contracts.events import Reason
 from libs.storage.array_literals import array_literal
+from libs.storage.command_tags import rows_of_tag
 from libs.storage.database import Pool
 from libs.storage.partitions import Partitioned
 from services.dispatcher.attempts import Attempt, LegKey, LegState, Outcome, deferral, late_outcome
@@ -58,11 +59,15 @@ class Ask(msgspec.Struct, gc=False):
 
 @dataclass(slots=True)
 class Claim:
-    """A claim keeps its number until it is answered, however often it is sent. `sent_at` is the loop's clock before the first time."""
+    """A claim keeps its number until it is answered, however often it is sent. `sent_at` is the loop's clock before the first time.
+
+    With a rate, moments begin `lead_seconds` (at most one) from when Postgres has it.
+    """
 
     number: int
     asks: Sequence[Ask]
     sent_at: float
+    lead_seconds: float = 0.0
     repeated: bool = False
 
 
@@ -123,9 +128,9 @@ class Ledger:
         rows = await self._pool.fetch(
             """
             SELECT ord, verdict, leave_us
-              FROM claim($1, $2, $3, $4, $5, $6, $7::text::timestamptz[], $8::text::uuid[], $9::text::smallint[],
-                         $10::text::smallint[], $11::text::timestamptz[], $12::text::timestamptz[], $13::text::smallint[],
-                         $14::text::smallint[], $15::text::boolean[], $16::text::smallint[], $17::text::int[])
+              FROM claim($1, $2, $3, $4, $5, $6, $7, $8::text::timestamptz[], $9::text::uuid[], $10::text::smallint[],
+                         $11::text::smallint[], $12::text::timestamptz[], $13::text::timestamptz[], $14::text::smallint[],
+                         $15::text::smallint[], $16::text::boolean[], $17::text::smallint[], $18::text::int[])
             """,
             self._instance,
             claim.number,
@@ -133,6 +138,7 @@ class Ledger:
             self._gateway,
             self._interval_us,
             int(age_seconds * 1_000_000),
+            int(claim.lead_seconds * 1_000_000),
             *_coordinates(legs),
             array_literal([leg.event.data.message.valid_until for leg in legs]),
             array_literal([leg.event.data.decided_at for leg in legs]),
@@ -274,9 +280,12 @@ class Ledger:
         async with self._pool.acquire() as connection:
             return await self._read(connection, legs)
 
-    async def declare_doubt(self, legs: Sequence[LegState]) -> None:
-        """Call in doubt what dead instances left without an outcome in these legs. Their leases were marked dead before."""
-        await self._pool.execute(_DECLARE_DOUBT, *_coordinates(legs))
+    async def declare_doubt(self, legs: Sequence[LegState]) -> int:
+        """Call in doubt what dead instances left without an outcome in these legs, and say how many attempts that is (segments).
+
+        Their leases were marked dead before.
+        """
+        return rows_of_tag(await self._pool.execute(_DECLARE_DOUBT, *_coordinates(legs)))
 
     async def orphaned_events(self, limit: int) -> list[LateEvent]:
         """Late events whose owner is gone: whoever outlives it publishes them."""

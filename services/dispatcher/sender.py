@@ -30,6 +30,8 @@ log = structlog.get_logger()
 LATE_SECONDS = 0.25
 """A part later than this after its granted moment is not sent: it would break the rate of somebody else's second. Without a rate there is
 nothing to break, and while claims take longer nothing at all would be sent."""
+LONGEST_LEAD_SECONDS = 1.0
+"""So far ahead a claim asks for its moments where claims are slow, at most: the lease must outlast them."""
 LARGEST_CLAIM = 1000
 IDLE_SECONDS = 0.5
 NOTHING_GRANTED_SECONDS = 0.05
@@ -74,6 +76,7 @@ class Sender:
         self._claims = count(1)
         self._claiming = True
         self._claim_open = False
+        self._claims_take = 0.0  # lately (seconds)
         self._not_before = 0.0
         self._look_for_expired_at = 0.0
         self._throttle = Throttle()
@@ -132,7 +135,7 @@ class Sender:
         room = self._room(now)
         asks = self._board.take(room) if room > 0 else self._expired(now)
         if asks:
-            await self._claim(Claim(next(self._claims), asks, now))
+            await self._claim(Claim(next(self._claims), asks, now, self._lead))
             return 0
         waits = [IDLE_SECONDS, self._throttle.wait(now) or IDLE_SECONDS]
         if moment is not None:
@@ -172,6 +175,12 @@ class Sender:
         IN_FLIGHT.labels(self._gateway.id).set(len(self._unanswered))
         self.wake()
 
+    @property
+    def _lead(self) -> float:
+        """How far ahead moments must lie, so that they have not passed when the answer of their claim comes (seconds)."""
+        takes = self._claims_take
+        return min(takes, LONGEST_LEAD_SECONDS) if takes > LATE_SECONDS / 2 else 0.0
+
     def _room(self, now: float) -> int:
         """How many parts may be asked for now (segments)."""
         if not self._claiming or now < self._not_before or self._throttle.wait(now):
@@ -181,7 +190,7 @@ class Sender:
         room = min(self._driver.free - len(self._scheduled), LARGEST_CLAIM)
         rate = self._gateway.segments_per_second
         if rate:
-            return min(room, math.ceil(rate * LATE_SECONDS) + 1 - len(self._scheduled))
+            return min(room, math.ceil(rate * (LATE_SECONDS + self._lead)) + 1 - len(self._scheduled))
         if room < min(self._gateway.window // 2, LARGEST_CLAIM, self._board.waiting) and not self._board.urgent:
             return 0  # a claim costs much the same whatever it asks for: the next answers make room for more
         return room
@@ -252,6 +261,7 @@ class Sender:
                 delay = min(delay * 2, 1.0)
             else:
                 self._lease.renewed(sent_at)
+                self._claims_take = max(self._loop.time() - sent_at, self._claims_take * 0.9)
                 return verdicts
 
     def _send_due(self, due_already: Sequence[Sent] = ()) -> None:

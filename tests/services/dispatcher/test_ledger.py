@@ -22,7 +22,7 @@ def asks_of(*legs: LegState) -> list[Ask]:
 
 
 async def claim(ledger: Ledger, *legs: LegState, number: int = 1, repeated: bool = False) -> list[ClaimVerdict]:
-    asked = Claim(number, asks_of(*legs), 0.0, repeated)
+    asked = Claim(number, asks_of(*legs), 0.0, repeated=repeated)
     return await ledger.claim(asked, 0.0)
 
 
@@ -133,6 +133,17 @@ async def test_rate_grants_are_spaced_shared_by_replicas_and_bounded_to_a_quarte
     )
 
 
+async def test_a_claim_with_a_lead_gets_moments_from_then_on_and_for_as_much_longer(pool: Pool):
+    _, slow = await another(pool, interval_us=20_000)
+    _, other = await another(pool, interval_us=20_000)
+    asks = [ask for _ in range(60) for ask in asks_of(leg_of(dispatch_event()))]
+    ahead = await slow.claim(Claim(1, asks, 0.0, lead_seconds=0.5), 0.0)
+    moments = [granted.leave_seconds for granted in ahead]
+    assert moments == pytest.approx([0.5 + 0.02 * place for place in range(len(moments))], abs=0.005)
+    assert 38 <= len(moments) <= 39
+    assert await claim(other, leg_of(dispatch_event())) == [], "none goes before what is granted: the clock is one"
+
+
 async def test_a_rate_slower_than_the_horizon_still_grants_one_segment_at_a_time(pool: Pool):
     _, ledger = await another(pool, interval_us=2_000_000)
     legs = [leg_of(dispatch_event()) for _ in range(3)]
@@ -172,10 +183,11 @@ async def test_doubt_is_declared_only_about_the_dead(ledger: Ledger, lease: Leas
     leg = leg_of(dispatch_event())
     take(await claim(ledger, leg), lease)
     _, other = await another(pool)
-    await other.declare_doubt([leg])
+    assert await other.declare_doubt([leg]) == 0
     assert (await other.read([leg]))[leg.key][0].outcome is None
     await lease.release()
-    await other.declare_doubt([leg])
+    assert await other.declare_doubt([leg]) == 1
+    assert await other.declare_doubt([leg]) == 0
     row = (await other.read([leg]))[leg.key][0]
     assert (row.outcome, row.owner_dead) == (Outcome.DOUBT_BY_PEER, True)
 

@@ -33,12 +33,15 @@ class Ground:
         gateway = SmppGateway(
             id=GATEWAY, type="smpp", host="unused", port=1, system_id="unused", segments_per_second=rate
         )
-        board = Board()
-        board.add(dispatch_event(), "its place")
+        self.board = board = Board()
+        self.another()
         driver: Any = SimpleNamespace(free=10, missing=None, submit=self.written.extend)
         ground: Any = self
         self.sender = Sender(gateway, ground.lease, ground, board, driver, self.told.extend, lambda _: None)
         self.sender._loop = ground
+
+    def another(self) -> None:
+        self.board.add(dispatch_event(), "its place")
 
     def time(self) -> float:
         return self.now
@@ -50,7 +53,7 @@ class Ground:
     async def claim(self, claim: Claim, _: float) -> list[ClaimVerdict]:
         self.now += self.answer_seconds
         self.lease.valid = self.lease_after_claim
-        return [ClaimVerdict(ask, "G", self.leave) for ask in claim.asks]
+        return [ClaimVerdict(ask, "G", self.leave + claim.lead_seconds) for ask in claim.asks]
 
     @property
     def became(self) -> tuple[int, list[Verdict]]:
@@ -79,6 +82,30 @@ async def test_without_a_rate_a_slow_claim_keeps_nothing_from_leaving():
     ground = Ground(leave=0, answer_seconds=3, rate=0)
     await ground.sender.turn()
     assert ground.became == WRITTEN
+
+
+async def test_after_a_claim_whose_answer_came_too_late_the_next_asks_for_moments_as_far_ahead():
+    ground = Ground(leave=0, answer_seconds=0.5)
+    await ground.sender.turn()
+    assert ground.became == NOT_SENT
+    ground.another()
+    await ground.sender.turn()
+    assert ground.became == (1, [Verdict.NOT_SENT])
+
+
+async def test_once_claims_are_fast_again_moments_begin_at_once():
+    ground = Ground(leave=0, answer_seconds=0.2)
+    await ground.sender.turn()
+    ground.answer_seconds = 0
+    for _ in range(6):
+        ground.another()
+        await ground.sender.turn()
+        if ground.sender._scheduled:
+            ground.now += 0.2
+            assert ground.fire
+            ground.fire()
+    assert ground.became == (7, [])
+    assert ground.now == pytest.approx(1001.2), "five waited, the last did not"
 
 
 @CASES

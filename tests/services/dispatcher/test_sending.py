@@ -17,6 +17,7 @@ from libs.contracts.events import Priority, Reason
 from libs.contracts.statuses import Status
 from services.dispatcher import instance, sender
 from services.dispatcher.lease import Lease
+from services.dispatcher.ledger import ClaimVerdict, Ledger
 from services.dispatcher.poison import tell_history
 from tests.services.dispatcher.world import MakeWorld, World, all_told
 
@@ -103,6 +104,25 @@ async def test_high_priority_overtakes_a_backlog_also_one_of_as_many_as_are_take
         await w.send(urgent)
         await w.until(all_told(w, [urgent], Status.SUBMITTED))
         assert sum("submitted" in w.words(e.subject) for e in backlog) < 250
+
+
+async def test_what_has_a_rate_leaves_also_where_claims_take_longer_than_a_part_may_be_late(
+    world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+):
+    claim = Ledger.claim
+
+    async def slow_claim(*of: Any) -> list[ClaimVerdict]:
+        verdicts = await claim(*of)
+        await asyncio.sleep(sender.LATE_SECONDS * 2)
+        return verdicts
+
+    monkeypatch.setattr(Ledger, "claim", slow_claim)
+    async with world(segments_per_second=50) as w:
+        events = [w.event(f"{n}") for n in range(60)]
+        w.start()
+        await w.send(*events)
+        await w.until(all_told(w, events, Status.SUBMITTED))
+        assert len(await w.carrier.accepted()) == 60
 
 
 async def test_an_expired_message_is_not_sent(world: MakeWorld):
