@@ -241,7 +241,8 @@ class MessagesGathered:
 
     def _weigh(self, now: float) -> None:
         if now - self._weighed_at >= KEPT_BEHIND_SECONDS:
-            self._worth_waiting = self._ended_since >= self._aged_since
+            overdue = self._kept_since(now - 2 * KEPT_SECONDS)
+            self._worth_waiting = self._ended_since >= self._aged_since + overdue
             if self._met_since < self._in_vain_since:
                 self._ends_wait_from = now + IN_VAIN_SECONDS
             elif self._met_since > self._in_vain_since:
@@ -249,6 +250,15 @@ class MessagesGathered:
             self._ends_wait = now >= self._ends_wait_from
             self._weighed_at = now
             self._ended_since = self._aged_since = self._met_since = self._in_vain_since = 0
+
+    def _kept_since(self, moment: float) -> int:
+        """How many records are kept that came by then."""
+        count = 0
+        for message in self._messages.values():
+            if message.since > moment:
+                break
+            count += len(message.records)
+        return count
 
     def _crowded(self, due: float) -> bool:
         if self._kept <= MANY_KEPT:
