@@ -42,7 +42,7 @@ def main() -> None:
         work = [topics.dispatch(gateway.id, priority) for priority in Priority]
         from_zero(DEAD_LETTERS, (topic.name for topic in work), (UNDECODABLE, INVALID))
         count_from_zero([topics.COMMANDS])
-        from_zero(SETTLED, [gateway.id], [word_of(Outcome.DOUBT)])
+        from_zero(SETTLED, [gateway.id], [word_of(Outcome.DOUBT), word_of(Outcome.DOUBT_BY_PEER)])
         from_zero(THROTTLES, [gateway.id])
         await life.serve_ops()
         pool = await life.part(

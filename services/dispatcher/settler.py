@@ -212,8 +212,9 @@ class Settler:
         found = await self._until_done(lambda: self._ledger.read(legs), "read attempts")
         orphans = [leg for leg in legs if any(a.outcome is None and a.owner_dead for a in found.get(leg.key, []))]
         if orphans:
-            await self._until_done(lambda: self._ledger.declare_doubt(orphans), "declare doubt")
-            log.warning("attempts in doubt", gateway=self._gateway.id, legs=len(orphans))
+            doubtful = await self._until_done(lambda: self._ledger.declare_doubt(orphans), "declare doubt")
+            SETTLED.labels(self._gateway.id, word_of(Outcome.DOUBT_BY_PEER)).inc(doubtful)
+            log.warning("attempts in doubt", gateway=self._gateway.id, segments=doubtful)
             found.update(await self._until_done(lambda: self._ledger.read(orphans), "read attempts"))
         for leg in legs:
             own = [a for a in leg.attempts if a.ours and a.outcome is None]

@@ -25,7 +25,8 @@ RARE: dict[str, set[tuple[str, ...]]] = {
     "scheduler": dead((*DEFERRED, "sms.commands"), *ANY) | dead(DEFERRED, "invalid"),
     "dispatcher": dead(("sms.commands",), *ANY)
     | dead(DEMO, "undecodable", "invalid")
-    | {("postrider_attempts_settled_total", "demo", "doubt"), ("postrider_throttles_total", "demo")},
+    | {("postrider_attempts_settled_total", "demo", doubt) for doubt in ("doubt", "doubt_by_peer")}
+    | {("postrider_throttles_total", "demo")},
     "receipts": dead(("sms.status", "gateway.receipts"), *ANY)
     | dead(("gateway.receipts",), "receipt.without-id", "receipt.unusable-id")
     | {("postrider_receipts_parked_total", "demo"), ("postrider_unreported_total", "demo")},

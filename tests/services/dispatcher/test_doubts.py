@@ -8,6 +8,9 @@ import pytest
 from libs.contracts.events import SmsDispatch
 from libs.contracts.statuses import Status
 from libs.service_kit import metrics
+from services.dispatcher.lease import Lease
+from services.dispatcher.ledger import Ask, Claim, Ledger
+from tests.services.dispatcher.builders import leg_of
 from tests.services.dispatcher.world import MakeWorld, all_told, counted
 
 
@@ -72,6 +75,21 @@ async def test_resend_once_opens_one_more_leg_and_only_one(world: MakeWorld, fir
 
 def at_its_time(data: SmsDispatch) -> SmsDispatch:
     return replace(data, message=replace(data.message, scheduled_at=data.leg.leg_at))
+
+
+async def test_what_a_dead_peer_left_without_an_outcome_is_doubt_and_counted_by_segments(world: MakeWorld):
+    async with world() as w:
+        peer = Lease(w.pool, w.gateway.id, 5)
+        await peer.register()
+        event = w.event("x" * 400)
+        asks = [Ask(leg_of(event), part, 1, part) for part in (1, 2, 3)]
+        await Ledger(w.pool, w.gateway.id, peer.instance, 0).claim(Claim(1, asks, 0.0), 0.0)
+        await peer.release()
+        w.start()
+        await w.send(event)
+        await w.until(lambda: w.words(event.subject).count("in_doubt") == 3)
+        assert counted(metrics.SETTLED, w, "doubt_by_peer") == 3
+        assert await w.carrier.accepted() == []
 
 
 async def test_a_dropped_connection_leaves_doubt_and_the_link_comes_back(world: MakeWorld):
