@@ -85,7 +85,8 @@ def _items(body: bytes) -> Sequence[msgspec.Raw]:
         # Half a surrogate pair (a text cut off by UTF-16 units) stops msgspec, though JSON's grammar has it. It is to fail its item alone,
         # so the items are looked for where no surrogate is: those of U+D000 to U+DFFF stand as far on in the private use area.
         spared = body.replace(rb"\ud", rb"\ue").replace(rb"\uD", rb"\uE")
-        return _cut(body, spared, _split(spared))
+        items = _split(spared)
+        return items if len(items) > MAX_BULK_MESSAGES else _cut(body, spared, items)
 
 
 def _split(body: bytes) -> Sequence[msgspec.Raw]:
@@ -96,7 +97,8 @@ def _split(body: bytes) -> Sequence[msgspec.Raw]:
 
 def _cut(body: bytes, spared: bytes, items: Sequence[msgspec.Raw]) -> Sequence[msgspec.Raw]:
     """What stands in the body where the items stand in `spared`, which is as long. Found from the end on: since there is no field but
-    `messages`, the last `]` ends the list, and between its items are commas and white space alone."""
+    `messages`, the last `]` ends the list, and between its items are commas and white space alone (of a list that is too long there would
+    be more, and to search that may take hours)."""
     end = spared.rindex(b"]")
     found: list[msgspec.Raw] = []
     for item in reversed(items):

@@ -16,6 +16,7 @@ from services.api_gateway.application import Server
 from services.api_gateway.calls import Call, too_large
 from services.api_gateway.problems import ProblemError
 from services.api_gateway.responses import LAST_CHUNK, Response, chunk, encode, encode_beginning
+from services.api_gateway.unread import unread_bytes
 
 MAX_HEAD_BYTES = 16 * 1024
 MAX_PIPELINED = 64
@@ -318,7 +319,7 @@ class Connection(asyncio.Protocol):
     def sweep(self) -> None:
         """Called about once a second."""
         if not self._writable:
-            before, self._unread = self._unread, self._transport.get_write_buffer_size()
+            before, self._unread = self._unread, unread_bytes(self._transport)
             if self._unread < before:
                 self._since = self._server.now
         idle = self._server.now - self._since

@@ -4,11 +4,13 @@ import asyncio
 import json
 import math
 import tracemalloc
+from collections.abc import Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +23,7 @@ from libs.contracts.events import MessageEvent, Priority, SmsRequested, person_k
 from libs.contracts.http.answers import Bulk
 from libs.contracts.message_ids import new_message_id, time_of
 from libs.contracts.topics import REQUESTED
+from services.api_gateway import bulk_body
 from services.api_gateway.api_keys import Caller
 from services.api_gateway.batch import CHUNK, MAX_TEMPLATES, Batch
 from services.api_gateway.bulk import AT_ONCE, MAX_WAITING
@@ -259,6 +262,17 @@ def test_of_too_many_items_no_more_than_needed_are_made_into_objects(first: byte
     tracemalloc.stop()
     assert refused.value.problem.detail == "messages: must hold 1 to 10000 messages"
     assert most < 3 * len(body)
+
+
+def test_of_too_many_items_none_is_looked_for_in_the_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut(*_: object) -> Sequence[msgspec.Raw]:
+        raise AssertionError("what follows the items that are taken may be like them, so that a search takes hours")
+
+    monkeypatch.setattr(bulk_body, "_cut", cut)
+    body = rb'{"messages": ["\ud83d"' + b",1" * 9_999 + b",12" + b"1" * 1_000 + b"," + b"1" * 2_000 + b"]}"
+    with pytest.raises(ProblemError) as refused:
+        read_items(body)
+    assert refused.value.problem.detail == "messages: must hold 1 to 10000 messages"
 
 
 async def test_a_large_batch_is_taken_and_a_huge_one_refused(gateway: Gateway) -> None:
