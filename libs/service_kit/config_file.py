@@ -143,8 +143,13 @@ class ApiKey(_Model):
     def _check(self) -> ApiKey:
         if (self.key is None) == (self.key_hash is None):
             raise ValueError("exactly one of key and keyHash is needed")
-        if self.key is not None and len(self.key.get_secret_value()) < 16:
-            raise ValueError("key: at least 16 characters")
+        if self.key is not None:
+            if len(self.key.get_secret_value()) < 16:
+                raise ValueError("key: at least 16 characters")
+            try:
+                self.key.get_secret_value().encode()
+            except UnicodeEncodeError:
+                raise ValueError("key: is not UTF-8") from None
         return self
 
     @property
@@ -205,7 +210,7 @@ def _clashes(values: Any) -> Iterator[tuple[Loc, str]]:
         ("apiKeys", "key", [_digest(entry) for entry in keys]),
     ):
         for i, value in enumerate(given):
-            if value is not None and value in given[:i]:
+            if isinstance(value, str) and value in given[:i]:
                 yield (what, i, field), f"an entry before it has the same {field}"
     match values:
         case {"defaultGateway": str(default)} if default not in ids:
@@ -223,4 +228,4 @@ def _entries(values: Any, name: str) -> list[dict[str, Any]]:
 
 def _digest(entry: dict[str, Any]) -> Any:
     key = entry.get("key")
-    return sha256(key.encode()).hexdigest() if isinstance(key, str) else entry.get("keyHash")
+    return sha256(key.encode(errors="replace")).hexdigest() if isinstance(key, str) else entry.get("keyHash")

@@ -134,12 +134,20 @@ class Lifecycle:
             nonlocal missing
             while True:
                 await asyncio.sleep(WATCH_SECONDS)
+                asking = asyncio.ensure_future(ask())
+                asking.add_done_callback(lambda asked: asked.cancelled() or asked.exception())
                 try:
-                    async with asyncio.timeout(ANSWER_SECONDS):
-                        await ask()
-                    missing = None
-                except Exception as error:
-                    missing = f"does not answer: {type(error).__name__}"
+                    await asyncio.wait([asking], timeout=ANSWER_SECONDS)
+                    if not asking.done():  # and what is called off may take far longer
+                        missing = "does not answer: TimeoutError"
+                        asking.cancel()
+                        await asyncio.wait([asking])
+                    elif error := asking.exception():
+                        missing = f"does not answer: {type(error).__name__}"
+                    else:
+                        missing = None
+                finally:
+                    asking.cancel()
 
         self.ready_when(name, lambda: missing)
         self.background(f"watching {name}", look())

@@ -75,6 +75,7 @@ def test_the_default_file_of_the_local_stack_is_good():
         ("key: ${KEY}", "key: short", "at least 16 characters"),
         ("key: ${KEY}", "", "exactly one of key and keyHash"),
         ("key: ${KEY}", "key: ${NOT_THERE}", "12: apiKeys.0.key: the environment has no NOT_THERE"),
+        ("key: ${KEY}", 'key: "a key of enough length \\ud800"', "key: is not UTF-8"),
         ("gateways:", "gateways: [", "3:3: not YAML from here on"),
         ("port: ${PORT}", "port: ${PORT}\n    port: 1", "7: gateways.0.port: is there twice"),
         ("apiKeys:", "gateways: []\napiKeys:", "9: gateways: is there twice"),
@@ -228,6 +229,18 @@ def test_a_key_opens_one_entry_alone(tmp_path: Path, given: str):
     assert "apiKeys.1" in told
     assert "an entry before it has the same key" in told
     assert given.split()[1] not in told
+
+
+def test_what_the_environment_has_as_a_key_that_is_no_text_is_told_beside_all_else(tmp_path: Path):
+    environment = ENVIRONMENT | {"KEY": os.fsdecode(b"\xff\xfe of enough length"), "PORT": "none"}
+    assert [line.split(": ")[1] for line in problems(tmp_path, GOOD, environment)] == [
+        "gateways.0.port",
+        "apiKeys.0",
+    ]
+
+
+def test_what_refers_to_itself_is_told(tmp_path: Path):
+    assert problems(tmp_path, GOOD.replace("id: demo", "id: &a [*a]"))
 
 
 def test_inbound_messages_belong_to_the_gateways_tenant_or_the_only_one(tmp_path: Path):

@@ -5,6 +5,7 @@ import json
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
@@ -287,5 +288,33 @@ async def test_a_neighbour_that_does_not_answer_makes_the_service_not_ready_unti
     there = False
     await until({"postgres": "does not answer: ConnectionRefusedError"})
     there = True
+    await until({})
+    await life.stop_all()
+
+
+async def test_a_neighbour_whose_question_can_not_be_called_off_makes_the_service_not_ready_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lifecycle, "WATCH_SECONDS", 0.001)
+    monkeypatch.setattr(lifecycle, "ANSWER_SECONDS", 0.001)
+    life, answered, asked = Lifecycle("test", settings()), asyncio.Event(), 0
+
+    async def ask() -> None:
+        nonlocal asked
+        asked += 1
+        while not answered.is_set():
+            with suppress(asyncio.CancelledError):
+                await answered.wait()
+
+    async def until(missing: dict[str, str]) -> None:
+        async with asyncio.timeout(10):
+            while life.health.missing() != missing:
+                await asyncio.sleep(0.001)
+
+    life.health.starting = None
+    life.watch("postgres", ask)
+    await until({"postgres": "does not answer: TimeoutError"})
+    assert asked == 1
+    answered.set()
     await until({})
     await life.stop_all()
