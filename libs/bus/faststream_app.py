@@ -72,7 +72,7 @@ class FastStreamApp:
         self._watching: asyncio.Task[None] | None = None
         self._state = "starting"
         self.broker = KafkaBroker(
-            bootstrap_servers,
+            bootstrap_servers.split(","),  # it takes a string for one broker
             client_id=client_id,
             request_timeout_ms=REBALANCE_TIMEOUT_MS + 10_000,
             consumer_only=True,

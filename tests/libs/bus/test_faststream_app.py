@@ -7,6 +7,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
+from deploy.local.ports import free_port
 from libs.bus.dead_letters import DeadLetters
 from libs.bus.errors import BadRecord
 from libs.bus.faststream_app import EventHandler, FastStreamApp
@@ -50,6 +51,17 @@ async def test_each_event_is_handled_in_order_and_committed(bus: Harness) -> Non
     assert seen.names == ["1", "2", "3"]
     assert await bus.committed(group, topic) == [3]
     assert app.state == "stopped"
+
+
+async def test_of_several_brokers_that_are_named_any_will_do(bus: Harness) -> None:
+    topic, seen = await bus.topic(), Seen()
+    await bus.publish(topic, "1")
+    nobody = f"127.0.0.1:{free_port()}"
+    app = FastStreamApp(f"{nobody}, {bus.bootstrap}", "test", bus.producer)
+    app.subscribe(topic, bus.group(), seen)
+    bus.running.append(app)
+    await app.start()
+    await eventually(lambda: seen.names == ["1"])
 
 
 async def test_nothing_is_committed_before_the_handler_has_returned(bus: Harness) -> None:
