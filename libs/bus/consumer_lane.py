@@ -163,6 +163,7 @@ class ConsumerLane:
             try:
                 self._held = await self._work(batch)
             except GivenUp:
+                self._failures = 0  # another may have it from now on
                 log.warning("consumer.batch_given_up", consumer=self._name, records=len(records))
             finally:
                 self._idle.set()

@@ -186,6 +186,27 @@ async def test_while_a_neighbour_is_away_the_consumer_is_not_ready_and_says_why(
     await eventually(lambda: consumer.ready)
 
 
+async def test_who_gave_its_partitions_to_others_during_an_outage_is_ready_when_that_is_over(bus: Harness) -> None:
+    topic, group, handled, away = await bus.topic(partitions=2), bus.group(), Handled(), True
+
+    async def handle(batch: Batch) -> None:
+        if away:
+            raise ConnectionRefusedError
+        await handled(batch)
+
+    first = bus.consumer([topic], handle, group)
+    await first.start()
+    await bus.publish(topic, "1")
+    await eventually(lambda: first.state == "waiting for a neighbour: ConnectionRefusedError")
+    others = [bus.consumer([topic], handle, group) for _ in range(3)]
+    for other in others:
+        await other.start()
+    await eventually(lambda: any(other.state.startswith("waiting") for other in others))
+    away = False
+    await eventually(lambda: handled.names)
+    await eventually(lambda: first.ready and all(other.ready for other in others))
+
+
 async def test_a_fault_of_the_loop_itself_is_named_and_ends_readiness(bus: Harness) -> None:
     topic = await bus.topic()
     assert bus.memory
