@@ -138,11 +138,15 @@ class KafkaSource(ConsumerRebalanceListener):
         """Compare where partitions go on with where they should. Where Kafka has lost records that we had, it gives those that took their
         offsets: answers the first of them. Where it has deleted what we had yet to read, that is logged."""
         set_back: dict[TopicPartition, int] = {}
+        following: dict[TopicPartition, int] = {}
+        rebalances = self._rebalances
         for partition, records in found.items():
             first, expected = records[0].offset, self._next.get(partition)
-            if expected is None and first:
+            if expected is None:
                 expected = await consumer.committed(partition)
-            self._next[partition] = records[-1].offset + 1
+                if self._rebalances != rebalances:  # it is somebody else's by now, or begins anew
+                    return {}
+            following[partition] = records[-1].offset + 1
             if expected is None or first == expected:
                 continue
             if first < expected:
@@ -150,6 +154,9 @@ class KafkaSource(ConsumerRebalanceListener):
                 set_back[partition] = first
             elif (begin := (await consumer.beginning_offsets([partition]))[partition]) > expected:
                 log.error("kafka.records_missed", **partition._asdict(), records=begin - expected)
+        if self._rebalances != rebalances:
+            return {}
+        self._next.update(following)
         return set_back
 
     async def set_back(self, offsets: Mapping[TopicPartition, int]) -> None:

@@ -10,6 +10,7 @@ from aiokafka.structs import TopicPartition
 from structlog.testing import capture_logs
 
 from libs.bus.kafka_source import KafkaSource
+from libs.bus.partitioning import partition_of
 from libs.bus.port import Partitions
 from libs.bus.producer import Producer
 from tests.conformance.bus_harness import Handled, Harness, eventually
@@ -66,6 +67,62 @@ async def test_what_kafka_holds_at_offsets_that_were_passed_is_read_and_committe
     await eventually(lambda: handled.names[-1] == "4")
     await consumer.stop()
     assert await harness.committed(group, topic) == [4]
+    await harness.close()
+
+
+async def test_what_kafka_no_longer_has_of_what_was_committed_is_told_also_where_it_begins_with_its_first(
+    kafka: str,
+) -> None:
+    harness = Harness(kafka, Producer(kafka, "test"), KafkaSource)
+    await harness.producer.start()  # type: ignore[attr-defined]
+    topic, group, handled = await harness.topic(), harness.group(), Handled()
+    await harness.publish(topic, "1", "2")
+    async with AIOKafkaConsumer(bootstrap_servers=kafka, group_id=group, enable_auto_commit=False) as before:
+        before.assign([TopicPartition(topic.name, 0)])
+        await before.commit({TopicPartition(topic.name, 0): 100})
+    with capture_logs() as logs:
+        await harness.consumer([topic], handled, group).start()
+        await eventually(lambda: handled.names == ["1", "2"])
+    assert [each["partition"] for each in logs if "records_lost" in each["event"]] == [0]
+    await harness.close()
+
+
+async def test_a_rebalance_while_it_is_looked_where_to_go_on_is_not_taken_for_a_loss(
+    kafka: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = Harness(kafka, Producer(kafka, "test"), KafkaSource)
+    await harness.producer.start()  # type: ignore[attr-defined]
+    topic, group, before, handled = await harness.topic(partitions=2), harness.group(), Handled(), Handled()
+    people = {partition_of(f"t/client/{n}".encode(), 2): str(n) for n in range(20)}
+    for person in people.values():
+        await harness.publish(topic, "1", "2", person=person)
+    consumer = harness.consumer([topic], before, group)
+    await consumer.start()
+    await eventually(lambda: len(before.names) == 4)
+    await consumer.stop()
+    for person in people.values():
+        await harness.publish(topic, "3", person=person)
+    look, looking, joined = AIOKafkaConsumer.committed, asyncio.Event(), asyncio.Event()
+
+    async def slow(consumer: AIOKafkaConsumer, partition: TopicPartition) -> Any:
+        if not looking.is_set():
+            looking.set()
+            await joined.wait()
+        return await look(consumer, partition)
+
+    monkeypatch.setattr(AIOKafkaConsumer, "committed", slow)
+    with capture_logs() as logs:
+        members = [harness.consumer([topic], handled, group) for _ in range(2)]
+        await members[0].start()
+        await looking.wait()
+        await members[1].start()
+        await eventually(lambda: members[1].ready)
+        joined.set()
+        await eventually(lambda: handled.names == ["3", "3"])
+        for person in people.values():
+            await harness.publish(topic, "4", person=person)
+        await eventually(lambda: sorted(handled.names) == ["3", "3", "4", "4"])
+    assert not [each for each in logs if "records_lost" in each["event"]]
     await harness.close()
 
 
