@@ -45,13 +45,15 @@ RECEIPT_STATES: dict[MessageState, ReceiptState] = {state: ReceiptState(state.na
 
 
 @lru_cache(maxsize=1000)
-def _source(address: str, ton: int, npi: int) -> tuple[str, int, int]:
+def _source(address: str, ton: int, npi: int, *, as_told: bool) -> tuple[str, int, int]:
     """The source address as it travels, with its TON and NPI (SMPP 3.4 §5.2.5, §5.2.6).
 
-    Those configured are the configured address's. A message may bring another of another kind: a name is alphanumeric (5), a number
-    is international (1) if it is long enough, and a short code the network's own (3).
+    Those that the configuration tells are its address's (`as_told`). A message may bring another of another kind: a name is
+    alphanumeric (5), a number is international (1) if it is long enough, and a short code the network's own (3).
     """
     digits = address.lstrip("+")
+    if as_told:
+        return digits if digits.isdigit() else address, ton, npi
     if not digits.isdigit():
         return (address, ton, npi) if ton == _ALPHANUMERIC or not address else (address, _ALPHANUMERIC, 0)
     if ton != _ALPHANUMERIC:
@@ -70,6 +72,7 @@ class SmppDriver:
 
     def __init__(self, gateway: SmppGateway, callbacks: Callbacks) -> None:
         self._gateway = gateway
+        self._kind_told = not gateway.model_fields_set.isdisjoint({"source_ton", "source_npi"})
         self._callbacks = callbacks
         both = gateway.bind_type == "transmitter_and_receiver"
         first = BindType.TRANSMITTER if both else BindType[gateway.bind_type.upper()]
@@ -114,7 +117,12 @@ class SmppDriver:
     def _submit_sm(self, submission: Submission) -> SubmitSm:
         dispatch, gateway = submission.dispatch, self._gateway
         segment = segments(dispatch.message.text, submission.reference)[submission.part - 1]
-        source, source_ton, source_npi = _source(dispatch.source_address or "", gateway.source_ton, gateway.source_npi)
+        source, source_ton, source_npi = _source(
+            dispatch.source_address or "",
+            gateway.source_ton,
+            gateway.source_npi,
+            as_told=self._kind_told and dispatch.source_address == gateway.source_address,
+        )
         return SubmitSm(
             source_addr=source,
             source_addr_ton=source_ton,

@@ -3,6 +3,8 @@
 import struct
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -131,4 +133,26 @@ async def test_joining_fields_of_another_length_are_none(
 def test_the_type_of_number_is_that_of_the_sender(
     address: str, configured: tuple[int, int], expected: tuple[str, int, int]
 ) -> None:
-    assert _source(address, *configured) == expected
+    assert _source(address, *configured, as_told=False) == expected
+
+
+@pytest.mark.parametrize(
+    ("configured", "sender", "sent"),
+    [
+        ({"source_address": "ACME", "source_ton": 0, "source_npi": 1}, "ACME", ("ACME", 0, 1)),
+        ({"source_address": "20414", "source_ton": 5}, "20414", ("20414", 5, 0)),
+        ({"source_address": "+254711000001", "source_npi": 9}, "+254711000001", ("254711000001", 5, 9)),
+        ({"source_address": "20414", "source_ton": 5}, "ACME", ("ACME", 5, 0)),
+        ({"source_address": "20414", "source_ton": 5}, "30515", ("30515", 3, 0)),
+        ({"source_address": "20414"}, "20414", ("20414", 3, 0)),
+    ],
+)
+def test_the_type_of_number_that_is_told_of_the_configured_address_is_kept(
+    configured: dict[str, Any], sender: str, sent: tuple[str, int, int]
+) -> None:
+    gateway = SmppGateway(type="smpp", id="demo", host="127.0.0.1", port=1, system_id="demo", **configured)
+    ground = Ground()
+    driver = SmppDriver(gateway, Callbacks(ground.results.extend, ground.take, lambda: None))
+    dispatch = replace(dispatch_event().data, source_address=sender)
+    pdu = driver._submit_sm(Submission("token", dispatch, 1, 7, 8))
+    assert (pdu.source_addr, pdu.source_addr_ton, pdu.source_addr_npi) == sent
