@@ -70,7 +70,7 @@ class SmppGateway(Gateway):
     """An SMSC to which dispatchers bind. TON and NPI as in SMPP 3.4 §5.2.5 and §5.2.6."""
 
     type: Literal["smpp"]
-    host: str
+    host: str = Field(min_length=1)
     port: int = Field(ge=1, le=65535)
     system_id: str = Field(max_length=15)
     password: SecretStr = Field(SecretStr(""), description=f"in latin-1, at most {LONGEST_PASSWORD} octets")
@@ -91,6 +91,15 @@ class SmppGateway(Gateway):
     @property
     def replicas_allowed(self) -> int:
         return self.binds_allowed // (2 if self.bind_type == "transmitter_and_receiver" else 1)
+
+    @field_validator("host")
+    @classmethod
+    def _is_a_name(cls, host: str) -> str:
+        try:
+            host.encode("idna")
+        except UnicodeError:
+            raise ValueError("is no host name: between dots are 1 to 63 characters") from None
+        return host
 
     @field_validator("tls_ca_file")
     @classmethod

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from socket import SOCK_STREAM
+
+from aiohappyeyeballs import start_connection  # pyright: ignore[reportUnknownVariableType]
 
 from libs.smpp.config import SessionConfig
 from libs.smpp.delivers import OnDeliver
 from libs.smpp.errors import BindError
 from libs.smpp.session import Session
 from libs.smpp.submission import OnAnswers
+
+NEXT_ADDRESS_SECONDS = 0.25
+"""So long one address of a name may take before the next is tried beside it (RFC 8305 §5)."""
 
 
 async def open_session(config: SessionConfig, on_answers: OnAnswers, on_deliver: OnDeliver) -> Session:
@@ -17,7 +23,11 @@ async def open_session(config: SessionConfig, on_answers: OnAnswers, on_deliver:
     session = Session(config, on_answers, on_deliver)
     try:
         async with asyncio.timeout(config.bind_timeout_seconds):
-            await loop.create_connection(lambda: session, config.host, config.port, ssl=config.tls)
+            addresses = await loop.getaddrinfo(config.host, config.port, type=SOCK_STREAM)
+            # asyncio, like uvloop, waits for the first of a name's addresses for as long as there is time, and one may be dead.
+            connected = await start_connection(addresses, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS)
+            host = config.host if config.tls else None
+            await loop.create_connection(lambda: session, sock=connected, ssl=config.tls, server_hostname=host)
             await session.bind()
     except TimeoutError:
         session.end("no answer to the bind", cut=True)

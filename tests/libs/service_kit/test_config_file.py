@@ -57,6 +57,8 @@ def test_the_default_file_of_the_local_stack_is_good():
         ("port: ${PORT}", "port: 99999", "6: gateways.0.port: Input should be less than or equal to 65535"),
         ("id: demo", "id: Demo!", "3: gateways.0.id: String should match"),
         ("    host: localhost\n", "", "3: gateways.0.host: Field required"),
+        ("host: localhost", "host: smsc..example", "5: gateways.0.host: is no host name"),
+        ("host: localhost", 'host: ""', "5: gateways.0.host: String should have at least 1 character"),
         ("systemId: me", "sytemId: me", "gateways.0.sytemId: Extra inputs are not permitted"),
         ("password: secret", f"password: {'x' * 65}", "3: gateways.0: password: longer than 64 characters"),
         ("password: secret", "password: пароль", "3: gateways.0: password: has a character that is not in latin-1"),

@@ -1,7 +1,10 @@
 """The session against a scripted SMSC: every way in which a bind, a submit or the silence after it can come out."""
 
 import asyncio
+import socket
 import struct
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -65,6 +68,30 @@ async def test_nobody_listening_is_told_in_words() -> None:
         config = smsc.config()
     with pytest.raises(BindError, match="no connection to the provider"):
         await Owner().open(config)
+
+
+async def test_of_a_names_addresses_one_that_does_not_answer_is_passed_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, resolve = asyncio.get_running_loop(), asyncio.BaseEventLoop.getaddrinfo
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=0) as silent,
+        socket.socket() as first,
+        socket.socket() as second,
+    ):
+        for waiting in (first, second):  # what comes after them gets no answer
+            waiting.setblocking(False)
+            waiting.connect_ex(silent.getsockname())
+
+        async def addresses(_: object, host: str, port: int, **how: Any) -> Any:
+            return [
+                *await resolve(loop, *silent.getsockname(), **how),
+                *await resolve(loop, "127.0.0.1", port, **how),
+            ]
+
+        async with scripted_smsc() as smsc:
+            monkeypatch.setattr(type(loop), "getaddrinfo", addresses)
+            session = await Owner().open(replace(smsc.config(), host="smsc.example"))
+            assert session.bound
+            session.end("it is over", cut=True)
 
 
 # Submitting.
