@@ -241,8 +241,9 @@ def test_what_the_environment_has_as_a_key_that_is_no_text_is_told_beside_all_el
     ]
 
 
-def test_what_refers_to_itself_is_told(tmp_path: Path):
-    assert problems(tmp_path, GOOD.replace("id: demo", "id: &a [*a]"))
+def test_ids_that_are_made_of_themselves_are_told(tmp_path: Path):
+    twice = GOOD.replace("apiKeys:", "  - id: &b [*b]\napiKeys:").replace("id: demo", "id: &a [*a]")
+    assert any("gateways.1.id" in line for line in problems(tmp_path, twice))
 
 
 def test_inbound_messages_belong_to_the_gateways_tenant_or_the_only_one(tmp_path: Path):
