@@ -92,8 +92,9 @@ def is_transient(error: BaseException) -> bool:
             return error.__context__ is not None and is_transient(error.__context__)
         return any(closed in words for closed in _CLOSED)
     if isinstance(error, asyncpg.InternalClientError):
-        # A pooled connection whose server has said that it ends, used before its socket is seen to close (asyncpg issue 1069).
-        return "cannot switch to state" in str(error)
+        # No server takes writes yet; or a pooled connection whose server has said that it ends, used before its socket is seen to close
+        # (asyncpg issue 1069).
+        return isinstance(error, asyncpg.TargetServerAttributeNotMatched) or "cannot switch to state" in str(error)
     if type(error) is RuntimeError:  # uvloop's word for a write to a connection that the other side has just closed
         return "the handler is closed" in str(error)
     # TimeoutError and ConnectionError are kinds of OSError.

@@ -198,7 +198,7 @@ def main() -> None:
         asyncio.run(rebuild(dsn, settings.kafka_bootstrap_servers, _print))
     except (AlreadyRebuilding, DsnError, MigrationError, UnreadableLine) as error:
         sys.exit(str(error))
-    except (KafkaError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (KafkaError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     except KeyboardInterrupt:
         sys.exit("interrupted")

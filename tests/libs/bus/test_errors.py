@@ -33,6 +33,7 @@ TRANSIENT = [
     asyncpg.InterfaceError("pool is closing"),
     RuntimeError("unable to perform operation on <TCPTransport closed=True reading=False 0x1>; the handler is closed"),
     asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress"),
+    asyncpg.TargetServerAttributeNotMatched(),
     ExceptionGroup("both", [TimeoutError(), ExceptionGroup("inner", [PublishFailed()])]),
 ]
 OURS_OR_THE_DATAS = [

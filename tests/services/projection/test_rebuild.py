@@ -388,8 +388,9 @@ async def test_a_crash_in_the_middle_is_harmless_and_the_program_says_with_its_s
     assert (status, "swapped" in said) == (0, True), said
     assert not await left_over()
     assert (await program("--check"))[0] == 0
-    status, said = await program(POSTGRES_DSN="postgresql://nobody@127.0.0.1:1/none")
-    assert (status, "Traceback" in said) == (1, False), said
+    for unfit in ("postgresql://nobody@127.0.0.1:1/none", f"{outbox.dsn}?target_session_attrs=standby"):
+        status, said = await program(POSTGRES_DSN=unfit)
+        assert (status, "Traceback" in said) == (1, False), said
 
 
 async def test_a_run_that_fails_leaves_no_lock(outbox: Outbox) -> None:
