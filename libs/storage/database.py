@@ -9,6 +9,7 @@ from pathlib import Path
 
 import asyncpg
 import structlog
+from asyncpg.connect_utils import SessionAttribute
 
 from libs.storage.partitions import Partitioned, make_ahead
 
@@ -42,10 +43,10 @@ async def open_database(
     """Bring the schema up to date, make its partitions of now, and open a pool whose search path is that schema.
 
     `parameters` are run-time parameters of PostgreSQL for all its connections. Several instances may start at once: the migrations
-    run under a lock. Raises DsnError, MigrationError, and asyncpg's or the system's errors while the server is away.
+    run under a lock. Raises DsnError, MigrationError, and asyncpg's or the system's errors while no server is there that takes writes.
     """
     try:
-        connection = await asyncpg.connect(dsn, timeout=5)
+        connection = await asyncpg.connect(dsn, timeout=5, target_session_attrs=_target(dsn))
     except asyncpg.ClientConfigurationError as error:
         raise DsnError(f"{error}") from None
     try:
@@ -63,7 +64,8 @@ async def open_database(
         max_size=connections,
         command_timeout=STATEMENT_TIMEOUT_SECONDS,
         timeout=5,
-        reset=_keep_session,
+        target_session_attrs=_target(dsn),
+        reset=_end_if_read_only,
         server_settings={
             "search_path": f"{schema},public",
             "application_name": schema,
@@ -75,11 +77,20 @@ async def open_database(
     )
 
 
-async def _keep_session(_: object) -> None:
-    """Nothing here changes a session's state, so there is nothing to reset when a connection goes back to the pool.
+def _target(dsn: str) -> SessionAttribute | None:
+    """Which of the servers that the DSN leads to: the one that takes writes, unless the DSN says it itself."""
+    return None if "target_session_attrs=" in dsn else SessionAttribute.read_write
 
-    That saves a round trip each time; a transaction left open is rolled back all the same.
+
+async def _end_if_read_only(connection: asyncpg.Connection) -> None:
+    """What is done when a connection goes back to the pool: it ends if its server takes no writes any more, which that tells unasked.
+
+    The next one is made where writes are taken. Nothing here changes a session's state, so there is nothing else to reset. That saves a
+    round trip each time; a transaction left open is rolled back all the same.
     """
+    settings = connection.get_settings()
+    if any(getattr(settings, name, "off") == "on" for name in ("in_hot_standby", "default_transaction_read_only")):
+        connection.terminate()
 
 
 async def migrate(connection: asyncpg.Connection, schema: str, migrations: Path) -> None:

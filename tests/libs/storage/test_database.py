@@ -36,3 +36,8 @@ async def test_a_dsn_that_can_not_be_followed_is_refused_with_its_reason_and_wit
     with pytest.raises(DsnError, match="`sslmode` parameter must be one of: disable") as refused:
         await open_database("postgresql://me:hunter2@127.0.0.1:1/postrider?sslmode=typo", SCHEMA, tmp_path, 1)
     assert "hunter2" not in str(refused.value)
+
+
+async def test_a_dsn_that_says_itself_which_server_is_meant_is_followed(dsn: str, migrations: Path) -> None:
+    with pytest.raises(asyncpg.TargetServerAttributeNotMatched):
+        await open_database(f"{dsn}?target_session_attrs=standby", SCHEMA, migrations, 1)
