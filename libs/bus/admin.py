@@ -33,7 +33,7 @@ async def ensure_topics(bootstrap_servers: str, topics: Iterable[Topic]) -> None
     """Create what is missing of these topics and their dead letters; return when every partition has a leader.
 
     Waits for Kafka as long as it takes; may be called by several services at once. A small cluster gets as many replicas as it has
-    brokers. Raises `TopicMismatch`, or KafkaError where the cluster refuses.
+    brokers, and one that has grown since is warned of. Raises `TopicMismatch`, or KafkaError where the cluster refuses.
     """
     wanted = {topic.name: topic for topic in topics}
     for delay in delays():
@@ -54,12 +54,12 @@ async def ensure_topics(bootstrap_servers: str, topics: Iterable[Topic]) -> None
 
 
 async def _ensure(admin: AIOKafkaAdminClient, wanted: dict[str, Topic]) -> None:
-    found = await _partitions_by_topic(admin)
+    found = await _usable(admin)
     declared = {name: topic.partitions for name, topic in wanted.items()}
     declared |= {topic.dead_letter: DEAD_LETTER_PARTITIONS for topic in wanted.values()}
     for name, partitions in declared.items():
-        if name in found and found[name] != partitions:
-            raise TopicMismatch(f"{name} has {found[name]} partitions, and {partitions} are declared")
+        if name in found and len(found[name]) != partitions:
+            raise TopicMismatch(f"{name} has {len(found[name])} partitions, and {partitions} are declared")
     brokers = len((await admin.describe_cluster())["brokers"])
     missing = [_new(t.name, t.partitions, t.config(), t, brokers) for t in wanted.values() if t.name not in found]
     missing += [
@@ -74,24 +74,35 @@ async def _ensure(admin: AIOKafkaAdminClient, wanted: dict[str, Topic]) -> None:
             if code and error is not TopicAlreadyExistsError:
                 raise error(f"{name} could not be created")
         log.info("kafka.topics_created", topics=len(missing))
-    names = {name for topic in wanted.values() for name in (topic.name, topic.dead_letter)}
     while True:
-        if names <= (await _partitions_by_topic(admin)).keys():
-            return
+        found = await _usable(admin)
+        if declared.keys() <= found.keys():
+            break
         await asyncio.sleep(_POLL_SECONDS)
+    few = sum(
+        any(len(partition["replicas"]) < _replication(topic, brokers) for partition in found[name])
+        for topic in wanted.values()
+        for name in (topic.name, topic.dead_letter)
+    )
+    if few:  # made while other brokers were not there yet, and Kafka adds none by itself
+        log.warning("kafka.too_few_replicas", topics=few, brokers=brokers)
+
+
+def _replication(topic: Topic, brokers: int) -> int:
+    return max(1, min(topic.replication, brokers))
 
 
 def _new(name: str, partitions: int, config: dict[str, str], topic: Topic, brokers: int) -> NewTopic:
-    replication = max(1, min(topic.replication, brokers))
+    replication = _replication(topic, brokers)
     if replication >= 3:
         config = {**config, "min.insync.replicas": "2"}
     return NewTopic(name, partitions, replication, topic_configs=config)
 
 
-async def _partitions_by_topic(admin: AIOKafkaAdminClient) -> dict[str, int]:
-    """Topics that are usable, and how many partitions each has. Asks for all: naming them might create them."""
+async def _usable(admin: AIOKafkaAdminClient) -> dict[str, list[dict[str, Any]]]:
+    """The partitions of each topic that is usable. Asks for all: naming them might create them."""
     return {
-        topic["topic"]: len(topic["partitions"])
+        topic["topic"]: topic["partitions"]
         for topic in await admin.describe_topics()
         if topic["partitions"] and all(_has_leader(partition) for partition in topic["partitions"])
     }

@@ -1,10 +1,12 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from structlog.testing import capture_logs
 
 from libs.bus.admin import TopicMismatch, ensure_topics
 from tests.conformance.bus_harness import Harness, open_harness
@@ -62,3 +64,20 @@ async def test_another_number_of_partitions_than_declared_is_refused(bus: Harnes
     await ensure_topics(bus.bootstrap, [dead_letters])
     with pytest.raises(TopicMismatch, match=rf"^{other.dead_letter} has 3 partitions, and 1 are declared$"):
         await ensure_topics(bus.bootstrap, [other])
+
+
+async def test_topics_with_fewer_replicas_than_the_cluster_could_keep_are_counted_in_one_warning(
+    bus: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = await bus.topic(), await bus.topic(partitions=3)
+    describe_cluster = AIOKafkaAdminClient.describe_cluster
+
+    async def grown(admin: AIOKafkaAdminClient) -> dict[str, Any]:
+        cluster = await describe_cluster(admin)
+        return {**cluster, "brokers": cluster["brokers"] * 3}
+
+    with capture_logs() as logs:
+        await ensure_topics(bus.bootstrap, [one, two])
+        monkeypatch.setattr(AIOKafkaAdminClient, "describe_cluster", grown)
+        await ensure_topics(bus.bootstrap, [one, replace(two, replication=1)])
+    assert logs == [{"event": "kafka.too_few_replicas", "topics": 2, "brokers": 3, "log_level": "warning"}]
