@@ -1,6 +1,7 @@
 """`make dead-letters`: what could not be handled, and why; `REPLAY=<id>` or `REPLAY=all` sends it back to where it came from.
 
-`TOPIC=` and `REASON=` narrow both. It works on the cluster that KAFKA_BOOTSTRAP_SERVERS names, else on the running local stack.
+What several consumers could not handle is listed for each, and sent back once. `TOPIC=` and `REASON=` narrow both. It works on the
+cluster that KAFKA_BOOTSTRAP_SERVERS names, else on the running local stack.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from aiokafka.errors import KafkaError
 from deploy.running_stack import environment
 from libs.bus.errors import PublishFailed
 from libs.bus.producer import Producer
-from libs.bus.replay import DeadLetter, DeadLetterBox, UnknownDeadLetter, open_dead_letters
+from libs.bus.replay import DeadLetter, DeadLetterBox, UnknownDeadLetter, by_record, open_dead_letters
 
 KAFKA = "KAFKA_BOOTSTRAP_SERVERS"
 
@@ -30,29 +31,33 @@ async def run(kafka: str, topic: str | None, reason: str | None, replay: str | N
             letter, replayed = await box.find(replay)
             if replayed and not force:
                 raise SystemExit(f"{replay} was replayed before; FORCE=1 does it again")
-            letters = [letter]
+            records = [await box.of_one_record(letter)]
         else:
-            letters = await box.waiting(topic, reason)
-        await send_back(box, kafka, letters)
+            found = by_record(await box.waiting(topic))
+            records = [
+                letters for letters in found if reason is None or reason in {letter.reason for letter in letters}
+            ]
+        await send_back(box, kafka, records)
 
 
-async def send_back(box: DeadLetterBox, kafka: str, letters: list[DeadLetter]) -> None:
+async def send_back(box: DeadLetterBox, kafka: str, records: list[list[DeadLetter]]) -> None:
+    """Each record once, of which these are the dead letters."""
     producer = Producer(kafka, client_id="dead-letters")
     await producer.start()
     replayed = 0
     try:
-        for letter in letters:
+        for letters in records:
             try:
-                await box.replay(letter, producer)
+                await box.replay(letters, producer)
             except UnknownDeadLetter as error:
                 print(error, flush=True)
                 continue
             replayed += 1
-            print(f"{letter.id} replayed to {letter.topic}", flush=True)
+            print(f"{', '.join(letter.id for letter in letters)} replayed to {letters[0].topic}", flush=True)
     finally:
         await producer.stop()
     print(f"{replayed} replayed")
-    if replayed < len(letters):
+    if replayed < len(records):
         raise SystemExit(1)
 
 

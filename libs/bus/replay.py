@@ -2,13 +2,15 @@
 
 That one was replayed is written behind it, in the same partition of the dead letters: a record without content that names its offset. So
 it is remembered for exactly as long as the dead letter lies there, and there is no second topic to keep.
+
+Every consumer group that can't handle a record leaves a dead letter of its own. The record goes back once, for all of them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -37,7 +39,10 @@ class UnknownDeadLetter(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """What may be shown of a dead letter: never its content. `topic` is where it came from; `place` is where it lies."""
+    """What may be shown of a dead letter: never its content. `topic` is where it came from; `place` is where it lies.
+
+    `record` stands for the record that it was made of, in this process: all dead letters of one have the same.
+    """
 
     topic: str
     place: TopicPartition
@@ -47,6 +52,7 @@ class DeadLetter:
     words: str
     group: str
     message_id: UUID | None
+    record: int
 
     @property
     def id(self) -> str:
@@ -90,19 +96,28 @@ class DeadLetterBox:
             raise UnknownDeadLetter(f"{letter_id}: there is no such dead letter")
         return found, replayed
 
-    async def replay(self, letter: DeadLetter, publisher: Publisher) -> None:
-        """Publish the record to its topic as it was, key and headers too, then mark it.
+    async def of_one_record(self, letter: DeadLetter) -> list[DeadLetter]:
+        """This dead letter, and those that were not replayed of the same record."""
+        waiting = await self.waiting(letter.place.topic)
+        return [
+            letter,
+            *(other for other in waiting if other.record == letter.record and other.offset != letter.offset),
+        ]
 
-        A crash between the two leaves it unmarked, and replaying it again makes a duplicate, which every consumer knows to expect.
+    async def replay(self, letters: Sequence[DeadLetter], publisher: Publisher) -> None:
+        """Publish the record of which all these were made to its topic as it was, key and headers too, then mark them.
+
+        A crash between the two leaves them unmarked, and replaying it again makes a duplicate, which every consumer knows to expect.
         Raises PublishFailed, and UnknownDeadLetter when its retention has ended meanwhile, or its content was not kept.
         """
+        letter = max(letters, key=lambda letter: letter.offset)  # which is kept the longest
         record = await self._read(letter)
         if WITHOUT_CONTENT in dict(record.headers):
             raise UnknownDeadLetter(f"{letter.id}: it was too large to be kept, and can't be replayed")
         headers = [(name, value) for name, value in record.headers if not name.startswith("dead-letter-")]
         await publisher.publish_many([Outgoing(letter.topic, record.key, record.value, headers)])
-        mark: Headers = [(REPLAYED, str(letter.offset).encode())]
-        await publisher.publish_many([Outgoing(letter.place.topic, record.key, None, mark)])
+        marks: list[Headers] = [[(REPLAYED, str(each.offset).encode())] for each in letters]
+        await publisher.publish_many([Outgoing(letter.place.topic, record.key, None, mark) for mark in marks])
 
     async def _places(self, topic: str | None) -> list[TopicPartition]:
         """The partitions of dead letters, of one topic or of all."""
@@ -148,6 +163,14 @@ async def open_dead_letters(bootstrap_servers: str) -> AsyncGenerator[DeadLetter
         await consumer.stop()
 
 
+def by_record(letters: Iterable[DeadLetter]) -> list[list[DeadLetter]]:
+    """Those of one record together, in the order in which they come."""
+    found: dict[int, list[DeadLetter]] = {}
+    for letter in letters:
+        found.setdefault(letter.record, []).append(letter)
+    return list(found.values())
+
+
 def _letter(place: TopicPartition, record: ConsumerRecord[bytes, bytes]) -> DeadLetter:
     headers = dict(record.headers)  # ours were added last, and win
 
@@ -163,4 +186,6 @@ def _letter(place: TopicPartition, record: ConsumerRecord[bytes, bytes]) -> Dead
         words=header("words"),
         group=header("group"),
         message_id=message_id_of(record.value),
+        # With the content: after a topic is made anew its offsets name other records.
+        record=hash((header("topic"), header("partition"), header("offset"), record.key, record.value)),
     )

@@ -4,10 +4,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.structs import ConsumerRecord
 
 from deploy.dead_letters import run
 from libs.bus.dead_letters import WITHOUT_CONTENT
-from libs.bus.replay import DeadLetter, DeadLetterBox, UnknownDeadLetter, open_dead_letters
+from libs.bus.port import Outgoing
+from libs.bus.replay import DeadLetter, DeadLetterBox, UnknownDeadLetter, by_record, open_dead_letters
 from libs.contracts.topics import Topic
 from tests.conformance.bus_harness import Handled, Harness, change, eventually, open_harness
 
@@ -28,18 +30,25 @@ async def box(kafka: str) -> AsyncIterator[DeadLetterBox]:
         yield box
 
 
-async def dead(bus: Harness, box: DeadLetterBox, *values: bytes | None) -> tuple[Topic, list[DeadLetter]]:
-    """A topic of its own whose records all went to the dead letters."""
+async def dead(
+    bus: Harness, box: DeadLetterBox, *values: bytes | None, groups: int = 1
+) -> tuple[Topic, list[DeadLetter]]:
+    """A topic of its own whose records all went to the dead letters, once for each of so many consumer groups."""
     topic = await bus.topic(partitions=2)
     await bus.producer.publish(topic.name, [(f"key {n}".encode(), value) for n, value in enumerate(values)])
-    stream = bus.stream([topic])
-    await stream.start()
-    while len(await bus.dead_letters(topic)) < len(values):
-        await stream.getmany(timeout_ms=1000, max_records=10)
-    await stream.stop()
+    for group in range(1, groups + 1):
+        stream = bus.stream([topic])
+        await stream.start()
+        while len(await bus.dead_letters(topic)) < group * len(values):
+            await stream.getmany(timeout_ms=1000, max_records=10)
+        await stream.stop()
     letters = await box.waiting(topic.name)
-    assert len(letters) == len(values)
+    assert len(letters) == groups * len(values)
     return topic, letters
+
+
+async def sent(bus: Harness, topic: Topic) -> list[ConsumerRecord]:
+    return [record for partition in (0, 1) for record in await bus.stored(topic.name, partition)]
 
 
 async def test_they_are_listed_with_where_why_and_which_message(bus: Harness, box: DeadLetterBox) -> None:
@@ -59,13 +68,13 @@ async def test_one_goes_back_as_it_was_and_is_not_listed_again(bus: Harness, box
     topic, letters = await dead(bus, box, b"one", b"two", None)
     content = {letter.value: letter.key for letter in await bus.dead_letters(topic)}
     for letter in letters:
-        await box.replay(letter, bus.producer)
+        await box.replay([letter], bus.producer)
         letters_left = [other for other in letters if other.offset > letter.offset]
         assert {left.id for left in await box.waiting(topic.name)} >= {left.id for left in letters_left}
         assert letter.id not in {left.id for left in await box.waiting(topic.name)}
         assert await box.find(letter.id) == (letter, True)
     assert await box.waiting(topic.name) == []
-    stored = [record for partition in (0, 1) for record in await bus.stored(topic.name, partition)]
+    stored = await sent(bus, topic)
     assert sorted(str(r.value) for r in stored) == sorted(2 * [str(value) for value in content])
     assert {(r.value, r.key) for r in stored} == set(content.items())
     assert {tuple(r.headers) for r in stored} == {tuple(stored[0].headers)}
@@ -89,7 +98,7 @@ async def test_one_that_was_too_large_to_be_kept_is_listed_and_holds_up_no_other
         b"4000002",
     )
     with pytest.raises(UnknownDeadLetter, match="too large to be kept"):
-        await box.replay(large, bus.producer)
+        await box.replay([large], bus.producer)
     with pytest.raises(SystemExit):
         await run(bus.bootstrap, topic.name, None, "all", False)
     printed = capsys.readouterr().out
@@ -99,7 +108,7 @@ async def test_one_that_was_too_large_to_be_kept_is_listed_and_holds_up_no_other
 
 async def test_one_that_is_not_there_is_named(bus: Harness, box: DeadLetterBox) -> None:
     topic, letters = await dead(bus, box, b"one")
-    await box.replay(letters[0], bus.producer)
+    await box.replay(letters[:1], bus.producer)
     for wrong in ("nonsense", "no.such.topic/0:0", f"{topic.name}/0:99", f"{topic.name}/1:0", f"{topic.name}/0:1"):
         with pytest.raises(UnknownDeadLetter, match=wrong):
             await box.find(wrong)
@@ -122,5 +131,45 @@ async def test_a_second_replay_is_refused_unless_forced_and_all_needs_a_filter(
         await run(kafka, None, None, "all", False)
     await run(kafka, topic.name, "undecodable", "all", False)
     assert await box.waiting(topic.name) == []
-    stored = [record for partition in (0, 1) for record in await bus.stored(topic.name, partition)]
-    assert len(stored) == 3 + 2 + 2
+    assert len(await sent(bus, topic)) == 3 + 2 + 2
+
+
+async def test_what_several_consumers_could_not_handle_goes_back_once(
+    bus: Harness, box: DeadLetterBox, kafka: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    topic, letters = await dead(bus, box, b"one", b"two", b"three", groups=3)
+    one, *_ = by_record(letters)
+    await run(kafka, None, None, one[1].id, False)
+    assert len(await sent(bus, topic)) == 3 + 1
+    assert {letter.id for letter in await box.waiting(topic.name)} == {x.id for x in letters} - {x.id for x in one}
+    with pytest.raises(SystemExit, match="FORCE=1"):
+        await run(kafka, None, None, one[0].id, False)
+
+    await run(kafka, topic.name, None, "all", False)
+    assert sorted(record.value for record in await sent(bus, topic)) == sorted(2 * [b"one", b"two", b"three"])
+    assert await box.waiting(topic.name) == []
+    assert "2 replayed" in capsys.readouterr().out
+
+
+async def test_a_record_for_which_one_consumer_has_the_reason_is_replayed_for_all(
+    bus: Harness, box: DeadLetterBox, kafka: str
+) -> None:
+    topic, letters = await dead(bus, box, b"one", b"two", groups=2)
+    letter, *_ = await bus.dead_letters(topic)
+    headers = [(name, b"other" if name == "dead-letter-reason" else value) for name, value in letter.headers]
+    await bus.producer.publish_many([Outgoing(topic.dead_letter, letter.key, letter.value, headers)])
+    await run(kafka, topic.name, "other", "all", False)
+    assert [r.value for r in await sent(bus, topic)].count(letter.value) == 2
+    [left] = by_record(await box.waiting(topic.name))
+    assert len(left) == 2
+    assert left[0].record not in {each.record for each in letters if each.offset == letter.offset}
+
+
+async def test_what_lies_at_the_same_offset_of_a_topic_that_was_made_anew_is_another_record(
+    bus: Harness, box: DeadLetterBox, kafka: str
+) -> None:
+    topic, _ = await dead(bus, box, b"one")
+    [letter] = await bus.dead_letters(topic)
+    await bus.producer.publish_many([Outgoing(topic.dead_letter, letter.key, b"new", letter.headers)])
+    await run(kafka, topic.name, None, "all", False)
+    assert sorted(record.value for record in await sent(bus, topic)) == [b"new", b"one", b"one"]
