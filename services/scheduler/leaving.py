@@ -13,15 +13,19 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
+import structlog
+
 from libs.bus.backoff import GivenUp, until_done
 from libs.bus.port import Publisher
 from libs.service_kit.crash_points import crash_point
 from libs.service_kit.metrics import ENTRIES_SETTLED, RETURN_DELAY
 from libs.storage.database import Pool
 from services.scheduler import store
-from services.scheduler.publications import returned
+from services.scheduler.publications import outgoing
 from services.scheduler.room import ROOM_LOOK_SECONDS, Room
 from services.scheduler.store import Arrival, Outcome
+
+log = structlog.get_logger()
 
 BATCH = 500
 LOOK_SECONDS = 0.5
@@ -116,11 +120,17 @@ class Leaving:
         if not entries:
             return 0
         crash_point("scheduler.claim-publish")
-        await self._producer.publish_many([returned(entry) for entry in entries])
+        await self._producer.publish_many([outgoing(entry) for entry in entries])
         crash_point("scheduler.publish-mark")
         now = self._now()
-        await store.settle(self._pool, [entry.place for entry in entries], now)
-        ENTRIES_SETTLED.labels(Outcome.RETURNED).inc(len(entries))
+        whole = [entry.place for entry in entries if entry.event is not None]
+        erased = [entry.place for entry in entries if entry.event is None]  # else it would be claimed again for ever
+        if erased:
+            log.warning("texts of what was due were deleted", messages=len(erased))
+        for outcome, places in ((Outcome.RETURNED, whole), (Outcome.REJECTED, erased)):
+            if places:
+                await store.settle(self._pool, places, now, outcome)
+                ENTRIES_SETTLED.labels(outcome).inc(len(places))
         RETURN_DELAY.observe((now - entries[0].due_at).total_seconds())
         return len(entries)
 

@@ -23,6 +23,7 @@ from services.scheduler.store import Arrival, Settled
 
 SOURCE = "postrider/scheduler"
 DUE = Reason("due", "its time has come")
+ERASED = Reason("erased", "its text was deleted while it waited for its time")
 CANCELLED = Reason("cancelled", "its cancellation was asked for while it waited for its time")
 
 
@@ -48,7 +49,10 @@ def returning(event: MessageEvent[SmsDeferred]) -> bytes:
     )
 
 
-def returned(entry: Arrival) -> Outgoing:
+def outgoing(entry: Arrival) -> Outgoing:
+    """What is due goes back to the resolver; without its event it can only end, at the time at which it was due."""
+    if entry.event is None:
+        return ending(Settled(*entry[:8], settled_at=entry.due_at), Status.REJECTED, ERASED)
     topic = topics.returned(Priority(entry.priority))
     return Outgoing(topic.name, person_key(entry.tenant, Recipient(entry.kind, entry.person)), entry.event)
 

@@ -25,8 +25,8 @@ class Place(NamedTuple):
 
 
 class Arrival(NamedTuple):
-    """One deferral: its place, whose it is, its priority, and `event`, which is published when it is due. All before `priority` are the
-    type's attributes.
+    """One deferral: its place, whose it is, its priority, and `event`, which is published when it is due; None if that was deleted
+    by hand. All before `priority` are the type's attributes.
     """
 
     message_id: UUID
@@ -38,7 +38,7 @@ class Arrival(NamedTuple):
     person: str
     traceparent: str | None
     priority: str
-    event: bytes
+    event: bytes | None
 
     @property
     def place(self) -> Place:
@@ -114,9 +114,9 @@ async def claim(pool: Pool, limit: int, now: datetime, lease: timedelta, *, high
     return sorted((Arrival(*row) for row in rows), key=lambda a: (a.due_at, a.place))
 
 
-async def settle(pool: Pool, places: Iterable[Place], now: datetime) -> None:
+async def settle(pool: Pool, places: Iterable[Place], now: datetime, outcome: Outcome = Outcome.RETURNED) -> None:
     """These were published."""
-    await pool.execute(_SETTLE, *zip(*sorted(places), strict=True), now)
+    await pool.execute(_SETTLE, *zip(*sorted(places), strict=True), now, outcome)
 
 
 async def next_due(pool: Pool) -> datetime | None:
@@ -154,7 +154,7 @@ _ADD_EVENTS = """
 """
 
 # OFFSET 0: one look by key for each. Left alone the planner would walk all of a table that it once saw empty.
-_EVENT_OF_K = """CROSS JOIN LATERAL (
+_EVENT_OF_K = """LATERAL (
     SELECT e.ctid, e.event FROM events e WHERE (e.message_id, e.cycle, e.leg) = (k.message_id, k.cycle, k.leg) OFFSET 0) AS v"""
 
 _MARK = """
@@ -173,7 +173,7 @@ _CANCEL = f"""
             SELECT e.message_id, e.cycle, e.leg FROM entries e
             WHERE (e.message_id, e.cycle) = (m.message_id, m.cycle) AND e.outcome IS NULL AND e.leaving_until IS NULL
             ORDER BY e.leg FOR UPDATE) AS found),
-    emptied AS (DELETE FROM events WHERE ctid = ANY (ARRAY(SELECT v.ctid FROM waiting AS k {_EVENT_OF_K})))
+    emptied AS (DELETE FROM events WHERE ctid = ANY (ARRAY(SELECT v.ctid FROM waiting AS k CROSS JOIN {_EVENT_OF_K})))
     UPDATE entries e SET settled_at = $3, outcome = 'cancelled' FROM waiting w
     WHERE (e.message_id, e.cycle, e.leg) = (w.message_id, w.cycle, w.leg)
 """  # noqa: S608 - the same
@@ -199,7 +199,7 @@ _CLAIM, _CLAIM_HIGH = (
         ORDER BY due_at, message_id, cycle, leg LIMIT $2 FOR UPDATE SKIP LOCKED),
     k AS (
         UPDATE entries SET leaving_until = $3 WHERE ctid = ANY (ARRAY(SELECT place FROM due)) RETURNING entries.*)
-    SELECT {_ARRIVAL}, v.event FROM k {_EVENT_OF_K}
+    SELECT {_ARRIVAL}, v.event FROM k LEFT JOIN {_EVENT_OF_K} ON true
 """  # noqa: S608 - the same
     for of_priority in ("", "AND priority = 'high'")
 )
@@ -211,8 +211,8 @@ _SETTLE = f"""
             SELECT e.message_id, e.cycle, e.leg FROM entries e
             WHERE (e.message_id, e.cycle, e.leg) = (g.message_id, g.cycle, g.leg) AND e.outcome IS NULL
             FOR UPDATE) AS found),
-    emptied AS (DELETE FROM events WHERE ctid = ANY (ARRAY(SELECT v.ctid FROM gone AS k {_EVENT_OF_K})))
-    UPDATE entries e SET settled_at = $4, outcome = 'returned' FROM gone g
+    emptied AS (DELETE FROM events WHERE ctid = ANY (ARRAY(SELECT v.ctid FROM gone AS k CROSS JOIN {_EVENT_OF_K})))
+    UPDATE entries e SET settled_at = $4, outcome = $5 FROM gone g
     WHERE (e.message_id, e.cycle, e.leg) = (g.message_id, g.cycle, g.leg)
 """  # noqa: S608 - the same
 

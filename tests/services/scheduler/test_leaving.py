@@ -8,7 +8,8 @@ from aiokafka.errors import KafkaConnectionError
 
 from libs.bus.errors import PublishFailed
 from libs.contracts.events import Leg, Priority, Reason, event_id
-from libs.contracts.topics import DEFERRED, RETURNED, RETURNED_HIGH
+from libs.contracts.statuses import Status
+from libs.contracts.topics import DEFERRED, RETURNED, RETURNED_HIGH, returned
 from libs.storage.database import Pool
 from services.scheduler import store
 from services.scheduler.leaving import Leaving
@@ -88,6 +89,42 @@ async def test_what_was_stored_before_there_was_a_priority_is_normal(world: Worl
     await world.pool.execute("UPDATE entries SET priority = DEFAULT")
     await world.leaving().once()
     assert [e.subject for e in world.returned(RETURNED)] == [event.subject]
+
+
+@pytest.mark.parametrize("priority", Priority)
+async def test_what_is_due_and_was_erased_ends_once_and_holds_up_nothing(world: World, priority: Priority) -> None:
+    erased = [deferred(NOW - timedelta(seconds=60), priority=priority) for _ in range(20)]
+    other = deferred(NOW - timedelta(seconds=1), priority=priority)
+    await world.take(*erased, other)
+    await world.pool.execute("DELETE FROM events WHERE message_id = ANY($1)", [e.subject for e in erased])
+    assert await drain(world.leaving(rows_per_second=100)) == [10, 10, 1, 0]
+    assert [e.subject for e in world.returned(returned(priority))] == [other.subject]
+    assert [e.subject for e in world.ended()] == [e.subject for e in erased]
+    data = world.ended()[0].data
+    assert (data.tenant, data.recipient, data.leg) == ("acme", erased[0].data.message.recipient, erased[0].data.leg)
+    assert (data.status, data.reason and data.reason.code) == (Status.REJECTED, "erased")
+    world.now += LEASE
+    assert await world.leaving().once() == 0
+    outcomes = await world.pool.fetch("SELECT outcome, count(*) FROM entries GROUP BY outcome")
+    assert dict(outcomes) == {"returned": 1, "rejected": 20}
+
+
+async def test_what_was_erased_ends_by_the_same_event_when_it_is_told_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.take(deferred())
+    await world.pool.execute("DELETE FROM events")
+
+    async def away(*_: object) -> None:
+        raise ConnectionError
+
+    with monkeypatch.context() as patched, pytest.raises(ConnectionError):
+        patched.setattr(store, "settle", away)
+        await world.leaving().once()
+    world.now += LEASE
+    assert await world.leaving().once() == 1
+    first, second = world.bus.records("sms.status")
+    assert (second.key, second.value) == (first.key, first.value)
 
 
 async def test_replicas_share_what_is_due_and_nothing_leaves_twice(world: World) -> None:

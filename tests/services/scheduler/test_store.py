@@ -12,7 +12,7 @@ from libs.storage.partitions import Connection
 from services.scheduler import store
 from services.scheduler.handlers import arrival
 from services.scheduler.main import MIGRATIONS
-from services.scheduler.store import Mark
+from services.scheduler.store import Mark, Outcome
 from tests.services.program import WITHIN_SECONDS
 from tests.services.scheduler.builders import NOW, deferred, new_message_id
 
@@ -191,7 +191,7 @@ async def test_a_deferral_that_comes_again_while_it_is_settled_leaves_nothing_be
     async with pool.acquire() as ours, pool.acquire() as others:
 
         async def settle() -> None:
-            await others.execute(store._SETTLE, *zip(*[again.place], strict=True), NOW)
+            await others.execute(store._SETTLE, *zip(*[again.place], strict=True), NOW, Outcome.RETURNED)
 
         async with others.transaction():
             adding = asyncio.create_task(store.add(cast(Pool, _Interrupted(ours, settle)), [again]))
