@@ -83,7 +83,7 @@ async def test_priority_is_told_by_the_message_and_not_by_the_topic_in_which_it_
     assert [e.subject for e in world.returned(RETURNED_HIGH)] == [event.subject]
 
 
-async def test_what_was_stored_before_there_was_a_priority_is_normal(world: World) -> None:
+async def test_what_a_replica_from_before_there_was_a_priority_stores_is_normal(world: World) -> None:
     event = deferred(priority=Priority.HIGH)
     await world.take(event)
     await world.pool.execute("UPDATE entries SET priority = DEFAULT")
