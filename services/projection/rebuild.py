@@ -120,7 +120,8 @@ async def _swap_when_caught_up(live: Connection, beside: Connection, tail: Tail,
                 await _swap(live)
             say(f"swapped; nothing could be applied for {time.monotonic() - held_up:.2f} s")
             return
-        except asyncpg.LockNotAvailableError:
+        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+            # The latter beside an applier that has looked at the table, and now waits to write it while the swap waits to drop it.
             if not left:
                 raise
         say("the table is busy: once more")

@@ -3,11 +3,9 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
-from itertools import count
-from random import Random
 from typing import Any
 from zlib import crc32
 
@@ -25,7 +23,7 @@ from libs.storage.partitions import make_ahead
 from services.projection import rebuild as steps
 from services.projection import store
 from services.projection.journal import Line
-from services.projection.rebuild import AlreadyRebuilding, check, rebuild
+from services.projection.rebuild import AlreadyRebuilding
 from services.projection.recent import RecentFolds
 from services.projection.refolding import UnreadableLine, folds_of, whole_journal
 from services.projection.store import MIGRATIONS, PARTITIONED, SCHEMA
@@ -33,38 +31,8 @@ from tests.conftest import DatabaseFactory
 from tests.services.program import ROOT
 from tests.services.projection.conftest import dump, fold_in, journalled, said
 from tests.services.projection.program import READ, Program, Traffic, until
-from tests.services.projection.stories import NAME, PHONE, START, TEXT, Story, Told, tell
-
-_numbers = count(1)
-
-
-def stories(messages: int) -> list[list[Told]]:
-    random = Random(messages)
-    return [tell(random, next(_numbers)) for _ in range(messages)]
-
-
-def silent(_: str) -> None: ...
-
-
-@dataclass
-class Outbox:
-    """One whose projection is not running: the tail is empty."""
-
-    dsn: str
-    pool: Pool
-    kafka: str
-    said: list[str] = field(default_factory=list)
-
-    async def rebuild(self) -> None:
-        await rebuild(self.dsn, self.kafka, self.said.append)
-
-    async def check(self) -> list[str]:
-        """What differs, with the verdict at the end."""
-        said: list[str] = []
-        number = await check(self.dsn, said.append)
-        *rows, verdict = [line for line in said if not line.startswith("compared")]
-        assert len(rows) == number
-        return [*sorted(rows), verdict]
+from tests.services.projection.rebuilding import Outbox, before, numbers, open_outbox, stories
+from tests.services.projection.stories import NAME, PHONE, START, TEXT, Story, Told
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +44,8 @@ async def broker(server_directory: Any) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def outbox(broker: str, postgres: DatabaseFactory) -> AsyncIterator[Outbox]:
-    dsn = await postgres()
-    pool = await open_database(dsn, SCHEMA, MIGRATIONS, 3, PARTITIONED)
-    yield Outbox(dsn, pool, broker)
-    await pool.close()
+    async with open_outbox(await postgres(), broker) as outbox:
+        yield outbox
 
 
 async def shape(pool: Pool) -> list[tuple[Any, ...]]:
@@ -94,7 +60,7 @@ async def shape(pool: Pool) -> list[tuple[Any, ...]]:
 
 async def test_every_row_is_made_again_byte_for_byte_and_the_tables_are_as_before(outbox: Outbox) -> None:
     told = [step for story in stories(120) for step in story]
-    old = Story(next(_numbers), tenant="clinic", at=START - timedelta(days=60))  # falls into the default partition
+    old = Story(next(numbers), tenant="clinic", at=START - timedelta(days=60))  # falls into the default partition
     twin = Story(old.message.number, at=START - timedelta(days=60))  # the same id under another tenant
     assert twin.id == old.id
     await fold_in(outbox.pool, [*told, *old.delivered(), twin.command()], batch=50)
@@ -123,7 +89,7 @@ async def test_its_transactions_may_be_idle_for_longer_than_those_of_services(
 async def test_what_is_wrong_is_found_by_name_and_healed_and_nobody_who_remembers_it_brings_it_back(
     outbox: Outbox, postgres: DatabaseFactory
 ) -> None:
-    every = [Story(next(_numbers)) for _ in range(5)]
+    every = [Story(next(numbers)) for _ in range(5)]
     sound, changed, lost, stale, invented = (story.id for story in every)
     told = [story.delivered() for story in every]
     first = [step for story in told[:4] for step in story[:2]]
@@ -173,7 +139,7 @@ async def test_batches_of_the_journal_hold_whole_messages_and_together_all(outbo
 async def test_a_journal_that_can_not_be_read_is_an_error_that_names_the_message_and_changes_nothing(
     outbox: Outbox,
 ) -> None:
-    story = Story(next(_numbers))
+    story = Story(next(numbers))
     await fold_in(outbox.pool, story.delivered())
     await outbox.pool.execute("UPDATE events SET body = '\\x91cd7fff'")
     before = await dump(outbox.pool)
@@ -186,7 +152,7 @@ async def test_a_journal_that_can_not_be_read_is_an_error_that_names_the_message
 
 
 async def test_a_row_from_before_folds_grew_is_equal_and_one_that_can_not_be_read_is_not(outbox: Outbox) -> None:
-    story = Story(next(_numbers))
+    story = Story(next(numbers))
     await fold_in(outbox.pool, story.delivered())
     fold = await outbox.pool.fetchval("SELECT fold FROM messages")
     tenant, kind, person, request, *others = msgspec.msgpack.decode(fold)
@@ -199,7 +165,7 @@ async def test_a_row_from_before_folds_grew_is_equal_and_one_that_can_not_be_rea
 
 
 async def test_a_row_without_tags_equals_one_from_before_with_an_empty_array_of_them(outbox: Outbox) -> None:
-    await fold_in(outbox.pool, Story(next(_numbers), tags=()).delivered())
+    await fold_in(outbox.pool, Story(next(numbers), tags=()).delivered())
     assert await outbox.pool.fetchval("SELECT tags FROM messages") is None
     await outbox.pool.execute("UPDATE messages SET tags = '{}'")
     assert await outbox.check() == ["equal"]
@@ -224,29 +190,6 @@ async def test_two_rebuilds_at_once_are_refused(outbox: Outbox) -> None:
             await outbox.rebuild()
         may_end.set()
         await first
-
-
-async def test_a_reader_who_takes_long_puts_the_swap_off_and_holds_nobody_up(
-    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told = Story(next(_numbers)).delivered()
-    await fold_in(outbox.pool, told[:2])
-    monkeypatch.setattr(steps, "LOCK_MILLISECONDS", 100)
-    monkeypatch.setattr(steps, "RETRY_SECONDS", 0.05)
-
-    async def put_off() -> bool:
-        return any("busy" in line for line in outbox.said)
-
-    async with outbox.pool.acquire() as reader:
-        reading = reader.transaction()
-        await reading.start()
-        await reader.fetch("SELECT * FROM messages")
-        rebuilding = asyncio.create_task(outbox.rebuild())
-        await until(put_off, "a first try")
-        await reading.rollback()
-        await rebuilding
-    await fold_in(outbox.pool, told[2:])
-    assert await outbox.check() == ["equal"]
 
 
 @dataclass
@@ -284,24 +227,13 @@ async def ground(outbox: Outbox, tmp_path: Any) -> AsyncIterator[Ground]:
     await traffic.stop()
 
 
-def before(patch: pytest.MonkeyPatch, step: str, work: Callable[[], Awaitable[None]]) -> None:
-    """Let something happen each time just before a step of the rebuild."""
-    take = getattr(steps, step)
-
-    async def taken(*arguments: Any) -> Any:
-        await work()
-        return await take(*arguments)
-
-    patch.setattr(steps, step, taken)
-
-
 async def test_what_is_applied_during_a_rebuild_and_after_it_is_not_lost(
     ground: Ground, postgres: DatabaseFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is applied while the journal is folded, while the tail is, and while the swap waits for it to end."""
     every = stories(150)
     shares = [[step for story in every for step in story[n : n + 1]] for n in range(max(map(len, every)))]
-    more = iter([[*share, *Story(next(_numbers)).delivered()] for share in shares])
+    more = iter([[*share, *Story(next(numbers)).delivered()] for share in shares])
     await ground.apply(next(more))
     await ground.outbox.pool.execute("UPDATE messages SET status = 'failed'")
 
@@ -334,7 +266,7 @@ async def test_what_is_applied_during_a_rebuild_and_after_it_is_not_lost(
 async def test_what_is_applied_before_others_that_wait_in_front_of_it_is_not_lost(
     ground: Ground, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    story = Story(next(_numbers))
+    story = Story(next(numbers))
     *begun, end = story.delivered()
     await ground.apply(begun)
     waiting = next(told for told in _submitted() if crc32(told.key) % PARTITIONS == crc32(end.key) % PARTITIONS)
@@ -354,7 +286,7 @@ async def test_what_is_applied_before_others_that_wait_in_front_of_it_is_not_los
 
 
 def _submitted() -> Iterator[Told]:
-    return (Story(number).status(Status.SUBMITTED) for number in _numbers)
+    return (Story(number).status(Status.SUBMITTED) for number in numbers)
 
 
 async def test_a_crash_in_the_middle_is_harmless_and_the_program_says_with_its_status_what_it_found(
@@ -373,8 +305,8 @@ async def test_a_crash_in_the_middle_is_harmless_and_the_program_says_with_its_s
     async def left_over() -> bool:
         return await outbox.pool.fetchval("SELECT count(*) = 1 FROM pg_namespace WHERE nspname = 'outbox_rebuilt'")
 
-    story = Story(next(_numbers))
-    await fold_in(outbox.pool, [*story.delivered(), *Story(next(_numbers)).delivered()])
+    story = Story(next(numbers))
+    await fold_in(outbox.pool, [*story.delivered(), *Story(next(numbers)).delivered()])
     await outbox.pool.execute("UPDATE messages SET status = 'failed' WHERE message_id = $1", story.id)
     before = await dump(outbox.pool)
     assert (await program(CRASH_AT="projection.rebuild-swap"))[0] == -9

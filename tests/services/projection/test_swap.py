@@ -1,0 +1,72 @@
+"""The moment at which the rebuilt table takes the place of the live one, and who is beside it then."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from services.projection import rebuild as steps
+from services.projection import store
+from tests.conftest import DatabaseFactory
+from tests.services.projection.conftest import fold_in
+from tests.services.projection.program import until
+from tests.services.projection.rebuilding import Outbox, before, numbers, open_outbox, stories
+from tests.services.projection.stories import Story
+
+
+@pytest.fixture
+async def outbox(kafka: str, postgres: DatabaseFactory) -> AsyncIterator[Outbox]:
+    async with open_outbox(await postgres(), kafka) as outbox:
+        yield outbox
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "LOCK_MILLISECONDS", 100)
+    monkeypatch.setattr(steps, "RETRY_SECONDS", 0.05)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_reader_who_takes_long_puts_the_swap_off_and_holds_nobody_up(outbox: Outbox) -> None:
+    told = Story(next(numbers)).delivered()
+    await fold_in(outbox.pool, told[:2])
+    async with outbox.pool.acquire() as reader:
+        reading = reader.transaction()
+        await reading.start()
+        await reader.fetch("SELECT * FROM messages")
+        rebuilding = asyncio.create_task(outbox.rebuild())
+        await until(outbox.has_said("busy"), "a first try")
+        await reading.rollback()
+        await rebuilding
+    await fold_in(outbox.pool, told[2:])
+    assert await outbox.check() == ["equal"]
+
+
+async def test_an_applier_who_has_looked_at_the_table_and_waits_to_write_it_puts_the_swap_off(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fold_in(outbox.pool, [step for story in stories(5) for step in story])
+    appliers: list[asyncio.Task[None]] = []
+
+    async def apply() -> None:
+        connection = await asyncpg.connect(outbox.dsn, server_settings={"search_path": "outbox"})
+        async with connection.transaction():
+            await store.write_messages(connection, [])
+        await connection.close()
+
+    async def waits() -> bool:
+        return await outbox.pool.fetchval(
+            "SELECT count(*) > 0 FROM pg_locks WHERE relation = 'messages'::regclass AND NOT granted"
+        )
+
+    async def meet_an_applier() -> None:
+        if not appliers:
+            appliers.append(asyncio.create_task(apply()))
+            await until(waits, "an applier that waits")
+
+    before(monkeypatch, "_swap", meet_an_applier)
+    await outbox.rebuild()
+    await asyncio.gather(*appliers)
+    assert await outbox.has_said("busy")()
+    assert await outbox.check() == ["equal"]
