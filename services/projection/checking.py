@@ -50,6 +50,8 @@ async def differences(connection: Connection, compared: Callable[[int], None]) -
     Raises UnreadableLine, and asyncpg's and the system's errors.
     """
     async with connection.transaction(isolation="repeatable_read", readonly=True):
+        # Before the first read makes the snapshot: a table that a rebuild put in this one's place after it would look empty.
+        await connection.execute("LOCK TABLE messages, events IN ACCESS SHARE MODE")
         found = total = 0
         async for lines in whole_journal(connection):
             folds = folds_of(lines)

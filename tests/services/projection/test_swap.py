@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import asyncpg
 import pytest
 
+from services.projection import checking, store
 from services.projection import rebuild as steps
-from services.projection import store
 from tests.conftest import DatabaseFactory
 from tests.services.projection.conftest import fold_in
 from tests.services.projection.program import until
@@ -70,3 +71,24 @@ async def test_an_applier_who_has_looked_at_the_table_and_waits_to_write_it_puts
     await asyncio.gather(*appliers)
     assert await outbox.has_said("busy")()
     assert await outbox.check() == ["equal"]
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_check_that_has_begun_puts_the_swap_off(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    await fold_in(outbox.pool, [step for story in stories(5) for step in story])
+    has_read, may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def held(*arguments: Any) -> Any:
+        has_read.set()
+        await may_go_on.wait()
+        return await rows(*arguments)
+
+    rows = checking._rows
+    monkeypatch.setattr(checking, "_rows", held)
+    compared = asyncio.create_task(outbox.check())
+    await has_read.wait()  # of the journal, and nothing of the rows
+    rebuilding = asyncio.create_task(outbox.rebuild())
+    await until(outbox.has_said("busy", "swapped"), "a first try")
+    may_go_on.set()
+    assert await compared == ["equal"]
+    await rebuilding
