@@ -155,8 +155,11 @@ async def _catch_up(live: Connection, beside: Connection, tail: Tail, version: i
 
 
 async def _swap(live: Connection) -> None:
-    """Put the new table in the place of the old one. Indexes, and what is prepared for the table's name, follow."""
-    names = [row["name"] for row in await live.fetch(_PARTITIONS, f"{BESIDE}.messages")]
+    """Put the new table in the place of the old one. Indexes, and what is prepared for the table's name, follow.
+
+    A partition that the old one has no more has grown too old meanwhile, and goes with the schema.
+    """
+    names = [row["name"] for row in await live.fetch(_PARTITIONS, "messages")]
     await live.execute("DROP TABLE messages")
     for name in ("messages", *names):
         await live.execute(f"ALTER TABLE {BESIDE}.{name} SET SCHEMA {SCHEMA}")

@@ -2,18 +2,22 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
 import pytest
 
+from libs.storage.partitions import make_ahead
+from libs.storage.retention import drop_old
 from services.projection import checking, store
 from services.projection import rebuild as steps
+from services.projection.store import PARTITIONED
 from tests.conftest import DatabaseFactory
 from tests.services.projection.conftest import fold_in
 from tests.services.projection.program import until
 from tests.services.projection.rebuilding import Outbox, before, numbers, open_outbox, stories
-from tests.services.projection.stories import Story
+from tests.services.projection.stories import START, Story
 
 
 @pytest.fixture
@@ -92,3 +96,27 @@ async def test_a_check_that_has_begun_puts_the_swap_off(outbox: Outbox, monkeypa
     may_go_on.set()
     assert await compared == ["equal"]
     await rebuilding
+
+
+async def test_what_has_grown_too_old_during_a_rebuild_does_not_come_back(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long_ago = START - timedelta(days=60)
+    old, young = Story(next(numbers), at=long_ago), Story(next(numbers))
+    async with outbox.pool.acquire() as connection:
+        await make_ahead(connection, PARTITIONED, long_ago)
+    await fold_in(outbox.pool, [*old.delivered(), *young.delivered()])
+    name: str = await outbox.pool.fetchval(
+        "SELECT tableoid::regclass::text FROM messages WHERE message_id = $1", old.id
+    )
+
+    async def detach() -> None:  # and who did so dies before the drop
+        for table in ("messages", "events"):
+            await outbox.pool.execute(f"ALTER TABLE {table} DETACH PARTITION {name.replace('messages', table)}")
+
+    before(monkeypatch, "_swap_when_caught_up", detach)
+    await outbox.rebuild()
+    assert await outbox.check() == ["equal"]
+    await drop_old(outbox.pool, PARTITIONED, START - timedelta(days=30))
+    assert await outbox.pool.fetchval("SELECT to_regclass($1) IS NULL", name)
+    assert await outbox.pool.fetchval("SELECT array_agg(message_id) FROM messages") == [young.id]
