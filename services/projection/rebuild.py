@@ -49,6 +49,9 @@ SELECT c.relname AS name, pg_get_expr(c.relpartbound, c.oid) AS bound,
        coalesce('WITH (' || array_to_string(c.reloptions, ', ') || ')', '') AS options
   FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid WHERE i.inhparent = $1::regclass
 """
+_MADE_ALIKE = f"""
+SELECT array(SELECT name FROM {SCHEMA}.migrations ORDER BY name) = array(SELECT name FROM {BESIDE}.migrations ORDER BY name)
+"""  # noqa: S608 - names are ours
 
 
 class AlreadyRebuilding(Exception):
@@ -66,6 +69,7 @@ async def rebuild(dsn: str, kafka: str, say: Say) -> None:
             raise AlreadyRebuilding("The outbox is being rebuilt already")
         await live.execute(f"DROP SCHEMA IF EXISTS {BESIDE} CASCADE")  # of a run that did not come to its end
         async with _connection(dsn, BESIDE) as beside, open_tail(kafka, await store.read_positions(live)) as tail:
+            await _require_made_alike(live)
             # Everything that is applied from here on is in the tail.
             version = await _fold_journal(live, beside, say)
             crash_point("projection.rebuild-swap")
@@ -116,6 +120,7 @@ async def _swap_when_caught_up(live: Connection, beside: Connection, tail: Tail,
             async with live.transaction():
                 await live.execute(f"SET LOCAL lock_timeout = {LOCK_MILLISECONDS}")
                 await _stop_writers(live)
+                await _require_made_alike(live)
                 await _catch_up(live, beside, tail, version)
                 await _swap(live)
             say(f"swapped; nothing could be applied for {time.monotonic() - held_up:.2f} s")
@@ -130,9 +135,16 @@ async def _swap_when_caught_up(live: Connection, beside: Connection, tail: Tail,
 
 
 async def _stop_writers(live: Connection) -> None:
-    """Until the end of the transaction. Appliers write rows first, so none is halfway through then; reads go on."""
+    """Until the end of the transaction, and migrations. Appliers write rows first, so none is halfway through then; reads go on."""
+    await live.execute("SELECT pg_advisory_xact_lock(hashtext('postrider.migrations'))")
     await live.execute("SELECT pg_advisory_xact_lock(hashtext('postrider.partitions'))")
     await live.execute("LOCK TABLE messages IN SHARE MODE")
+
+
+async def _require_made_alike(live: Connection) -> None:
+    """Raises MigrationError where a swap would undo what a migration has changed."""
+    if not await live.fetchval(_MADE_ALIKE):
+        raise MigrationError(f"{SCHEMA}: another release has migrated it; begin anew with that one")
 
 
 async def _catch_up(live: Connection, beside: Connection, tail: Tail, version: int) -> int:

@@ -1,18 +1,21 @@
 """The moment at which the rebuilt table takes the place of the live one, and who is beside it then."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 
+from libs.storage.database import MigrationError, Pool, migrate
 from libs.storage.partitions import make_ahead
 from libs.storage.retention import drop_old
 from services.projection import checking, store
 from services.projection import rebuild as steps
-from services.projection.store import PARTITIONED
+from services.projection.store import MIGRATIONS, PARTITIONED, SCHEMA
 from tests.conftest import DatabaseFactory
 from tests.services.projection.conftest import fold_in
 from tests.services.projection.program import until
@@ -30,6 +33,18 @@ async def outbox(kafka: str, postgres: DatabaseFactory) -> AsyncIterator[Outbox]
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps, "LOCK_MILLISECONDS", 100)
     monkeypatch.setattr(steps, "RETRY_SECONDS", 0.05)
+
+
+def waiting(pool: Pool, number: int) -> Callable[[], Awaitable[bool]]:
+    """Whether so many wait for a lock in this database."""
+
+    async def wait() -> bool:
+        return await pool.fetchval(
+            "SELECT count(*) = $1 FROM pg_locks JOIN pg_database AS d ON d.oid = database"
+            " WHERE datname = current_database() AND NOT granted", number,
+        )  # fmt: skip
+
+    return wait
 
 
 @pytest.mark.usefixtures("impatient")
@@ -60,15 +75,10 @@ async def test_an_applier_who_has_looked_at_the_table_and_waits_to_write_it_puts
             await store.write_messages(connection, [])
         await connection.close()
 
-    async def waits() -> bool:
-        return await outbox.pool.fetchval(
-            "SELECT count(*) > 0 FROM pg_locks WHERE relation = 'messages'::regclass AND NOT granted"
-        )
-
     async def meet_an_applier() -> None:
         if not appliers:
             appliers.append(asyncio.create_task(apply()))
-            await until(waits, "an applier that waits")
+            await until(waiting(outbox.pool, 1), "an applier that waits")
 
     before(monkeypatch, "_swap", meet_an_applier)
     await outbox.rebuild()
@@ -120,3 +130,37 @@ async def test_what_has_grown_too_old_during_a_rebuild_does_not_come_back(
     await drop_old(outbox.pool, PARTITIONED, START - timedelta(days=30))
     assert await outbox.pool.fetchval("SELECT to_regclass($1) IS NULL", name)
     assert await outbox.pool.fetchval("SELECT array_agg(message_id) FROM messages") == [young.id]
+
+
+async def test_what_is_migrated_during_a_rebuild_stays_migrated(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    await fold_in(outbox.pool, Story(next(numbers)).delivered())
+    of_next_release = shutil.copytree(MIGRATIONS, tmp_path / "migrations")
+    made, held_up = "CREATE INDEX messages_batch ON messages (batch);", "SELECT pg_advisory_xact_lock(1)"
+    (of_next_release / "9999_batch.sql").write_text(made + held_up)
+    connection = await asyncpg.connect(outbox.dsn)
+    migrating: list[asyncio.Task[None]] = []
+
+    async def upgrade() -> None:
+        if not migrating:
+            migrating.append(asyncio.create_task(migrate(connection, SCHEMA, of_next_release)))
+            await until(waiting(outbox.pool, 1), "a migration that has begun")
+
+    before(monkeypatch, "_stop_writers", upgrade)
+    async with outbox.pool.acquire() as holder, holder.transaction():
+        await holder.execute(held_up)
+        rebuilding = asyncio.create_task(outbox.rebuild())
+        await until(waiting(outbox.pool, 2), "a swap that waits for it")
+    with pytest.raises(MigrationError, match="begin anew"):
+        await rebuilding
+    await asyncio.gather(*migrating)
+    await connection.close()
+    outbox.said.clear()
+    with pytest.raises(MigrationError, match="begin anew"):
+        await outbox.rebuild()
+    assert not outbox.said, "nothing is folded in vain"
+    monkeypatch.setattr(steps, "MIGRATIONS", of_next_release)
+    await outbox.rebuild()
+    assert await outbox.pool.fetchval("SELECT to_regclass('messages_batch') IS NOT NULL")
+    assert await outbox.check() == ["equal"]
