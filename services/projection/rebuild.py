@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import sys
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -203,6 +204,7 @@ async def _connection(dsn: str, schema: str) -> AsyncGenerator[Connection]:
 
 def main() -> None:
     """Exit status 1 if the check found a difference, or if something went wrong."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what goes wrong is raised too, and said below
     parser = argparse.ArgumentParser(prog="python -m services.projection.rebuild", description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare only")
     only_check: bool = parser.parse_args().check
@@ -214,8 +216,10 @@ def main() -> None:
         asyncio.run(rebuild(dsn, settings.kafka_bootstrap_servers, _print))
     except (AlreadyRebuilding, DsnError, MigrationError, UnreadableLine) as error:
         sys.exit(str(error))
-    except (KafkaError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+    except KafkaError as error:  # its words begin with its name
+        sys.exit(f"Kafka: {error}")
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        sys.exit(f"PostgreSQL: {type(error).__name__}: {error}")
     except KeyboardInterrupt:
         sys.exit("interrupted")
 

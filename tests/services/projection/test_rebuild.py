@@ -289,19 +289,20 @@ def _submitted() -> Iterator[Told]:
     return (Story(number).status(Status.SUBMITTED) for number in numbers)
 
 
+async def program(outbox: Outbox, *arguments: str, **environment: str) -> tuple[int | None, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "services.projection.rebuild", *arguments, cwd=ROOT,
+        env=os.environ | {"POSTGRES_DSN": outbox.dsn, "KAFKA_BOOTSTRAP_SERVERS": outbox.kafka, **environment},
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    async with asyncio.timeout(60):
+        said, _ = await process.communicate()
+    return process.returncode, said.decode()
+
+
 async def test_a_crash_in_the_middle_is_harmless_and_the_program_says_with_its_status_what_it_found(
     outbox: Outbox,
 ) -> None:
-    async def program(*arguments: str, **environment: str) -> tuple[int | None, str]:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "services.projection.rebuild", *arguments, cwd=ROOT,
-            env=os.environ | {"POSTGRES_DSN": outbox.dsn, "KAFKA_BOOTSTRAP_SERVERS": outbox.kafka, **environment},
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-        )  # fmt: skip
-        async with asyncio.timeout(60):
-            said, _ = await process.communicate()
-        return process.returncode, said.decode()
-
     async def left_over() -> bool:
         return await outbox.pool.fetchval("SELECT count(*) = 1 FROM pg_namespace WHERE nspname = 'outbox_rebuilt'")
 
@@ -309,20 +310,29 @@ async def test_a_crash_in_the_middle_is_harmless_and_the_program_says_with_its_s
     await fold_in(outbox.pool, [*story.delivered(), *Story(next(numbers)).delivered()])
     await outbox.pool.execute("UPDATE messages SET status = 'failed' WHERE message_id = $1", story.id)
     before = await dump(outbox.pool)
-    assert (await program(CRASH_AT="projection.rebuild-swap"))[0] == -9
+    assert (await program(outbox, CRASH_AT="projection.rebuild-swap"))[0] == -9
     assert await dump(outbox.pool) == before
     assert await left_over()
-    status, said = await program("--check")
+    status, said = await program(outbox, "--check")
     assert status == 1
     assert f"{story.id} is not what its events say" in said
     assert not any(personal in said for personal in (PHONE, TEXT, NAME, "client-1"))
-    status, said = await program()
+    status, said = await program(outbox)
     assert (status, "swapped" in said) == (0, True), said
     assert not await left_over()
-    assert (await program("--check"))[0] == 0
-    for unfit in ("postgresql://nobody@127.0.0.1:1/none", f"{outbox.dsn}?target_session_attrs=standby"):
-        status, said = await program(POSTGRES_DSN=unfit)
-        assert (status, "Traceback" in said) == (1, False), said
+    assert (await program(outbox, "--check"))[0] == 0
+
+
+async def test_what_is_not_there_is_named_in_one_line(outbox: Outbox) -> None:
+    for arguments in ((), ("--check",)):
+        status, said = await program(outbox, *arguments, POSTGRES_DSN="postgresql://nobody@127.0.0.1:1/none")
+        assert (status, said.count("\n")) == (1, 1), said
+        assert said.startswith("PostgreSQL: ConnectionRefusedError: ")
+    status, said = await program(outbox, POSTGRES_DSN=f"{outbox.dsn}?target_session_attrs=standby")
+    assert (status, said.startswith("PostgreSQL: TargetServerAttributeNotMatched: ")) == (1, True), said
+    status, said = await program(outbox, KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
+    (line,) = (line for line in said.splitlines() if "migration applied" not in line)
+    assert (status, line.startswith("Kafka: KafkaConnectionError: ")) == (1, True), line
 
 
 async def test_a_run_that_fails_leaves_no_lock(outbox: Outbox) -> None:
