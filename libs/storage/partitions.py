@@ -114,7 +114,7 @@ async def _make(connection: Connection, table: Partitioned, name: str, start: da
 
 @asynccontextmanager
 async def changing_partitions(connection: Connection) -> AsyncGenerator[None]:
-    """A transaction in which partitions come or go, of one table, and one transaction at a time.
+    """A transaction in which partitions come or go, one transaction at a time.
 
     Its locks are waited for a fraction of a second (LockNotAvailableError), and no statement takes longer than two (QueryCanceledError),
     since whoever reads or writes the table waits behind it.

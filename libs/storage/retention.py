@@ -60,13 +60,14 @@ async def keep_partitions(pool: asyncpg.Pool, tables: tuple[Partitioned, ...], k
 async def drop_old(pool: asyncpg.Pool, tables: Sequence[Partitioned], before: datetime) -> None:
     """Drop the partitions that hold only what is older than a moment, and delete such rows of the default partitions.
 
-    Raises LockNotAvailableError when a table was busy all the time.
+    A span goes from all tables at once, so that whoever compares them finds all of it or nothing. They are locked in their order, which is
+    to be that of their writers. Raises LockNotAvailableError when a table was busy all the time.
     """
+    async with pool.acquire() as connection:
+        ends = {end for table in tables for _, end in await _ended(connection, table) if end <= before}
+    for end in sorted(ends):
+        await _once_free(pool, partial(_detach, tables=tables, end=end))
     for table in tables:
-        async with pool.acquire() as connection:
-            names = [name for name, end in await _ended(connection, table) if end <= before]
-        for name in names:
-            await _once_free(pool, partial(_detach, table=table, name=name))
         async with pool.acquire() as connection:
             for row in await connection.fetch(_DETACHED, table.table):
                 await connection.execute(f"DROP TABLE IF EXISTS {row['name']}")
@@ -113,11 +114,12 @@ async def _once_free(pool: asyncpg.Pool, change: Callable[[Connection], Awaitabl
         await asyncio.sleep(RETRY_SECONDS)
 
 
-async def _detach(connection: Connection, table: Partitioned, name: str) -> None:
+async def _detach(connection: Connection, tables: Sequence[Partitioned], end: datetime) -> None:
     """CONCURRENTLY would wait for nobody, but Postgres refuses it beside a default partition."""
     async with changing_partitions(connection):
-        if name in await partitions_of(connection, table):
-            await connection.execute(f"ALTER TABLE {table.table} DETACH PARTITION {name}")
+        for table in tables:
+            for name in [name for name, at in await _ended(connection, table) if at == end]:
+                await connection.execute(f"ALTER TABLE {table.table} DETACH PARTITION {name}")
 
 
 async def _empty_default(pool: asyncpg.Pool, table: Partitioned, before: datetime) -> None:

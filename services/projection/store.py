@@ -30,10 +30,11 @@ Key = tuple[int, str]
 
 SCHEMA = "outbox"
 MIGRATIONS = Path(__file__).parent / "migrations"
+# In the order in which a batch writes them.
 PARTITIONED = (
-    Partitioned("events", by_uuid=True),
     # A row is written again within seconds of its insertion: with half of each page left free, that rarely touches an index.
     Partitioned("messages", by_uuid=True, fillfactor=50),
+    Partitioned("events", by_uuid=True),
     Partitioned("personal", by_uuid=True),
 )
 

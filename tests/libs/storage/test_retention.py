@@ -77,17 +77,18 @@ async def test_a_busy_table_is_tried_again_and_holds_no_writer_up_for_long(
     assert await pool.fetchval("SELECT min(at) FROM seen") >= span(BY_TIME, NOW - KEEP)[0]
 
 
-async def test_it_gives_up_on_a_table_that_stays_busy_and_leaves_it_whole(
-    pool: Pool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("busy", ["seen", "sent"])
+async def test_it_gives_up_on_a_table_that_stays_busy_and_leaves_all_of_them_whole(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, busy: str
 ) -> None:
     monkeypatch.setattr(retention, "RETRY_SECONDS", 0.01)
     monkeypatch.setattr(retention, "TRIES", 2)
     await fill(pool, range(0, 80, 7))
     rows = await kept(pool)
     async with pool.acquire() as reader, reader.transaction():
-        await reader.fetch("SELECT * FROM seen")
+        await reader.fetch(f"SELECT * FROM {busy}")
         with pytest.raises(asyncpg.LockNotAvailableError):
-            await drop_old(pool, (BY_TIME,), NOW - KEEP)
+            await drop_old(pool, TABLES, NOW - KEEP)
     assert await kept(pool) == rows
 
 

@@ -95,3 +95,15 @@ async def journalled(pool: Pool) -> list[Line]:
     """Every line of the journal."""
     entries = await pool.fetch("SELECT message_id, body FROM events")
     return [line for entry in entries for line in lines_in(entry["message_id"], entry["body"])]
+
+
+def waiting(pool: Pool, number: int) -> Callable[[], Awaitable[bool]]:
+    """Whether so many wait for a lock in this database."""
+
+    async def wait() -> bool:
+        return await pool.fetchval(
+            "SELECT count(*) = $1 FROM pg_locks JOIN pg_database AS d ON d.oid = database"
+            " WHERE datname = current_database() AND NOT granted", number,
+        )  # fmt: skip
+
+    return wait

@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,14 @@ from typing import Any
 import asyncpg
 import pytest
 
-from libs.storage.database import MigrationError, Pool, migrate
+from libs.storage.database import MigrationError, migrate
 from libs.storage.partitions import make_ahead
 from libs.storage.retention import drop_old
 from services.projection import checking, store
 from services.projection import rebuild as steps
 from services.projection.store import MIGRATIONS, PARTITIONED, SCHEMA
 from tests.conftest import DatabaseFactory
-from tests.services.projection.conftest import fold_in
+from tests.services.projection.conftest import fold_in, waiting
 from tests.services.projection.program import until
 from tests.services.projection.rebuilding import Outbox, before, numbers, open_outbox, stories
 from tests.services.projection.stories import START, Story
@@ -33,18 +33,6 @@ async def outbox(kafka: str, postgres: DatabaseFactory) -> AsyncIterator[Outbox]
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps, "LOCK_MILLISECONDS", 100)
     monkeypatch.setattr(steps, "RETRY_SECONDS", 0.05)
-
-
-def waiting(pool: Pool, number: int) -> Callable[[], Awaitable[bool]]:
-    """Whether so many wait for a lock in this database."""
-
-    async def wait() -> bool:
-        return await pool.fetchval(
-            "SELECT count(*) = $1 FROM pg_locks JOIN pg_database AS d ON d.oid = database"
-            " WHERE datname = current_database() AND NOT granted", number,
-        )  # fmt: skip
-
-    return wait
 
 
 @pytest.mark.usefixtures("impatient")
