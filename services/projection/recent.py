@@ -23,9 +23,8 @@ class RecentFolds:
         self.generation = 0
         """Changes when what was taken from here before is not to be believed any more."""
         self._size = size
-        self._corrected: set[Key] = (
-            set()
-        )  # what was believed of these was not so: what is folded onto it already is wrong
+        # What was believed of these was not so: what is folded onto it already is wrong.
+        self._corrected: set[Key] = set()
         self._folds: OrderedDict[Key, Stored] = OrderedDict()
         self._clock = clock
         self._alone_from = clock()
