@@ -268,6 +268,12 @@ async def test_a_crash_point_kills_at_the_passing_that_is_asked_for():
     await process.wait()
 
 
+async def until_missing(life: Lifecycle, missing: dict[str, str]) -> None:
+    async with asyncio.timeout(10):
+        while life.health.missing() != missing:
+            await asyncio.sleep(0.001)
+
+
 async def test_a_neighbour_that_does_not_answer_makes_the_service_not_ready_until_it_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -278,17 +284,12 @@ async def test_a_neighbour_that_does_not_answer_makes_the_service_not_ready_unti
         if not there:
             raise ConnectionRefusedError
 
-    async def until(missing: dict[str, str]) -> None:
-        async with asyncio.timeout(10):
-            while life.health.missing() != missing:
-                await asyncio.sleep(0.001)
-
     life.health.starting = None
     life.watch("postgres", ask)
     there = False
-    await until({"postgres": "does not answer: ConnectionRefusedError"})
+    await until_missing(life, {"postgres": "does not answer: ConnectionRefusedError"})
     there = True
-    await until({})
+    await until_missing(life, {})
     await life.stop_all()
 
 
@@ -306,15 +307,10 @@ async def test_a_neighbour_whose_question_can_not_be_called_off_makes_the_servic
             with suppress(asyncio.CancelledError):
                 await answered.wait()
 
-    async def until(missing: dict[str, str]) -> None:
-        async with asyncio.timeout(10):
-            while life.health.missing() != missing:
-                await asyncio.sleep(0.001)
-
     life.health.starting = None
     life.watch("postgres", ask)
-    await until({"postgres": "does not answer: TimeoutError"})
+    await until_missing(life, {"postgres": "does not answer: TimeoutError"})
     assert asked == 1
     answered.set()
-    await until({})
+    await until_missing(life, {})
     await life.stop_all()
