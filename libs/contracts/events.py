@@ -232,7 +232,10 @@ class SmsInbound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContactChanged:
-    """A person's contact data as of `changed_at`; an older change than what is stored is ignored. `deleted` leaves a tombstone."""
+    """A person's contact data as of `changed_at`; an older change than what is stored is ignored. `deleted` leaves a tombstone.
+
+    Of `name` 200 characters are kept.
+    """
 
     TYPE = "postrider.contact.changed.v1"
 

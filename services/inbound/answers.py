@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
+from operator import itemgetter
 
 from asyncpg import Record
 
 from libs.contracts.http.answers import Inbound, InboundPart
 from libs.contracts.message_ids import time_of
 from libs.sms_text.parts import decode_text, is_text
-from services.inbound.joining import octets_of
+from services.inbound.joining import taken_apart
 
 
 def inbound(rows: Sequence[Record]) -> Inbound:
@@ -40,11 +41,12 @@ def _text(rows: Sequence[Record]) -> str | None:
 
     The octets are joined before they are decoded: other senders do split characters.
     """
-    if not all(is_text(row["data_coding"]) for row in rows):
+    parts = [(row["data_coding"], taken_apart(row["content"], row["esm_class"])) for row in rows]
+    if not all(is_text(data_coding, national=part.national) for data_coding, part in parts):
         return None
     return "".join(
-        decode_text(b"".join(octets_of(row["content"], row["esm_class"]) for row in run), data_coding)
-        for data_coding, run in groupby(rows, key=lambda row: row["data_coding"])
+        decode_text(b"".join(part.octets for _, part in run), data_coding)
+        for data_coding, run in groupby(parts, key=itemgetter(0))
     )
 
 

@@ -72,12 +72,12 @@ def part_of(data: SmsInbound, content: bytes) -> Part:
     return Part(part.octets, data.sar_reference, data.sar_total, data.sar_part)
 
 
-def octets_of(content: bytes, esm_class: int) -> bytes:
-    """The content without its user data header, where that can be read."""
+def taken_apart(content: bytes, esm_class: int) -> Part:
+    """The content without its user data header, where that can be read, and what it says of the alphabet."""
     try:
-        return read_part(content, esm_class).octets
+        return read_part(content, esm_class)
     except ValueError:
-        return content
+        return Part(content)
 
 
 def place(arrivals: Iterable[Arrival], known: Iterable[tuple[JoinKey, Known]]) -> list[Placed]:

@@ -11,10 +11,14 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
-from libs.contracts.events import ContactChanged, PersonKind
+from libs.bus.errors import BadRecord
+from libs.contracts.events import ContactChanged, PersonKind, Reason
+from libs.contracts.http.requests import MAX_NAME_CHARACTERS
 from libs.phone_numbers.parse import NumberError, parse
 from libs.storage.array_literals import array_literal
 from libs.storage.database import Pool
+
+NUL = Reason("contact.nul", "data: tenant or recipient holds a NUL")
 
 
 class Person(NamedTuple):
@@ -53,11 +57,14 @@ async def get(pool: Pool, person: Person) -> Contact | None:
 async def apply_change(pool: Pool, change: ContactChanged, default_region: str | None) -> bool:
     """Store a change that an upstream system tells of. False if what is stored is at least as new.
 
-    A number that can't be used is not kept: its problem is, so that messages to this person end with that reason.
+    A number that can't be used is not kept: its problem is, so that messages to this person end with that reason. Of a name are kept as
+    many characters as over HTTP, and no NUL. Raises BadRecord where tenant or id hold one: nobody can be called so.
     """
     phone, problem, name = None, None, None
+    if "\0" in change.tenant or "\0" in change.recipient.id:
+        raise BadRecord(NUL)
     if not change.deleted:
-        name = change.name
+        name = change.name and change.name.replace("\0", "")[:MAX_NAME_CHARACTERS]
         if change.phone is not None:
             try:
                 phone = parse(change.phone, default_region)

@@ -43,6 +43,7 @@ async def start(life: Lifecycle, settings: ResolverSettings, configuration: Conf
     """Internal HTTP first, so that waiting can be seen; the consumers last. The stop goes the other way."""
     kafka = settings.kafka_bootstrap_servers
     count_from_zero([*MESSAGES, topics.COMMANDS, topics.CONTACT_CHANGED])
+    count_from_zero([topics.CONTACT_CHANGED], contacts.NUL.code)
     api = PeopleApi(configuration.default_region, _now)
     await life.serve_ops(api.routes())
 

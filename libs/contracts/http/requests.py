@@ -18,6 +18,8 @@ MAX_SEGMENTS = 10
 MAX_TEXT_CHARACTERS = 1520
 """Ten segments of GSM text at most; the segment count itself is checked apart."""
 MAX_BULK_MESSAGES = 10_000
+MAX_NAME_CHARACTERS = 200
+"""Of a person's."""
 MAX_NESTING = 32
 """Objects and lists within each other, `customData` itself included."""
 
@@ -171,7 +173,7 @@ class PersonIn(ApiModel):
     phone: Annotated[str, Field(max_length=40), _NO_NUL] | None = Field(
         None, description="international, or national in the configured region"
     )
-    name: Annotated[str, Field(max_length=200), _NO_NUL] | None = None
+    name: Annotated[str, Field(max_length=MAX_NAME_CHARACTERS), _NO_NUL] | None = None
 
 
 class SmsQuery(ApiModel):
@@ -184,7 +186,7 @@ class SmsQuery(ApiModel):
     to: Moment | None = Field(None, description="accepted before, RFC 3339 with zone")
     gateway: GatewayId | None = None
     number: Annotated[str, Field(max_length=20), _NO_NUL] | None = Field(
-        None, description="the phone number it was sent to, E.164"
+        None, description="a number that it was to be sent to, before or now, E.164"
     )
     tag: Tag | None = None
     batch_id: UUID | None = None

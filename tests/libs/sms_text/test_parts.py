@@ -15,8 +15,22 @@ from libs.sms_text.parts import Part, decode_text, read_part
         (b"\x09\x01\x01\xff\x08\x04\x01\x02\x03\x02abc", Part(b"abc", 0x0102, 3, 2)),
         (b"\x06\x05\x04\x0b\x84\x23\xf0abc", Part(b"abc")),
         (b"\x00abc", Part(b"abc")),
+        (b"\x03\x24\x01\x01abc", Part(b"abc", national=True)),
+        (b"\x03\x25\x01\x06abc", Part(b"abc", national=True)),
+        (b"\x03\x25\x01\x00abc", Part(b"abc")),
+        (b"\x08\x00\x03\x07\x02\x01\x25\x01\x01abc", Part(b"abc", 7, 2, 1, national=True)),
     ],
-    ids=["8-bit reference", "16-bit reference", "behind another element", "no concatenation", "empty header"],
+    ids=[
+        "8-bit reference",
+        "16-bit reference",
+        "behind another element",
+        "no concatenation",
+        "empty header",
+        "single shift",
+        "locking shift",
+        "the default table",
+        "a national language before which it is joined",
+    ],
 )
 def test_a_header_is_taken_off_and_understood(short_message: bytes, part: Part) -> None:
     assert read_part(short_message, 0x40) == part

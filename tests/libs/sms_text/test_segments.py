@@ -35,7 +35,7 @@ def test_parts_join_to_the_text_and_are_numbered_under_one_reference(text: str, 
     if len(parts) == 1:
         assert parts[0].total == 1
     else:
-        assert [part[1:] for part in parts] == [(reference, len(parts), n) for n in range(1, len(parts) + 1)]
+        assert parts == [Part(part.octets, reference, len(parts), number) for number, part in enumerate(parts, start=1)]
 
 
 @given(texts)

@@ -130,6 +130,23 @@ async def test_a_text_is_read_by_its_data_coding(
     assert (message.text, message.complete) == (text, True)
 
 
+@pytest.mark.parametrize(
+    ("content", "data_coding", "text"),
+    [
+        (b"\x03\x24\x01\x01\x1bs\x1bg", 0, None),
+        (b"\x03\x25\x01\x06\x2b\x41", 0, None),
+        (b"\x03\x25\x01\x00plain", 0, "plain"),
+        (b"\x03\x24\x01\x01" + "şğ".encode("utf-16-be"), 8, "şğ"),
+    ],
+)
+async def test_a_text_in_a_national_alphabet_is_not_shown_as_another(
+    pool: Pool, content: bytes, data_coding: int, text: str | None
+) -> None:
+    await came(pool, event(content, data_coding=data_coding, esm_class=0x40))
+    (message,) = await messages(pool)
+    assert (message.text, message.complete) == (text, True)
+
+
 async def test_who_asks_from_what_was_seen_last_misses_nothing_of_the_same_moment(pool: Pool) -> None:
     await came(pool, event(b"first", 0.123_456), event(b"before", 0.122_999))
     (seen, _) = await messages(pool)

@@ -3,6 +3,7 @@ from itertools import count, permutations
 
 import pytest
 
+from libs.bus.errors import BadRecord
 from libs.contracts.events import ContactChanged, PersonKind
 from libs.storage.database import Pool
 from services.resolver import contacts
@@ -36,6 +37,16 @@ async def test_a_number_that_cannot_be_used_leaves_its_problem_and_not_itself(po
     assert await known(pool, person) == Contact(
         None, "no such number exists in its country", "Jane Doe", NOW, deleted=False
     )
+
+
+async def test_of_a_name_as_much_is_kept_as_over_http(pool: Pool, person: Person):
+    await apply(pool, contact_changed(person.id, name="\0J" + "é" * 300_000).data)
+    assert await known(pool, person) == Contact(PHONE, None, "J" + "é" * 199, NOW, deleted=False)
+
+
+async def test_nobody_has_a_nul_in_the_id(pool: Pool):
+    with pytest.raises(BadRecord, match="recipient holds a NUL"):
+        await apply(pool, contact_changed("a\0b").data)
 
 
 async def test_an_older_change_is_ignored(pool: Pool, person: Person):
