@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import structlog
@@ -18,6 +20,7 @@ log = structlog.get_logger()
 Pool = asyncpg.Pool
 
 STATEMENT_TIMEOUT_SECONDS = 30
+CANCEL_SECONDS = 2.0
 IDLE_IN_TRANSACTION_SECONDS = 15
 """After which PostgreSQL ends a transaction that waits for its next statement: its process may be frozen, and its locks hold up others."""
 BY_KEY = {"enable_seqscan": "off"}
@@ -66,6 +69,7 @@ async def open_database(
         timeout=5,
         target_session_attrs=_target(dsn),
         reset=_end_if_read_only,
+        connection_class=_Connection,
         server_settings={
             "search_path": f"{schema},public",
             "application_name": schema,
@@ -75,6 +79,17 @@ async def open_database(
             **(parameters or {}),
         },
     )
+
+
+class _Connection(asyncpg.Connection):
+    """Ends where its server does not say in time that what was called off is over. asyncpg waits for that for as long as for a statement,
+    and whoever called it off with it; a server that has gone without a word never says it."""
+
+    async def _cancel(self, *waiters: Any) -> None:
+        async with asyncio.timeout(CANCEL_SECONDS) as limit:
+            await super()._cancel(*waiters)  # pyright: ignore[reportUnknownMemberType, reportAttributeAccessIssue]
+        if limit.expired() and not self.is_closed():
+            self.terminate()
 
 
 def _target(dsn: str) -> SessionAttribute | None:
