@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
+from libs.bus.offsets_reader import OffsetsReader
 from libs.contracts.topics import REQUESTED, REQUESTED_HIGH
 from libs.storage.database import Pool
 from services.projection import store
@@ -19,40 +20,27 @@ Offsets = Mapping[TopicPartition, int]
 _FIRST = (REQUESTED, REQUESTED_HIGH)
 """Where every message is first heard of."""
 _PARTITIONS = [TopicPartition(topic.name, number) for topic in _FIRST for number in range(topic.partitions)]
-_TIMEOUT_MS = 2_000
+TIMEOUT_SECONDS = 2.0
 
 
 class Arrivals:
     """Compares Kafka's ends with the stored offsets, of whichever replica. However many ask, one request of each kind is under way."""
 
     def __init__(self, bootstrap_servers: str, pool: Pool) -> None:
-        self._bootstrap_servers = bootstrap_servers
         self._pool = pool
-        self._consumer: AIOKafkaConsumer | None = None
+        self._reader = OffsetsReader(bootstrap_servers, client_id="projection-reads", seconds=TIMEOUT_SECONDS)
         self._ends = _Shared(self._read_ends)
         self._applied = _Shared(self._read_applied)
 
     async def start(self) -> None:
-        """Connect to Kafka. Raises KafkaError while it is away."""
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._bootstrap_servers,
-            client_id="projection-reads",
-            enable_auto_commit=False,
-            request_timeout_ms=_TIMEOUT_MS,
-        )
-        try:
-            await consumer.start()
-        except BaseException:
-            await consumer.stop()
-            raise
-        self._consumer = consumer
+        """Connect to Kafka. Raises KafkaError or OSError while it is away."""
+        await self._reader.start()
 
     async def stop(self) -> None:
-        if self._consumer is not None:
-            await self._consumer.stop()
+        await self._reader.stop()
 
     async def ends(self) -> Offsets:
-        """What Kafka holds now: the offsets after the last requests. Raises KafkaError, or TimeoutError."""
+        """What Kafka holds now: the offsets after the last requests. Raises KafkaError, OSError, or TimeoutError."""
         return await self._ends.get()
 
     async def passed(self, ends: Offsets) -> bool:
@@ -61,11 +49,10 @@ class Arrivals:
         return all(applied.get(partition, 0) >= end for partition, end in ends.items())
 
     async def _read_ends(self) -> Offsets:
-        if self._consumer is None:
-            raise RuntimeError("not started")
-        async with asyncio.timeout(_TIMEOUT_MS / 1000):
-            beginnings = await self._consumer.beginning_offsets(_PARTITIONS)
-            ends = await self._consumer.end_offsets(_PARTITIONS)
+        async def beginnings_and_ends(consumer: AIOKafkaConsumer) -> tuple[Offsets, Offsets]:
+            return await consumer.beginning_offsets(_PARTITIONS), await consumer.end_offsets(_PARTITIONS)
+
+        beginnings, ends = await self._reader.ask(beginnings_and_ends)
         # What is past its retention can't be applied any more, and is not waited for.
         return {partition: end for partition, end in ends.items() if end > beginnings[partition]}
 

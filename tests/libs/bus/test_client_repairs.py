@@ -9,8 +9,10 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.conn import AIOKafkaConnection
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.metadata import MetadataRequest
+from aiokafka.structs import BrokerMetadata
 
-from deploy.local.ports import HOST
+from deploy.local.ports import HOST, free_port
+from libs.bus import client_repairs
 from libs.bus.codec import encode
 
 assert encode  # any part of the bus brings the repair with it
@@ -52,3 +54,32 @@ async def test_metadata_is_asked_for_again_after_an_error_that_aiokafka_does_not
             assert not await client.force_metadata_update()
         assert await client.force_metadata_update()
     await producer.stop()
+
+
+async def test_the_brokers_that_were_named_at_first_are_asked_again_where_none_that_is_known_answers(
+    kafka: str,
+) -> None:
+    producer = AIOKafkaProducer(bootstrap_servers=f"{HOST}:{free_port()},{kafka}")
+    await producer.start()
+    client: Any = vars(producer)["client"]
+    known = client.cluster.brokers()
+    client.cluster._brokers = {99: BrokerMetadata(99, HOST, free_port(), None)}  # as if that had been alone for a while
+    async with asyncio.timeout(20):
+        assert await client.force_metadata_update()
+    assert client.cluster.brokers() == known
+    await producer.stop()
+
+
+async def test_who_takes_a_connection_and_says_nothing_is_not_waited_for_as_for_an_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client_repairs, "CONNECT_SECONDS", 0.1)
+    taken: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_server(lambda _, writer: taken.append(writer), HOST, 0)
+    connection = AIOKafkaConnection(*server.sockets[0].getsockname(), request_timeout_ms=40_000)
+    async with asyncio.timeout(20):
+        with pytest.raises(TimeoutError):
+            await connection.connect()
+    assert taken and not connection.connected()
+    taken[0].close()
+    server.close()

@@ -1,0 +1,82 @@
+"""Asks Kafka for offsets alone: where topics begin and end, and what a group has committed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TypeVar
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
+
+T = TypeVar("T")
+
+
+class OffsetsReader:
+    """Joins no group and fetches nothing. `seconds` is how long a question may take.
+
+    After one that failed the next is asked by a new consumer: aiokafka goes on asking a broker whose host is gone without a word, since a
+    question that is called off tells it nothing.
+    """
+
+    def __init__(self, bootstrap_servers: str, *, client_id: str, seconds: float, group: str | None = None) -> None:
+        self._bootstrap_servers = bootstrap_servers
+        self._client_id = client_id
+        self._seconds = seconds
+        self._group = group
+        self._consumer: AIOKafkaConsumer | None = None
+        self._opening = asyncio.Lock()
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Connect. Raises KafkaError or OSError while Kafka is away."""
+        await self._opened()
+
+    async def stop(self) -> None:
+        self._drop()
+        if self._closing:
+            await asyncio.wait(self._closing)
+
+    async def ask(self, question: Callable[[AIOKafkaConsumer], Awaitable[T]]) -> T:
+        """The answer. Raises KafkaError, OSError, or TimeoutError when its time is over."""
+        consumer: AIOKafkaConsumer | None = None
+        try:
+            async with asyncio.timeout(self._seconds):
+                consumer = await self._opened()
+                return await question(consumer)
+        except (KafkaError, OSError, TimeoutError):
+            if self._consumer is consumer:
+                self._drop()
+            raise
+
+    def _drop(self) -> None:
+        """Close the consumer beside: it may wait for a broker that is gone."""
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            closing = asyncio.create_task(_close(consumer))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+
+    async def _opened(self) -> AIOKafkaConsumer:
+        async with self._opening:
+            if self._consumer is None:
+                consumer = AIOKafkaConsumer(
+                    bootstrap_servers=self._bootstrap_servers,
+                    client_id=self._client_id,
+                    group_id=self._group,
+                    enable_auto_commit=False,
+                    request_timeout_ms=round(self._seconds * 1000 / 2),  # else no second broker could be asked
+                )
+                try:
+                    await consumer.start()
+                except BaseException:
+                    await _close(consumer)
+                    raise
+                self._consumer = consumer
+            return self._consumer
+
+
+async def _close(consumer: AIOKafkaConsumer) -> None:
+    with suppress(KafkaError, OSError, TimeoutError):
+        await consumer.stop()
