@@ -51,12 +51,15 @@ class OffsetsReader:
             raise
 
     def _drop(self) -> None:
-        """Close the consumer beside: it may wait for a broker that is gone."""
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            closing = asyncio.create_task(_close(consumer))
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
+            self._close_beside(consumer)
+
+    def _close_beside(self, consumer: AIOKafkaConsumer) -> None:
+        """It may wait for a broker that is gone, and nobody is to wait for that."""
+        closing = asyncio.create_task(_close(consumer))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
     async def _opened(self) -> AIOKafkaConsumer:
         async with self._opening:
@@ -71,7 +74,7 @@ class OffsetsReader:
                 try:
                     await consumer.start()
                 except BaseException:
-                    await _close(consumer)
+                    self._close_beside(consumer)
                     raise
                 self._consumer = consumer
             return self._consumer
