@@ -105,11 +105,10 @@ class Leaving:
 
     async def once(self) -> int:
         """One batch: how many left."""
-        free = await self._room.free()
-        # High priority leaves however little that is: it is for what the resolver reads in its normal lane. In the high one little comes at
-        # any time; should it be much, it may as well wait there, in the same order.
+        # High priority leaves before it is asked for room, which is for what the resolver reads in its normal lane. In the high one little
+        # comes at any time; should it be much, it may as well wait there, in the same order.
         left = await self._leave(await store.claim(self._pool, self._batch, self._now(), self._lease, high_only=True))
-        if (limit := min(self._batch - left, free)) > 0:
+        if (limit := min(self._batch - left, await self._room.free())) > 0:
             entries = await store.claim(self._pool, limit, self._now(), self._lease)
             self._room.take(len(entries))
             left += await self._leave(entries)

@@ -26,7 +26,7 @@ class Room:
         self._free = 0
 
     async def free(self) -> int:
-        """For how many messages there is room. Raises what `lag` raises: without an answer nothing may leave."""
+        """For how many messages there is room. Raises what `lag` raises: without an answer nothing of normal priority may leave."""
         now = self._clock()
         if self._looked_at is None or now - self._looked_at >= ROOM_LOOK_SECONDS:
             lag = await self._lag()

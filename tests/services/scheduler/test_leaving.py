@@ -230,14 +230,18 @@ async def test_it_looks_once_for_many_batches_and_counts_what_leaves_between(wor
     assert world.looks == 2
 
 
-async def test_while_it_cannot_be_read_how_many_wait_none_is_taken(world: World) -> None:
-    await world.take(deferred())
+async def test_while_it_cannot_be_read_how_many_wait_none_is_taken_but_of_high_priority(world: World) -> None:
+    await world.take(deferred(), deferred(priority=Priority.HIGH))
     leaving = world.leaving()
     world.lag = None
     for _ in range(2):
         with pytest.raises(KafkaConnectionError):
             await leaving.once()
-    assert await world.pool.fetchval("SELECT count(*) FROM entries WHERE leaving_until IS NOT NULL") == 0
+    assert (len(world.returned(RETURNED_HIGH)), len(world.returned())) == (1, 0)
+    assert (
+        await world.pool.fetchval("SELECT count(*) FROM entries WHERE leaving_until IS NOT NULL AND outcome IS NULL")
+        == 0
+    )
     world.lag = 0
     assert await leaving.once() == 1
 
