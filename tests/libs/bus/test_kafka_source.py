@@ -9,15 +9,13 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.structs import TopicPartition
 from structlog.testing import capture_logs
 
-from libs.bus.kafka_source import KafkaSource
 from libs.bus.partitioning import partition_of
 from libs.bus.port import Partitions
-from libs.bus.producer import Producer
-from tests.conformance.bus_harness import Handled, Harness, eventually
+from tests.conformance.bus_harness import Handled, eventually, open_harness
 
 
 async def test_who_stops_while_giving_partitions_back_leaves_the_group_all_the_same(kafka: str) -> None:
-    harness = Harness(kafka, Producer(kafka, "test"), KafkaSource)
+    harness = await open_harness(kafka)
     topic, group = await harness.topic(partitions=2), harness.group()
     giving_back = asyncio.Event()
 
@@ -43,8 +41,7 @@ async def test_what_kafka_holds_at_offsets_that_were_passed_is_read_and_committe
     kafka: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a lost volume, when aiokafka goes back to the beginning without a word."""
-    harness = Harness(kafka, Producer(kafka, "test"), KafkaSource)
-    await harness.producer.start()  # type: ignore[attr-defined]
+    harness = await open_harness(kafka)
     topic, group, handled = await harness.topic(), harness.group(), Handled()
     await harness.publish(topic, "1", "2", "3")
     fetch, made = AIOKafkaConsumer.getmany, list[AIOKafkaConsumer]()
@@ -73,8 +70,7 @@ async def test_what_kafka_holds_at_offsets_that_were_passed_is_read_and_committe
 async def test_what_kafka_no_longer_has_of_what_was_committed_is_told_also_where_it_begins_with_its_first(
     kafka: str,
 ) -> None:
-    harness = Harness(kafka, Producer(kafka, "test"), KafkaSource)
-    await harness.producer.start()  # type: ignore[attr-defined]
+    harness = await open_harness(kafka)
     topic, group, handled = await harness.topic(), harness.group(), Handled()
     await harness.publish(topic, "1", "2")
     async with AIOKafkaConsumer(bootstrap_servers=kafka, group_id=group, enable_auto_commit=False) as before:
@@ -90,8 +86,7 @@ async def test_what_kafka_no_longer_has_of_what_was_committed_is_told_also_where
 async def test_a_rebalance_while_it_is_looked_where_to_go_on_is_not_taken_for_a_loss(
     kafka: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    harness = Harness(kafka, Producer(kafka, "test"), KafkaSource)
-    await harness.producer.start()  # type: ignore[attr-defined]
+    harness = await open_harness(kafka)
     topic, group, before, handled = await harness.topic(partitions=2), harness.group(), Handled(), Handled()
     people = {partition_of(f"t/client/{n}".encode(), 2): str(n) for n in range(20)}
     for person in people.values():
@@ -127,8 +122,7 @@ async def test_a_rebalance_while_it_is_looked_where_to_go_on_is_not_taken_for_a_
 
 
 async def test_what_was_deleted_before_it_was_read_is_told(kafka: str) -> None:
-    harness = Harness(kafka, Producer(kafka, "test"), KafkaSource)
-    await harness.producer.start()  # type: ignore[attr-defined]
+    harness = await open_harness(kafka)
     topic, group, before, after = await harness.topic(), harness.group(), Handled(), Handled()
     await harness.publish(topic, "1", "2")
     consumer = harness.consumer([topic], before, group)
