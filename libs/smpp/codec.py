@@ -25,8 +25,7 @@ _LENGTH: Final = struct.Struct(">I")
 class Framer:
     """Cuts the stream of one connection into frames, however TCP has split it."""
 
-    def __init__(self, max_pdu_bytes: int = MAX_PDU_BYTES) -> None:
-        self._max_pdu_bytes = max_pdu_bytes
+    def __init__(self) -> None:
         self._rest = b""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
@@ -39,8 +38,8 @@ class Framer:
         position, end = 0, len(data)
         while position + 4 <= end:
             length: int = _LENGTH.unpack_from(data, position)[0]
-            if not 16 <= length <= self._max_pdu_bytes:
-                reason = f"command_length {length} is outside 16 to {self._max_pdu_bytes}"
+            if not 16 <= length <= MAX_PDU_BYTES:
+                reason = f"command_length {length} is outside 16 to {MAX_PDU_BYTES}"
                 raise PduError(CommandStatus.ESME_RINVCMDLEN, reason)
             if position + length > end:
                 break

@@ -28,7 +28,6 @@ class Delivers:
     """
 
     def __init__(self, handle: OnDeliver, write: Callable[[bytes], None], limit: int, batch: int) -> None:
-        self.handler_errors = 0
         self._handle = handle
         self._write = write
         self._limit = limit
@@ -36,11 +35,6 @@ class Delivers:
         self._waiting: deque[tuple[int, Deliver]] = deque()
         self._worker: asyncio.Task[None] | None = None
         self._accepting = True
-
-    @property
-    def waiting(self) -> int:
-        """How many wait for the handler, the batch in its hands not counted."""
-        return len(self._waiting)
 
     def put(self, sequence: int, pdu: Deliver) -> None:
         """Take one in. After `finish` or `stop` it is left unanswered: the SMSC sends it again after the next bind."""
@@ -80,7 +74,6 @@ class Delivers:
         try:
             await self._handle(pdus)
         except Exception:
-            self.handler_errors += 1
             _log.exception("deliver_handler_failed", count=len(pdus))
             return CommandStatus.ESME_RX_T_APPN
         return CommandStatus.ESME_ROK

@@ -88,7 +88,7 @@ _STEADY_SECONDS: Final = 10.0  # a session that held as long counts as a success
 class Link:
     """One bind that comes back by itself. `start` it once, `close` it once; it never ends on its own.
 
-    A callback that raises is logged and counted and does the link no harm.
+    A callback that raises is logged and does the link no harm.
     """
 
     def __init__(
@@ -106,7 +106,6 @@ class Link:
         self.state = LinkState.UNBOUND
         self.last_error: str | None = None
         """Why the link last failed or ended, for an operator; kept after it is bound again."""
-        self._callback_errors = 0
         self._closing = False
         self._config = config
         self._on_answers = on_answers
@@ -126,20 +125,9 @@ class Link:
         return self._session is not None and self._session.bound
 
     @property
-    def in_flight(self) -> int:
-        """How many submits wait for an answer in time."""
-        return self._session.in_flight if self._session else 0
-
-    @property
     def free_window(self) -> int:
         """How many submits may be written now; 0 when not bound."""
         return self._session.free_window if self._session else 0
-
-    @property
-    def callback_errors(self) -> int:
-        """How often a callback has raised."""
-        session = self._session
-        return self._callback_errors + (session.callback_errors + session.deliver_errors if session else 0)
 
     def start(self) -> None:
         """Begin to connect; returns at once."""
@@ -192,7 +180,6 @@ class Link:
         try:
             reason = await session.wait_closed()
         finally:
-            self._callback_errors = self.callback_errors
             self._session = None
         self._failures = 1 if self._clock.monotonic() - bound_at >= _STEADY_SECONDS else self._failures + 1
         self._ended(reason)
@@ -213,5 +200,4 @@ class Link:
         try:
             self._on_state(state)
         except Exception:
-            self._callback_errors += 1
             _log.exception("state_handler_failed", state=state.value)

@@ -71,13 +71,10 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
 
     message_id: str  # the provider's, as written: normalise it before comparing
     state: MessageState
-    stat: str  # the state's word as given
     error: str  # `err` as given, else the network_error_code parameter as "network type/code"
-    done_date: (
-        str  # as given: when the state was reached, by the provider's clock and in its zone, which it does not name
-    )
+    done_date: str
+    """As given: when the state was reached, by the provider's clock and in its zone, which it does not name."""
     destination_addr: str  # the number that the message went to: the receipt comes *from* there
-    source_addr: str  # the sender that the message bore
 
 
 def read_receipt(pdu: DeliverSm | DataSm) -> Receipt | None:
@@ -104,11 +101,9 @@ def read_receipt(pdu: DeliverSm | DataSm) -> Receipt | None:
     return Receipt(
         message_id=_octets_to_text(pdu.tlvs.get(tlv.RECEIPTED_MESSAGE_ID, b"")) or message_id,
         state=_state(pdu.tlvs.get(tlv.MESSAGE_STATE, b""), stat),
-        stat=stat,
         error=error or _network_error(pdu.tlvs.get(tlv.NETWORK_ERROR_CODE, b"")),
         done_date=done_date,
         destination_addr=pdu.source_addr,
-        source_addr=pdu.destination_addr,
     )
 
 

@@ -37,7 +37,6 @@ class Session(asyncio.Protocol):
         self.bound = False
         self.close_reason: str | None = None
         """Why the session ended or is ending, for an operator."""
-        self.callback_errors = 0
         self._config = config
         self._on_answers = on_answers
         self._loop = asyncio.get_running_loop()
@@ -63,19 +62,9 @@ class Session(asyncio.Protocol):
     # What the owner calls.
 
     @property
-    def in_flight(self) -> int:
-        """How many submits wait for an answer in time."""
-        return self._window.in_flight
-
-    @property
     def free_window(self) -> int:
         """How many submits may be written now; 0 when not bound, draining or the peer has stopped reading."""
         return self._window.free if self.bound and not self._draining and not self._writing_paused else 0
-
-    @property
-    def deliver_errors(self) -> int:
-        """How often the deliver handler has raised."""
-        return self._delivers.handler_errors
 
     def submit_many(self, submissions: Sequence[Submission]) -> list[Unsent]:
         """Write `submissions`, in order, in one go. Those returned were not written, no byte of them; every other one was
@@ -152,9 +141,6 @@ class Session(asyncio.Protocol):
             config.system_id,
             config.password,
             config.system_type,
-            addr_ton=config.addr_ton,
-            addr_npi=config.addr_npi,
-            address_range=config.address_range,
         )
         self._bind_sequence = self._take_sequence()
         self._write(bind.encode(self._bind_sequence))
@@ -225,7 +211,7 @@ class Session(asyncio.Protocol):
 
     def _answered(self, sequence: int, status: int, message_id: str, answers: list[Answer]) -> None:
         try:
-            token, _ = self._window.take(sequence)
+            token = self._window.take(sequence)
         except KeyError:
             return  # nobody asked, or it was answered before
         if status:
@@ -300,7 +286,6 @@ class Session(asyncio.Protocol):
         try:
             self._on_answers(answers)
         except Exception:
-            self.callback_errors += 1
             _log.exception("answer_handler_failed", count=len(answers))
 
     def _write(self, data: bytes) -> None:

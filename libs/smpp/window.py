@@ -16,9 +16,8 @@ class Window:
     def __init__(self, size: int, timeout_seconds: float) -> None:
         self._size = size
         self._timeout_seconds = timeout_seconds
-        self._open: dict[
-            int, tuple[object, float]
-        ] = {}  # with the end of its time; ends ascend, as the order is of sending
+        self._open: dict[int, tuple[object, float]] = {}
+        """With the end of its time; ends ascend, as the order is of sending."""
         self._late: dict[int, object] = {}
 
     @property
@@ -35,10 +34,10 @@ class Window:
         """Take one in, at `now` seconds."""
         self._open[sequence] = (token, now + self._timeout_seconds)
 
-    def take(self, sequence: int) -> tuple[object, bool]:
-        """The token that `sequence` answers, which then leaves, and whether it is late. KeyError when there is none."""
+    def take(self, sequence: int) -> object:
+        """The token that `sequence` answers, in time or late; then it leaves. KeyError when there is none."""
         entry = self._open.pop(sequence, None)
-        return (entry[0], False) if entry is not None else (self._late.pop(sequence), True)
+        return entry[0] if entry is not None else self._late.pop(sequence)
 
     def expire(self, now: float) -> list[object]:
         """The tokens whose time is over by `now`; each is told once."""

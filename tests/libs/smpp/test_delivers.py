@@ -4,22 +4,22 @@ import asyncio
 
 from libs.smpp.delivers import Deliver, Delivers
 from libs.smpp.pdus import DeliverSm, DeliverSmResp
-from tests.libs.smpp.scripted_smsc import until
 
 PDU = DeliverSm("254711000001", "Postrider")
 
 
 async def test_the_batch_in_the_handlers_hands_is_finished_and_what_waits_is_left_to_come_again() -> None:
-    may_go, finished, written = asyncio.Event(), list[int](), list[bytes]()
+    started, may_go, finished, written = asyncio.Event(), asyncio.Event(), list[int](), list[bytes]()
 
     async def handle(pdus: list[Deliver]) -> None:
+        started.set()
         await may_go.wait()
         finished.append(len(pdus))
 
     delivers = Delivers(handle, written.append, limit=10, batch=1)
     delivers.put(1, PDU)
     delivers.put(2, PDU)
-    await until(lambda: delivers.waiting == 1)
+    await asyncio.wait_for(started.wait(), 5.0)
     delivers.stop(cancel=False)
     delivers.put(3, PDU)
     may_go.set()

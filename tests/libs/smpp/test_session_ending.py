@@ -153,15 +153,18 @@ async def test_an_enquire_link_answered_from_no_bind_ends_the_session(
         assert "ESME_RINVBNDSTS" in await session.wait_closed()
 
 
-async def test_a_raising_answer_handler_is_counted_and_harms_nothing() -> None:
-    def raising(_answers: list[Answer]) -> None:
+async def test_a_raising_answer_handler_harms_nothing() -> None:
+    told: list[Answer] = []
+
+    def raising(answers: list[Answer]) -> None:
+        told.extend(answers)
         raise RuntimeError("a bug")
 
     async with scripted_smsc(plainly) as smsc:
         session = await open_session(smsc.config(), raising, Owner().on_deliver)
         session.submit_many(submissions("a"))
-        await until(lambda: session.callback_errors == 1)
+        await until(lambda: len(told) == 1)
         session.submit_many(submissions("b"))
-        await until(lambda: session.callback_errors == 2)
+        await until(lambda: len(told) == 2)
         assert session.bound
         await session.unbind(1.0)

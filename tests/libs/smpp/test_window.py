@@ -11,7 +11,7 @@ def test_a_token_is_in_flight_until_its_answer() -> None:
     open_ones.add(1, "a", now=0.0)
     open_ones.add(2, "b", now=0.0)
     assert (open_ones.in_flight, open_ones.free) == (2, 0)
-    assert open_ones.take(2) == ("b", False)
+    assert open_ones.take(2) == "b"
     assert (open_ones.in_flight, open_ones.free) == (1, 1)
     with pytest.raises(KeyError):
         open_ones.take(2)
@@ -25,7 +25,7 @@ def test_time_over_is_told_once_frees_the_window_and_a_late_answer_still_counts(
     assert open_ones.expire(10.0) == ["a"]
     assert open_ones.expire(10.0) == []
     assert open_ones.in_flight == 1
-    assert open_ones.take(1) == ("a", True)
+    assert open_ones.take(1) == "a"
     with pytest.raises(KeyError):
         open_ones.take(1)
 
@@ -49,4 +49,4 @@ def test_only_so_many_late_ones_are_remembered(monkeypatch: pytest.MonkeyPatch) 
     open_ones.expire(1.0)
     with pytest.raises(KeyError):
         open_ones.take(1)
-    assert open_ones.take(3) == (3, True)
+    assert open_ones.take(3) == 3
