@@ -56,12 +56,11 @@ class BatchConsumer:
         max_records: int = MAX_RECORDS,
         pacing: Pacing = PACED,
         drain_seconds: float = DRAIN_SECONDS,
-        rebalance_timeout_ms: int = REBALANCE_TIMEOUT_MS,
         open_source: OpenSource = KafkaSource,
         gather: Callable[[], Gathering] | None = None,
         decode: bool = True,
     ) -> None:
-        if drain_seconds * 1000 >= rebalance_timeout_ms:
+        if drain_seconds * 1000 >= REBALANCE_TIMEOUT_MS:
             raise ValueError(
                 "drain_seconds must be shorter than the rebalance timeout, or the group goes on without us"
             )
@@ -77,7 +76,6 @@ class BatchConsumer:
                     on_dead_letter=on_dead_letter,
                     own_source=own_source,
                     limit=dead_letter_limit,
-                    rebalance_timeout_ms=rebalance_timeout_ms,
                     open_source=open_source,
                     gathering=gather() if gather is not None else None,
                     decode=decode,

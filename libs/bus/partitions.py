@@ -83,10 +83,9 @@ class Watermarks:
         progress = self._partitions.get(partition)
         return None if progress is None else self._low(progress)
 
-    def unfinished(self, partition: TopicPartition | None = None) -> int:
-        """How many records are delivered and not finished, in one partition or in all."""
-        chosen = self._partitions if partition is None else self._partitions.keys() & {partition}
-        return sum(len(self._partitions[each].delivered) - len(self._partitions[each].finished) for each in chosen)
+    def unfinished(self) -> int:
+        """How many records are delivered and not finished."""
+        return sum(len(each.delivered) - len(each.finished) for each in self._partitions.values())
 
     def reset(self, partitions: Iterable[TopicPartition]) -> None:
         """Forget these: they belong to another member now, or will be read again from what was committed."""

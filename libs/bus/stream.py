@@ -1,12 +1,11 @@
 """Records of a consumer group, decoded, with commits up to the lowest unfinished one: what every consumer here is built on.
 
     stream = RecordStream(bootstrap_servers, group="dispatcher.demo", topics=[dispatch("demo")], producer=producer,
-                          on_revoked=drain, on_assigned=begin)
+                          on_revoked=drain)
     await stream.start()                                     # waits for Kafka, the topics and an assignment
     records = await stream.getmany(timeout_ms=100, max_records=500)   # list[Record]; [] after the timeout
     stream.finished(records)                                 # in any order, in any portions, also from other tasks
     await stream.commit()                                    # up to the lowest unfinished record of each partition
-    stream.pause(partitions); stream.resume(partitions)      # what is fetched already stays where it is
     await stream.stop()
 
 Undecodable records are in the dead letters, and finished, before `getmany` returns. In a rebalance `getmany` waits, `on_revoked` is
@@ -32,7 +31,7 @@ from aiokafka.structs import TopicPartition
 
 from libs.bus.backoff import GivenUp
 from libs.bus.codec import Decoders, said_by
-from libs.bus.dead_letters import LIMIT, DeadLetters, OnDeadLetter
+from libs.bus.dead_letters import LIMIT, DeadLetters, OnDeadLetter, reason_of
 from libs.bus.errors import Undecodable
 from libs.bus.kafka_source import KafkaSource
 from libs.bus.partitions import Watermarks
@@ -64,7 +63,6 @@ class RecordStream:
         topics: Topics,
         producer: Publisher,
         on_revoked: OnRebalance | None = None,
-        on_assigned: OnRebalance | None = None,
         on_dead_letter: OnDeadLetter | None = None,
         own_source: str | None = None,
         limit: int = LIMIT,
@@ -84,10 +82,7 @@ class RecordStream:
         self._is_own = None if own_source is None else said_by(own_source)
         self._decoders = Decoders(topics) if decode else None
         self._marks = Watermarks()
-        self._paused: set[TopicPartition] = set()
-        self._resumed = asyncio.Event()
         self._on_revoked = on_revoked
-        self._on_assigned = on_assigned
         self._gathering = gathering
         self._more_gathered = False
         # Two runs: that the next record can be read says nothing of whether it can be handled.
@@ -123,17 +118,9 @@ class RecordStream:
     def assignment(self) -> Partitions:
         return self._source.assignment()
 
-    def unfinished(self, partition: TopicPartition | None = None) -> int:
+    def unfinished(self) -> int:
         """How many records are delivered and not finished."""
-        return self._marks.unfinished(partition)
-
-    def pause(self, partitions: Iterable[TopicPartition]) -> None:
-        """Deliver nothing of these until `resume`; a rebalance resumes all."""
-        self._paused.update(partitions)
-
-    def resume(self, partitions: Iterable[TopicPartition]) -> None:
-        self._paused.difference_update(partitions)
-        self._resumed.set()
+        return self._marks.unfinished()
 
     def rest(self, seconds: float) -> None:
         """Let what comes within so many seconds come together, unless `getmany` is called before. See `port.Source`."""
@@ -145,18 +132,11 @@ class RecordStream:
         Raises `TooManyDeadLetters`.
         """
         self.fetched = 0
-        assigned = self.assignment()
-        wanted = assigned - self._paused
+        wanted = self.assignment()
         if self._gathering is not None:
             wanted = self._gathering.wanted(wanted)
             if self._gathering:
                 timeout_ms = 0 if self._more_gathered else min(timeout_ms, _GATHERING_MS)
-        if assigned and not wanted:
-            self._resumed.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(timeout_ms / 1000):
-                    await self._resumed.wait()
-            return []
         found = await self._source.fetch(wanted, timeout_ms=timeout_ms, max_records=max_records)
         epoch = self.epoch  # not before: a fetch outlives a rebalance and then brings what is ours since
         self.fetched = sum(map(len, found.values()))
@@ -188,7 +168,8 @@ class RecordStream:
                     if len(records) > good:
                         self._undecodables.succeeded()
                         good = len(records)
-                    await self._undecodable(record, Reason("undecodable", error.reason))
+                    with suppress(GivenUp):
+                        await self._put_away(self._undecodables, record, reason_of(error))
                     if self.epoch != epoch:
                         return []
                 else:
@@ -208,10 +189,6 @@ class RecordStream:
             self._marks.delivered(partition, [record.offset for record in others], records[-1].offset + 1)
         RECORDS_CONSUMED.labels(partition.topic).inc(len(records) - len(others))
         return others
-
-    async def _undecodable(self, record: Record, reason: Reason) -> None:
-        with suppress(GivenUp):
-            await self._put_away(self._undecodables, record, reason)
 
     async def dead_letter(self, record: Record, reason: Reason) -> None:
         """Put a record that can't be handled into the dead letters, and finish it.
@@ -275,16 +252,12 @@ class RecordStream:
 
     async def _assigned(self, partitions: Partitions) -> None:
         self._give_up.clear()
-        self._resumed.set()
         log.info("bus.assigned", group=self._group, partitions=len(partitions))
-        if self._on_assigned is not None:
-            await self._on_assigned(partitions)
 
     def _forget(self, partitions: Partitions) -> None:
         self._marks.reset(partitions)
         if self._gathering is not None:
             self._gathering.forget()
-        self._paused.difference_update(partitions)
         hide_lag(partitions)
 
     async def _watch_lag(self) -> None:

@@ -107,18 +107,6 @@ async def test_high_priority_does_not_wait_for_a_normal_batch(bus: Harness) -> N
     assert handled.names == ["high", "normal"]
 
 
-async def test_a_paused_partition_delivers_nothing_until_it_is_resumed(bus: Harness) -> None:
-    topic = await bus.topic()
-    stream = bus.stream([topic])
-    await stream.start()
-    await eventually(stream.assignment)
-    stream.pause(stream.assignment())
-    await bus.publish(topic, "1")
-    assert await stream.getmany(timeout_ms=300, max_records=10) == []
-    stream.resume(stream.assignment())
-    assert names(await stream.getmany(timeout_ms=20_000, max_records=10)) == ["1"]
-
-
 async def test_what_comes_during_a_rest_is_fetched_together_and_a_fetch_ends_the_rest(bus: Harness) -> None:
     topic = await bus.topic(partitions=4)
     stream = bus.stream([topic])
