@@ -34,9 +34,9 @@ from libs.bus.codec import Decoders, said_by
 from libs.bus.dead_letters import LIMIT, DeadLetters, OnDeadLetter, reason_of
 from libs.bus.errors import Undecodable
 from libs.bus.kafka_source import KafkaSource
-from libs.bus.partitions import Watermarks
 from libs.bus.port import Gathering, OnRebalance, OpenSource, Partitions, Publisher, Topics
 from libs.bus.record import Record
+from libs.bus.watermarks import Watermarks
 from libs.contracts.events import Reason
 from libs.service_kit.metrics import CONSUMER_LAG, RECORDS_CONSUMED
 

@@ -2,7 +2,7 @@ from aiokafka.structs import TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.bus.partitions import Watermarks
+from libs.bus.watermarks import Watermarks
 
 P, Q = TopicPartition("t", 0), TopicPartition("t", 1)
 
