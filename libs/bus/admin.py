@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
@@ -29,20 +29,19 @@ class TopicMismatch(Exception):
     """A topic exists with another number of partitions than declared; keys would go elsewhere, so nothing may be published."""
 
 
-async def ensure_topics(bootstrap_servers: str, topics: Iterable[Topic]) -> None:
+async def ensure_topics(bootstrap_servers: str, topics: Sequence[Topic]) -> None:
     """Create what is missing of these topics and their dead letters; return when every partition has a leader.
 
     Waits for Kafka as long as it takes; may be called by several services at once. A small cluster gets as many replicas as it has
     brokers, and one that has grown since is warned of. Raises `TopicMismatch`, or KafkaError where the cluster refuses.
     """
-    wanted = {topic.name: topic for topic in topics}
     for delay in delays():
         admin = AIOKafkaAdminClient(
             bootstrap_servers=bootstrap_servers, client_id="postrider-topics", request_timeout_ms=_REQUEST_TIMEOUT_MS
         )
         try:
             await admin.start()
-            await _ensure(admin, wanted)
+            await _ensure(admin, topics)
             return
         except (KafkaError, OSError) as error:
             if isinstance(error, KafkaError) and not error.retriable:
@@ -53,50 +52,39 @@ async def ensure_topics(bootstrap_servers: str, topics: Iterable[Topic]) -> None
         await asyncio.sleep(delay)
 
 
-async def _ensure(admin: AIOKafkaAdminClient, wanted: dict[str, Topic]) -> None:
-    found = await _usable(admin)
-    declared = {name: topic.partitions for name, topic in wanted.items()}
-    declared |= {topic.dead_letter: DEAD_LETTER_PARTITIONS for topic in wanted.values()}
-    for name, partitions in declared.items():
-        if name in found and len(found[name]) != partitions:
-            raise TopicMismatch(f"{name} has {len(found[name])} partitions, and {partitions} are declared")
+async def _ensure(admin: AIOKafkaAdminClient, topics: Sequence[Topic]) -> None:
     brokers = len((await admin.describe_cluster())["brokers"])
-    missing = [_new(t.name, t.partitions, t.config(), t, brokers) for t in wanted.values() if t.name not in found]
-    missing += [
-        _new(t.dead_letter, DEAD_LETTER_PARTITIONS, _DEAD_LETTER_CONFIG, t, brokers)
-        for t in wanted.values()
-        if t.dead_letter not in found
-    ]
-    if missing:
+    declared = {new.name: new for topic in topics for new in _with_dead_letters(topic, brokers)}
+    found = await _usable(admin)
+    for name, new in declared.items():
+        if name in found and len(found[name]) != new.num_partitions:
+            raise TopicMismatch(f"{name} has {len(found[name])} partitions, and {new.num_partitions} are declared")
+    if missing := [new for name, new in declared.items() if name not in found]:
         response = await admin.create_topics(missing, timeout_ms=_REQUEST_TIMEOUT_MS)
         for name, code, *_ in response.topic_errors:
             error = for_code(code)
             if code and error is not TopicAlreadyExistsError:
                 raise error(f"{name} could not be created")
         log.info("kafka.topics_created", topics=len(missing))
-    while True:
-        found = await _usable(admin)
-        if declared.keys() <= found.keys():
-            break
+    while not declared.keys() <= found.keys():
         await asyncio.sleep(_POLL_SECONDS)
+        found = await _usable(admin)
     few = sum(
-        any(len(partition["replicas"]) < _replication(topic, brokers) for partition in found[name])
-        for topic in wanted.values()
-        for name in (topic.name, topic.dead_letter)
+        any(len(partition["replicas"]) < new.replication_factor for partition in found[name])
+        for name, new in declared.items()
     )
     if few:  # made while other brokers were not there yet, and Kafka adds none by itself
         log.warning("kafka.too_few_replicas", topics=few, brokers=brokers)
 
 
-def _replication(topic: Topic, brokers: int) -> int:
-    return max(1, min(topic.replication, brokers))
-
-
-def _new(name: str, partitions: int, config: dict[str, str], topic: Topic, brokers: int) -> NewTopic:
-    replication = _replication(topic, brokers)
-    if replication >= 3:
-        config = {**config, "min.insync.replicas": "2"}
-    return NewTopic(name, partitions, replication, topic_configs=config)
+def _with_dead_letters(topic: Topic, brokers: int) -> tuple[NewTopic, NewTopic]:
+    """The topic and that of its dead letters, as a cluster of so many brokers can have them."""
+    replication = max(1, min(topic.replication, brokers))
+    in_sync = {"min.insync.replicas": "2"} if replication >= 3 else {}
+    return (
+        NewTopic(topic.name, topic.partitions, replication, topic_configs=topic.config() | in_sync),
+        NewTopic(topic.dead_letter, DEAD_LETTER_PARTITIONS, replication, topic_configs=_DEAD_LETTER_CONFIG | in_sync),
+    )
 
 
 async def _usable(admin: AIOKafkaAdminClient) -> dict[str, list[dict[str, Any]]]:

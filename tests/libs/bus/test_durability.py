@@ -37,6 +37,6 @@ def test_a_topic_has_three_copies_where_there_are_as_many_brokers_and_two_must_a
     brokers: int, replication: int, in_sync: str | None
 ) -> None:
     for topic in topics.FIXED_TOPICS:
-        created = admin._new(topic.name, topic.partitions, topic.config(), topic, brokers)
-        assert created.replication_factor == replication
-        assert created.topic_configs.get("min.insync.replicas") == in_sync
+        for created in admin._with_dead_letters(topic, brokers):
+            assert created.replication_factor == replication
+            assert created.topic_configs.get("min.insync.replicas") == in_sync

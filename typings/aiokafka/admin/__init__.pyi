@@ -2,6 +2,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 class NewTopic:
+    name: str
+    num_partitions: int
+    replication_factor: int
     def __init__(
         self,
         name: str,
