@@ -11,10 +11,10 @@ from uuid import UUID
 
 import msgspec
 
-from libs.bus.errors import Undecodable as Undecodable
+from libs.bus.errors import Undecodable
 from libs.bus.port import Topics
 from libs.bus.quick_events import quick
-from libs.contracts.events import Event, MessageEvent, type_name
+from libs.contracts.events import Event, MessageEvent, event_class, type_name
 from libs.contracts.topics import Topic
 
 E = TypeVar("E")
@@ -32,9 +32,7 @@ def message_key(message_id: UUID) -> bytes:
 
 def decoder(topic: Topic) -> Decode:
     """Reads the events of a topic."""
-    envelope: Any = MessageEvent if topic.about_message else Event
-    event: type[AnyEvent] = envelope[topic.data]
-    return decoder_for(event)
+    return decoder_for(event_class(topic.data))
 
 
 class Decoders(dict[str, Decode]):

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from libs.contracts.events import EVENT_TYPES, Event, EventType, MessageEvent, Priority
+from libs.contracts.events import EVENT_TYPES, Priority, event_class, type_name
 from libs.contracts.topics import FIXED_TOPICS, Topic, dispatch
 
 EXAMPLES = Path(__file__).parent / "examples"
@@ -17,23 +17,16 @@ _SCHEMAS = "#/components/schemas/"
 _GATEWAY = "{gateway}"
 
 
-def examples(event_type: EventType) -> list[dict[str, Any]]:
-    """The committed examples of an event type, the smallest first."""
-    found: list[dict[str, Any]] = json.loads((EXAMPLES / f"{event_type.name}.json").read_text())
+def examples(data: type) -> list[dict[str, Any]]:
+    """The committed examples of the events with this data, the smallest first."""
+    found: list[dict[str, Any]] = json.loads((EXAMPLES / f"{type_name(data)}.json").read_text())
     return found
-
-
-def event_class(event_type: EventType) -> Any:
-    """The event's whole type, envelope and data, as pydantic and the bus's codec read it."""
-    envelope: Any = MessageEvent if event_type.about_message else Event
-    return envelope[event_type.data]
 
 
 def asyncapi() -> dict[str, Any]:
     """The document. Dispatch topics are described once, with the gateway as a parameter."""
-    by_data = {event_type.data: event_type for event_type in EVENT_TYPES}
     schemas: dict[str, Any] = {}
-    messages = {event_type.name: _message(event_type, schemas) for event_type in EVENT_TYPES}
+    messages = {type_name(data): _message(data, schemas) for data in EVENT_TYPES}
     topics = (*FIXED_TOPICS, *(dispatch(_GATEWAY, priority) for priority in Priority))
     return {
         "asyncapi": "3.0.0",
@@ -45,7 +38,7 @@ def asyncapi() -> dict[str, Any]:
             " `<topic>.dead-letter`.",
         },
         "defaultContentType": "application/cloudevents+json",
-        "channels": {_channel_name(topic): _channel(topic, by_data[topic.data]) for topic in topics},
+        "channels": {_channel_name(topic): _channel(topic) for topic in topics},
         "components": {"messages": messages, "schemas": dict(sorted(schemas.items()))},
     }
 
@@ -54,11 +47,11 @@ def _channel_name(topic: Topic) -> str:
     return topic.name.replace(_GATEWAY, "gateway")
 
 
-def _channel(topic: Topic, event_type: EventType) -> dict[str, Any]:
+def _channel(topic: Topic) -> dict[str, Any]:
     channel: dict[str, Any] = {
         "address": topic.name,
         "description": topic.purpose,
-        "messages": {event_type.data.__name__: {"$ref": f"#/components/messages/{event_type.name}"}},
+        "messages": {topic.data.__name__: {"$ref": f"#/components/messages/{type_name(topic.data)}"}},
         "bindings": {
             "kafka": {
                 "topic": topic.name,
@@ -80,20 +73,21 @@ def _channel(topic: Topic, event_type: EventType) -> dict[str, Any]:
     return channel
 
 
-def _message(event_type: EventType, schemas: dict[str, Any]) -> dict[str, Any]:
+def _message(data: type, schemas: dict[str, Any]) -> dict[str, Any]:
     """One event type as a message; its schema and those that it refers to are added to `schemas`."""
-    schema = TypeAdapter(event_class(event_type)).json_schema(ref_template=_SCHEMAS + "{model}")
-    for name, definition in schema.pop("$defs", {}).items():
-        if schemas.setdefault(name, definition) != definition:
-            raise ValueError(f"two different schemas are called {name}")
+    name = type_name(data)
+    schema = TypeAdapter(event_class(data)).json_schema(ref_template=_SCHEMAS + "{model}")
+    for used, definition in schema.pop("$defs", {}).items():
+        if schemas.setdefault(used, definition) != definition:
+            raise ValueError(f"two different schemas are called {used}")
     properties: dict[str, Any] = schema["properties"]
-    properties["type"] = {"const": event_type.name}
-    envelope = f"{event_type.data.__name__}Event"
+    properties["type"] = {"const": name}
+    envelope = f"{data.__name__}Event"
     schemas[envelope] = {**schema, "title": envelope}
     return {
-        "name": event_type.name,
-        "title": event_type.data.__name__,
-        "summary": (event_type.data.__doc__ or "").strip().split("\n\n")[0],
+        "name": name,
+        "title": data.__name__,
+        "summary": (data.__doc__ or "").strip().split("\n\n")[0],
         "contentType": "application/cloudevents+json",
         "headers": {
             "type": "object",
@@ -102,5 +96,5 @@ def _message(event_type: EventType, schemas: dict[str, Any]) -> dict[str, Any]:
         },
         "payload": {"$ref": _SCHEMAS + envelope},
         "bindings": {"kafka": {"key": {"type": "string"}, "bindingVersion": "0.5.0"}},
-        "examples": [{"payload": example} for example in examples(event_type)],
+        "examples": [{"payload": example} for example in examples(data)],
     }

@@ -30,7 +30,6 @@ class Topic:
     purpose: str
     data: type
     key: str
-    about_message: bool = True
     partitions: int = PARTITIONS
     retention_ms: int = 14 * DAY_MS
     compacted: bool = False
@@ -74,21 +73,18 @@ RECEIPTS = Topic(
     purpose="A delivery receipt as a gateway gave it.",
     data=GatewayReceipt,
     key="gateway/provider id",
-    about_message=False,
 )
 INBOUND = Topic(
     name="sms.inbound",
     purpose="A mobile-originated message, undecoded.",
     data=SmsInbound,
     key="gateway/source number's fingerprint",
-    about_message=False,
 )
 CONTACT_CHANGED = Topic(
     name="contact.changed",
     purpose="A person's number or name as an upstream system knows it.",
     data=ContactChanged,
     key=BY_PERSON,
-    about_message=False,
 )
 
 FIXED_TOPICS: tuple[Topic, ...] = (

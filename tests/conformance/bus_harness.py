@@ -77,9 +77,7 @@ class Harness:
 
     def undeclared(self, partitions: int = 1, suffix: str = "") -> Topic:
         name = f"contacts.{uuid4().hex[:12]}{suffix}"
-        return Topic(
-            name=name, purpose="test", data=ContactChanged, key="person", about_message=False, partitions=partitions
-        )
+        return Topic(name=name, purpose="test", data=ContactChanged, key="person", partitions=partitions)
 
     async def declare(self, topic: Topic) -> None:
         if self.memory:

@@ -6,7 +6,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from libs.contracts.asyncapi import asyncapi
-from libs.contracts.events import EVENT_TYPES
+from libs.contracts.events import EVENT_TYPES, type_name
 from libs.contracts.topics import FIXED_TOPICS
 
 
@@ -40,7 +40,7 @@ def test_schemas_are_valid_and_the_examples_follow_them(document: dict[str, Any]
     for schema in document["components"]["schemas"].values():
         Draft202012Validator.check_schema(schema)
     messages = document["components"]["messages"]
-    assert set(messages) == {t.name for t in EVENT_TYPES}
+    assert set(messages) == set(map(type_name, EVENT_TYPES))
     for message in messages.values():
         validator = Draft202012Validator({**document, **message["payload"]})
         for example in message["examples"]:
