@@ -54,11 +54,10 @@ class Consumer(Protocol):
 class Lifecycle:
     """The parts of a running service. Parts start in the order of the calls and stop in reverse."""
 
-    def __init__(self, name: str, settings: ServiceSettings) -> None:
-        self.name = name
+    def __init__(self, settings: ServiceSettings) -> None:
         self.health = Health()
         self._settings = settings
-        self._stops: list[tuple[str, Callable[[], Awaitable[None]]]] = []
+        self._stops: list[tuple[str, Callable[[], Awaitable[object]]]] = []
         self._stop = asyncio.Event()
         self._stop_until: float | None = None
         self.failed = False
@@ -89,7 +88,7 @@ class Lifecycle:
                 raise Stopping
             delay = min(delay * 2, LAST_RETRY_SECONDS)
         if stop is not None:
-            self._stops.append((name, lambda: _void(stop(value))))
+            self._stops.append((name, lambda: stop(value)))
         return value
 
     async def consumer(self, name: str, consumer: Consumer) -> None:
@@ -106,7 +105,7 @@ class Lifecycle:
 
     def on_stop(self, name: str, stop: Callable[[], Awaitable[object]]) -> None:
         """Something to do at the stop, before what was started earlier stops."""
-        self._stops.append((name, lambda: _void(stop())))
+        self._stops.append((name, stop))
 
     def background(self, name: str, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         """Something that goes on beside, until the stop. If it ends by an error, so does the service."""
@@ -213,11 +212,11 @@ def run_service(name: str, settings: ServiceSettings, start: Callable[[Lifecycle
     """Run a service until it is told to stop. `start` starts its parts; it may wait for neighbours, never fail for them."""
     configure_logging(name, settings.log_level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_live(name, settings, start))
+        runner.run(_live(settings, start))
 
 
-async def _live(name: str, settings: ServiceSettings, start: Callable[[Lifecycle], Awaitable[None]]) -> None:
-    life = Lifecycle(name, settings)
+async def _live(settings: ServiceSettings, start: Callable[[Lifecycle], Awaitable[None]]) -> None:
+    life = Lifecycle(settings)
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_log_unhandled)
     for sig in (signal.SIGTERM, signal.SIGINT):
@@ -271,7 +270,3 @@ def _log_unhandled(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> Non
         log.error("unhandled error", exc_info=error)
     else:
         log.error("unhandled error", words=context["message"])
-
-
-async def _void(awaitable: Awaitable[object]) -> None:
-    await awaitable

@@ -27,7 +27,7 @@ def settings() -> ServiceSettings:
 
 
 async def test_a_part_is_waited_for_and_readiness_says_so():
-    life = Lifecycle("test", settings())
+    life = Lifecycle(settings())
     tries: list[str] = []
 
     async def start() -> str:
@@ -41,7 +41,7 @@ async def test_a_part_is_waited_for_and_readiness_says_so():
 
 
 async def test_a_stop_is_heard_while_a_neighbour_is_waited_for_without_end():
-    life = Lifecycle("test", settings())
+    life = Lifecycle(settings())
 
     async def start() -> None:
         life.request_stop()
@@ -54,7 +54,7 @@ async def test_a_stop_is_heard_while_a_neighbour_is_waited_for_without_end():
 
 @pytest.mark.parametrize("away", [asyncpg.CannotConnectNowError, asyncpg.TooManyConnectionsError, KafkaConnectionError])
 async def test_what_a_neighbour_says_while_it_is_away_is_waited_out(away: type[Exception]):
-    life = Lifecycle("test", settings())
+    life = Lifecycle(settings())
     tries: list[type[Exception]] = []
 
     async def start() -> str:
@@ -77,7 +77,7 @@ async def test_what_a_neighbour_says_while_it_is_away_is_waited_out(away: type[E
     ],
 )
 async def test_a_fault_that_is_nobodys_absence_ends_the_start(fault: type[Exception]):
-    life = Lifecycle("test", settings())
+    life = Lifecycle(settings())
 
     async def start() -> None:
         raise fault("a mistake of ours")
@@ -88,7 +88,7 @@ async def test_a_fault_that_is_nobodys_absence_ends_the_start(fault: type[Except
 
 
 async def test_parts_stop_in_reverse_and_one_that_fails_keeps_no_other_from_stopping():
-    life = Lifecycle("test", settings())
+    life = Lifecycle(settings())
     stopped: list[str] = []
 
     def part(name: str) -> Callable[[], "asyncio.Future[str]"]:
@@ -111,7 +111,7 @@ async def test_parts_stop_in_reverse_and_one_that_fails_keeps_no_other_from_stop
 
 
 async def test_background_work_that_fails_ends_the_service():
-    life = Lifecycle("test", settings())
+    life = Lifecycle(settings())
 
     async def work() -> None:
         raise RuntimeError("gone")
@@ -142,7 +142,7 @@ class Reader:
 
 
 async def test_without_its_consumers_a_service_is_not_ready():
-    life, reader = Lifecycle("test", settings()), Reader()
+    life, reader = Lifecycle(settings()), Reader()
     await life.consumer("marks", reader)
     life.health.starting = None
     assert life.health.missing() == {}
@@ -151,7 +151,7 @@ async def test_without_its_consumers_a_service_is_not_ready():
 
 
 async def test_consumers_that_stop_one_after_the_other_share_the_budget():
-    life, first, second = Lifecycle("test", settings()), Reader(), Reader()
+    life, first, second = Lifecycle(settings()), Reader(), Reader()
     await life.consumer("first", first)
     await life.consumer("second", second)
     await life.stop_all()
@@ -278,7 +278,7 @@ async def test_a_neighbour_that_does_not_answer_makes_the_service_not_ready_unti
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(lifecycle, "WATCH_SECONDS", 0.001)
-    life, there = Lifecycle("test", settings()), True
+    life, there = Lifecycle(settings()), True
 
     async def ask() -> None:
         if not there:
@@ -298,7 +298,7 @@ async def test_a_neighbour_whose_question_can_not_be_called_off_makes_the_servic
 ) -> None:
     monkeypatch.setattr(lifecycle, "WATCH_SECONDS", 0.001)
     monkeypatch.setattr(lifecycle, "ANSWER_SECONDS", 0.001)
-    life, answered, asked = Lifecycle("test", settings()), asyncio.Event(), 0
+    life, answered, asked = Lifecycle(settings()), asyncio.Event(), 0
 
     async def ask() -> None:
         nonlocal asked

@@ -296,7 +296,7 @@ async def test_reads_that_take_all_their_connections_hold_up_no_fold(
         projection_recent_folds=0,
         projection_keep_days=20_000,
     )
-    life = Lifecycle("projection", settings)
+    life = Lifecycle(settings)
     await main.start(life, settings, ("demo", "spare"))
     try:
         await until(replace(ground, pool=pools[0]).applied, "all applied")
@@ -325,7 +325,7 @@ async def test_a_read_hurries_the_replica_that_keeps_its_message_back(
             projection_wait_seconds=30,
             projection_keep_days=20_000,
         )
-        return Lifecycle("projection", settings), settings
+        return Lifecycle(settings), settings
 
     async def status(port: int, path: str) -> int:
         headers = {HEADER: TOKEN, TENANT_HEADER: TENANT}
