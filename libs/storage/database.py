@@ -28,7 +28,7 @@ BY_KEY = {"enable_seqscan": "off"}
 
 
 class MigrationError(Exception):
-    """A migration that was applied has changed since, or one is missing."""
+    """The migrations that the schema has seen are not those of this release."""
 
 
 class DsnError(Exception):

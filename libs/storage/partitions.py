@@ -24,7 +24,7 @@ AHEAD = 3
 LOCK_MILLISECONDS = 200
 STATEMENT_MILLISECONDS = 2_000
 """Shorter than a dispatcher's lease, whose renewal may have to wait for it."""
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 _PARTITIONS = """
@@ -48,18 +48,18 @@ class Partitioned:
 
 def first_uuid(at: datetime) -> UUID:
     """The smallest UUIDv7 of a moment, in whole milliseconds: a bound, never a message id (RFC 9562 §5.7). From 1970 on."""
-    return UUID(int=(at - EPOCH) // timedelta(milliseconds=1) << 80)
+    return UUID(int=(at - _EPOCH) // timedelta(milliseconds=1) << 80)
 
 
-def milliseconds_of(key: UUID) -> timedelta:
-    """The time in a UUIDv7 since 1970."""
-    return timedelta(milliseconds=key.int >> 80)
+def moment_of(bound: UUID) -> datetime:
+    """The moment whose first UUIDv7 this is."""
+    return _EPOCH + timedelta(milliseconds=bound.int >> 80)
 
 
 def span(table: Partitioned, at: datetime) -> tuple[datetime, datetime]:
     """Start and end of the partition that holds a moment."""
-    days = (at - EPOCH).days // table.days * table.days
-    start = EPOCH + timedelta(days=days)
+    days = (at - _EPOCH).days // table.days * table.days
+    start = _EPOCH + timedelta(days=days)
     return start, start + timedelta(days=table.days)
 
 

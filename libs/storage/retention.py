@@ -19,14 +19,13 @@ import structlog
 from libs.service_kit.periodic import repeat
 from libs.storage.command_tags import rows_of_tag
 from libs.storage.partitions import (
-    EPOCH,
     Connection,
     Partitioned,
     changing_partitions,
     first_uuid,
     key_column,
     make_ahead,
-    milliseconds_of,
+    moment_of,
     partitions_of,
 )
 
@@ -96,7 +95,7 @@ async def _ended(connection: Connection, table: Partitioned) -> list[tuple[str, 
     for name, bound in (await partitions_of(connection, table)).items():
         if end := _END.search(bound):
             text = end[1]
-            at = EPOCH + milliseconds_of(UUID(text)) if table.by_uuid else datetime.fromisoformat(text)
+            at = moment_of(UUID(text)) if table.by_uuid else datetime.fromisoformat(text)
             found.append((name, at))
     return found
 
