@@ -25,7 +25,7 @@ from libs.bus.errors import (
 from libs.bus.port import Outgoing, Publisher
 from libs.bus.record import Record
 from libs.contracts.events import Reason
-from libs.contracts.topics import Topic
+from libs.contracts.topics import DEAD_LETTER, Topic
 from libs.service_kit.faults import fault
 from libs.service_kit.metrics import DEAD_LETTERS, from_zero
 
@@ -80,7 +80,7 @@ class DeadLetters:
         counts = reason.code in PERHAPS_OURS
         if counts and self._run >= self._limit:
             raise TooManyDeadLetters(f"{self._run} in a row for {self._group}; the next is {_place(record)}")
-        topic, headers = f"{record.topic}.dead-letter", self._headers(record, reason)
+        topic, headers = record.topic + DEAD_LETTER, self._headers(record, reason)
         try:
             await self._publish(Outgoing(topic, record.key, record.raw, [*record.headers, *headers]), give_up)
         except RecordTooLarge:

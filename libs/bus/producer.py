@@ -24,6 +24,7 @@ from libs.bus.port import KeyValue, Outgoing
 from libs.bus.producer_connection import REFUSED, Connection
 from libs.bus.producer_lane import Call, Lane, Part, Row
 from libs.bus.record import CLOUDEVENTS
+from libs.contracts.topics import DEAD_LETTER
 
 log = structlog.get_logger()
 
@@ -179,4 +180,4 @@ def _size(topic: str, rows: Sequence[Row]) -> int:
 
 
 def _limit(topic: str) -> int:
-    return MAX_DEAD_LETTER_BYTES if topic.endswith(".dead-letter") else MAX_RECORD_BYTES
+    return MAX_DEAD_LETTER_BYTES if topic.endswith(DEAD_LETTER) else MAX_RECORD_BYTES

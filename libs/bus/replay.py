@@ -24,8 +24,8 @@ from libs.bus.codec import message_id_of
 from libs.bus.dead_letters import WITHOUT_CONTENT
 from libs.bus.port import Outgoing, Publisher
 from libs.bus.record import Headers
+from libs.contracts.topics import DEAD_LETTER
 
-SUFFIX = ".dead-letter"
 REPLAYED = "dead-letter-replayed"
 """The header of a mark: the offset of the dead letter that was replayed."""
 FETCH_MILLISECONDS = 1_000
@@ -57,7 +57,7 @@ class DeadLetter:
     @property
     def id(self) -> str:
         """`<topic>/<partition>:<offset>`, of the place in the topic's dead letters."""
-        return f"{self.place.topic.removesuffix(SUFFIX)}/{self.place.partition}:{self.offset}"
+        return f"{self.place.topic.removesuffix(DEAD_LETTER)}/{self.place.partition}:{self.offset}"
 
 
 class DeadLetterBox:
@@ -84,7 +84,7 @@ class DeadLetterBox:
         """The dead letter with this id, and whether it was replayed. Raises UnknownDeadLetter."""
         if (match := _ID.fullmatch(letter_id)) is None:
             raise UnknownDeadLetter(f"{letter_id}: a dead letter's id is <topic>/<partition>:<offset>")
-        place, offset = TopicPartition(match[1].removesuffix(SUFFIX) + SUFFIX, int(match[2])), int(match[3])
+        place, offset = TopicPartition(match[1].removesuffix(DEAD_LETTER) + DEAD_LETTER, int(match[2])), int(match[3])
         found, replayed = None, False
         if place in await self._places(match[1]):
             async for record in self._records(place, offset):
@@ -121,8 +121,8 @@ class DeadLetterBox:
 
     async def _places(self, topic: str | None) -> list[TopicPartition]:
         """The partitions of dead letters, of one topic or of all."""
-        wanted = topic and topic.removesuffix(SUFFIX) + SUFFIX
-        names = sorted(name for name in await self._consumer.topics() if name.endswith(SUFFIX))
+        wanted = topic and topic.removesuffix(DEAD_LETTER) + DEAD_LETTER
+        names = sorted(name for name in await self._consumer.topics() if name.endswith(DEAD_LETTER))
         return [
             TopicPartition(name, partition)
             for name in names
@@ -178,7 +178,7 @@ def _letter(place: TopicPartition, record: ConsumerRecord[bytes, bytes]) -> Dead
         return headers.get(f"dead-letter-{name}", b"").decode(errors="replace")
 
     return DeadLetter(
-        topic=header("topic") or place.topic.removesuffix(SUFFIX),
+        topic=header("topic") or place.topic.removesuffix(DEAD_LETTER),
         place=place,
         offset=record.offset,
         at=datetime.fromtimestamp(record.timestamp / 1000, UTC),

@@ -20,6 +20,8 @@ from libs.contracts.events import (
 DAY_MS = 24 * 3600 * 1000
 PARTITIONS = 4
 """Fixed for life: keys stay where they are. Also the most replicas of one consumer that can work at once."""
+DEAD_LETTER = ".dead-letter"
+"""What the name of a topic's dead letters has behind the topic's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +39,7 @@ class Topic:
 
     @property
     def dead_letter(self) -> str:
-        return f"{self.name}.dead-letter"
+        return self.name + DEAD_LETTER
 
     def config(self) -> dict[str, str]:
         """Kafka's settings for the topic."""
