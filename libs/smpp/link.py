@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import enum
 import random
+import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
@@ -32,57 +32,23 @@ class LinkState(enum.Enum):
 OnState = Callable[[LinkState], None]
 """Told of each change; it must not block."""
 
-
-class Clock(Protocol):
-    """Time as a link sees it, in seconds."""
-
-    def monotonic(self) -> float:
-        """Now, from any origin."""
-        ...
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait."""
-        ...
+_STEADY_SECONDS: Final = 10.0
+"""A session that held as long counts as a success; a shorter one as one more failure."""
 
 
-class LoopClock:
-    """The running loop's time."""
-
-    def monotonic(self) -> float:
-        """The loop's time."""
-        return asyncio.get_running_loop().time()
-
-    async def sleep(self, seconds: float) -> None:
-        """asyncio.sleep."""
-        await asyncio.sleep(seconds)
+def wait_after_loss(failures: int, chance: float) -> float:
+    """Seconds to wait after `failures` losses in a row (from 1): anything from nothing to the doubled first wait, up to a cap, as
+    `chance` (0 to 1) has it, so that replicas don't come back in step."""
+    return chance * min(30.0, 0.2 * 2.0 ** min(failures - 1, 30))
 
 
-@dataclass(frozen=True)
-class Backoff:
-    """How long to wait before the next attempt, in seconds.
+def wait_after_refusal(failures: int, chance: float) -> float:
+    """Seconds to wait after `failures` failed attempts in a row, the last of them refused: between half and the whole of a longer wait.
 
-    After a lost connection: anything from nothing to the doubled `first_seconds`, up to `cap_seconds` (full jitter, so
-    that replicas don't come back in step). After a refused bind, between half and the whole of a longer wait: a wrong
-    password won't be right a second later, repeating it may lock the account, and "already bound" most often means that
-    the SMSC has yet to notice the end of the last session.
+    A wrong password won't be right a second later, repeating it may lock the account, and "already bound" most often means that the
+    SMSC has yet to notice the end of the last session.
     """
-
-    first_seconds: float = 0.2
-    cap_seconds: float = 30.0
-    refused_first_seconds: float = 5.0
-    refused_cap_seconds: float = 60.0
-
-    def lost(self, failures: int, chance: float) -> float:
-        """The wait after `failures` losses in a row (from 1); `chance` is from 0 to 1."""
-        return chance * min(self.cap_seconds, self.first_seconds * 2.0 ** min(failures - 1, 30))
-
-    def refused(self, failures: int, chance: float) -> float:
-        """The wait after `failures` failed attempts in a row, the last of them refused."""
-        whole = min(self.refused_cap_seconds, self.refused_first_seconds * 2.0 ** min(failures - 1, 30))
-        return whole * (1 + chance) / 2
-
-
-_STEADY_SECONDS: Final = 10.0  # a session that held as long counts as a success; a shorter one as one more failure
+    return min(60.0, 5.0 * 2.0 ** min(failures - 1, 30)) * (1 + chance) / 2
 
 
 class Link:
@@ -98,8 +64,8 @@ class Link:
         on_deliver: OnDeliver,
         on_state: OnState | None = None,
         *,
-        backoff: Backoff | None = None,
-        clock: Clock | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         chance: Callable[[], float] = random.random,
         connect: Callable[[SessionConfig, OnAnswers, OnDeliver], Awaitable[Session]] = open_session,
     ) -> None:
@@ -111,8 +77,8 @@ class Link:
         self._on_answers = on_answers
         self._on_deliver = on_deliver
         self._on_state = on_state
-        self._backoff = backoff or Backoff()
-        self._clock = clock or LoopClock()
+        self._monotonic = monotonic
+        self._sleep = sleep
         self._chance = chance
         self._connect = connect
         self._session: Session | None = None
@@ -160,8 +126,8 @@ class Link:
                 _log.exception("smpp_link_failed")
                 self.last_error = f"unexpected error: {type(error).__name__}"
                 self._failures += 1
-                delay = self._backoff.lost(self._failures, self._chance())
-            await self._clock.sleep(delay)
+                delay = wait_after_loss(self._failures, self._chance())
+            await self._sleep(delay)
 
     async def _one_session(self) -> float:
         """Connect, bind, hold until the end; how long to wait before the next."""
@@ -171,19 +137,18 @@ class Link:
         except BindError as failure:
             self._failures += 1
             self._ended(failure.words)
-            refused = failure.command_status is not None
-            wait = self._backoff.refused if refused else self._backoff.lost
+            wait = wait_after_loss if failure.command_status is None else wait_after_refusal
             return wait(self._failures, self._chance())
         self._session = session
-        bound_at = self._clock.monotonic()
+        bound_at = self._monotonic()
         self._set_state(LinkState.BOUND)
         try:
             reason = await session.wait_closed()
         finally:
             self._session = None
-        self._failures = 1 if self._clock.monotonic() - bound_at >= _STEADY_SECONDS else self._failures + 1
+        self._failures = 1 if self._monotonic() - bound_at >= _STEADY_SECONDS else self._failures + 1
         self._ended(reason)
-        return self._backoff.lost(self._failures, self._chance())
+        return wait_after_loss(self._failures, self._chance())
 
     def _ended(self, reason: str) -> None:
         self.last_error = reason

@@ -11,7 +11,7 @@ from libs.smpp.config import SessionConfig
 from libs.smpp.connect import open_session
 from libs.smpp.delivers import Deliver
 from libs.smpp.errors import BindError
-from libs.smpp.link import Backoff, Link, LinkState
+from libs.smpp.link import Link, LinkState, wait_after_loss, wait_after_refusal
 from libs.smpp.pdus import Pdu, SubmitSm
 from libs.smpp.session import Session
 from libs.smpp.status import CommandStatus
@@ -63,7 +63,7 @@ async def _waits_after(error: Exception, *, chance: float, attempts: int) -> tup
     async def fail(*_: object) -> Session:
         raise error
 
-    link = Link(CONFIG, ignore_answers, ignore_delivers, clock=clock, chance=lambda: chance, connect=fail)
+    link = Link(CONFIG, ignore_answers, ignore_delivers, sleep=clock.sleep, chance=lambda: chance, connect=fail)
     async with started(link):
         await until(lambda: len(clock.slept) == attempts)
     return link, clock.slept
@@ -94,8 +94,8 @@ async def test_an_unexpected_error_does_not_end_the_link() -> None:
 
 
 def test_the_longest_waits_stay_within_their_caps() -> None:
-    assert Backoff().lost(10_000, 1.0) == 30.0
-    assert Backoff().refused(10_000, 1.0) == 60.0
+    assert wait_after_loss(10_000, 1.0) == 30.0
+    assert wait_after_refusal(10_000, 1.0) == 60.0
 
 
 async def test_a_lost_session_is_bound_again_and_each_state_is_told() -> None:
@@ -123,7 +123,14 @@ async def test_sessions_that_end_at_once_are_bound_ever_more_slowly() -> None:
 
     clock = FakeClock(4)
     async with scripted_smsc(hang_up_after_bind) as smsc:
-        link = Link(smsc.config(), ignore_answers, ignore_delivers, clock=clock, chance=lambda: 1.0)
+        link = Link(
+            smsc.config(),
+            ignore_answers,
+            ignore_delivers,
+            monotonic=clock.monotonic,
+            sleep=clock.sleep,
+            chance=lambda: 1.0,
+        )
         async with started(link):
             await until(lambda: len(clock.slept) == 4)
     assert clock.slept == [0.2, 0.4, 0.8, 1.6]
@@ -142,7 +149,15 @@ async def test_a_session_that_held_makes_the_next_wait_short_again() -> None:
                 raise BindError("no connection")
             return await open_session(smsc.config(), ignore_answers, ignore_delivers)
 
-        link = Link(smsc.config(), ignore_answers, ignore_delivers, clock=clock, chance=lambda: 1.0, connect=connect)
+        link = Link(
+            smsc.config(),
+            ignore_answers,
+            ignore_delivers,
+            monotonic=clock.monotonic,
+            sleep=clock.sleep,
+            chance=lambda: 1.0,
+            connect=connect,
+        )
         async with started(link):
             await until(lambda: link.bound)
             clock.now += 3600
