@@ -19,9 +19,9 @@ LAST_SECONDS = 5.0
 _random = Random()  # noqa: S311 - jitter, not a secret
 
 
-def delays(first: float = FIRST_SECONDS, last: float = LAST_SECONDS) -> Iterator[float]:
+def delays(last: float = LAST_SECONDS) -> Iterator[float]:
     """Seconds to wait before each next try: doubling up to `last`, each shortened by up to a half so that replicas spread."""
-    delay = first
+    delay = FIRST_SECONDS
     while True:
         yield delay * (0.5 + _random.random() / 2)
         delay = min(delay * 2, last)

@@ -205,10 +205,9 @@ def _apply_status(fold: MessageFold, event_id: str, data: SmsStatus) -> None:
     provider_id = data.provider_id
     if provider_id is not None or data.status is Status.SUBMITTED:
         attempt.accepted = True
+        # Of two, which a carrier that writes its ids in two ways may give, always the same.
         if provider_id is not None and (attempt.provider_id is None or provider_id > attempt.provider_id):
-            attempt.provider_id = (
-                provider_id  # of two, which a carrier that writes its ids in two ways may give, always the same
-            )
+            attempt.provider_id = provider_id
         if data.status is Status.SUBMITTED and (
             attempt.submitted_at is None or data.observed_at < attempt.submitted_at
         ):

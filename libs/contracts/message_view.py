@@ -11,7 +11,7 @@ from libs.contracts.statuses import Status
 
 @dataclass(frozen=True, slots=True)
 class PartView:
-    """One part of the newest leg. `part` counts from 1."""
+    """One part of the leg that is shown. `part` counts from 1."""
 
     part: int
     status: Status

@@ -117,10 +117,8 @@ class Outbind(Pdu, frozen=True):
     password: str = ""
 
     def encode(self, sequence: int) -> bytes:
-        system_id, password = (
-            c_octets("system_id", self.system_id, 64),
-            c_octets("password", self.password, LONGEST_PASSWORD),
-        )
+        system_id = c_octets("system_id", self.system_id, 64)
+        password = c_octets("password", self.password, LONGEST_PASSWORD)
         return _pdu(self.command_id, 0, sequence, b"%b\0%b\0" % (system_id, password))
 
 

@@ -96,9 +96,8 @@ class Session(asyncio.Protocol):
                 _log.exception("smpp_write_failed", count=len(frames))
                 self.end("writing to the connection failed", cut=True)
         if self._next_sequence > _MAX_SEQUENCE - _SPARE_SEQUENCES - self._config.window:
-            self._renew(
-                "its sequence numbers are used up"
-            )  # none is used again: a late answer could meet the wrong token
+            # None is used again: a late answer could meet the wrong token.
+            self._renew("its sequence numbers are used up")
         return unsent
 
     async def unbind(self, drain_seconds: float) -> None:
