@@ -7,8 +7,9 @@ an update that failed, which is tried again.
 A client asks the brokers that it has last heard of, and no other. Those may be one, if that was alone when it heard of it; if it is gone
 then, the others are never found. Here the brokers that the client was given at first are asked again.
 
-To connect may take as long as a request, which is most of a minute for members of a group. A broker whose host is gone without a word would
-hold up for as long what others could answer, so here it takes a few seconds.
+Members of a group give every request most of a minute, since a join waits until all others have come. A broker whose host is gone without a
+word would hold up for as long what others could answer. So here to connect takes a few seconds, and what is no join is answered soon or the
+connection is given up, and with it whatever else waits there: then the client asks who leads now.
 
 One unexpected error is known: under uvloop, to write to a connection that the broker has just closed is a RuntimeError, where an OSError is
 expected (https://github.com/aio-libs/aiokafka/issues/1038). Here it becomes what aiokafka makes of an OSError.
@@ -24,13 +25,17 @@ from typing import Any
 import structlog
 from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection, CloseReason
-from aiokafka.errors import KafkaConnectionError, KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError, RequestTimedOutError
+from aiokafka.protocol.group import JoinGroupRequest, SyncGroupRequest
 
 from libs.service_kit.faults import fault
 
 log = structlog.get_logger()
 
 CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 10.0
+"""As long as the producer's and the admin's requests may take at most; by then Kafka has chosen other leaders."""
+_JOINING = (JoinGroupRequest, SyncGroupRequest)
 
 _client: Any = AIOKafkaClient
 _connection: Any = AIOKafkaConnection
@@ -48,12 +53,22 @@ async def _connect_soon(self: AIOKafkaConnection) -> object:
 @wraps(_send)
 def _send_or_lose(self: AIOKafkaConnection, request: object, expect_response: bool = True) -> Awaitable[object]:
     try:
-        return _send(self, request, expect_response)
+        answer = _send(self, request, expect_response)
     except KafkaError:
         raise
     except RuntimeError as error:
         self.close(reason=CloseReason.CONNECTION_BROKEN)
         raise KafkaConnectionError(f"the connection is closed: {error}") from error
+    return _answer_or_lose(self, answer, None if isinstance(request, _JOINING) else ANSWER_SECONDS)
+
+
+async def _answer_or_lose(connection: AIOKafkaConnection, answer: Awaitable[object], seconds: float | None) -> object:
+    try:
+        async with asyncio.timeout(seconds):
+            return await answer
+    except TimeoutError:  # also of the client's own bound
+        connection.close(reason=CloseReason.CONNECTION_TIMEOUT)
+        raise RequestTimedOutError from None
 
 
 @wraps(_update)

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 import uvloop
 from aiokafka import AIOKafkaProducer
+from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.conn import AIOKafkaConnection
-from aiokafka.errors import KafkaConnectionError
+from aiokafka.errors import KafkaConnectionError, RequestTimedOutError
+from aiokafka.protocol.group import JoinGroupRequest
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.structs import BrokerMetadata
 
@@ -18,13 +20,19 @@ from libs.bus.codec import encode
 assert encode  # any part of the bus brings the repair with it
 
 
+async def _connected(server: asyncio.Server, **options: Any) -> Any:
+    """A connection that was opened while the broker still answered."""
+    address = server.sockets[0].getsockname()
+    connection: Any = AIOKafkaConnection(*address, **options)
+    connection._reader, connection._writer = await asyncio.open_connection(*address)
+    connection._read_task = asyncio.create_task(asyncio.sleep(0))
+    connection._versions = {request.API_KEY: (0, 0) for request in (MetadataRequest, JoinGroupRequest)}
+    return connection
+
+
 async def _write_to_a_closed_connection() -> None:
     server = await asyncio.start_server(lambda reader, writer: None, HOST, 0)
-    port = server.sockets[0].getsockname()[1]
-    connection: Any = AIOKafkaConnection(HOST, port)
-    connection._reader, connection._writer = await asyncio.open_connection(HOST, port)
-    connection._read_task = asyncio.create_task(asyncio.sleep(0))
-    connection._versions = {MetadataRequest.API_KEY: (0, 0)}
+    connection = await _connected(server)
     connection._writer.transport.abort()
     await asyncio.sleep(0)
     with pytest.raises(KafkaConnectionError):
@@ -82,4 +90,32 @@ async def test_who_takes_a_connection_and_says_nothing_is_not_waited_for_as_for_
             await connection.connect()
     assert taken and not connection.connected()
     taken[0].close()
+    server.close()
+
+
+async def test_a_silent_broker_is_given_up_and_metadata_asked_for_anew_while_a_join_goes_on_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client_repairs, "ANSWER_SECONDS", 0.1)
+    taken: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_server(lambda _, writer: taken.append(writer), HOST, 0)
+    client: Any = AIOKafkaClient(request_timeout_ms=50_000)
+    for group in ConnectionGroup:
+        client._conns[1, group] = await _connected(
+            server, request_timeout_ms=50_000, on_close=client._on_connection_closed
+        )
+    join = JoinGroupRequest("group", 6_000, 40_000, "", "", "consumer", [("range", b"")])
+    joining = asyncio.create_task(client.send(1, join, group=ConnectionGroup.COORDINATION))
+    await asyncio.sleep(0)  # it is sent before
+    connection = client._conns[1, ConnectionGroup.DEFAULT]
+    async with asyncio.timeout(20):
+        with pytest.raises(RequestTimedOutError):
+            await client.send(1, MetadataRequest([]))
+    assert not connection.connected()
+    assert client._md_update_waiter.done(), "it asks who leads now"
+    assert not joining.done()
+    joining.cancel()
+    client._conns[1, ConnectionGroup.COORDINATION].close()
+    for writer in taken:
+        writer.close()
     server.close()
