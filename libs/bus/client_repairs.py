@@ -11,6 +11,9 @@ Members of a group give every request most of a minute, since a join waits until
 word would hold up for as long what others could answer. So here to connect takes a few seconds, and what is no join is answered soon or the
 connection is given up, and with it whatever else waits there: then the client asks who leads now.
 
+A commit that nobody waits for any more goes on by itself, and its failure would be logged as nobody's, without a name. It is told when the
+commit is called off, and what comes after is of no interest.
+
 One unexpected error is known: under uvloop, to write to a connection that the broker has just closed is a RuntimeError, where an OSError is
 expected (https://github.com/aio-libs/aiokafka/issues/1038). Here it becomes what aiokafka makes of an OSError.
 """
@@ -25,6 +28,7 @@ from typing import Any
 import structlog
 from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection, CloseReason
+from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.errors import KafkaConnectionError, KafkaError, RequestTimedOutError
 from aiokafka.protocol.group import JoinGroupRequest, SyncGroupRequest
 
@@ -39,8 +43,10 @@ _JOINING = (JoinGroupRequest, SyncGroupRequest)
 
 _client: Any = AIOKafkaClient
 _connection: Any = AIOKafkaConnection
+_coordinator: Any = GroupCoordinator
 _connect = _connection.connect
 _send = AIOKafkaConnection.send
+_commit = _coordinator._do_commit_offsets
 _update = _client._metadata_update
 
 
@@ -71,6 +77,13 @@ async def _answer_or_lose(connection: AIOKafkaConnection, answer: Awaitable[obje
         raise RequestTimedOutError from None
 
 
+@wraps(_commit)
+def _commit_in_a_task(self: Any, assignment: object, offsets: object) -> asyncio.Task[None]:
+    task: asyncio.Task[None] = asyncio.create_task(_commit(self, assignment, offsets))
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return task
+
+
 @wraps(_update)
 async def _update_or_fail(self: Any, metadata: Any, topics: object) -> bool:
     try:
@@ -93,4 +106,5 @@ def repair_clients() -> None:
     """Done again, it changes nothing."""
     _connection.connect = _connect_soon
     AIOKafkaConnection.send = _send_or_lose
+    _coordinator._do_commit_offsets = _commit_in_a_task
     _client._metadata_update = _update_or_fail

@@ -1,17 +1,18 @@
 """What aiokafka's clients survive with our repairs."""
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
 import uvloop
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.conn import AIOKafkaConnection
 from aiokafka.errors import KafkaConnectionError, RequestTimedOutError
 from aiokafka.protocol.group import JoinGroupRequest
 from aiokafka.protocol.metadata import MetadataRequest
-from aiokafka.structs import BrokerMetadata
+from aiokafka.structs import BrokerMetadata, TopicPartition
 
 from deploy.local.ports import HOST, free_port
 from libs.bus import client_repairs
@@ -119,3 +120,35 @@ async def test_a_silent_broker_is_given_up_and_metadata_asked_for_anew_while_a_j
     for writer in taken:
         writer.close()
     server.close()
+
+
+async def test_what_becomes_of_a_commit_that_was_called_off_is_no_unhandled_error(
+    kafka: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unhandled: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka, group_id="called-off", enable_auto_commit=False)
+    await consumer.start()
+    partition = TopicPartition("called-off", 0)
+    consumer.assign([partition])
+    sent: asyncio.Queue[asyncio.Task[Any] | None] = asyncio.Queue()
+    answer = asyncio.Event()
+
+    async def send(_: object) -> None:
+        sent.put_nowait(asyncio.current_task())
+        await answer.wait()
+        raise KafkaConnectionError
+
+    monkeypatch.setattr(vars(consumer)["_coordinator"], "_send_req", send)
+    committing = asyncio.create_task(consumer.commit({partition: 1}))
+    asking = await sent.get()
+    assert asking is not None
+    committing.cancel()
+    await asyncio.wait([committing])
+    answer.set()
+    await asyncio.wait([asking])
+    del asking
+    gc.collect()
+    assert unhandled == []
+    asyncio.get_running_loop().set_exception_handler(None)
+    await consumer.stop()
