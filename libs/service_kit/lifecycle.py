@@ -126,11 +126,19 @@ class Lifecycle:
         return task
 
     def watch(self, name: str, ask: Callable[[], Awaitable[object]]) -> None:
-        """Ask a neighbour every few seconds for a sign of life, also while there is nothing to do: without one the service is not ready."""
+        """Ask a neighbour every few seconds for a sign of life, also while there is nothing to do: without one the service is not ready.
+        That it went, and that it came back, is logged once."""
         missing: str | None = None
 
-        async def look() -> None:
+        def seen(words: str | None) -> None:
             nonlocal missing
+            if missing is None and words is not None:
+                log.warning("neighbour away", part=name, reason=words)
+            elif missing is not None and words is None:
+                log.info("neighbour back", part=name)
+            missing = words
+
+        async def look() -> None:
             while True:
                 await asyncio.sleep(WATCH_SECONDS)
                 asking = asyncio.ensure_future(ask())
@@ -138,13 +146,13 @@ class Lifecycle:
                 try:
                     await asyncio.wait([asking], timeout=ANSWER_SECONDS)
                     if not asking.done():  # and what is called off may take far longer
-                        missing = "does not answer: TimeoutError"
+                        seen("does not answer: TimeoutError")
                         asking.cancel()
                         await asyncio.wait([asking])
                     elif error := asking.exception():
-                        missing = f"does not answer: {type(error).__name__}"
+                        seen(f"does not answer: {type(error).__name__}")
                     else:
-                        missing = None
+                        seen(None)
                 finally:
                     asking.cancel()
 

@@ -62,6 +62,7 @@ async def start(life: Lifecycle, settings: SchedulerSettings) -> None:
     async def lag() -> int:  # of its normal lane: what is of high priority waits for no room
         return await resolver.behind(await resolver.ends())
 
+    life.watch("resolver's progress", lag)  # while nobody says, nothing of normal priority leaves
     room = Room(lag, settings.scheduler_waiting_records)
     lease = timedelta(seconds=settings.scheduler_lease_seconds)
     leaving = Leaving(pool, producer, _now, settings.scheduler_rows_per_second, lease, room)

@@ -12,6 +12,7 @@ import aiohttp
 import asyncpg
 import pytest
 from aiokafka.errors import KafkaConnectionError
+from structlog.testing import capture_logs
 
 from deploy.local.ports import free_port
 from libs.service_kit import lifecycle, metrics
@@ -278,18 +279,28 @@ async def test_a_neighbour_that_does_not_answer_makes_the_service_not_ready_unti
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(lifecycle, "WATCH_SECONDS", 0.001)
-    life, there = Lifecycle(settings()), True
+    life, there, refused = Lifecycle(settings()), True, 0
 
     async def ask() -> None:
+        nonlocal refused
         if not there:
+            refused += 1
             raise ConnectionRefusedError
 
     life.health.starting = None
     life.watch("postgres", ask)
-    there = False
-    await until_missing(life, {"postgres": "does not answer: ConnectionRefusedError"})
-    there = True
-    await until_missing(life, {})
+    with capture_logs() as logs:
+        there = False
+        await until_missing(life, {"postgres": "does not answer: ConnectionRefusedError"})
+        async with asyncio.timeout(10):
+            while refused < 3:
+                await asyncio.sleep(0.001)
+        there = True
+        await until_missing(life, {})
+    assert [(each["event"], each["part"]) for each in logs] == [
+        ("neighbour away", "postgres"),
+        ("neighbour back", "postgres"),
+    ]
     await life.stop_all()
 
 

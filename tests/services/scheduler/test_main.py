@@ -2,8 +2,9 @@
 
 import asyncio
 import json
+import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -11,6 +12,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import asyncpg
 import pytest
 
@@ -40,6 +42,7 @@ class Ground:
     dsn: str
     directory: Path
     kafka: str
+    broker: Kafka
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +55,7 @@ async def ground(server_directory: Path, postgres: DatabaseFactory, tmp_path_fac
         program = Program(directory, broker.bootstrap_servers, dsn)
         traffic = Traffic(broker.bootstrap_servers)
         await traffic.start()
-        yield Ground(program, traffic, dsn, directory, broker.bootstrap_servers)
+        yield Ground(program, traffic, dsn, directory, broker.bootstrap_servers, broker)
         await program.stop()
         await traffic.stop()
 
@@ -249,6 +252,28 @@ async def test_it_waits_for_the_resolver_and_goes_on_as_that_takes_what_was_retu
     await back(running, *causes)
     await held.stop()
     await resolver.stop()
+
+
+async def test_it_is_not_ready_while_nobody_says_how_much_waits_before_the_resolver(running: Ground) -> None:
+    assert running.broker.pid is not None
+    os.kill(running.broker.pid, signal.SIGSTOP)
+    try:
+        await until_shown(running, lambda missing: "resolver's progress" in missing)
+    finally:
+        os.kill(running.broker.pid, signal.SIGCONT)
+    await until_shown(running, lambda missing: not missing)
+    await running.traffic.say(cause := soon())
+    await back(running, cause)
+
+
+async def until_shown(ground: Ground, condition: Callable[[dict[str, str]], bool]) -> None:
+    """Wait until the readiness check shows as missing what fulfils the condition."""
+    async with asyncio.timeout(60), aiohttp.ClientSession() as session:
+        while True:
+            async with session.get(f"http://127.0.0.1:{ground.program.port}/health/ready") as response:
+                if condition((await response.json()).get("missing", {})):
+                    return
+            await asyncio.sleep(0.05)
 
 
 async def test_lost_connections_to_postgres_are_made_again(running: Ground) -> None:
