@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime
 
 from libs.bus.codec import encode
@@ -63,11 +62,11 @@ def attempt_reference(leg: LegState, part: int, try_number: int) -> int:
     return _two_octets(leg, part, try_number)
 
 
-def events_of(leg: LegState, attempt: Attempt, resend: bool, leg_open_after: bool) -> list[Outgoing]:
+def events_of(leg: LegState, attempt: Attempt, resend: bool) -> list[Outgoing]:
     """What is told of an attempt with this outcome; nothing if its part is tried again in place.
 
-    `resend`: the gateway's policy sends a doubtful message of one part once more. `leg_open_after`: the leg after this one is open, so
-    a late refusal is not final.
+    `resend`: the gateway's policy sends the message once more where this leg is in doubt. That opens the leg after it, so a late refusal
+    is not final.
     """
     outcome = attempt.outcome
     if outcome is Outcome.DEFERRED:
@@ -77,7 +76,7 @@ def events_of(leg: LegState, attempt: Attempt, resend: bool, leg_open_after: boo
     status = STATUSES.get(outcome) if outcome is not None else None
     if status is None:
         return []
-    if outcome is Outcome.LATE_FAILED and leg_open_after:
+    if outcome is Outcome.LATE_FAILED and resend:
         status = Status.REFUSED
     events = [_status(leg, attempt, status)]
     if outcome is Outcome.LATE_RETURNED:
@@ -168,11 +167,6 @@ def _opening(topic: topics.Topic, leg: LegState, time: datetime, data: SmsReturn
         data=data,
     )
     return Outgoing(topic.name, person_key(data.message.tenant, data.message.recipient), encode(told))
-
-
-def rows_of(events: Iterable[Outgoing]) -> list[tuple[str, bytes, bytes]]:
-    """Events as they are stored beside a late outcome."""
-    return [(e.topic, e.key or b"", e.value or b"") for e in events]
 
 
 def _two_octets(leg: LegState, part: int, try_number: int) -> int:

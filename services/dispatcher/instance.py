@@ -305,7 +305,7 @@ class Instance:
         BOUND.labels(self._gateway.id).set(int(bound))
         self._sender.wake()
 
-    async def _done(self, places: Sequence[object]) -> None:
+    def _done(self, places: Sequence[object]) -> None:
         by_intake: defaultdict[Intake, list[Record]] = defaultdict(list)
         for place in places:
             assert isinstance(place, Place)

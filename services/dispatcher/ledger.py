@@ -10,6 +10,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
+from libs.bus.port import Outgoing
 from libs.contracts.events import Reason
 from libs.storage.array_literals import array_literal
 from libs.storage.command_tags import rows_of_tag
@@ -91,9 +92,7 @@ class LateEvent:
     """An event that was stored with a late outcome and is not published yet."""
 
     id: int
-    topic: str
-    key: bytes
-    value: bytes
+    event: Outgoing
 
 
 class LeaseOver(Exception):
@@ -195,7 +194,7 @@ class Ledger:
         self,
         settled: Settled,
         may_open_leg: bool,
-        events_of: Callable[[Attempt], Iterable[tuple[str, bytes, bytes]]],
+        events_of: Callable[[Attempt], Iterable[Outgoing]],
     ) -> tuple[Attempt, list[LateEvent]]:
         """Store an outcome whose row already has one, under the lock that claims take.
 
@@ -235,9 +234,11 @@ class Ledger:
                         "INSERT INTO late_events (gateway, owner, topic, key, value) VALUES ($1, $2, $3, $4, $5) RETURNING id",
                         self._gateway,
                         self._instance,
-                        *event,
+                        event.topic,
+                        event.key,
+                        event.value,
                     ),
-                    *event,
+                    event,
                 )
                 for event in events_of(row)
             ]
@@ -298,7 +299,7 @@ class Ledger:
             self._gateway,
             limit,
         )
-        return [LateEvent(r["id"], r["topic"], r["key"], r["value"]) for r in rows]
+        return [LateEvent(r["id"], Outgoing(r["topic"], r["key"], r["value"])) for r in rows]
 
     async def forget_events(self, events: Sequence[LateEvent]) -> None:
         """They are published."""

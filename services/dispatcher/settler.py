@@ -31,7 +31,7 @@ from services.dispatcher.attempts import (
 )
 from services.dispatcher.board import Board
 from services.dispatcher.drivers.port import Result, Verdict
-from services.dispatcher.events import events_of, rows_of
+from services.dispatcher.events import events_of
 from services.dispatcher.ledger import LateEvent, Ledger, Settled
 from services.dispatcher.sender import Sent
 
@@ -63,7 +63,7 @@ class Settler:
         ledger: Ledger,
         board: Board,
         publisher: Publisher,
-        done: Callable[[Sequence[object]], Awaitable[None]],
+        done: Callable[[Sequence[object]], None],
         wake: Callable[[], None],
     ) -> None:
         self._gateway = gateway
@@ -151,7 +151,7 @@ class Settler:
             events += await self._defer(leg)
         crash_point("dispatcher.store-publish")
         if events or late:
-            outgoing = events + [Outgoing(e.topic, e.key, e.value) for e in late]
+            outgoing = events + [each.event for each in late]
             await self._until_done(lambda: self._publisher.publish_many(outgoing), "publish outcomes")
         crash_point("dispatcher.publish-commit")
         if late:
@@ -160,7 +160,7 @@ class Settler:
         for leg in touched.values():
             places += self._next(leg)
         if places:
-            await self._done(places)
+            self._done(places)
         self._wake_sender()
 
     def _next_results(self) -> list[Settled]:
@@ -176,7 +176,7 @@ class Settler:
     async def publish_orphans(self) -> None:
         """Publish the late events of instances that are gone."""
         while events := await self._ledger.orphaned_events(500):
-            await self._publisher.publish_many([Outgoing(e.topic, e.key, e.value) for e in events])
+            await self._publisher.publish_many([each.event for each in events])
             await self._ledger.forget_events(events)
 
     async def _late(self, settled: Settled) -> list[LateEvent]:
@@ -185,16 +185,11 @@ class Settler:
         resend = self._resends(leg)
         may_open = not resend and may_come_back(leg, settled.attempt, self._gateway.tries)
         row, events = await self._until_done(
-            lambda: self._ledger.settle_late(
-                settled, may_open, lambda a: rows_of(events_of(leg, a, resend, leg_open_after=resend))
-            ),
+            lambda: self._ledger.settle_late(settled, may_open, lambda a: events_of(leg, a, resend)),
             "store a late outcome",
         )
         LATE_ANSWERS.labels(self._gateway.id, word_of(row.outcome)).inc()
-        settled.attempt.outcome = row.outcome
-        settled.attempt.observed_at = row.observed_at
-        settled.attempt.provider_id = row.provider_id
-        settled.attempt.reason_code, settled.attempt.reason_words = row.reason_code, row.reason_words
+        settled.attempt = row
         return events
 
     def _apply(self, settled: Settled) -> None:
@@ -279,8 +274,7 @@ class Settler:
         )
 
     def _events(self, leg: LegState, attempt: Attempt) -> list[Outgoing]:
-        resend = self._resends(leg)
-        return events_of(leg, attempt, resend, leg_open_after=resend)
+        return events_of(leg, attempt, self._resends(leg))
 
     def _resends(self, leg: LegState) -> bool:
         """Whether doubt about this leg opens the next one: once, and only for a message of one part."""

@@ -27,21 +27,21 @@ def test_high_priority_keeps_topics_of_its_own_in_the_next_leg(outcome: Outcome,
     for priority, suffix in ((Priority.NORMAL, ""), (Priority.HIGH, ".high")):
         event = dispatch_event(priority=priority)
         attempt = Attempt(1, 1, uuid4(), outcome, observed_at=event.time)
-        events = events_of(LegState(event, []), attempt, resend=True, leg_open_after=False)
+        events = events_of(LegState(event, []), attempt, resend=True)
         assert [e.topic for e in events] == [t if t == "sms.status" else t + suffix for t in topics]
 
 
-def told(outcome: Outcome, provider_id: str | None = None, leg_open_after: bool = False) -> tuple[SmsStatus, LegState]:
+def told(outcome: Outcome, provider_id: str | None = None, resend: bool = False) -> tuple[SmsStatus, LegState]:
     """The status that an attempt with this outcome brings, and the attempt's leg."""
     event = dispatch_event()
     leg = LegState(event, [])
     attempt = Attempt(1, 1, uuid4(), outcome, observed_at=event.time, provider_id=provider_id)
-    status, *_ = events_of(leg, attempt, resend=False, leg_open_after=leg_open_after)
+    status, *_ = events_of(leg, attempt, resend)
     return read_status(status.value or b"").data, leg
 
 
 @pytest.mark.parametrize(
-    ("outcome", "leg_open_after", "status"),
+    ("outcome", "resend", "status"),
     [
         (Outcome.DOUBT, False, Status.IN_DOUBT),
         (Outcome.DOUBT_BY_PEER, False, Status.IN_DOUBT),
@@ -51,9 +51,9 @@ def told(outcome: Outcome, provider_id: str | None = None, leg_open_after: bool 
     ],
 )
 def test_doubt_and_its_end_name_the_reference_and_the_number_that_a_receipt_would_repeat(
-    outcome: Outcome, leg_open_after: bool, status: Status
+    outcome: Outcome, resend: bool, status: Status
 ) -> None:
-    data, leg = told(outcome, leg_open_after=leg_open_after)
+    data, leg = told(outcome, resend=resend)
     assert data.status is status
     assert (data.reference, data.destination) == (attempt_reference(leg, 1, 1), leg.event.data.phone)
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 from msgspec.structs import replace
 
+from libs.bus.port import Outgoing
 from libs.storage.database import Pool
 from services.dispatcher import ledger as statements
 from services.dispatcher.attempts import Attempt, LegState, Outcome, next_tries
@@ -210,7 +211,7 @@ async def test_a_late_answer_is_stored_with_its_events_which_whoever_outlives_th
     await pool.execute("UPDATE attempts SET outcome = 'P'")
     late = answered(leg, 1, answer)
     assert await ledger.settle([late]) == [late]
-    row, stored = await ledger.settle_late(late, True, lambda _: [("t", b"k", b"v")])
+    row, stored = await ledger.settle_late(late, True, lambda _: [Outgoing("t", b"k", b"v")])
     assert (row.outcome, len(stored)) == (becomes, events)
     _, other = await another(pool)
     assert await other.orphaned_events(10) == []

@@ -47,10 +47,7 @@ async def test_a_late_answer_that_comes_in_one_round_with_its_doubt_is_stored_af
     ledger, board, done = SlowLedger(), Board(), list[object]()
     anything: Any = ledger
 
-    async def on_done(places: Sequence[object]) -> None:
-        done.extend(places)
-
-    settler = Settler(GATEWAY, anything, board, anything, on_done, lambda: None)
+    settler = Settler(GATEWAY, anything, board, anything, done.extend, lambda: None)
     tokens: dict[str, Sent] = {}
     for text in ("first", "slow"):
         board.add(dispatch_event(text), text)
