@@ -79,11 +79,10 @@ class Board:
                 if leg.parts == 1 and not leg.attempts:  # most legs
                     asks.append(Ask(leg, 1, 1, 0))
                     continue
-                reference = join_reference(leg) if leg.parts > 1 else 0
-                tries = next_tries(leg)
+                found = _asks(leg)
                 free = room - len(asks)
-                asks += [Ask(leg, part, try_number, reference) for part, try_number in tries[:free]]
-                if len(tries) > free:
+                asks += found[:free]
+                if len(found) > free:
                     self.queue_first([leg])
         return asks
 
@@ -96,8 +95,7 @@ class Board:
                 queue.remove(leg)
                 leg.queued = False
                 if leg.held and len(asks) < room:
-                    reference = join_reference(leg) if leg.parts > 1 else 0
-                    asks += [Ask(leg, part, try_number, reference) for part, try_number in next_tries(leg)]
+                    asks += _asks(leg)
                 else:
                     self.queue(leg)
         return asks
@@ -125,3 +123,9 @@ class Board:
 
     def _queue_of(self, leg: LegState) -> deque[LegState]:
         return self._high if leg.event.data.message.priority is Priority.HIGH else self._normal
+
+
+def _asks(leg: LegState) -> list[Ask]:
+    """All that is to be claimed next of a leg."""
+    reference = join_reference(leg) if leg.parts > 1 else 0
+    return [Ask(leg, part, try_number, reference) for part, try_number in next_tries(leg)]
