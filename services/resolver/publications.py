@@ -13,7 +13,6 @@ from libs.contracts import topics
 from libs.contracts.endings import whole_ending
 from libs.contracts.events import (
     Leg,
-    Message,
     MessageEvent,
     Priority,
     Recipient,
@@ -35,11 +34,11 @@ Cause: TypeAlias = MessageEvent[SmsRequested] | MessageEvent[SmsReturned]
 
 def publication(cause: Cause, decision: Decision) -> Outgoing:
     """What is published of a decision, and where."""
-    message, leg = cause.data.message, cause.data.leg
     if isinstance(decision, Dispatch):
-        return _dispatch(cause.subject, message, leg, decision, cause.traceparent)
+        return _dispatch(cause, decision)
     if isinstance(decision, Deferred):
         return _deferral(cause, decision)
+    message, leg = cause.data.message, cause.data.leg
     return ending(cause.subject, message.tenant, message.recipient, leg, decision, cause.traceparent)
 
 
@@ -61,13 +60,14 @@ def ending(
     return Outgoing(topics.STATUS.name, message_key(message_id), encode(event))
 
 
-def _dispatch(message_id: UUID, message: Message, leg: Leg, decision: Dispatch, traceparent: str | None) -> Outgoing:
+def _dispatch(cause: Cause, decision: Dispatch) -> Outgoing:
+    message, leg = cause.data.message, cause.data.leg
     event = _Event(
-        id=event_id(SmsDispatch.TYPE, message_id, leg.cycle, leg.leg),
+        id=event_id(SmsDispatch.TYPE, cause.subject, leg.cycle, leg.leg),
         type=SmsDispatch.TYPE,
         source=SOURCE,
         time=decision.decided_at,
-        subject=message_id,
+        subject=cause.subject,
         data=_Dispatch(
             message=message,
             leg=leg,
@@ -79,7 +79,7 @@ def _dispatch(message_id: UUID, message: Message, leg: Leg, decision: Dispatch, 
             segments=decision.segments,
             decided_at=decision.decided_at,
         ),
-        traceparent=traceparent,
+        traceparent=cause.traceparent,
     )
     topic = _dispatch_topic(decision.gateway, message.priority)
     return Outgoing(topic, person_key(message.tenant, message.recipient), encode(event))
