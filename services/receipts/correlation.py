@@ -8,6 +8,7 @@ circle. All is stored when these functions return; what they answer is to be pub
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 
 from libs.service_kit.metrics import RECEIPTS_PARKED
 from libs.storage.partitions import Connection
@@ -18,11 +19,11 @@ from services.receipts.recent import Known, RecentRegistrations
 
 async def register(connection: Connection, offered: Sequence[Registration], recent: RecentRegistrations) -> list[Match]:
     """Attempts got their ids. Answers the early receipts that waited for them."""
-    offered = sorted(offered, key=_key)
+    offered = sorted(offered, key=attrgetter("key"))
     if await store.insert_new(connection, offered) == len(offered):
         recent.put({(r.gateway, r.provider_id): [r] for r in offered})
         return []
-    recent.forget(_key(r) for r in offered)
+    recent.forget(r.key for r in offered)
     return await _register_again(connection, offered)
 
 
@@ -138,10 +139,6 @@ def _pair_all(receipts: Iterable[Receipt], known: Known) -> tuple[list[Match], l
         else:
             matches.append(Match(r, registration))
     return matches, lonely
-
-
-def _key(item: Registration | Receipt) -> Key:
-    return (item.gateway, item.provider_id)
 
 
 def _keys(items: Iterable[Registration | Receipt]) -> list[Key]:

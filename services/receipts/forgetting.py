@@ -53,28 +53,25 @@ _DELETE_DOUBTS = """
 
 async def forget(pool: Pool, before: datetime) -> None:
     """Delete the ids, receipts and doubts that are older than a moment."""
-    parked = await _all_batches(pool, before, _forget_parked)
-    if parked:
-        log.info("old rows deleted", what="parked", rows=parked)
-    ids = await _all_batches(pool, before, _forget_ids)
-    if ids:
-        log.info("old rows deleted", what="provider_ids", rows=ids)
+    await _all_batches(pool, "parked", _forget_parked, before)
+    await _all_batches(pool, "provider_ids", _forget_ids, before)
     await delete_old(pool, "doubts", _DELETE_DOUBTS, before)
 
 
-async def _all_batches(pool: Pool, before: datetime, batch: _Batch) -> int:
+async def _all_batches(pool: Pool, what: str, batch: _Batch, before: datetime) -> None:
     total = 0
     while rows := await batch(pool, before):
         total += rows
         await asyncio.sleep(PAUSE_SECONDS)
-    return total
+    if total:
+        log.info("old rows deleted", what=what, rows=total)
 
 
 async def _forget_ids(pool: Pool, before: datetime) -> int:
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute("SET LOCAL enable_seqscan = off")
         keys = _columns(await connection.fetch(_LOCK_OLD, before, BATCH_IDS))
-        return _rows(await connection.execute(_DELETE_OLD, before, *keys)) if keys else 0
+        return rows_of_tag(await connection.execute(_DELETE_OLD, before, *keys)) if keys else 0
 
 
 async def _forget_parked(pool: Pool, before: datetime) -> int:
@@ -84,7 +81,7 @@ async def _forget_parked(pool: Pool, before: datetime) -> int:
         keys = _columns(await connection.fetch(_LOCK, *found)) if found else ()
         if not keys:
             return 0
-        deleted = _rows(await connection.execute(_DELETE_PARKED, *keys, before))
+        deleted = rows_of_tag(await connection.execute(_DELETE_PARKED, *keys, before))
         await connection.execute(_DELETE_EMPTY, *keys)
         return deleted
 
@@ -92,7 +89,3 @@ async def _forget_parked(pool: Pool, before: datetime) -> int:
 def _columns(rows: Sequence[Record]) -> tuple[tuple[str, ...], ...]:
     """Rows as one tuple per column; none without rows."""
     return tuple(zip(*rows, strict=True))
-
-
-def _rows(tag: str) -> int:
-    return rows_of_tag(tag)
