@@ -74,18 +74,21 @@ async def drop_old(pool: asyncpg.Pool, tables: Sequence[Partitioned], before: da
         await _empty_default(pool, table, before)
 
 
-async def delete_old(pool: asyncpg.Pool, what: str, statement: str, *arguments: object) -> int:
-    """Repeat a DELETE whose last parameter is the most rows of one batch, until it finds fewer: how many rows went."""
+async def delete_old(pool: asyncpg.Pool, table: str, column: str, before: object) -> int:
+    """Delete, in batches, the rows in which a column is less than this: how many went."""
+    statement = (
+        f"DELETE FROM {table} WHERE ctid = ANY (ARRAY("  # noqa: S608 - names are ours
+        f"SELECT ctid FROM {table} WHERE {column} < $1 LIMIT $2))"
+    )
     total = 0
     while True:
-        tag = await pool.execute(statement, *arguments, BATCH_ROWS)
-        deleted = rows_of_tag(tag)
+        deleted = rows_of_tag(await pool.execute(statement, before, BATCH_ROWS))
         total += deleted
         if deleted < BATCH_ROWS:
             break
         await asyncio.sleep(PAUSE_SECONDS)
     if total:
-        log.info("old rows deleted", what=what, rows=total)
+        log.info("old rows deleted", what=table, rows=total)
     return total
 
 
@@ -124,9 +127,4 @@ async def _detach(connection: Connection, tables: Sequence[Partitioned], end: da
 async def _empty_default(pool: asyncpg.Pool, table: Partitioned, before: datetime) -> None:
     async with pool.acquire() as connection:
         column = await key_column(connection, table)
-    default = f"{table.table}_default"
-    statement = (
-        f"DELETE FROM {default} WHERE ctid = ANY (ARRAY("  # noqa: S608 - names are ours
-        f"SELECT ctid FROM {default} WHERE {column} < $1 LIMIT $2))"
-    )
-    await delete_old(pool, default, statement, first_uuid(before) if table.by_uuid else before)
+    await delete_old(pool, f"{table.table}_default", column, first_uuid(before) if table.by_uuid else before)

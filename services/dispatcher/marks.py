@@ -36,9 +36,4 @@ def mark_messages(pool: Pool) -> Callable[[Batch], Awaitable[None]]:
 
 async def forget_marks(pool: Pool, before: datetime) -> None:
     """Delete the marks that were asked for before a moment."""
-    await delete_old(
-        pool,
-        "marks",
-        "DELETE FROM marks WHERE ctid = ANY (ARRAY(SELECT ctid FROM marks WHERE asked_at < $1 LIMIT $2))",
-        before,
-    )
+    await delete_old(pool, "marks", "asked_at", before)

@@ -47,15 +47,13 @@ _DELETE_PARKED = f"""
 _DELETE_EMPTY = f"""
     DELETE FROM provider_ids AS p USING {_KEYS}
      WHERE (p.gateway, p.provider_id) = (k.gateway, k.provider_id) AND p.message_id IS NULL AND NOT {_PARKED}"""  # noqa: S608
-_DELETE_DOUBTS = """
-    DELETE FROM doubts WHERE ctid = ANY (ARRAY(SELECT ctid FROM doubts WHERE doubted_at < $1 LIMIT $2))"""
 
 
 async def forget(pool: Pool, before: datetime) -> None:
     """Delete the ids, receipts and doubts that are older than a moment."""
     await _all_batches(pool, "parked", _forget_parked, before)
     await _all_batches(pool, "provider_ids", _forget_ids, before)
-    await delete_old(pool, "doubts", _DELETE_DOUBTS, before)
+    await delete_old(pool, "doubts", "doubted_at", before)
 
 
 async def _all_batches(pool: Pool, what: str, batch: _Batch, before: datetime) -> None:

@@ -23,7 +23,7 @@ from libs.service_kit.lifecycle import Lifecycle, run_service
 from libs.service_kit.periodic import repeat
 from libs.service_kit.settings import load_configured
 from libs.storage.database import Pool, open_database
-from libs.storage.retention import keep_partitions
+from libs.storage.retention import CHECK_SECONDS, keep_partitions
 from services.resolver import contacts, marks
 from services.resolver.decisions import PARTITIONED
 from services.resolver.handlers import resolve
@@ -35,7 +35,6 @@ from services.resolver.routing import default_route
 from services.resolver.settings import ResolverSettings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-FORGET_SECONDS = 3600
 MESSAGES = (topics.REQUESTED_HIGH, topics.RETURNED_HIGH, topics.REQUESTED, topics.RETURNED)
 
 
@@ -55,7 +54,7 @@ async def start(life: Lifecycle, settings: ResolverSettings, configuration: Conf
     life.watch("postgres", lambda: pool.fetchval("SELECT 1"))
     life.background("partitions", keep_partitions(pool, PARTITIONED, settings.resolver_keep_days))
     keep = timedelta(days=settings.resolver_keep_days)
-    life.background("marks", repeat("forgetting marks", FORGET_SECONDS, lambda: marks.forget(pool, _now() - keep)))
+    life.background("marks", repeat("forgetting marks", CHECK_SECONDS, lambda: marks.forget(pool, _now() - keep)))
     await life.part("topics", lambda: ensure_topics(kafka, _topics(configuration)))
     producer = Producer(kafka, client_id="resolver")
     await life.part("kafka", producer.start, lambda _: producer.stop())

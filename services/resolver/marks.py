@@ -31,12 +31,7 @@ async def marked(pool: Pool, messages: Sequence[UUID]) -> set[tuple[UUID, int]]:
 
 async def forget(pool: Pool, before: datetime) -> None:
     """Delete the marks that came before a moment."""
-    await delete_old(
-        pool,
-        "marks",
-        "DELETE FROM marks WHERE ctid = ANY (ARRAY(SELECT ctid FROM marks WHERE marked_at < $1 LIMIT $2))",
-        before,
-    )
+    await delete_old(pool, "marks", "marked_at", before)
 
 
 _MARK = """

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from uuid import UUID
 
 from libs.contracts.events import PersonKind
-from libs.storage.command_tags import rows_of_tag
 from libs.storage.database import Pool
+from libs.storage.retention import delete_old
 
 PARAMETERS = {f"enable_{way}": "off" for way in ("seqscan", "bitmapscan", "hashjoin", "mergejoin", "incremental_sort")}
 """For all connections: the table grows from nothing to millions between two looks of the planner, and every statement has its index."""
@@ -126,7 +126,7 @@ async def next_due(pool: Pool) -> datetime | None:
 
 
 async def forget(pool: Pool, before: datetime, batch: int) -> int:
-    """Delete what was settled, and marks that were made, before this moment; a batch of messages at a time. How many rows went."""
+    """Delete what was settled, and marks that were made, before this moment, in batches (`batch`: of messages). How many rows went."""
     gone, last = 0, Place(UUID(int=0), 0, 0)
     while True:
         rows = await pool.fetch(_FORGET, *last, batch, before)
@@ -134,8 +134,7 @@ async def forget(pool: Pool, before: datetime, batch: int) -> int:
         if len(rows) < batch:
             break
         last = max(Place(row["message_id"], row["cycle"], row["leg"]) for row in rows)
-    done = await pool.execute("DELETE FROM marks WHERE marked_at < $1", before)
-    return gone + rows_of_tag(done)
+    return gone + await delete_old(pool, "marks", "marked_at", before)
 
 
 # Where rows are looked up by key, what waits is told by `outcome` and not by `settled_at`, which is null as often: that keeps the planner
