@@ -35,13 +35,14 @@ async def until_done(
     action: Callable[[], Awaitable[T]],
     *,
     what: str,
-    give_up: asyncio.Event,
+    give_up: asyncio.Event | None = None,
     on_retry: Callable[[Exception], None] | None = None,
 ) -> T:
     """The action's result, tried again with backoff while it fails transiently; other errors pass.
 
     Raises `GivenUp` instead of trying again once `give_up` is set. One warning is logged per failure.
     """
+    give_up = give_up or asyncio.Event()
     for attempt, delay in enumerate(delays(), start=1):
         try:
             return await action()

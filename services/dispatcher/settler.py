@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import TypeVar
 
 import structlog
 
@@ -36,7 +35,6 @@ from services.dispatcher.ledger import LateEvent, Ledger, Settled
 from services.dispatcher.sender import Sent
 
 log = structlog.get_logger()
-T = TypeVar("T")
 
 OUTCOMES: dict[Verdict, Outcome] = {
     Verdict.ACCEPTED: Outcome.ACCEPTED,
@@ -79,7 +77,6 @@ class Settler:
         self._later_looks: list[tuple[float, LegState]] = []
         self._work = asyncio.Event()
         self._busy = False
-        self._never = asyncio.Event()
 
     @property
     def idle(self) -> bool:
@@ -131,7 +128,7 @@ class Settler:
         if settled:
             crash_point("dispatcher.response-store")
             told: set[int] = set()
-            for leftover in await self._until_done(lambda: self._ledger.settle(settled), "store outcomes"):
+            for leftover in await until_done(lambda: self._ledger.settle(settled), what="store outcomes"):
                 if stored := await self._late(leftover):
                     late += stored
                     told.add(id(leftover))
@@ -152,10 +149,10 @@ class Settler:
         crash_point("dispatcher.store-publish")
         if events or late:
             outgoing = events + [each.event for each in late]
-            await self._until_done(lambda: self._publisher.publish_many(outgoing), "publish outcomes")
+            await until_done(lambda: self._publisher.publish_many(outgoing), what="publish outcomes")
         crash_point("dispatcher.publish-commit")
         if late:
-            await self._until_done(lambda: self._ledger.forget_events(late), "forget late events")
+            await until_done(lambda: self._ledger.forget_events(late), what="forget late events")
         places: list[object] = []
         for leg in touched.values():
             places += self._next(leg)
@@ -184,9 +181,9 @@ class Settler:
         leg = settled.leg
         resend = self._resends(leg)
         may_open = not resend and may_come_back(leg, settled.attempt, self._gateway.tries)
-        row, events = await self._until_done(
+        row, events = await until_done(
             lambda: self._ledger.settle_late(settled, may_open, lambda a: events_of(leg, a, resend)),
-            "store a late outcome",
+            what="store a late outcome",
         )
         LATE_ANSWERS.labels(self._gateway.id, word_of(row.outcome)).inc()
         settled.attempt = row
@@ -204,13 +201,13 @@ class Settler:
         legs = [leg for leg in legs if leg.held]
         if not legs:
             return []
-        found = await self._until_done(lambda: self._ledger.read(legs), "read attempts")
+        found = await until_done(lambda: self._ledger.read(legs), what="read attempts")
         orphans = [leg for leg in legs if any(a.outcome is None and a.owner_dead for a in found.get(leg.key, []))]
         if orphans:
-            doubtful = await self._until_done(lambda: self._ledger.declare_doubt(orphans), "declare doubt")
+            doubtful = await until_done(lambda: self._ledger.declare_doubt(orphans), what="declare doubt")
             SETTLED.labels(self._gateway.id, word_of(Outcome.DOUBT_BY_PEER)).inc(doubtful)
             log.warning("attempts in doubt", gateway=self._gateway.id, segments=doubtful)
-            found.update(await self._until_done(lambda: self._ledger.read(orphans), "read attempts"))
+            found.update(await until_done(lambda: self._ledger.read(orphans), what="read attempts"))
         for leg in legs:
             own = [a for a in leg.attempts if a.ours and a.outcome is None]
             rows = [
@@ -226,7 +223,7 @@ class Settler:
         tries = self._gateway.tries
         if deferral(leg, leg.attempts, tries) is None:
             return []
-        row = await self._until_done(lambda: self._ledger.defer(leg, tries), "defer a message")
+        row = await until_done(lambda: self._ledger.defer(leg, tries), what="defer a message")
         if row is None:  # more was stored of the leg than is known here: the next claim finds it
             return []
         leg.attempts.append(row)
@@ -279,6 +276,3 @@ class Settler:
     def _resends(self, leg: LegState) -> bool:
         """Whether doubt about this leg opens the next one: once, and only for a message of one part."""
         return self._resend_once and leg.parts == 1 and is_first_sending(leg)
-
-    async def _until_done(self, action: Callable[[], Awaitable[T]], what: str) -> T:
-        return await until_done(action, what=what, give_up=self._never)

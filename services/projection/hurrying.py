@@ -28,9 +28,8 @@ class Hurry:
 
     async def run(self) -> None:
         """Holds a connection of the pool, and makes it anew when it is lost."""
-        never = asyncio.Event()
         while True:
-            await until_done(self._carry, what="hurry", give_up=never)
+            await until_done(self._carry, what="hurry")
 
     async def _carry(self) -> None:
         """Until the connection is lost."""

@@ -21,7 +21,7 @@ async def test_an_action_is_tried_again_until_it_succeeds() -> None:
             raise failure
         return "done"
 
-    result = await until_done(action, what="x", give_up=asyncio.Event(), on_retry=retries.append)
+    result = await until_done(action, what="x", on_retry=retries.append)
     assert (result, len(retries)) == ("done", 2)
 
 
@@ -30,7 +30,7 @@ async def test_other_errors_pass_at_once() -> None:
         raise KeyError
 
     with pytest.raises(KeyError):
-        await until_done(action, what="x", give_up=asyncio.Event())
+        await until_done(action, what="x")
 
 
 async def test_it_is_given_up_only_after_a_failure() -> None:
