@@ -89,12 +89,8 @@ class Accepter:
         found = {n: (_key(r).key, r.refused) for n, r in enumerate(requests) if r.refused is not None}
         if not found:
             return {}
-        try:
+        with self._postgres.needed("the Idempotency-Key could not be looked up: send it again"):
             known = await self._ledger.known([key for key, _ in found.values()])
-        except Exception as error:
-            raise self._postgres.blamed_for(
-                error, "the Idempotency-Key could not be looked up: send it again"
-            ) from error
         return {n: problem for n, (key, problem) in found.items() if key not in known}
 
     async def _flush_reserved(self, requests: Sequence[Request], deadline: float) -> list[Named | Exception]:
@@ -115,10 +111,8 @@ class Accepter:
             message_id, record = to_record(request, number)
             asked = _key(request)
             reservations.append(Reservation(asked.key, asked.body_hash, message_id, number, record))
-        try:
+        with self._postgres.needed("the Idempotency-Key could not be stored: send it again"):
             verdicts = await self._ledger.reserve(reservations)
-        except Exception as error:
-            raise self._postgres.blamed_for(error, "the Idempotency-Key could not be stored: send it again") from error
         self._postgres.answered()
         return verdicts
 
@@ -139,10 +133,8 @@ class Accepter:
         return None
 
     async def _take_numbers(self, count: int) -> list[int]:
-        try:
+        with self._postgres.needed("no message numbers are left; nothing was accepted"):
             return await self._numbers.take(count)
-        except Exception as error:
-            raise self._postgres.blamed_for(error, "no message numbers are left; nothing was accepted") from error
 
 
 def _key(request: Request) -> Repeatable:

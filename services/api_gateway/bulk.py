@@ -14,6 +14,7 @@ from http import HTTPStatus
 from uuid import UUID
 
 import msgspec
+import structlog
 
 from libs.bus.codec import encode
 from libs.bus.port import KeyValue, Outgoing
@@ -34,6 +35,8 @@ from services.api_gateway.problems import ProblemError, unavailable
 from services.api_gateway.publishing import DurablePublisher
 from services.api_gateway.requests import Named, Repeatable
 from services.api_gateway.responses import Response, Stream
+
+log = structlog.get_logger()
 
 MAX_BULK_BYTES = 16 * 1024 * 1024
 AT_ONCE = 2
@@ -165,12 +168,9 @@ class BulkAccepter:
     ) -> Publish | Published | OtherBody | InProgress:
         record = Outgoing("", b"", encode(common))
         number = await self._take_numbers(count)
-        try:
-            (verdict,) = await self._ledger.reserve(
-                [Reservation(asked.key, asked.body_hash, new_message_id(), number, record)]
-            )
-        except Exception as error:
-            raise self._postgres.blamed_for(error, "the Idempotency-Key could not be stored: send it again") from error
+        reservation = Reservation(asked.key, asked.body_hash, new_message_id(), number, record)
+        with self._postgres.needed("the Idempotency-Key could not be stored: send it again"):
+            (verdict,) = await self._ledger.reserve([reservation])
         self._postgres.answered()
         return verdict
 
@@ -179,13 +179,11 @@ class BulkAccepter:
         try:
             await (self._ledger.release([key]) if published else self._ledger.forget(key))
         except Exception as error:
-            self._postgres.blamed_for(error, "")
+            log.warning("claim not given back", reason=type(error).__name__)
 
     async def _take_numbers(self, count: int) -> int:
-        try:
+        with self._postgres.needed("no message numbers are left; nothing was accepted"):
             return await self._numbers.take_run(count)
-        except Exception as error:
-            raise self._postgres.blamed_for(error, "no message numbers are left; nothing was accepted") from error
 
     async def _publish(self, batch: Batch, items: Sequence[msgspec.Raw], answer: BulkAnswer) -> bool:
         """Publish everything, in order, and answer each slice as it is acknowledged. False if one was not, after the answer had begun.

@@ -238,19 +238,15 @@ class Commands:
         return shown.message, shown.number, shown.priority
 
     async def _newest_resend(self, message_id: UUID) -> int:
-        try:
+        with self._postgres.needed("whether it is sent again could not be read: ask again"):
             newest = await self._asked.newest(What.RESEND, message_id)
-        except Exception as error:
-            raise self._postgres.blamed_for(error, "whether it is sent again could not be read: ask again") from error
         self._postgres.answered()
         return newest or 1
 
     async def _first(self, what: str, message_id: UUID, cycle: int, caller: Caller, traceparent: str) -> Asked:
         now = Asked(datetime.now(UTC), caller.name, traceparent)
-        try:
+        with self._postgres.needed("what is asked could not be stored: ask again"):
             first = await self._asked.first(what, message_id, cycle, now)
-        except Exception as error:
-            raise self._postgres.blamed_for(error, "what is asked could not be stored: ask again") from error
         self._postgres.answered()
         return first
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 
 import structlog
 
@@ -30,13 +31,17 @@ class Neighbour:
     def failed(self) -> None:
         self._lost_at = self._clock()
 
-    def blamed_for(self, error: Exception, words: str) -> Exception:
-        """What to raise for an error: the problem 503 with these words if the neighbour is away, else the error itself."""
-        if not is_transient(error):
-            return error
-        self.failed()
-        log.warning("neighbour did not answer", neighbour=self._name, reason=type(error).__name__)
-        return unavailable(words)
+    @contextmanager
+    def needed(self, words: str) -> Generator[None]:
+        """For what is asked of the neighbour within: if it is away, that becomes the problem 503 with these words."""
+        try:
+            yield
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            self.failed()
+            log.warning("neighbour did not answer", neighbour=self._name, reason=type(error).__name__)
+            raise unavailable(words) from error
 
     def missing(self) -> str | None:
         """A readiness check."""

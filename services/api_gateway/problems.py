@@ -48,7 +48,7 @@ def unavailable(detail: str, retry_after: int = 2) -> ProblemError:
 
 
 def invalid_query(error: ValidationError) -> ProblemError:
-    """400 for query parameters or a path that the model refuses."""
+    """400 for query parameters that the model refuses."""
     return _invalid("query", fields_of("query", error))
 
 
