@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from libs.bus.admin import ensure_topics
@@ -13,11 +14,12 @@ from libs.bus.errors import INVALID, UNDECODABLE
 from libs.bus.producer import Producer
 from libs.contracts import topics
 from libs.contracts.events import Priority
+from libs.service_kit.config_file import Gateway
 from libs.service_kit.lifecycle import Lifecycle, run_service
 from libs.service_kit.metrics import DEAD_LETTERS, SETTLED, THROTTLES, from_zero
 from libs.service_kit.periodic import repeat
 from libs.service_kit.settings import load_configured
-from libs.storage.database import BY_KEY, open_database
+from libs.storage.database import BY_KEY, Pool, open_database
 from libs.storage.retention import CHECK_SECONDS, keep_partitions
 from services.dispatcher.attempts import Outcome, word_of
 from services.dispatcher.drivers.table import make_driver
@@ -31,74 +33,61 @@ MARKS_GROUP = "dispatchers.marks"
 """Of all gateways' dispatchers. A gateway's own groups begin with `dispatcher.` and its id, which might be `marks`."""
 
 
+async def start(life: Lifecycle, settings: DispatcherSettings, gateway: Gateway) -> None:
+    """Internal HTTP first, so that waiting can be seen; what sends last. The stop goes the other way."""
+    kafka = settings.kafka_bootstrap_servers
+    work = [topics.dispatch(gateway.id, priority) for priority in Priority]
+    from_zero(DEAD_LETTERS, (topic.name for topic in work), (UNDECODABLE, INVALID))
+    count_from_zero([topics.COMMANDS])
+    from_zero(SETTLED, [gateway.id], [word_of(Outcome.DOUBT), word_of(Outcome.DOUBT_BY_PEER)])
+    from_zero(THROTTLES, [gateway.id])
+    await life.serve_ops()
+
+    async def open_pool() -> Pool:
+        dsn = settings.postgres_dsn.unicode_string()
+        return await open_database(dsn, "dispatch", MIGRATIONS, settings.postgres_connections, PARTITIONED, BY_KEY)
+
+    pool = await life.part("postgres", open_pool, lambda pool: pool.close())
+    life.watch("postgres", lambda: pool.fetchval("SELECT 1"))
+    life.background("partitions", keep_partitions(pool, PARTITIONED, settings.dispatcher_keep_days))
+
+    async def forget() -> None:
+        await forget_marks(pool, datetime.now(UTC) - timedelta(days=settings.dispatcher_keep_days))
+
+    life.background("old marks", repeat("deletion of old marks", CHECK_SECONDS, forget))
+    told = [topic_of(priority) for topic_of in (topics.returned, topics.deferred) for priority in Priority]
+    used = (*work, *told, topics.STATUS, topics.RECEIPTS, topics.INBOUND, topics.COMMANDS)
+    await life.part("topics", lambda: ensure_topics(kafka, used))
+    producer = Producer(kafka, f"dispatcher.{gateway.id}")
+    await life.part("kafka", producer.start, lambda _: producer.stop())
+    marks = BatchConsumer(kafka, MARKS_GROUP, [topics.COMMANDS], mark_messages(pool), producer)
+    await life.consumer("marks", marks)
+
+    current: Instance | None = None
+    stopped = asyncio.Event()
+
+    def make() -> Instance:
+        nonlocal current
+        current = Instance(settings, gateway, pool, producer, make_driver)
+        return current
+
+    sending = life.background("sending", live(make, stopped))
+
+    async def stop_sending() -> None:
+        stopped.set()
+        await asyncio.wait([sending])
+
+    life.on_stop("sending, drained", stop_sending)
+    life.ready_when("gateway", lambda: current.missing if current else "starting")
+
+
 def main() -> None:
     settings, configuration = load_configured(DispatcherSettings)
     try:
         gateway = configuration.gateway(settings.dispatcher_gateway)
     except KeyError as error:
         raise SystemExit(f"DISPATCHER_GATEWAY: {error.args[0]}") from None
-
-    async def start(life: Lifecycle) -> None:
-        work = [topics.dispatch(gateway.id, priority) for priority in Priority]
-        from_zero(DEAD_LETTERS, (topic.name for topic in work), (UNDECODABLE, INVALID))
-        count_from_zero([topics.COMMANDS])
-        from_zero(SETTLED, [gateway.id], [word_of(Outcome.DOUBT), word_of(Outcome.DOUBT_BY_PEER)])
-        from_zero(THROTTLES, [gateway.id])
-        await life.serve_ops()
-        pool = await life.part(
-            "postgres",
-            lambda: open_database(
-                str(settings.postgres_dsn),
-                "dispatch",
-                MIGRATIONS,
-                settings.postgres_connections,
-                PARTITIONED,
-                BY_KEY,
-            ),
-            lambda opened: opened.close(),
-        )
-        life.watch("postgres", lambda: pool.fetchval("SELECT 1"))
-        life.background("partitions", keep_partitions(pool, PARTITIONED, settings.dispatcher_keep_days))
-
-        async def forget() -> None:
-            await forget_marks(pool, datetime.now(UTC) - timedelta(days=settings.dispatcher_keep_days))
-
-        life.background("old marks", repeat("deletion of old marks", CHECK_SECONDS, forget))
-        servers = settings.kafka_bootstrap_servers
-        used = (
-            *work,
-            *(topics.returned(priority) for priority in Priority),
-            *(topics.deferred(priority) for priority in Priority),
-            topics.STATUS,
-            topics.RECEIPTS,
-            topics.INBOUND,
-            topics.COMMANDS,
-        )
-        await life.part("topics", lambda: ensure_topics(servers, used))
-        producer = Producer(servers, f"dispatcher.{gateway.id}")
-        await life.part("kafka", producer.start, lambda _: producer.stop())
-        marks = BatchConsumer(
-            servers, group=MARKS_GROUP, topics=[topics.COMMANDS], handler=mark_messages(pool), producer=producer
-        )
-        await life.consumer("marks", marks)
-
-        current: list[Instance] = []
-        stopped = asyncio.Event()
-
-        def make() -> Instance:
-            current[:] = [Instance(settings, gateway, pool, producer, make_driver)]
-            return current[0]
-
-        sending = life.background("sending", live(make, stopped))
-
-        async def stop_sending() -> None:
-            stopped.set()
-            await asyncio.wait([sending])
-
-        life.on_stop("sending, drained", stop_sending)
-        life.ready_when("gateway", lambda: current[0].missing if current else "starting")
-
-    run_service(f"dispatcher.{gateway.id}", settings, start)
+    run_service(f"dispatcher.{gateway.id}", settings, partial(start, settings=settings, gateway=gateway))
 
 
 if __name__ == "__main__":
