@@ -29,7 +29,7 @@ _HOUSEKEEPING_SECONDS: Final = 0.1
 _BUCKET_SECONDS: Final = 0.02  # how late a receipt may be: each bucket costs a turn of the loop and a write
 _UNBIND_SECONDS: Final = 2
 
-_log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger("simulated_carrier")
+_log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger()
 
 
 def clock_us() -> int:

@@ -10,6 +10,7 @@ import sys
 import structlog
 from aiohttp import web
 
+from libs.service_kit.logging import configure_logging
 from libs.service_kit.settings import load_settings
 from services.simulated_carrier.carrier import Carrier
 from services.simulated_carrier.http import make_application
@@ -21,7 +22,7 @@ _STOP_SECONDS = 5  # 2 for the SMPP sessions, 2 for HTTP requests under way, 1 t
 
 async def run(settings: CarrierSettings) -> None:
     """Serves until SIGTERM or SIGINT. OSError when a port is taken or the ledger can't be opened."""
-    log = structlog.get_logger("simulated_carrier")
+    log = structlog.get_logger()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
@@ -47,17 +48,8 @@ async def run(settings: CarrierSettings) -> None:
 
 
 def main() -> None:
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        cache_logger_on_first_use=True,
-    )
     settings = load_settings(CarrierSettings)
+    configure_logging("simulated_carrier", "INFO")
     try:
         asyncio.run(run(settings))
     except OSError as error:
