@@ -20,8 +20,8 @@ from libs.storage.database import Pool
 from services.dispatcher.board import Board
 from services.dispatcher.drivers.port import Callbacks, Driver, Report, Result
 from services.dispatcher.intake import Intake, Place
-from services.dispatcher.lease import Lease
-from services.dispatcher.ledger import LeaseOver, Ledger
+from services.dispatcher.lease import Lease, LeaseOver
+from services.dispatcher.ledger import Ledger
 from services.dispatcher.poison import tell_history
 from services.dispatcher.reports import publish_reports
 from services.dispatcher.sender import Sender
@@ -100,7 +100,7 @@ class Instance:
         await self._lease.register()
         self._registered = True
         log.info("instance registered", instance=str(self._lease.instance), gateway=self._gateway.id)
-        beats = asyncio.create_task(self._keep_lease())
+        beats = asyncio.create_task(self._lease.keep())
         settling = asyncio.create_task(self._settler.run())
         try:
             if await self._until_slot(beats):
@@ -237,35 +237,6 @@ class Instance:
         """
         while not (self._settler.idle or settling.done() or await self._stopped_within(POLL_SECONDS)):
             pass
-
-    async def _keep_lease(self) -> None:
-        """Renew the lease until it is over (LeaseOver): at its end, also while Postgres leaves a renewal unanswered.
-
-        That one is not waited for: a query that is called off may take as long as one that is not.
-        """
-        renewing = asyncio.create_task(self._beat())
-        renewing.add_done_callback(lambda task: task.cancelled() or task.exception())
-        try:
-            while self._lease.valid and not renewing.done():
-                await asyncio.wait([renewing], timeout=self._lease.left_seconds)
-            if not renewing.done():
-                raise LeaseOver
-            renewing.result()
-        finally:
-            renewing.cancel()
-
-    async def _beat(self) -> None:
-        """Renew the lease and watch the peers until the lease is over (LeaseOver)."""
-        while True:
-            try:
-                await self._lease.beat()
-            except Exception as error:
-                if not is_transient(error):
-                    raise
-                log.warning("lease not renewed", reason=type(error).__name__)
-            if not self._lease.valid:
-                raise LeaseOver
-            await asyncio.sleep(self._settings.dispatcher_lease_seconds / 5)
 
     async def _publish_orphans(self) -> None:
         while True:

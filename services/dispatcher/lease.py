@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 import structlog
 
+from libs.bus.errors import is_transient
 from libs.storage.database import Pool
 
 log = structlog.get_logger()
@@ -33,6 +34,10 @@ _PEERS = """
 SELECT instance, beat, bound, EXISTS (SELECT FROM bind_slots s WHERE (s.gateway, s.instance) = (i.gateway, i.instance)) AS has_slot
   FROM instances i WHERE gateway = $1 AND NOT dead AND instance <> $2
 """
+
+
+class LeaseOver(Exception):
+    """A peer has marked this instance dead, or its own clock says that the lease is over."""
 
 
 @dataclass(slots=True)
@@ -67,11 +72,6 @@ class Lease:
         return not self._over
 
     @property
-    def left_seconds(self) -> float:
-        """How long it will be valid unless it is renewed."""
-        return max(0.0, self._valid_until - self._clock()) if self.valid else 0.0
-
-    @property
     def peer_bound_seconds(self) -> float:
         """For how long a peer of the same gateway has had a bind, as far as is known here; 0 if none has."""
         since = min((seen.bound_since for seen in self._seen.values() if seen.bound_since is not None), default=None)
@@ -96,6 +96,22 @@ class Lease:
                 "INSERT INTO instances (instance, gateway) VALUES ($1, $2)", self.instance, self._gateway
             )
         self._valid_until = sent_at + self._seconds
+
+    async def keep(self) -> None:
+        """Renew it until it is over (LeaseOver): at its end, also while Postgres leaves a renewal unanswered.
+
+        That one is not waited for: a query that is called off may take as long as one that is not.
+        """
+        renewing = asyncio.create_task(self._beat_always())
+        renewing.add_done_callback(lambda task: task.cancelled() or task.exception())
+        try:
+            while self.valid and not renewing.done():
+                await asyncio.wait([renewing], timeout=self._valid_until - self._clock())
+            if not renewing.done():
+                raise LeaseOver
+            renewing.result()
+        finally:
+            renewing.cancel()
 
     async def beat(self) -> None:
         """Renew the lease, and mark dead the peers whose beat has stood still for a lease's length."""
@@ -126,6 +142,18 @@ class Lease:
         async with self._pool.acquire() as connection, connection.transaction():
             await connection.execute("UPDATE instances SET dead = true WHERE instance = $1", self.instance)
             await connection.execute("DELETE FROM bind_slots WHERE instance = $1", self.instance)
+
+    async def _beat_always(self) -> None:
+        while True:
+            try:
+                await self.beat()
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                log.warning("lease not renewed", reason=type(error).__name__)
+            if not self.valid:
+                raise LeaseOver
+            await asyncio.sleep(self._seconds / 5)
 
     async def _watch_peers(self) -> None:
         rows = await self._pool.fetch(_PEERS, self._gateway, self.instance)

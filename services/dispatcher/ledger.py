@@ -17,6 +17,7 @@ from libs.storage.command_tags import rows_of_tag
 from libs.storage.database import Pool
 from libs.storage.partitions import Partitioned
 from services.dispatcher.attempts import Attempt, LegKey, LegState, Outcome, deferral, late_outcome
+from services.dispatcher.lease import LeaseOver
 
 # A row is settled soon after its claim, and longer then: room for both in its page keeps that from touching the index.
 PARTITIONED = (Partitioned("attempts", by_uuid=False, fillfactor=40),)
@@ -93,10 +94,6 @@ class LateEvent:
 
     id: int
     event: Outgoing
-
-
-class LeaseOver(Exception):
-    """A peer has marked this instance dead, or its own clock says that the lease is over."""
 
 
 class Ledger:

@@ -21,8 +21,8 @@ from services.dispatcher.board import Board
 from services.dispatcher.breaker import Breaker
 from services.dispatcher.drivers.port import Driver, Result, Submission, Verdict
 from services.dispatcher.events import attempt_reference
-from services.dispatcher.lease import Lease
-from services.dispatcher.ledger import Ask, Claim, ClaimVerdict, LeaseOver, Ledger
+from services.dispatcher.lease import Lease, LeaseOver
+from services.dispatcher.ledger import Ask, Claim, ClaimVerdict, Ledger
 from services.dispatcher.throttle import Throttle
 
 log = structlog.get_logger()

@@ -11,8 +11,8 @@ from libs.bus.port import Outgoing
 from libs.storage.database import Pool
 from services.dispatcher import ledger as statements
 from services.dispatcher.attempts import Attempt, LegState, Outcome, next_tries
-from services.dispatcher.lease import Lease
-from services.dispatcher.ledger import Ask, Claim, ClaimVerdict, LeaseOver, Ledger, Settled
+from services.dispatcher.lease import Lease, LeaseOver
+from services.dispatcher.ledger import Ask, Claim, ClaimVerdict, Ledger, Settled
 from tests.services.dispatcher.builders import GATEWAY, dispatch_event, leg_of
 
 THREE_PARTS = "x" * 400
