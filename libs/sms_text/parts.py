@@ -5,15 +5,19 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from libs.sms_text.gsm import decode_gsm
-from libs.sms_text.segments import ESM_CLASS_UDHI, Encoding
+from libs.sms_text.segments import ESM_CLASS_UDHI
 
 _CONCATENATED_8_BIT: Final = 0x00
 _CONCATENATED_16_BIT: Final = 0x08
 # Single and locking shift tables, 3GPP TS 23.040 §9.2.3.24.15 and .16.
 _NATIONAL_LANGUAGES: Final = (0x24, 0x25)
 
-# SMPP 3.4 §5.2.19. The rest (binary, JIS, pictograms, …) has no text that we could show: latin-1 keeps its octets.
-_CODECS: Final = {1: "ascii", 3: "latin-1", 6: "iso8859-5", 7: "iso8859-8", 8: "utf-16-be"}
+_GSM: Final = "gsm"
+_UCS2: Final = "utf-16-be"
+# SMPP 3.4 §5.2.19. The rest (binary, JIS, pictograms, …) has no text that we could show.
+_SMPP: Final = {0: _GSM, 1: "ascii", 3: "latin-1", 6: "iso8859-5", 7: "iso8859-8", 8: _UCS2}
+_GENERAL: Final = {0b00: _GSM, 0b10: _UCS2}
+"""By the alphabet's two bits in 3GPP TS 23.038 §4; 01 is 8-bit data, 11 reserved."""
 
 
 class Part(NamedTuple):
@@ -52,17 +56,29 @@ def read_part(short_message: bytes, esm_class: int) -> Part:
 
 def is_text(data_coding: int, *, national: bool = False) -> bool:
     """Whether `decode_text` knows the alphabet; otherwise it keeps the octets as latin-1, which shows nothing that was written."""
-    return data_coding in _CODECS or (_is_default_alphabet(data_coding) and not national)
+    alphabet = _alphabet(data_coding)
+    return alphabet is not None and not (alphabet == _GSM and national)
 
 
 def decode_text(octets: bytes, data_coding: int) -> str:
     """The text of one whole message: join the octets of its parts in their order first, since other senders do split
     pairs. It never fails; what can't be read shows as U+FFFD."""
-    if _is_default_alphabet(data_coding):
-        return decode_gsm(octets)
-    return octets.decode(_CODECS.get(data_coding, "latin-1"), "replace")
+    alphabet = _alphabet(data_coding)
+    return decode_gsm(octets) if alphabet == _GSM else octets.decode(alphabet or "latin-1", "replace")
 
 
-def _is_default_alphabet(data_coding: int) -> bool:
-    """0xF0 to 0xFF is the message-class group of 3GPP TS 23.038 §4: bit 2 tells 8-bit data from the default alphabet."""
-    return data_coding == Encoding.GSM.value or data_coding & 0xF4 == 0xF0
+def _alphabet(data_coding: int) -> str | None:
+    """The codec, or None where there is no text. SMPP says what the values up to 15 mean, and 3GPP TS 23.038 §4 the others."""
+    match data_coding >> 4:
+        case 0:
+            return _SMPP.get(data_coding)
+        case 0b0001 | 0b0100 | 0b0101:  # general, not compressed: with a class, or marked for deletion
+            return _GENERAL.get(data_coding >> 2 & 0b11)
+        case 0b1100 | 0b1101:  # a message waits
+            return _GSM
+        case 0b1110:
+            return _UCS2
+        case 0b1111:  # with a class
+            return None if data_coding & 0b100 else _GSM
+        case _:  # compressed or reserved
+            return None

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.sms_text.parts import Part, decode_text, read_part
+from libs.sms_text.parts import Part, decode_text, is_text, read_part
 
 
 @pytest.mark.parametrize(
@@ -70,6 +70,24 @@ def test_no_header_does_worse_than_a_value_error(short_message: bytes) -> None:
 )
 def test_a_data_coding_tells_the_alphabet(octets: bytes, data_coding: int, text: str) -> None:
     assert decode_text(octets, data_coding) == text
+
+
+GSM = {0, *range(0x10, 0x14), *range(0x40, 0x44), *range(0x50, 0x54), *range(0xC0, 0xE0)}
+GSM |= {*range(0xF0, 0xF4), *range(0xF8, 0xFC)}
+UCS2 = {8, *range(0x18, 0x1C), *range(0x48, 0x4C), *range(0x58, 0x5C), *range(0xE0, 0xF0)}
+OTHERS = {1: "ascii", 3: "latin-1", 6: "iso8859-5", 7: "iso8859-8"}
+
+
+@pytest.mark.parametrize("data_coding", range(0x100), ids=hex)
+def test_every_data_coding_is_of_its_group_and_what_is_compressed_binary_or_reserved_is_no_text(
+    data_coding: int,
+) -> None:
+    octets = b"\x00A\x00e"
+    codec = OTHERS.get(data_coding, "latin-1")
+    expected = "@A@e" if data_coding in GSM else "Ae" if data_coding in UCS2 else octets.decode(codec)
+    assert decode_text(octets, data_coding) == expected
+    assert is_text(data_coding) == (data_coding in GSM | UCS2 | OTHERS.keys())
+    assert is_text(data_coding, national=True) == (data_coding in UCS2 | OTHERS.keys())
 
 
 @given(st.binary(), st.integers(0, 255))
