@@ -57,7 +57,7 @@ _VALUES: Final = {
     "id": re.compile(r"[^\s,;]*"),
     "stat": re.compile(r"\w{0,32}"),
     "err": re.compile(r"[\w./-]{0,32}"),
-    "donedate": re.compile(r"[0-9:./+-]{0,32}(?: [0-9]{1,2}:[0-9:.+-]{2,20})?"),
+    "donedate": re.compile(r"(?:[0-9:./+-][0-9:./+TZ-]{0,31})?(?: [0-9]{1,2}:[0-9:.+Z-]{2,20})?"),
 }
 """What is read of each field, from the first character of its value."""
 # The text exactly as Appendix B shows it: most receipts are, and one match reads it many times faster than `_fields`.

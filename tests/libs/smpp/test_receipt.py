@@ -79,7 +79,19 @@ def test_a_number_or_a_text_that_stands_behind_a_field_is_not_kept(field: bytes,
     assert receipt.state is MessageState.DELIVERED
 
 
-@pytest.mark.parametrize("date", ["2611200102", "20261120010203", "2026-11-20 01:02:03", "2026/11/20 01:02", "+3"])
+@pytest.mark.parametrize(
+    "date",
+    [
+        "2611200102",
+        "20261120010203",
+        "2026-11-20 01:02:03",
+        "2026-11-20 01:02:03Z",
+        "2026-11-20T01:02:03Z",
+        "2026-11-20T01:02:03.000+03:00",
+        "2026/11/20 01:02",
+        "+3",
+    ],
+)
 def test_a_date_is_kept_as_it_was_given(date: str) -> None:
     assert _receipt(f"id:77 done  date: {date} 254711000001 stat:DELIVRD".encode()).done_date == date
 
