@@ -64,6 +64,12 @@ _VALUES: Final = {
 _APPENDIX_B: Final = re.compile(
     r"id:([\w-]+) sub:[0-9]* dlvrd:[0-9]* submit date:[0-9]* done date:([0-9]{0,32}) stat:([A-Z]{0,32}) err:(\w{0,32})(?: [tT]ext:|$)"
 )
+# What nobody but an SMSC writes: all fields of Appendix B, of which dates may be empty; or dates, and counts or none.
+_UNMARKED: Final = re.compile(
+    r"id:[\w.-]+ (?:sub:[0-9]* dlvrd:[0-9]* submit date:[0-9]* done date:[0-9]* "
+    r"|(?:(?:sub|dlvrd):[0-9]* )*(?:(?:submit|done) date:[0-9]{10,14} )+)stat:(\w+) err:\w{0,32}(?: text:|[\s\0]*$)",
+    re.IGNORECASE,
+)
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):
@@ -80,8 +86,9 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
 def read_receipt(pdu: DeliverSm | DataSm) -> Receipt | None:
     """The receipt that `pdu` is, or None when it is an inbound message.
 
-    The signs, in order: a receipt's optional parameters; the bits of esm_class; a text in the whole form of Appendix B, with
-    an id and a known `stat:` (some SMSCs set nothing else). Nothing less: people write `id:` and `stat:` too.
+    The signs, in order: a receipt's optional parameters; the bits of esm_class; a text in the form of Appendix B from its
+    first character, with an id, counts or dates, and a known `stat:` (some SMSCs set nothing else). Nothing less: people write
+    `id:` and `stat:` too.
     """
     marked = (
         tlv.RECEIPTED_MESSAGE_ID in pdu.tlvs
@@ -89,12 +96,10 @@ def read_receipt(pdu: DeliverSm | DataSm) -> Receipt | None:
         or pdu.esm_class & (ESM_CLASS_RECEIPT | ESM_CLASS_INTERMEDIATE)
     )
     text = _text(pdu)
+    if not marked and not ((form := _UNMARKED.match(text)) and form[1].upper() in _STATES):
+        return None
     if usual := _APPENDIX_B.match(text):
         message_id, done_date, stat, error = usual.groups()
-        if not marked and stat not in _STATES:
-            return None
-    elif not marked:
-        return None
     else:
         fields = _fields(text).get
         message_id, done_date, stat, error = (fields(name, "") for name in ("id", "donedate", "stat", "err"))

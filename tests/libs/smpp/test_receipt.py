@@ -147,8 +147,26 @@ def test_esm_class_alone_makes_a_receipt(esm_class: int) -> None:
     assert _receipt(b"no fields", esm_class=esm_class).message_id == ""
 
 
-def test_the_whole_text_of_appendix_b_alone_makes_a_receipt() -> None:
-    assert read_receipt(DeliverSm("254711000001", "Postrider", APPENDIX_B)) is not None
+@pytest.mark.parametrize(
+    "text",
+    [
+        APPENDIX_B,
+        APPENDIX_B.partition(b" text:")[0] + b" \0\0",
+        APPENDIX_B.partition(b" text:")[0] + b"\r\n",
+        APPENDIX_B.replace(b"DELIVRD", b"delivrd"),
+        APPENDIX_B.replace(b"text:", b"TEXT:"),
+        APPENDIX_B.upper(),
+        APPENDIX_B.replace(b"0123456789", b"0123456789.0-1"),
+        APPENDIX_B.replace(b"sub:001 dlvrd:001 ", b""),
+        APPENDIX_B.replace(b"dlvrd:001 ", b""),
+        APPENDIX_B.replace(b"sub:001 dlvrd:001 submit date:2611200101 ", b""),
+        APPENDIX_B.replace(b"2611200101", b"").replace(b"2611200102", b""),
+    ],
+)
+def test_the_text_of_appendix_b_alone_makes_a_receipt(text: bytes) -> None:
+    receipt = read_receipt(DeliverSm("254711000001", "Postrider", text))
+    assert receipt is not None
+    assert (receipt.message_id[:10], receipt.state, receipt.error) == ("0123456789", MessageState.DELIVERED, "000")
 
 
 @pytest.mark.parametrize(
@@ -162,7 +180,12 @@ def test_the_whole_text_of_appendix_b_alone_makes_a_receipt() -> None:
         b"id:a\0b stat:DELIVRD",
         b"Did you get my id: 44? stat:delivered",
         APPENDIX_B.replace(b"DELIVRD", b"MYSTERY"),
+        APPENDIX_B.replace(b"sub:001 dlvrd:001 submit date:2611200101 done date:2611200102 ", b""),
+        APPENDIX_B.replace(b"sub:001 dlvrd:001 submit date:2611200101 done date:2611200102", b"done date:today"),
+        APPENDIX_B.replace(b"sub:001 dlvrd:001 submit date:2611200101 done date:2611200102", b"done date:"),
+        APPENDIX_B.replace(b" err:000", b", thank you"),
         b"You said: " + APPENDIX_B,
+        b" " + APPENDIX_B,
     ],
 )
 def test_an_inbound_message_is_no_receipt(text: bytes) -> None:
