@@ -198,7 +198,10 @@ class ReceiptState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayReceipt:
-    """A delivery receipt as a gateway gave it. `provider_id` is normalised as the gateway is configured."""
+    """A delivery receipt as a gateway gave it. `provider_id` is normalised as the gateway is configured.
+
+    `word` is the carrier's own for a state that is none of ours, at most 16 letters, digits and underscores; `state` is then `ENROUTE`.
+    """
 
     TYPE = "postrider.gateway.receipt.v1"
 
@@ -210,6 +213,7 @@ class GatewayReceipt:
     error: str | None = None
     carrier_time: str | None = None
     reference: int | None = None
+    word: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

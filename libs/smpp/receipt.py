@@ -1,7 +1,7 @@
 """Delivery receipts (SMPP 3.4 §5.2.12, §5.3.2.12, §5.3.2.35, Appendix B): tell them from inbound messages, and read them.
 
 Appendix B is an example, not a rule, and every SMSC varies it. So reading never fails: what is missing or unreadable is
-empty or UNKNOWN. An exception here would make the SMSC deliver the same receipt for ever.
+empty or None. An exception here would make the SMSC deliver the same receipt for ever.
 
 A field's value is one word, or a date: whatever stands behind it belongs to a field that we don't know, and may be the number or
 the message itself, which what is kept of a receipt must not hold.
@@ -37,15 +37,16 @@ class MessageState(enum.IntEnum):
     REJECTED = 8
 
 
-_WORDS: Final[dict[MessageState, tuple[str, ...]]] = {
+_WORDS: Final[dict[MessageState | None, tuple[str, ...]]] = {
     MessageState.ENROUTE: ("ENROUTE", "BUFFERED", "BUFFRED"),
-    MessageState.DELIVERED: ("DELIVRD", "DELIVERED"),
-    MessageState.EXPIRED: ("EXPIRED",),
-    MessageState.DELETED: ("DELETED",),
-    MessageState.UNDELIVERABLE: ("UNDELIV", "UNDELIVERED", "UNDELIVERABLE", "FAILED"),
+    MessageState.DELIVERED: ("DELIVRD", "DELIVERED", "DELIVERD"),
+    MessageState.EXPIRED: ("EXPIRED", "EXPIRD"),
+    MessageState.DELETED: ("DELETED", "DELETE"),
+    MessageState.UNDELIVERABLE: ("UNDELIV", "UNDELIVERED", "UNDELIVERD", "UNDELIVRD", "UNDELIVERABLE", "FAILED"),
     MessageState.ACCEPTED: ("ACCEPTD", "ACCEPTED"),
     MessageState.UNKNOWN: ("UNKNOWN",),
     MessageState.REJECTED: ("REJECTD", "REJECTED"),
+    None: ("SENT", "SUBMITD", "SUBMITTED", "SKIPPED"),  # often seen, and none of SMPP 3.4's states
 }
 _STATES: Final = {word: state for state, words in _WORDS.items() for word in words}
 _CODES: Final = {state.value: state for state in MessageState}
@@ -76,7 +77,8 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     """One delivery receipt; a field that was not given is empty."""
 
     message_id: str  # the provider's, as written: normalise it before comparing
-    state: MessageState
+    state: MessageState | None  # None: it says none that we know
+    stat: str  # the state's word as given
     error: str  # `err` as given, else the network_error_code parameter as "network type/code"
     done_date: str
     """As given: when the state was reached, by the provider's clock and in its zone, which it does not name."""
@@ -106,6 +108,7 @@ def read_receipt(pdu: DeliverSm | DataSm) -> Receipt | None:
     return Receipt(
         message_id=_octets_to_text(pdu.tlvs.get(tlv.RECEIPTED_MESSAGE_ID, b"")) or message_id,
         state=_state(pdu.tlvs.get(tlv.MESSAGE_STATE, b""), stat),
+        stat=stat,
         error=error or _network_error(pdu.tlvs.get(tlv.NETWORK_ERROR_CODE, b"")),
         done_date=done_date,
         destination_addr=pdu.source_addr,
@@ -134,10 +137,10 @@ def _fields(text: str) -> dict[str, str]:
     return fields
 
 
-def _state(parameter: bytes, stat: str) -> MessageState:
-    """The state by its parameter when that is known, else by its word, else UNKNOWN."""
+def _state(parameter: bytes, stat: str) -> MessageState | None:
+    """The state by its parameter when that is known, else by its word when that is."""
     state = _CODES.get(parameter[0]) if len(parameter) == 1 else None
-    return state or _STATES.get(stat.upper(), MessageState.UNKNOWN)
+    return state or _STATES.get(stat.upper())
 
 
 def _network_error(parameter: bytes) -> str:

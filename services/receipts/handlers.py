@@ -127,6 +127,7 @@ def sort_out(
                     data.reference,
                     compared(data.destination),
                     event.traceparent,
+                    data.word,
                 )
             )
     return registrations, doubts, receipts

@@ -93,6 +93,7 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     reference: int | None
     destination: bytes | None
     traceparent: str | None
+    word: str | None = None
 
     @property
     def key(self) -> Key:

@@ -49,6 +49,7 @@ def _shown(r: Receipt) -> dict[str, str | None]:
         "providerId": r.provider_id,
         "receiptId": r.id,
         "state": r.state,
+        "word": r.word,
         "error": r.error,
         "carrierTime": r.carrier_time,
         "observedAt": r.observed_at.isoformat(),

@@ -8,7 +8,7 @@ from libs.bus.quick_events import quick
 from libs.bus.tracing import traceparent_in
 from libs.contracts.events import Leg, MessageEvent, Reason, ReceiptState, Recipient, SmsStatus, event_id
 from libs.contracts.statuses import Status
-from services.receipts.matching import Match
+from services.receipts.matching import Match, Receipt
 
 SOURCE = "postrider/receipts"
 
@@ -32,14 +32,17 @@ def statuses(match: Match) -> Iterator[MessageEvent[SmsStatus]]:
     receipt = match.receipt
     if match.resolves_doubt:
         yield _event(match, Status.SUBMITTED, Reason("receipt.doubt-resolved", "a receipt named the attempt"))
-    yield _event(match, STATUSES[receipt.state], _reason(receipt.state, receipt.error))
+    yield _event(match, STATUSES[receipt.state], _reason(receipt))
 
 
-def _reason(state: ReceiptState, error: str | None) -> Reason | None:
-    """The carrier's word and its error. Delivery needs no reason."""
-    if state is ReceiptState.DELIVERED:
+def _reason(receipt: Receipt) -> Reason | None:
+    """The carrier's word, where it is none of ours, and its error. Delivery needs no reason."""
+    if receipt.state is ReceiptState.DELIVERED:
         return None
-    return Reason(f"receipt.{state}", f"err {error}" if error else f"the carrier says {state}")
+    said = [f"the carrier says {receipt.word}"] if receipt.word else []
+    if receipt.error:
+        said.append(f"err {receipt.error}")
+    return Reason(f"receipt.{receipt.state}", ", ".join(said) or f"the receipt reads as {receipt.state}")
 
 
 def _event(match: Match, status: Status, reason: Reason | None) -> MessageEvent[SmsStatus]:

@@ -20,10 +20,8 @@ _ATTEMPT_TYPES = "uuid, int, int, timestamptz, int, int, int, text, text, text, 
 _REGISTRATION = f"gateway, provider_id, reuse, {_ATTEMPT}, registered_at, resolved_by"
 _DOUBT = f"gateway, reference, {_ATTEMPT}, doubted_at"
 _DOUBT_TYPES = f"text, int, {_ATTEMPT_TYPES}, timestamptz"
-_RECEIPT = (
-    "gateway, provider_id, receipt_id, state, error, carrier_time, observed_at, reference, destination, traceparent"
-)
-_RECEIPT_TYPES = "text, text, text, text, text, text, timestamptz, int, bytea, text"
+_RECEIPT = "gateway, provider_id, receipt_id, state, error, carrier_time, observed_at, reference, destination, traceparent, word"
+_RECEIPT_TYPES = "text, text, text, text, text, text, timestamptz, int, bytea, text, text"
 
 
 def _unnest(types: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -41,7 +42,12 @@ VERDICTS: dict[StatusClass, Verdict] = {
     StatusClass.SESSION: Verdict.THROTTLED,
 }
 
-RECEIPT_STATES: dict[MessageState, ReceiptState] = {state: ReceiptState(state.name.lower()) for state in MessageState}
+RECEIPT_STATES: dict[MessageState | None, ReceiptState] = {
+    # What it says is not final as far as anybody knows: the carrier has the message, and may report it again.
+    None: ReceiptState.ENROUTE,
+    **{state: ReceiptState(state.name.lower()) for state in MessageState},
+}
+_WORD = re.compile(r"\w{1,16}", re.ASCII)
 
 
 @lru_cache(maxsize=1000)
@@ -184,6 +190,7 @@ class SmppDriver:
             error=receipt.error or None,
             carrier_time=receipt.done_date or None,
             reference=_integer(deliver, tlv.USER_MESSAGE_REFERENCE, 2),
+            word=receipt.stat if receipt.state is None and _WORD.fullmatch(receipt.stat) else None,
         )
 
     def _on_state(self, _: LinkState) -> None:

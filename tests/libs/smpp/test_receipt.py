@@ -33,6 +33,7 @@ def test_the_text_of_appendix_b_is_read() -> None:
     assert receipt == Receipt(
         message_id="0123456789",
         state=MessageState.DELIVERED,
+        stat="DELIVRD",
         error="000",
         done_date="2611200102",
         destination_addr="254711000001",
@@ -48,18 +49,41 @@ def test_the_text_of_appendix_b_is_read() -> None:
         (b"ID:77 Stat:delivrd ERR:001 Text:hi", "77", MessageState.DELIVERED, "001"),
         (b"id:77,stat:ACCEPTD,err:000", "77", MessageState.ACCEPTED, "000"),
         (b"id: 77 submit_date: 2611200101 stat: DELETED", "77", MessageState.DELETED, ""),
-        (b"id:77 stat:MYSTERY err:5", "77", MessageState.UNKNOWN, "5"),
+        (b"id:77 stat:MYSTERY err:5", "77", None, "5"),
+        (b"id:77 stat:SENT err:000", "77", None, "000"),
+        (b"id:77 stat:UNKNOWN err:000", "77", MessageState.UNKNOWN, "000"),
+        (b"id:77 err:000", "77", None, "000"),
         (b"id:77 stat:ENROUTE text:id:99 stat:DELIVRD err:9", "77", MessageState.ENROUTE, "9"),
         (b"id:77 smsc:2 stat:DELIVRD mccmnc:63902 err:000", "77", MessageState.DELIVERED, "000"),
         (b"id:77;smsc:2;stat:DELIVRD;err:000", "77", MessageState.DELIVERED, "000"),
         (b"id:77 status:UNDELIV error:12", "77", MessageState.UNDELIVERABLE, "12"),
-        (b"\xff\xfe nothing readable", "", MessageState.UNKNOWN, ""),
-        (b"", "", MessageState.UNKNOWN, ""),
+        (b"\xff\xfe nothing readable", "", None, ""),
+        (b"", "", None, ""),
     ],
 )
-def test_a_receipts_text_may_vary(text: bytes, message_id: str, state: MessageState, error: str) -> None:
+def test_a_receipts_text_may_vary(text: bytes, message_id: str, state: MessageState | None, error: str) -> None:
     receipt = _receipt(text)
     assert (receipt.message_id, receipt.state, receipt.error) == (message_id, state, error)
+
+
+@pytest.mark.parametrize(
+    ("word", "state"),
+    [
+        ("DELIVERD", MessageState.DELIVERED),
+        ("EXPIRD", MessageState.EXPIRED),
+        ("DELETE", MessageState.DELETED),
+        ("UNDELIVRD", MessageState.UNDELIVERABLE),
+        ("UNDELIVERD", MessageState.UNDELIVERABLE),
+        ("UNDELIVERED", MessageState.UNDELIVERABLE),
+        ("UNDELIVERABLE", MessageState.UNDELIVERABLE),
+        ("FAILED", MessageState.UNDELIVERABLE),
+        ("REJECTED", MessageState.REJECTED),
+        ("ACCEPTED", MessageState.ACCEPTED),
+        ("BUFFERED", MessageState.ENROUTE),
+    ],
+)
+def test_a_word_that_carriers_misspell_or_write_out_is_known(word: str, state: MessageState) -> None:
+    assert _receipt(f"id:77 stat:{word} err:000".encode()).state is state
 
 
 @pytest.mark.parametrize(
@@ -76,7 +100,7 @@ def test_a_number_or_a_text_that_stands_behind_a_field_is_not_kept(field: bytes,
     fields = [other for other in (b"id:77", b"done date:2611200102", b"stat:DELIVRD", b"err:011") if other != field]
     receipt = _receipt(b" ".join((*fields, field)) + rest)
     assert (receipt.message_id, receipt.done_date, receipt.error) == ("77", "2611200102", "011")
-    assert receipt.state is MessageState.DELIVERED
+    assert (receipt.state, receipt.stat) == (MessageState.DELIVERED, "DELIVRD")
 
 
 @pytest.mark.parametrize(
@@ -101,7 +125,7 @@ def test_no_field_holds_a_nul(separator: bytes) -> None:
     fields = [b"id:a\0b", b"done date:26112001\x0002", b"stat:DELI\0VRD\0\r\n", b"err:0\0A1"]
     receipt = _receipt(separator.join(fields))
     assert (receipt.message_id, receipt.state, receipt.error) == ("ab", MessageState.DELIVERED, "0A1")
-    assert receipt.done_date == "2611200102"
+    assert (receipt.done_date, receipt.stat) == ("2611200102", "DELIVRD")
 
 
 def test_the_quoted_message_overwrites_nothing_that_the_smsc_says() -> None:
@@ -135,6 +159,7 @@ def test_parameters_come_before_the_text() -> None:
 @pytest.mark.parametrize("state", [b"", b"\x00", b"\x09", b"\xff", b"\x02\x02"])
 def test_an_unknown_message_state_leaves_the_word_of_the_text(state: bytes) -> None:
     assert _receipt(APPENDIX_B, tlvs={tlv.MESSAGE_STATE: state}).state is MessageState.DELIVERED
+    assert _receipt(b"", tlvs={tlv.MESSAGE_STATE: state}).state is None
 
 
 @pytest.mark.parametrize(("code", "words"), [(b"\xff\x80\x01", "255/32769"), (b"\xff\xff", "ffff"), (b"", "")])
@@ -169,6 +194,13 @@ def test_the_text_of_appendix_b_alone_makes_a_receipt(text: bytes) -> None:
     assert (receipt.message_id[:10], receipt.state, receipt.error) == ("0123456789", MessageState.DELIVERED, "000")
 
 
+@pytest.mark.parametrize("word", [b"SENT", b"SUBMITD", b"skipped"])
+def test_so_does_one_with_a_word_that_is_no_state_of_smpp(word: bytes) -> None:
+    receipt = read_receipt(DeliverSm("254711000001", "Postrider", APPENDIX_B.replace(b"DELIVRD", word)))
+    assert receipt is not None
+    assert (receipt.state, receipt.stat) == (None, word.decode())
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -180,6 +212,7 @@ def test_the_text_of_appendix_b_alone_makes_a_receipt(text: bytes) -> None:
         b"id:a\0b stat:DELIVRD",
         b"Did you get my id: 44? stat:delivered",
         APPENDIX_B.replace(b"DELIVRD", b"MYSTERY"),
+        APPENDIX_B.replace(b"stat:DELIVRD ", b""),
         APPENDIX_B.replace(b"sub:001 dlvrd:001 submit date:2611200101 done date:2611200102 ", b""),
         APPENDIX_B.replace(b"sub:001 dlvrd:001 submit date:2611200101 done date:2611200102", b"done date:today"),
         APPENDIX_B.replace(b"sub:001 dlvrd:001 submit date:2611200101 done date:2611200102", b"done date:"),

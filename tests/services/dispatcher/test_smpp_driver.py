@@ -102,6 +102,28 @@ async def test_a_reference_of_another_length_than_two_octets_is_none(value: byte
 
 
 @pytest.mark.parametrize(
+    ("text", "state", "word"),
+    [
+        (b"id:7 stat:SUBMITD err:000", "enroute", "SUBMITD"),
+        (b"id:7 stat:Partly_sent_16ch err:000", "enroute", "Partly_sent_16ch"),
+        (b"id:7 stat:a_word_that_is_too_long err:000", "enroute", None),
+        (b"id:7 stat:caf\xe9 err:000", "enroute", None),
+        (b"id:7 stat: err:000", "enroute", None),
+        (b"id:7", "enroute", None),
+        (b"id:7 stat:UNKNOWN err:000", "unknown", None),
+        (b"id:7 stat:EXPIRD err:000", "expired", None),
+    ],
+)
+async def test_a_word_that_we_have_no_state_for_is_told_and_nothing_final(
+    text: bytes, state: str, word: str | None
+) -> None:
+    async with bound() as ground:
+        report = await ground.report(pdus.DeliverSm("254711000001", "demo", text, esm_class=4))
+    assert isinstance(report, GatewayReceipt)
+    assert (report.provider_id, report.state, report.word) == ("7", state, word)
+
+
+@pytest.mark.parametrize(
     ("values", "read"),
     [((b"\x01\x02", b"\x03", b"\x01"), (258, 3, 1)), ((b"\x01" * 8, b"\x01" * 8, b"\x01" * 8), (None, None, None))],
 )

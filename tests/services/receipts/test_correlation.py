@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from libs.contracts.events import Leg, ReceiptState
+from libs.contracts.events import Leg, Reason, ReceiptState
 from libs.contracts.statuses import RANK, Status
 from libs.storage.database import Pool
 from services.receipts import store
@@ -61,6 +61,15 @@ async def test_an_early_receipt_is_parked_and_published_by_the_submit(pool: Pool
     assert await parked(pool) == ["a"]
     assert told(await take_in(pool, submitted("a"))) == [(1, 1, "delivered")]
     assert await parked(pool) == []
+
+
+async def test_a_receipt_that_was_parked_still_says_the_carriers_word(pool: Pool) -> None:
+    early, submit = receipt("a", ReceiptState.ENROUTE, at=-1, word="SUBMITD", error="000"), submitted("a")
+    assert await take_in(pool, early) == []
+    found = await take_in(pool, submit)
+    (event,) = published(outgoing(found))
+    assert event.data.reason == Reason("receipt.enroute", "the carrier says SUBMITD, err 000")
+    assert values(await take_in(pool, early)) == values(found)
 
 
 async def test_both_in_one_batch_are_published_at_once(pool: Pool) -> None:

@@ -147,14 +147,14 @@ async def test_a_doubt_ends_with_its_receipt(running: Ground) -> None:
 
 async def test_what_is_parked_is_for_our_own_services_and_names_no_number(running: Ground) -> None:
     name, _ = new_id()
-    await running.traffic.receipts(receipt(name, carrier_time="2603011202", error="0A1"))
+    await running.traffic.receipts(receipt(name, carrier_time="2603011202", error="0A1", word="SENT"))
     await shown(running, name, waits=True)
     assert (await running.program.get("/internal/parked", token="wrong"))[0] == 401
     for wrong in ("0", "1001", "many"):
         status, words = await running.program.get(f"/internal/parked?limit={wrong}")
         assert (status, words.startswith("limit:")) == (400, True)
     (item,) = [item for item in await parked(running) if item["providerId"] == name]
-    assert (item["gateway"], item["state"], item["error"]) == ("demo", "delivered", "0A1")
+    assert (item["gateway"], item["state"], item["error"], item["word"]) == ("demo", "delivered", "0A1", "SENT")
     assert (item["carrierTime"], item["observedAt"]) == ("2603011202", "2026-03-01T12:00:02+00:00")
     assert "700000001" not in str(item)
     _, metrics = await running.program.get("/metrics")

@@ -47,6 +47,20 @@ def test_a_state_becomes_a_status_with_the_carriers_error(state: str, status: st
     assert (event.data.status, event.data.reason) == (status, reason)
 
 
+@pytest.mark.parametrize(
+    ("word", "error", "words"),
+    [
+        ("SENT", "000", "the carrier says SENT, err 000"),
+        ("SENT", None, "the carrier says SENT"),
+        (None, "000", "err 000"),
+        (None, None, "the receipt reads as enroute"),
+    ],
+)
+def test_the_carriers_own_word_is_told_with_its_error(word: str | None, error: str | None, words: str) -> None:
+    (event,) = statuses(match(ReceiptState.ENROUTE, word=word, error=error))
+    assert (event.data.status, event.data.reason) == (Status.BUFFERED, Reason("receipt.enroute", words))
+
+
 def test_every_state_has_a_status() -> None:
     assert STATUSES.keys() == set(ReceiptState)
 
