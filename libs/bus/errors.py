@@ -67,6 +67,8 @@ _POSTGRES = (
     asyncpg.ReadOnlySQLTransactionError,  # a replica that is about to become the primary, or no longer is
     asyncpg.IdleInTransactionSessionTimeoutError,
 )
+_ENDS_THE_SESSION = ("FATAL", "PANIC")
+"""Severities, whatever the code: with a full disk a new session may end by an internal error. No record is to blame."""
 # A pool takes back at once what the server has closed, also while it is in use: "has been released back to the pool".
 _CLOSED = (
     "connection is closed",
@@ -85,6 +87,11 @@ def is_transient(error: BaseException) -> bool:
     grouped: tuple[BaseException, ...] = getattr(error, "exceptions", ())
     if grouped:
         return all(is_transient(each) for each in grouped)
+    if isinstance(error, asyncpg.PostgresError) and (error.severity_en or error.severity) in _ENDS_THE_SESSION:
+        return True
+    if isinstance(error, asyncpg.ClientConfigurationError):
+        # The DSN could be followed at the start: a file of certificates is just being replaced.
+        return True
     if isinstance(error, asyncpg.InterfaceError):
         # asyncpg has one class for wrong arguments and for a connection that closed meanwhile.
         words = str(error)

@@ -89,6 +89,29 @@ async def test_a_dsn_that_can_not_be_followed_is_refused_with_its_reason_and_wit
     assert "hunter2" not in str(refused.value)
 
 
+async def test_a_certificate_that_is_just_being_replaced_is_waited_for_except_at_the_start(
+    dsn: str, migrations: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))  # where `.postgresql/root.crt` is looked for
+    verifying = f"{dsn}?sslmode=verify-full"
+    with pytest.raises(asyncpg.ClientConfigurationError, match="root certificate file") as fault:
+        await asyncpg.connect(verifying)
+    assert is_transient(fault.value)
+    with pytest.raises(DsnError, match="root certificate file"):
+        await open_database(verifying, SCHEMA, migrations, 1)
+
+
+async def test_what_ends_a_session_is_transient_whatever_its_code_and_what_refuses_a_statement_is_not(dsn: str) -> None:
+    with pytest.raises(asyncpg.InvalidParameterValueError) as ended:
+        await asyncpg.connect(dsn, server_settings={"work_mem": "typo"})
+    assert is_transient(ended.value)
+    connection = await asyncpg.connect(dsn)
+    with pytest.raises(asyncpg.InvalidParameterValueError) as refused:
+        await connection.execute("SET work_mem = 'typo'")
+    assert not is_transient(refused.value)
+    await connection.close()
+
+
 async def test_a_dsn_that_says_itself_which_server_is_meant_is_followed(dsn: str, migrations: Path) -> None:
     with pytest.raises(asyncpg.TargetServerAttributeNotMatched):
         await open_database(f"{dsn}?target_session_attrs=standby", SCHEMA, migrations, 1)
