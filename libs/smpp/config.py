@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,8 +28,8 @@ class SessionConfig:
     """How often to ask whether the other side is still there."""
     bind_timeout_seconds: float = 10.0
     """How long connecting, the TLS handshake and the bind may take together."""
-    tls: ssl.SSLContext | None = field(default=None, repr=False)
-    """None: not encrypted. See `tls_context`."""
+    tls: Callable[[], ssl.SSLContext] | None = field(default=None, repr=False)
+    """Called for each bind, in a thread; see `tls_context`. None: not encrypted."""
     max_waiting_delivers: int = 10_000
     """The most deliver_sm that wait for their handler; what comes above is refused for now, so the SMSC sends it again."""
     deliver_batch: int = 500

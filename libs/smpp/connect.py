@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from socket import SOCK_STREAM
 
 from aiohappyeyeballs import start_connection  # pyright: ignore[reportUnknownVariableType]
@@ -23,11 +24,12 @@ async def open_session(config: SessionConfig, on_answers: OnAnswers, on_deliver:
     session = Session(config, on_answers, on_deliver)
     try:
         async with asyncio.timeout(config.bind_timeout_seconds):
+            tls = await _tls(config)
             addresses = await loop.getaddrinfo(config.host, config.port, type=SOCK_STREAM)
             # asyncio, like uvloop, waits for the first of a name's addresses for as long as there is time, and one may be dead.
             connected = await start_connection(addresses, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS)
-            host = config.host if config.tls else None
-            await loop.create_connection(lambda: session, sock=connected, ssl=config.tls, server_hostname=host)
+            host = config.host if tls else None
+            await loop.create_connection(lambda: session, sock=connected, ssl=tls, server_hostname=host)
             await session.bind()
     except TimeoutError:
         session.end("no answer to the bind", cut=True)
@@ -39,3 +41,13 @@ async def open_session(config: SessionConfig, on_answers: OnAnswers, on_deliver:
         session.end("the bind failed", cut=True)
         raise
     return session
+
+
+async def _tls(config: SessionConfig) -> ssl.SSLContext | None:
+    """Made for each bind, since the authorities' file may have been replaced; beside the loop, since the system's are many."""
+    if config.tls is None:
+        return None
+    try:
+        return await asyncio.to_thread(config.tls)
+    except OSError as error:
+        raise BindError(f"the trusted certificates can't be read: {error}") from error

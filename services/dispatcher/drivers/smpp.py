@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from libs.contracts.events import GatewayReceipt, ReceiptState, SmsInbound
 from libs.service_kit.config_file import SmppGateway
@@ -208,7 +208,7 @@ class SmppDriver:
             window=gateway.window,
             response_timeout_seconds=gateway.response_timeout_seconds,
             enquire_link_seconds=gateway.enquire_link_seconds,
-            tls=tls_context(gateway.tls_ca_file) if gateway.tls else None,
+            tls=partial(tls_context, gateway.tls_ca_file) if gateway.tls else None,
         )
         return Link(config, self._on_answers, self._on_deliver, self._on_state)
 

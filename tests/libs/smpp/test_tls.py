@@ -1,8 +1,7 @@
 """TLS: verified by default, against the host's name and the authority that is trusted."""
 
-import shutil
 import ssl
-import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,20 +11,10 @@ from libs.smpp.connect import open_session
 from libs.smpp.delivers import Deliver
 from libs.smpp.errors import BindError
 from libs.smpp.submission import Answer
+from tests.libs.smpp.certificates import made_certificate, needs_openssl
 from tests.libs.smpp.scripted_smsc import scripted_smsc
 
-pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="certificates are made with openssl")
-
-
-def _certificate(directory: Path, name: str) -> tuple[Path, ssl.SSLContext]:
-    """A self-signed certificate for `name`, and the context of a server that shows it."""
-    key, certificate = directory / "key.pem", directory / "certificate.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=test"]
-    command += ["-addext", f"subjectAltName={name}", "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(command, check=True, capture_output=True, timeout=30)
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(certificate, key)
-    return certificate, server
+pytestmark = needs_openssl
 
 
 def _ignore_answers(_answers: list[Answer]) -> None:
@@ -37,26 +26,26 @@ async def _ignore_delivers(_delivers: list[Deliver]) -> None:
 
 
 async def test_a_certificate_of_a_trusted_authority_for_the_right_name_is_taken(tmp_path: Path) -> None:
-    certificate, server = _certificate(tmp_path, "IP:127.0.0.1")
+    certificate, server = made_certificate(tmp_path, "IP:127.0.0.1")
     async with scripted_smsc(tls=server) as smsc:
-        config = smsc.config(tls=tls_context(certificate))
+        config = smsc.config(tls=partial(tls_context, certificate))
         session = await open_session(config, _ignore_answers, _ignore_delivers)
         assert session.bound
         await session.unbind(1.0)
 
 
 async def test_a_certificate_of_nobody_we_trust_is_refused(tmp_path: Path) -> None:
-    _, server = _certificate(tmp_path, "IP:127.0.0.1")
+    _, server = made_certificate(tmp_path, "IP:127.0.0.1")
     async with scripted_smsc(tls=server) as smsc:
         with pytest.raises(BindError, match="self-signed certificate"):
-            await open_session(smsc.config(tls=tls_context()), _ignore_answers, _ignore_delivers)
+            await open_session(smsc.config(tls=tls_context), _ignore_answers, _ignore_delivers)
 
 
 async def test_a_certificate_for_another_name_is_refused(tmp_path: Path) -> None:
-    certificate, server = _certificate(tmp_path, "IP:127.0.0.2")
+    certificate, server = made_certificate(tmp_path, "IP:127.0.0.2")
     async with scripted_smsc(tls=server) as smsc:
         with pytest.raises(BindError, match="IP address mismatch"):
-            await open_session(smsc.config(tls=tls_context(certificate)), _ignore_answers, _ignore_delivers)
+            await open_session(smsc.config(tls=partial(tls_context, certificate)), _ignore_answers, _ignore_delivers)
 
 
 def test_old_versions_of_tls_are_not_spoken() -> None:
