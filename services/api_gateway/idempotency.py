@@ -82,8 +82,15 @@ FROM idempotency_keys WHERE key = ANY($1::text[])
 """
 _KNOWN = "SELECT key FROM idempotency_keys WHERE key = ANY($1::text[])"
 _FORGET = "DELETE FROM idempotency_keys WHERE key = $1 AND event IS NOT NULL"
-_MARK = "UPDATE idempotency_keys SET event = NULL, record_key = NULL WHERE key = ANY($1::text[])"
-_RELEASE = "UPDATE idempotency_keys SET claimed_at = '-infinity' WHERE key = ANY($1::text[]) AND event IS NOT NULL"
+# In the order in which `_RESERVE` locks them: no deadlock. By itself an UPDATE may take them as they lie in the table.
+_HELD = "WITH held AS (SELECT key FROM idempotency_keys WHERE key = ANY($1::text[]) ORDER BY key FOR UPDATE)"
+_MARK = f"""
+{_HELD} UPDATE idempotency_keys AS stored SET event = NULL, record_key = NULL FROM held WHERE stored.key = held.key
+"""  # noqa: S608 - constants
+_RELEASE = f"""
+{_HELD} UPDATE idempotency_keys AS stored SET claimed_at = '-infinity'
+  FROM held WHERE stored.key = held.key AND stored.event IS NOT NULL
+"""  # noqa: S608 - constants
 _SWEEP = f"""
 DELETE FROM idempotency_keys WHERE key IN (
   SELECT key FROM idempotency_keys WHERE reserved_at < now() - interval '{KEEP}'
@@ -135,11 +142,11 @@ class Ledger:
 
     async def mark(self, keys: Sequence[str]) -> None:
         """Their events are acknowledged: forget them."""
-        await self._execute(_MARK, sorted(keys))
+        await self._execute(_MARK, keys)
 
     async def release(self, keys: Sequence[str]) -> None:
         """Publishing them was given up: the next repeat need not wait."""
-        await self._execute(_RELEASE, sorted(keys))
+        await self._execute(_RELEASE, keys)
 
     async def sweep(self) -> bool:
         """Delete some of what is older than 24 hours; true when there may be more."""

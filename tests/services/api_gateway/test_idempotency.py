@@ -113,6 +113,25 @@ async def test_of_racing_replicas_exactly_one_gets_each_key(ledger: Ledger, pool
         assert sum(isinstance(v, InProgress) for v in verdicts) == 3
 
 
+@pytest.mark.parametrize("change", [Ledger.mark, Ledger.release])
+async def test_keys_are_locked_in_the_order_in_which_they_are_reserved(
+    ledger: Ledger, pool: Pool, change: Callable[[Ledger, list[str]], Awaitable[None]]
+) -> None:
+    keys = [f"k{n:02}" for n in range(40)]
+    for key in reversed(keys):  # as they lie in the table
+        await ledger.reserve([wish(key)])
+    async with pool.acquire() as other, other.transaction():
+        await other.execute("SELECT FROM idempotency_keys WHERE key = $1 FOR UPDATE", keys[0])
+        changing = asyncio.create_task(change(ledger, keys))
+        async with asyncio.timeout(20):
+            while not await pool.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                assert not changing.done()
+        await other.execute("SELECT FROM idempotency_keys WHERE key = $1 FOR UPDATE NOWAIT", keys[-1])
+    await changing
+    changed = "SELECT count(*) FROM idempotency_keys WHERE event IS NULL OR claimed_at = '-infinity'"
+    assert await pool.fetchval(changed) == len(keys)
+
+
 async def test_one_batch_may_meet_every_state(ledger: Ledger, pool: Pool) -> None:
     old, done, busy = wish("old"), wish("done"), wish("busy")
     await ledger.reserve([old, done])
