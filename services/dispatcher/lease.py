@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import structlog
@@ -61,6 +62,8 @@ class Lease:
         self._seconds = seconds
         self._valid_until = 0.0
         self._over = False
+        self._postgres_said = datetime.min.replace(tzinfo=UTC)
+        self._said_at = 0.0
         self._seen: dict[UUID, _Seen] = {}
         self._clock = asyncio.get_running_loop().time
 
@@ -70,6 +73,11 @@ class Lease:
         if not self._over and self._clock() >= self._valid_until:
             self._over = True
         return not self._over
+
+    @property
+    def postgres_time(self) -> datetime:
+        """What Postgres's clock shows by now at least, whatever ours does: what it said last, and the time since."""
+        return self._postgres_said + timedelta(seconds=self._clock() - self._said_at)
 
     @property
     def peer_bound_seconds(self) -> float:
@@ -92,8 +100,12 @@ class Lease:
         async with self._pool.acquire() as connection, connection.transaction():
             await connection.execute("DELETE FROM instances WHERE dead AND started_at < now() - interval '1 day'")
             await connection.execute("INSERT INTO rates (gateway) VALUES ($1) ON CONFLICT DO NOTHING", self._gateway)
-            await connection.execute(
-                "INSERT INTO instances (instance, gateway) VALUES ($1, $2)", self.instance, self._gateway
+            self._hear(
+                await connection.fetchval(
+                    "INSERT INTO instances (instance, gateway) VALUES ($1, $2) RETURNING clock_timestamp()",
+                    self.instance,
+                    self._gateway,
+                )
             )
         self._valid_until = sent_at + self._seconds
 
@@ -116,14 +128,15 @@ class Lease:
     async def beat(self) -> None:
         """Renew the lease, and mark dead the peers whose beat has stood still for a lease's length."""
         sent_at = self._clock()
-        alive = await self._pool.fetchval(
-            "UPDATE instances SET beat = beat + 1, bound = $2 WHERE instance = $1 AND NOT dead RETURNING true",
+        said = await self._pool.fetchval(
+            "UPDATE instances SET beat = beat + 1, bound = $2 WHERE instance = $1 AND NOT dead RETURNING clock_timestamp()",
             self.instance,
             self.bound,
         )
-        if not alive:
+        if said is None:
             self._over = True
             return
+        self._hear(said)
         self.renewed(sent_at)
         await self._watch_peers()
 
@@ -154,6 +167,9 @@ class Lease:
             if not self.valid:
                 raise LeaseOver
             await asyncio.sleep(self._seconds / 5)
+
+    def _hear(self, said: datetime) -> None:
+        self._postgres_said, self._said_at = said, self._clock()
 
     async def _watch_peers(self) -> None:
         rows = await self._pool.fetch(_PEERS, self._gateway, self.instance)

@@ -6,7 +6,6 @@ import asyncio
 import heapq
 import math
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
 from itertools import count
 
 import msgspec
@@ -36,8 +35,6 @@ LARGEST_CLAIM = 1000
 IDLE_SECONDS = 0.5
 NOTHING_GRANTED_SECONDS = 0.05
 EXPIRED_EVERY_SECONDS = 1.0
-CLOCKS_APART = timedelta(seconds=5)
-"""How far our clock may be ahead of Postgres's: what it calls expired, the claim must too."""
 TOGETHER_SECONDS = 0.002
 """Parts whose moments lie this close leave in one write."""
 
@@ -196,13 +193,16 @@ class Sender:
         return room
 
     def _expired(self, now: float) -> list[Ask]:
-        """While the gateway takes nothing, what has passed its validity ends all the same: the claim says so of each."""
+        """While the gateway takes nothing, what has passed its validity ends all the same: the claim says so of each.
+
+        By Postgres's clock, as the claim: what our own alone calls expired would be granted, and sent.
+        """
         if not self._claiming or now < self._look_for_expired_at:
             return []
         if self._driver.missing is None and not self._throttle.active:
             return []
         self._look_for_expired_at = now + EXPIRED_EVERY_SECONDS
-        return self._board.take_expired(datetime.now(UTC) - CLOCKS_APART, LARGEST_CLAIM)
+        return self._board.take_expired(self._lease.postgres_time, LARGEST_CLAIM)
 
     async def _claim(self, claim: Claim) -> None:
         self._claim_open = True

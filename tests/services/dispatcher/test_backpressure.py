@@ -1,5 +1,6 @@
 """When the sender asks for more, and when it holds back. No Kafka, no Postgres, no carrier."""
 
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
@@ -22,13 +23,21 @@ class Ground:
 
     def __init__(self, window: int, free: int) -> None:
         given = {"id": "demo", "type": "smpp", "host": "h", "port": 1, "system_id": "s", "window": window}
-        lease: Any = SimpleNamespace(valid=True, instance=uuid4(), renewed=lambda _: None)
+        self.lease: Any = SimpleNamespace(
+            valid=True, instance=uuid4(), renewed=lambda _: None, postgres_time=datetime.now(UTC)
+        )
         self.claimed: list[Claim] = []
         self.driver: Any = SimpleNamespace(free=free, missing=None, submit=lambda _: None)
         self.board = Board()
         ledger: Any = self
         self.sender = Sender(
-            SmppGateway.model_validate(given), lease, ledger, self.board, self.driver, lambda _: None, lambda _: None
+            SmppGateway.model_validate(given),
+            self.lease,
+            ledger,
+            self.board,
+            self.driver,
+            lambda _: None,
+            lambda _: None,
         )
 
     async def claim(self, claim: Claim, age_seconds: float) -> list[ClaimVerdict]:
@@ -94,3 +103,15 @@ async def test_a_message_that_is_refused_again_and_again_is_no_fault_of_the_gate
         result = Result(Sent(leg, Attempt(1, n, uuid4()), 0, 0.0), Verdict.TEMPORARY)
         ground.sender.account([result])
         assert result.verdict is Verdict.TEMPORARY
+
+
+async def test_what_has_expired_by_the_clock_of_postgres_alone_is_asked_for_while_the_gateway_takes_nothing():
+    ground = Ground(window=10, free=10)
+    ground.driver.missing = "unbound"
+    ground.driver.free = 0
+    ground.board.add(dispatch_event(valid_seconds=-60), "its place")
+    ground.lease.postgres_time -= timedelta(hours=1)
+    assert await ground.turn() == 0, "our clock is an hour ahead"
+    ground.sender._look_for_expired_at = 0.0
+    ground.lease.postgres_time += timedelta(hours=1)
+    assert await ground.turn() == 1
