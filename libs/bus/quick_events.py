@@ -8,6 +8,7 @@ default, a fifth of all octets, but for `specversion`, which CloudEvents asks fo
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import MISSING, Field, fields, is_dataclass
 from datetime import datetime
 from functools import cache
@@ -15,7 +16,10 @@ from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
+from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
+
+from libs.contracts.upstream import decimal_text
 
 T = TypeVar("T")
 
@@ -41,7 +45,12 @@ def _struct(contract: Any) -> Any:
         hints |= {"data": data, "type": Literal[tuple(kind.TYPE for kind in get_args(data) or (data,))]}
     else:
         constants["TYPE"] = getattr(cls, "TYPE", None)
-    made = [(field.name, _checked(hints[field.name]), _default(field)) for field in fields(cls)]
+    kinds = {field.name: _checked(hints[field.name]) for field in fields(cls)}
+    texts = {name: kind for name, kind in kinds.items() if _may_be_number(hints[name])}
+    if texts:
+        kinds |= {name: text | int for name, text in texts.items()}
+        constants["__post_init__"] = _numbers_as_text(texts)
+    made = [(field.name, kinds[field.name], _default(field)) for field in fields(cls)]
     keywords_alone = all(field.kw_only for field in fields(cls))
     return msgspec.defstruct(
         cls.__name__, made, namespace=constants, frozen=True, gc=False, kw_only=keywords_alone, omit_defaults=True
@@ -75,6 +84,26 @@ def _checked(hint: Any) -> Any:
             constraints["pattern"] = re.sub(r"\$$", r"\\Z", pattern)  # Python's $ also stands before a last line break
         return Annotated[kind, msgspec.Meta(**constraints)]
     return _struct(hint) if is_dataclass(hint) else hint
+
+
+def _may_be_number(hint: Any) -> bool:
+    notes: tuple[object, ...] = getattr(hint, "__metadata__", ())
+    return any(isinstance(note, BeforeValidator) and note.func is decimal_text for note in notes)
+
+
+def _numbers_as_text(texts: dict[str, Any]) -> Callable[[Any], None]:
+    """What is done to a struct once it is read: integers become their decimal text, if that is what these fields may be."""
+
+    def replace(made: Any) -> None:
+        for name, text in texts.items():
+            if not isinstance(value := getattr(made, name), str):
+                try:
+                    checked = msgspec.convert(decimal_text(value), text)
+                except msgspec.ValidationError as error:
+                    raise ValueError(str(error)) from None  # to which msgspec adds where it is
+                msgspec.structs.force_setattr(made, name, checked)
+
+    return replace
 
 
 _CONSTRAINTS = ("pattern", "min_length", "max_length")

@@ -18,6 +18,7 @@ from uuid import UUID
 from pydantic import Field
 
 from libs.contracts.statuses import Status
+from libs.contracts.upstream import JsonMediaType, or_number
 
 GatewayId = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$")]
 """A gateway's id is a slug and never changes: it names topics."""
@@ -234,6 +235,13 @@ class SmsInbound:
     sar_part: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class UpstreamRecipient(Recipient):
+    """A person whom the upstream system may know by an integer: its decimal text is the id."""
+
+    id: Annotated[PersonId, or_number(PersonId)]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContactChanged:
     """A person's contact data as of `changed_at`; an older change than what is stored is ignored. `deleted` leaves a tombstone.
@@ -244,7 +252,7 @@ class ContactChanged:
     TYPE = "postrider.contact.changed.v1"
 
     tenant: str
-    recipient: Recipient
+    recipient: UpstreamRecipient
     changed_at: datetime
     phone: str | None = None
     name: str | None = None
@@ -301,7 +309,7 @@ class Event(Generic[D]):
     data: D
     traceparent: str | None = None
     specversion: Literal["1.0"] = "1.0"
-    datacontenttype: Literal["application/json"] = "application/json"
+    datacontenttype: JsonMediaType | None = "application/json"
 
 
 def event_id(*parts: object) -> str:

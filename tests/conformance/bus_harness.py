@@ -23,7 +23,7 @@ from libs.bus.port import OpenSource, Publisher, Topics
 from libs.bus.producer import Producer
 from libs.bus.record import Record
 from libs.bus.stream import RecordStream
-from libs.contracts.events import ContactChanged, Event, PersonKind, Recipient
+from libs.contracts.events import ContactChanged, Event, PersonKind, UpstreamRecipient
 from libs.contracts.topics import Topic
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -32,7 +32,7 @@ Handler = Callable[[Batch], Awaitable[None]]
 
 def change(name: str, person: str = "17", source: str = "test") -> tuple[bytes, bytes]:
     """A record (key, value) on a contact topic; `name` tells it from the others."""
-    data = ContactChanged(tenant="t", recipient=Recipient(PersonKind.CLIENT, person), changed_at=NOW, name=name)
+    data = ContactChanged(tenant="t", recipient=UpstreamRecipient(PersonKind.CLIENT, person), changed_at=NOW, name=name)
     event = Event(id=name, type=data.TYPE, source=source, time=NOW, subject=f"client/{person}", data=data)
     return f"t/client/{person}".encode(), encode(event)
 

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, AwareDatetime, BeforeValidator, ConfigDict,
 
 from libs.contracts.events import GatewayId, PersonKind, Priority
 from libs.contracts.http.model import ApiModel
+from libs.contracts.upstream import or_number
 
 MAX_VALIDITY_SECONDS = 7 * 24 * 3600
 MAX_SEGMENTS = 10
@@ -25,13 +26,6 @@ MAX_NESTING = 32
 
 PERSON_PATHS: dict[PersonKind, str] = {PersonKind.CLIENT: "clients", PersonKind.STAFF: "staff"}
 """The path under which each kind of person is kept, at the API gateway and at the resolver alike."""
-
-
-def _decimal_text(value: Any) -> Any:
-    """A JSON integer is taken as its decimal text: upstream systems number their clients."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return value
 
 
 def _without_nul(text: str) -> str:
@@ -85,14 +79,7 @@ def _rfc3339(value: Any) -> Any:
 _ONE_LINE = r"^[^\x00-\x1f\x7f]+$"
 
 _Label = Annotated[str, Field(min_length=1, max_length=64, pattern=_ONE_LINE)]
-PersonId = Annotated[
-    _Label,
-    BeforeValidator(
-        _decimal_text,
-        json_schema_input_type=_Label
-        | Annotated[int, Field(gt=-(10**63), lt=10**64, description="taken as its decimal text")],
-    ),
-]
+PersonId = Annotated[_Label, or_number(_Label)]
 Tag = _Label
 _NO_NUL = AfterValidator(_without_nul)
 """Stands behind a text's lengths, which would else be told in items and not in characters."""

@@ -16,7 +16,17 @@ from pydantic import TypeAdapter, ValidationError
 
 from libs.bus.codec import decoder, decoder_for, encode, message_id_of
 from libs.bus.errors import Undecodable
-from libs.contracts.events import EVENT_TYPES, MessageEvent, SmsDispatch, SmsStatus, event_class, type_name
+from libs.contracts.events import (
+    EVENT_TYPES,
+    ContactChanged,
+    Event,
+    MessageEvent,
+    SmsDispatch,
+    SmsStatus,
+    event_class,
+    type_name,
+)
+from libs.contracts.http.requests import PersonId
 from libs.contracts.topics import FIXED_TOPICS, dispatch
 
 EXAMPLES = sorted(Path("libs/contracts/examples").glob("**/*.json"))
@@ -232,6 +242,67 @@ def test_each_topic_reads_its_own_events() -> None:
         decode = decoder(topic)
         with pytest.raises(Undecodable):
             decode(b"{}")
+
+
+CONTACT = """{
+    "id": "a", "type": "postrider.contact.changed.v1", "source": "bank", "time": "2026-11-21T12:00:00Z", "subject": "client/502",
+    "datacontenttype": %s,
+    "data": {"tenant": "t", "recipient": {"kind": "client", "id": %s}, "changed_at": "2026-11-21T12:00:00Z"}
+}"""
+
+
+def contact(person: str = "502", media_type: str = '"application/json"') -> bytes:
+    return (CONTACT % (media_type, person)).encode()
+
+
+@pytest.mark.parametrize(
+    "person",
+    [
+        "502", "0", "-7", f"{2**64}", "9" * 64, "-" + "9" * 63, '"502"',
+        "9" * 65, "-" + "9" * 64, "9" * 400, "9" * 5000, "1.0", "1.5", "1e3", "true", "null", "[]", '""',
+    ],
+)  # fmt: skip
+def test_the_id_of_a_contact_may_be_an_integer_as_it_may_over_http(person: str) -> None:
+    try:
+        expected = TypeAdapter[str](PersonId).validate_json(person, strict=True)
+    except ValidationError:
+        with pytest.raises(ValidationError):
+            TypeAdapter(Event[ContactChanged]).validate_json(contact(person), strict=True)
+        with pytest.raises(Undecodable, match=r"at `\$\.data\.recipient"):
+            decoder_for(Event[ContactChanged])(contact(person))
+        return
+    event = decoder_for(Event[ContactChanged])(contact(person))
+    assert event == TypeAdapter(Event[ContactChanged]).validate_json(contact(person), strict=True)
+    assert event.data.recipient.id == expected
+
+
+@pytest.mark.parametrize(
+    ("media_type", "taken"),
+    [
+        ("application/json; charset=utf-8", True),
+        ("Application/JSON", True),
+        ("application/json ;charset=utf-8", True),
+        ("text/json", True),
+        ("application/vnd.bank.contact+json", True),
+        (None, True),  # CloudEvents' JSON format §2.2: the same as left out
+        ("text/plain", False),
+        ("application/xml", False),
+        ("application/json-seq", False),
+        ("text/plain; like=application/json", False),
+        ("json", False),
+        ("", False),
+    ],
+)
+def test_data_may_be_of_any_media_type_that_is_json(media_type: str | None, taken: bool) -> None:
+    body = contact(media_type=json.dumps(media_type))
+    model = TypeAdapter(Event[ContactChanged])
+    if taken:
+        assert decoder_for(Event[ContactChanged])(body) == model.validate_json(body, strict=True)
+        return
+    with pytest.raises(ValidationError):
+        model.validate_json(body, strict=True)
+    with pytest.raises(Undecodable, match=r"at `\$\.datacontenttype"):
+        decoder_for(Event[ContactChanged])(body)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

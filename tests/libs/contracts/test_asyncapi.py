@@ -51,3 +51,13 @@ def test_a_schema_refuses_another_event(document: dict[str, Any]) -> None:
     first, second, *_ = document["components"]["messages"].values()
     validator = Draft202012Validator({**document, **first["payload"]})
     assert not validator.is_valid(second["examples"][0]["payload"])
+
+
+@pytest.mark.parametrize(
+    ("person", "taken"), [("502", True), (502, True), (10**64 - 1, True), (10**64, False), (1.5, False), (True, False)]
+)
+def test_only_a_contact_may_have_an_integer_as_its_id(document: dict[str, Any], person: object, taken: bool) -> None:
+    recipient = {"kind": "client", "id": person}
+    for schema, expected in (("UpstreamRecipient", taken), ("Recipient", isinstance(person, str))):
+        validator = Draft202012Validator({**document, "$ref": f"#/components/schemas/{schema}"})
+        assert validator.is_valid(recipient) is expected

@@ -18,6 +18,7 @@ from libs.contracts.events import (
     SmsCommand,
     SmsRequested,
     SmsReturned,
+    UpstreamRecipient,
     event_id,
 )
 from libs.service_kit.config_file import Configuration
@@ -126,7 +127,7 @@ def contact_changed(
 ) -> Event[ContactChanged]:
     change = ContactChanged(
         tenant=tenant,
-        recipient=Recipient(kind, person),
+        recipient=UpstreamRecipient(kind, person),
         changed_at=changed_at,
         phone=phone,
         name=name,

@@ -150,6 +150,18 @@ async def test_contacts_come_from_upstream_and_older_news_changes_nothing(runnin
     assert (await running.program.http("GET", f"clients/{person}"))[0] == 404
 
 
+async def test_an_upstream_system_may_number_its_people_and_say_which_json_it_writes(running: Ground):
+    dead = len(running.traffic.dead(topics.CONTACT_CHANGED))
+    event = json.loads(encode(contact_changed("502", phone="0712345678")))
+    event["data"]["recipient"]["id"] = 502
+    event["datacontenttype"] = "application/json; charset=utf-8"
+    await running.traffic.raw(topics.CONTACT_CHANGED, json.dumps(event).encode())
+    await _known(running, someone())
+    status, body = await running.program.http("GET", "clients/502")
+    assert (status, body["id"], body["phone"]) == (200, "502", PHONE)
+    assert len(running.traffic.dead(topics.CONTACT_CHANGED)) == dead
+
+
 async def _known(ground: Ground, mark: str) -> None:
     """Publish a change for each partition, and wait until they are stored: so is then all that was published before."""
     marks = [f"{mark}-{n}" for n in range(40)]
