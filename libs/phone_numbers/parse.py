@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from contextlib import suppress
 from typing import Final, NewType
 
 import phonenumbers
@@ -37,8 +38,9 @@ class NumberError(ValueError):
 
 
 def parse(number: str, default_region: str | None = None) -> E164:
-    """The E.164 form of `number`. One without "+" is read as dialled in `default_region` (ISO 3166, "KE"); if none is dialled so there, a
-    leading "00" stands for "+", whatever the region dials abroad by.
+    """The E.164 form of `number`. One without "+" is read as dialled in `default_region` (ISO 3166, "KE"). If none is dialled so there, a
+    leading "00" stands for "+", whatever the region dials abroad by, and digits alone are read as if they had it; not without a region,
+    where nobody knows whether they are dialled so at home.
 
     NumberError when it is empty, unparsable (letters and extensions included: an SMS can't reach them), without a
     country, invalid or too long.
@@ -55,9 +57,12 @@ def parse(number: str, default_region: str | None = None) -> E164:
     try:
         return _read(text, default_region)
     except NumberError:
-        if not text.startswith("00"):
-            raise
-    return _read("+" + text[2:], default_region)
+        if text.startswith("00"):
+            return _read("+" + text[2:], default_region)
+        if default_region is not None and text.isdecimal():
+            with suppress(NumberError):
+                return _read("+" + text, default_region)
+        raise
 
 
 def _read(text: str, default_region: str | None) -> E164:

@@ -25,6 +25,11 @@ from libs.phone_numbers.parse import NumberError, NumberProblem, parse
         ("00254711000017", "GB", "+254711000017"),
         ("00254711000017", "DE", "+254711000017"),
         ("0049 1512 3456789", "DE", "+4915123456789"),
+        ("256772123456", "KE", "+256772123456"),
+        ("256772123456", "US", "+256772123456"),
+        ("２５６７７２１２３４５６", "KE", "+256772123456"),
+        ("2209765575", "US", "+12209765575"),  # a number of both the United States and the Gambia
+        ("2209765575", "KE", "+2209765575"),
         ("＋２５４７１１０００００１", None, "+254711000001"),
     ],
 )
@@ -46,6 +51,11 @@ def test_a_number_has_one_form(number: str, region: str | None, expected: str) -
         ("+", None, NumberProblem.UNPARSABLE),
         ("0711000001", None, NumberProblem.NO_COUNTRY),
         ("254711000001", None, NumberProblem.NO_COUNTRY),
+        ("18", "KE", NumberProblem.INVALID_FOR_REGION),
+        ("2567721234", "KE", NumberProblem.INVALID_FOR_REGION),
+        ("25677212345678", "KE", NumberProblem.TOO_LONG),
+        ("0256772123456", "KE", NumberProblem.TOO_LONG),
+        ("254011000001", "KE", NumberProblem.INVALID_FOR_REGION),
         ("+999711000001", None, NumberProblem.UNKNOWN_COUNTRY),
         ("0711000001", "XX", NumberProblem.UNKNOWN_COUNTRY),
         ("+25471", "KE", NumberProblem.INVALID_FOR_REGION),
