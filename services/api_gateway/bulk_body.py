@@ -115,4 +115,6 @@ def read_item(body: msgspec.Raw) -> Item | None:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     person = item.staff_id if item.client_id is None else item.client_id if item.staff_id is None else None
-    return None if person is None or not person.isprintable() or "\0" in item.message else item
+    if person is None or not person.isprintable() or "\0" in item.message or item.message.isspace():
+        return None
+    return item

@@ -43,6 +43,6 @@ def parse_sms(body: bytes) -> PlainSms | SendSms:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return parse(SendSms, body)
     person = sms.staff_id if sms.client_id is None else sms.client_id if sms.staff_id is None else None
-    if person is None or not person.isprintable() or "\0" in sms.message:
+    if person is None or not person.isprintable() or "\0" in sms.message or sms.message.isspace():
         return parse(SendSms, body)
     return sms

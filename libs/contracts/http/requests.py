@@ -35,6 +35,13 @@ def _without_nul(text: str) -> str:
     return text
 
 
+def _not_blank(text: str) -> str:
+    """Nobody means to send white space alone, and a handset shows nothing of it."""
+    if text.isspace():
+        raise ValueError("is blank")
+    return text
+
+
 def _storable(data: dict[str, JsonValue]) -> dict[str, JsonValue]:
     """JSON as it can be kept: its parsers let through NaN, numbers that become infinite and integers of any length, and storage takes no
     U+0000. Nested no deeper than whoever reads it inside an answer can follow: parsers give up somewhere."""
@@ -113,9 +120,9 @@ class SendSms(ApiModel):
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [_given("clientId"), _given("staffId")]})
 
-    message: Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARACTERS), _NO_NUL] = Field(
-        description="the text; 10 segments at most"
-    )
+    message: Annotated[
+        str, Field(min_length=1, max_length=MAX_TEXT_CHARACTERS), _NO_NUL, AfterValidator(_not_blank)
+    ] = Field(description="the text, not blank; 10 segments at most", json_schema_extra={"pattern": r"\S"})
     client_id: PersonId | None = None
     staff_id: PersonId | None = None
     priority: Priority = Priority.NORMAL

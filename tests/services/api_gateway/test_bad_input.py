@@ -30,6 +30,8 @@ def _assert_problem(answer: Answer, status: int) -> None:
         ({"message": "Hello"}, {"body"}),
         ({"message": "Hello", "clientId": "1", "staffId": "2"}, {"body"}),
         ({"message": "", "clientId": "1"}, {"message"}),
+        ({"message": " \n\u00a0", "clientId": "1"}, {"message"}),
+        ({"message": " \n", "clientId": "1", "senderId": "CLINIC"}, {"message"}),
         ({"clientId": "1"}, {"message"}),
         ({"message": "x" * 1521, "clientId": "1"}, {"message"}),
         ({"message": "я" * 661, "clientId": "1"}, {"message"}),

@@ -157,13 +157,15 @@ async def test_a_bad_item_fails_alone_and_says_which_field_and_why(gateway: Gate
         {"message": "a", "clientId": "1", "mesage": "secret"},
         "no object",
         None,
+        {"message": "\r\n ", "clientId": "1"},
     ]
     answer = await send_bulk(gateway, items)
-    assert (answer.status, answer.body["accepted"], answer.body["rejected"]) == (202, 2, 8)
+    assert (answer.status, answer.body["accepted"], answer.body["rejected"]) == (202, 2, 9)
     Bulk.model_validate(answer.body)
     wrong = {item["index"]: {e["field"] for e in item["errors"]} for item in answer.body["items"] if "errors" in item}
     assert wrong == {
-        1: {"message"}, 2: {"body"}, 4: {"scheduledAt"}, 5: {"message"}, 6: {"body"}, 7: {"mesage"}, 8: {"body"}, 9: {"body"}
+        1: {"message"}, 2: {"body"}, 4: {"scheduledAt"}, 5: {"message"}, 6: {"body"}, 7: {"mesage"}, 8: {"body"}, 9: {"body"},
+        10: {"message"},
     }  # fmt: skip
     assert "secret" not in json.dumps(answer.body)
     assert sorted(e.data.message.recipient.id for e in gateway.publisher.events) == ["1", "2"]

@@ -110,6 +110,18 @@ def test_the_schema_of_a_message_and_its_reader_take_the_same_persons(
     assert _is_read(body) is taken
 
 
+@pytest.mark.parametrize(
+    ("text", "taken"), [("", False), (" \r\n", False), ("\u00a0\u3000", False), (" .\n", True), ("\u200b", True)]
+)
+def test_the_schema_of_a_message_and_its_reader_take_the_same_texts(
+    document: dict[str, Any], text: str, taken: bool
+) -> None:
+    body = {"message": text, "clientId": "1"}
+    schema = {**document, "$ref": "#/components/schemas/SendSms"}
+    assert Draft202012Validator(schema).is_valid(body) is taken
+    assert _is_read(body) is taken
+
+
 def _is_read(body: dict[str, Any]) -> bool:
     try:
         parse_sms(json.dumps(body).encode())

@@ -17,7 +17,7 @@ ALIASES = tuple(str(field.alias) for field in SendSms.model_fields.values())
 values = st.one_of(
     st.text(max_size=70),
     st.sampled_from(
-        ["normal", "high", "", "\0", "a\n", "\u2028", "x" * 64, "x" * 65, "x" * 1520, "x" * 1521, "👋" * 64]
+        ["normal", "high", "", "\0", "a\n", "\u2028", "x" * 64, "x" * 65, "x" * 1520, "x" * 1521, "👋" * 64, " \n"]
     ),
     st.none(),
     st.booleans(),
@@ -54,6 +54,7 @@ def read_fast(body: bytes) -> object:
 @example(b'{"message": "a", "message": "b", "clientId": "1"}')
 @example(b'{"message": 5, "message": "b", "clientId": "1"}')
 @example(b'{"message": "a", "clientId": "1", "clientId": null, "staffId": "2"}')
+@example(b'{"message": " \\n\\u2003", "clientId": "1"}')
 @example(b'{"message": "\\ud83d", "clientId": "1"}')
 @example(b'{"message": "\xed\xa0\x80", "clientId": "1"}')
 @example(b'\xef\xbb\xbf{"message": "a", "clientId": "1"}')
