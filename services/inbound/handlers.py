@@ -7,15 +7,13 @@ from collections.abc import Callable, Iterable
 from libs.bus.batch import Batch
 from libs.bus.errors import BadRecord
 from libs.contracts.events import Event, Reason, SmsInbound
-from libs.phone_numbers.parse import NumberError, parse
 from libs.service_kit.crash_points import crash_point
 from libs.storage.database import Pool
 from services.inbound.joining import Arrival, part_of
+from services.inbound.senders import sender_of
 from services.inbound.store import store
 
 NOT_HEX = Reason("inbound.content", "data.content_hex: is not hex")
-_FEWEST_DIGITS = 8
-"""Of a phone number with its country code; what is shorter is a short code."""
 
 
 async def handle(batch: Batch, pool: Pool, tenant_of: Callable[[str], str], default_region: str | None) -> None:
@@ -40,21 +38,3 @@ def take(
         sender = sender_of(data.source, default_region)
         arrivals.append(Arrival(event.id, tenant_of(data.gateway), sender, data, content, part_of(data, content)))
     return arrivals
-
-
-def sender_of(source: str, default_region: str | None) -> str:
-    """E.164 where the source is a phone number; a short code or a name as it came.
-
-    Carriers write an international number without its "+", so digits are read as one first, then as dialled in the region.
-    """
-    spellings = [source]
-    if source.isascii() and source.isdigit():
-        if len(source) < _FEWEST_DIGITS:
-            return source
-        spellings = ["+" + source, source]
-    for spelling in spellings:
-        try:
-            return parse(spelling, default_region)
-        except NumberError:
-            continue
-    return source

@@ -36,7 +36,7 @@ async def start(life: Lifecycle, settings: InboundSettings, configuration: Confi
     pool = await life.part("postgres", open_pool, lambda pool: pool.close())
     life.watch("postgres", lambda: pool.fetchval("SELECT 1"))
     life.background("partitions", keep_partitions(pool, PARTITIONED, settings.inbound_keep_days))
-    api.inbox = Inbox(pool, settings.inbound_read_seconds)
+    api.inbox = Inbox(pool, settings.inbound_read_seconds, configuration.default_region)
     await life.part("topics", lambda: ensure_topics(kafka, CONSUMED))
     producer = Producer(kafka, client_id="inbound")
     await life.part("kafka", producer.start, lambda _: producer.stop())

@@ -53,7 +53,7 @@ def page_query(tenant: str, query: InboundQuery) -> tuple[str, list[object]]:
     if before:
         condition("message_id <", min(before))
     if query.number is not None:
-        condition("sender =", _number(query.number))
+        condition("sender =", query.number)
     if query.gateway is not None:
         condition("gateway =", query.gateway)
     return (
@@ -61,11 +61,6 @@ def page_query(tenant: str, query: InboundQuery) -> tuple[str, list[object]]:
         f" ORDER BY message_id DESC LIMIT {query.limit + 1}",
         arguments,
     )
-
-
-def _number(given: str) -> str:
-    """An unescaped "+" of a query arrives as a space."""
-    return "+" + given[1:] if given.startswith(" ") else given
 
 
 def _messages(ids: Sequence[UUID], rows: Sequence[Record]) -> tuple[Inbound, ...]:

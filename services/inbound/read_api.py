@@ -16,6 +16,7 @@ from libs.service_kit.pages import BadCursor
 from libs.service_kit.problems import answering, bad_field, invalid, not_known, shown, unavailable
 from libs.storage.database import Pool
 from services.inbound import queries
+from services.inbound.senders import sender_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class Inbox:
 
     pool: Pool
     read_seconds: float
+    default_region: str | None
 
 
 class ReadApi:
@@ -58,6 +60,8 @@ async def _page(inbox: Inbox, tenant: str, request: web.Request) -> web.Response
         query = InboundQuery.model_validate(dict(request.query))
     except ValidationError as error:
         raise invalid("query", error) from None
+    if query.number is not None:
+        query = query.model_copy(update={"number": sender_of(query.number, inbox.default_region)})
     try:
         return shown(await queries.page(inbox.pool, tenant, query, inbox.read_seconds))
     except BadCursor:

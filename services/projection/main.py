@@ -15,6 +15,7 @@ from libs.bus.pacing import UNHURRIED
 from libs.bus.producer import Producer
 from libs.contracts import topics
 from libs.contracts.events import Priority
+from libs.service_kit.config_file import Configuration
 from libs.service_kit.lifecycle import Lifecycle, run_service
 from libs.service_kit.settings import load_configured
 from libs.storage.database import BY_KEY, Pool, open_database
@@ -40,7 +41,7 @@ MOST_DEAD_LETTERS = 200
 """In a row. More than elsewhere: what can't be read comes here before what is kept back, so all that a topic has may come in one run."""
 
 
-async def start(life: Lifecycle, settings: ProjectionSettings, gateways: tuple[str, ...]) -> None:
+async def start(life: Lifecycle, settings: ProjectionSettings, configuration: Configuration) -> None:
     """Internal HTTP first, so that waiting can be seen; the consumer last. The stop goes the other way."""
     kafka = settings.kafka_bootstrap_servers
     api = ReadApi()
@@ -60,7 +61,7 @@ async def start(life: Lifecycle, settings: ProjectionSettings, gateways: tuple[s
     used = [topic for topic in CONSUMED if isinstance(topic, topics.Topic)]
     for priority in Priority:
         used += [topics.requested(priority), topics.returned(priority), topics.deferred(priority)]
-        used += [topics.dispatch(gateway, priority) for gateway in gateways]
+        used += [topics.dispatch(gateway.id, priority) for gateway in configuration.gateways]
     count_from_zero(used, NO_UUID.code, NO_MESSAGE_ID.code)
     await life.part("topics", lambda: ensure_topics(kafka, used))
     producer = Producer(kafka, client_id="projection")
@@ -82,15 +83,21 @@ async def start(life: Lifecycle, settings: ProjectionSettings, gateways: tuple[s
     await life.part("kafka for reads", arrivals.start, lambda _: arrivals.stop())
     hurry = Hurry(readers, consumer.hurry)
     life.background("hurry", hurry.run())
-    api.outbox = Outbox(readers, arrivals, hurry, settings.projection_wait_seconds, settings.projection_read_seconds)
+    api.outbox = Outbox(
+        readers,
+        arrivals,
+        hurry,
+        settings.projection_wait_seconds,
+        settings.projection_read_seconds,
+        configuration.default_region,
+    )
     await life.part("kafka", producer.start, lambda _: producer.stop())
     await life.consumer("consumer", consumer)
 
 
 def main() -> None:
     settings, configuration = load_configured(ProjectionSettings)
-    gateways = tuple(gateway.id for gateway in configuration.gateways)
-    run_service("projection", settings, partial(start, settings=settings, gateways=gateways))
+    run_service("projection", settings, partial(start, settings=settings, configuration=configuration))
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def _ids_beside(batch_id: UUID) -> tuple[UUID, UUID]:
 
 
 async def page(pool: Pool, tenant: str, query: SmsQuery, seconds: float) -> SmsPage:
-    """The next `query.limit` messages that fit. Raises BadCursor, and TimeoutError after `seconds`."""
+    """The next `query.limit` messages that fit; a number is asked for in E.164. Raises BadCursor, and TimeoutError after `seconds`."""
     sql, arguments = page_query(tenant, query)
     async with pool.acquire(timeout=seconds) as connection:
         rows = await connection.fetch(sql, *arguments, timeout=seconds)
@@ -112,8 +112,8 @@ def page_query(tenant: str, query: SmsQuery) -> tuple[str, list[object]]:
         bounds += [f"message_id >= {argument(first)}", f"message_id <= {argument(last)}"]
     source, order = "messages", "message_id"
     if query.number is not None:
-        number = "+" + query.number.lstrip("+ ")  # an unescaped + arrives as a space
-        source, order = _SENT_TO.format(conditions=" AND ".join([f"phone = {argument(number)}", *bounds])), "sent_id"
+        sent_to = " AND ".join([f"phone = {argument(query.number)}", *bounds])
+        source, order = _SENT_TO.format(conditions=sent_to), "sent_id"
     conditions = ["tenant = $1", *bounds]
     for kind, person in ((PersonKind.CLIENT, query.client_id), (PersonKind.STAFF, query.staff_id)):
         if person is not None:

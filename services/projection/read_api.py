@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,7 @@ from libs.bus.errors import is_transient
 from libs.contracts.http.answers import FieldProblem
 from libs.contracts.http.model import ApiModel
 from libs.contracts.http.requests import SmsQuery
+from libs.phone_numbers.parse import NumberError, parse
 from libs.service_kit.pages import BadCursor
 from libs.service_kit.problems import answering, bad_field, bad_fields, invalid, not_known, shown, unavailable
 from libs.storage.database import Pool
@@ -24,6 +26,8 @@ from services.projection import queries
 from services.projection.arrivals import Arrivals
 
 M = TypeVar("M", bound=ApiModel)
+
+_E164 = re.compile(r"\+[1-9][0-9]{4,14}")
 
 POLL_SECONDS = 0.025
 """How often a read of an unknown message looks again."""
@@ -39,6 +43,7 @@ class Outbox:
     """Called while a read waits for the fold."""
     wait_seconds: float
     read_seconds: float
+    default_region: str | None
 
 
 class ReadApi:
@@ -97,6 +102,8 @@ async def _page(outbox: Outbox, tenant: str, request: web.Request) -> web.Respon
         query = SmsQuery.model_validate(dict(request.query))
     except ValidationError as error:
         raise invalid("query", error) from None
+    if query.number is not None:
+        query = query.model_copy(update={"number": _e164(query.number, outbox.default_region)})
     try:
         return shown(await queries.page(outbox.pool, tenant, query, outbox.read_seconds))
     except BadCursor:
@@ -104,3 +111,16 @@ async def _page(outbox: Outbox, tenant: str, request: web.Request) -> web.Respon
     except TimeoutError:
         narrow = "what is asked for is rare: narrow the search with from and to, clientId or staffId"
         raise unavailable(f"the search took too long; {narrow}") from None
+
+
+def _e164(number: str, default_region: str | None) -> str:
+    """The number as the outbox keeps it. What has the form of E.164 is taken as it is: numbering plans change, and what was sent before is
+    still to be found."""
+    if _E164.fullmatch(number):
+        return number
+    for spelling in (number, "+" + number):
+        try:
+            return parse(spelling, default_region)
+        except NumberError:
+            continue
+    raise bad_field("number", "must be a phone number with its country code, as in +254711000001")

@@ -21,6 +21,8 @@ MAX_TEXT_CHARACTERS = 1520
 MAX_BULK_MESSAGES = 10_000
 MAX_NAME_CHARACTERS = 200
 """Of a person's."""
+MAX_PHONE_CHARACTERS = 40
+"""Of a phone number, however it is spaced out."""
 MAX_NESTING = 32
 """Objects and lists within each other, `customData` itself included."""
 
@@ -33,6 +35,11 @@ def _without_nul(text: str) -> str:
     if "\0" in text:
         raise ValueError("the character U+0000 is not allowed")
     return text
+
+
+def _with_plus(number: str) -> str:
+    """An unescaped "+" of a query arrives as a space."""
+    return "+" + number[1:] if number.startswith(" ") else number
 
 
 def _not_blank(text: str) -> str:
@@ -90,6 +97,7 @@ PersonId = Annotated[_Label, or_number(_Label)]
 Tag = _Label
 _NO_NUL = AfterValidator(_without_nul)
 """Stands behind a text's lengths, which would else be told in items and not in characters."""
+_AskedNumber = Annotated[str, Field(min_length=1, max_length=MAX_PHONE_CHARACTERS), _NO_NUL, AfterValidator(_with_plus)]
 Cursor = Annotated[str, Field(max_length=200), _NO_NUL]
 Outcome = Literal["delivered", "failed"]
 ShownStatus = Literal[
@@ -164,7 +172,7 @@ class SayOutcome(ApiModel):
 class PersonIn(ApiModel):
     """PUT /clients/{id} and /staff/{id}: all that is known of the person, replacing what was."""
 
-    phone: Annotated[str, Field(max_length=40), _NO_NUL] | None = Field(
+    phone: Annotated[str, Field(max_length=MAX_PHONE_CHARACTERS), _NO_NUL] | None = Field(
         None, description="international, or national in the configured region"
     )
     name: Annotated[str, Field(max_length=MAX_NAME_CHARACTERS), _NO_NUL] | None = None
@@ -179,8 +187,9 @@ class SmsQuery(ApiModel):
     from_: Moment | None = Field(None, alias="from", description="accepted at or after, RFC 3339 with zone")
     to: Moment | None = Field(None, description="accepted before, RFC 3339 with zone")
     gateway: GatewayId | None = None
-    number: Annotated[str, Field(max_length=20), _NO_NUL] | None = Field(
-        None, description="a number that it was to be sent to, before or now, E.164"
+    number: _AskedNumber | None = Field(
+        None,
+        description="a phone number that it was to be sent to, before or now: international, or national in the configured region",
     )
     tag: Tag | None = None
     batch_id: UUID | None = None
@@ -198,8 +207,8 @@ class InboundQuery(ApiModel):
     """The filters of GET /inbound; all that are given must hold."""
 
     gateway: GatewayId | None = None
-    number: Annotated[str, Field(min_length=1, max_length=21), _NO_NUL] | None = Field(
-        None, description="the sender, as `source` shows it"
+    number: _AskedNumber | None = Field(
+        None, description="the sender: as `source` shows it, or a phone number in another form"
     )
     from_: Moment | None = Field(None, alias="from", description="received at or after, RFC 3339 with zone")
     to: Moment | None = Field(None, description="received before, RFC 3339 with zone")

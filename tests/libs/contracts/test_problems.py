@@ -50,7 +50,7 @@ def test_not_more_than_twenty_are_named() -> None:
         (PersonIn, "phone", "1" * 41, "at most 40 characters"),
         (PersonIn, "name", "x" * 201, "at most 200 characters"),
         (SmsQuery, "clientId", "", "at least 1 character"),
-        (SmsQuery, "number", "1" * 21, "at most 20 characters"),
+        (SmsQuery, "number", "1" * 41, "at most 40 characters"),
         (SmsQuery, "tag", "", "at least 1 character"),
         (SmsQuery, "cursor", "x" * 201, "at most 200 characters"),
         (InboundQuery, "number", "", "at least 1 character"),

@@ -77,6 +77,14 @@ async def test_the_query_goes_on_as_it_was_asked(gateway: Gateway) -> None:
     }
 
 
+async def test_a_number_whose_plus_is_not_escaped_goes_on_with_it(gateway: Gateway) -> None:
+    for path in ("/sms", "/inbound"):
+        assert (await gateway.ask("GET", f"{path}?number=+254700000001")).status == 200
+    assert [asked.query for asked in (*gateway.projection.asked, *gateway.inbound.asked)] == [
+        {"number": "+254700000001"}
+    ] * 2
+
+
 async def test_what_handsets_sent_is_read_at_the_inbound_service(gateway: Gateway) -> None:
     assert (await gateway.ask("GET", "/inbound?number=%2B254700000001&gateway=demo&limit=10")).status == 200
     assert (await gateway.ask("GET", f"/inbound/{MESSAGE}")).status == 200

@@ -2,8 +2,9 @@ import pytest
 
 from libs.bus.errors import BadRecord
 from libs.sms_text.parts import Part
-from services.inbound.handlers import sender_of, take
+from services.inbound.handlers import take
 from services.inbound.joining import part_of
+from services.inbound.senders import sender_of
 from tests.services.inbound.examples import SENDER, SOURCE, event
 
 

@@ -33,6 +33,7 @@ class Program(ServiceProgram):
 gateways:
   - {id: demo, type: smpp, host: 127.0.0.1, port: 2775, systemId: demo, tenant: clinic}
 defaultGateway: demo
+defaultRegion: KE
 """
 
     async def came(self, *events: Event[SmsInbound]) -> None:
@@ -81,6 +82,7 @@ async def test_killed_at_any_point_it_shows_each_message_once(program: Program) 
     await connection.close()
 
     assert [m["source"] for m in (await program.ask(""))[1]["items"]] == [SENDER] * 3
+    assert len((await program.ask("?number=0700000017"))[1]["items"]) == 3
     assert (await program.ask("", tenant="bank"))[1]["items"] == []
     for wrong in ("?limit=0", "?cursor=x", "?from=2026-01-31T08:00:00", "?nobody=1"):
         status, problem = await program.ask(wrong)

@@ -1,17 +1,50 @@
 """The internal HTTP, on a real PostgreSQL."""
 
+import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from yarl import URL
 
-from libs.contracts.http.answers import Problem
+from libs.contracts.http.answers import InboundPage, Problem
 from libs.service_kit.internal import TENANT_HEADER
 from libs.storage.database import Pool
+from services.inbound.handlers import take
 from services.inbound.read_api import Inbox, ReadApi
+from services.inbound.store import store
+from tests.services.inbound.examples import SENDER, SOURCE, event
+
+
+@pytest.mark.parametrize(
+    ("number", "sender"),
+    [
+        ("%2B254700000017", SENDER),
+        ("+254700000017", SENDER),
+        ("254700000017", SENDER),
+        ("0700000017", SENDER),
+        ("40404", "40404"),
+        ("BANK", "BANK"),
+        ("18", None),
+    ],
+)
+async def test_a_sender_is_found_in_any_form_of_its_number(pool: Pool, number: str, sender: str | None) -> None:
+    events = [event(source=source) for source in (SOURCE, "40404", "BANK")]
+    await store(pool, take(events, lambda _: "demo", "KE"))
+    api = ReadApi()
+    api.inbox = Inbox(pool, read_seconds=5, default_region="KE")
+    app = web.Application()
+    app.router.add_routes(api.routes())
+    address = URL(f"/internal/inbound?number={number}", encoded=True)
+    async with (
+        TestClient(TestServer(app)) as client,
+        client.get(address, headers={TENANT_HEADER: "demo"}) as response,
+    ):
+        page = InboundPage.model_validate_json(await response.read())
+    assert [message.source for message in page.items] == ([sender] if sender else [])
 
 
 async def test_a_search_that_takes_too_long_is_called_off(pool: Pool) -> None:
     api = ReadApi()
-    api.inbox = Inbox(pool, read_seconds=0.2)
+    api.inbox = Inbox(pool, read_seconds=0.2, default_region=None)
     app = web.Application()
     app.router.add_routes(api.routes())
     async with TestClient(TestServer(app)) as impatient, pool.acquire() as other, other.transaction():

@@ -165,7 +165,7 @@ async def test_pages_and_filters(pool: Pool) -> None:
     await came(pool, event(b"theirs", 9), tenant="bank")
     newest = [str(n) for n in reversed(range(7))]
     assert [m.text for m in await messages(pool, limit=2, number=SENDER)] == newest
-    assert [m.text for m in await messages(pool, number=" 254700000018")] == ["other"]
+    assert [m.text for m in await messages(pool, number="+254700000018")] == ["other"]
     assert [m.text for m in await messages(pool, gateway="odd", limit=1)] == ["5", "3", "1"]
     between = {"from": NOON + timedelta(seconds=2), "to": NOON + timedelta(seconds=5)}
     assert [m.text for m in await messages(pool, number=SENDER, **between)] == ["4", "3", "2"]

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 import aiohttp
+import yaml
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
@@ -14,6 +15,7 @@ from libs.bus.port import Outgoing
 from libs.bus.producer import Producer
 from libs.contracts import topics
 from libs.contracts.events import Priority
+from libs.service_kit.config_file import Configuration
 from libs.service_kit.internal import HEADER, TENANT_HEADER
 from tests.services.program import TOKEN, WITHIN_SECONDS, ServiceProgram
 from tests.services.projection.stories import TENANT, Told
@@ -24,7 +26,9 @@ gateways:
   - {id: demo, type: smpp, host: 127.0.0.1, port: 2775, systemId: demo, sourceAddress: BANK}
   - {id: spare, type: smpp, host: 127.0.0.1, port: 2776, systemId: spare, sourceAddress: BANK}
 defaultGateway: demo
+defaultRegion: KE
 """
+CONFIGURED = Configuration.model_validate(yaml.safe_load(CONFIGURATION))
 READ = (
     *(of(priority) for of in (topics.requested, topics.returned, topics.deferred) for priority in Priority),
     topics.STATUS,

@@ -35,7 +35,7 @@ from services.projection.store import MIGRATIONS, PARTITIONED, SCHEMA
 from tests.conftest import DatabaseFactory
 from tests.services.program import TOKEN
 from tests.services.projection.conftest import dump, fold_in, said
-from tests.services.projection.program import READ, Program, Traffic, until
+from tests.services.projection.program import CONFIGURED, READ, Program, Traffic, until
 from tests.services.projection.stories import TENANT, Story, Told, tell
 
 _numbers = count(1)
@@ -107,7 +107,7 @@ async def expected(ground: Ground, postgres: DatabaseFactory) -> dict[str, Any]:
 
 
 async def test_what_is_published_is_read_with_its_history(running: Ground) -> None:
-    story = Story(next(_numbers), priority=Priority.HIGH, gateway="spare")
+    story = Story(next(_numbers), priority=Priority.HIGH, gateway="spare", phone="+254711000001")
     waited = [story.requested(), story.deferred(), story.due()]
     await running.publish([*waited, story.dispatched(), story.status(Status.SUBMITTED), story.status(Status.DELIVERED)])
 
@@ -124,8 +124,9 @@ async def test_what_is_published_is_read_with_its_history(running: Ground) -> No
         ]
 
     await until(told, "the whole history")
-    _, body = await running.program.get("/internal/sms?gateway=spare&limit=1")
-    assert [item.id for item in SmsPage.model_validate_json(body).items] == [story.id]
+    for query in ("gateway=spare&limit=1", "number=0711000001"):
+        _, body = await running.program.get(f"/internal/sms?{query}")
+        assert [item.id for item in SmsPage.model_validate_json(body).items] == [story.id]
     assert (await running.program.get(f"/internal/sms/{story.id}", tenant="clinic"))[0] == 404
     assert (await running.program.get(f"/internal/sms/{story.id}", token="wrong"))[0] == 401
 
@@ -297,7 +298,7 @@ async def test_reads_that_take_all_their_connections_hold_up_no_fold(
         projection_keep_days=20_000,
     )
     life = Lifecycle(settings)
-    await main.start(life, settings, ("demo", "spare"))
+    await main.start(life, settings, CONFIGURED)
     try:
         await until(replace(ground, pool=pools[0]).applied, "all applied")
         assert len(busy) == pools[1].get_max_size()
@@ -340,7 +341,7 @@ async def test_a_read_hurries_the_replica_that_keeps_its_message_back(
     async with aiohttp.ClientSession() as session:
         try:
             for life, settings in replicas:
-                await main.start(life, settings, ("demo", "spare"))
+                await main.start(life, settings, CONFIGURED)
             await until(both_joined, "both in the group")
             told = [Story(next(_numbers), person=f"client-{n}") for n in range(8)]
             await ground.publish([story.requested() for story in told])

@@ -75,7 +75,7 @@ async def test_a_last_page_that_is_just_full_has_no_next_one(filled: Pool) -> No
         ({"tag": "t1"}, [n for n in range(40) if n % 3 == 1]),
         ({"tag": "loan", "gateway": "spare"}, [n for n in range(40) if n % 4 == 0]),
         ({"number": "+491510000003"}, [n for n in range(40) if n % 5 == 3]),
-        ({"number": " 491510000003", "from": at(20)}, [n for n in range(20, 40) if n % 5 == 3]),
+        ({"number": "+491510000003", "from": at(20)}, [n for n in range(20, 40) if n % 5 == 3]),
         ({"number": "+491510000009"}, []),
         ({"from": at(30)}, list(range(30, 40))),
         ({"to": at(3)}, [0, 1, 2]),

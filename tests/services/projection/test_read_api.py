@@ -7,6 +7,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.structs import TopicPartition
+from yarl import URL
 
 from libs.contracts.http.answers import Batch, Problem, SmsPage, SmsWithHistory
 from libs.service_kit.internal import TENANT_HEADER
@@ -49,7 +50,7 @@ def arrivals() -> Arrivals:
 @pytest.fixture
 async def client(lasting_pool: Pool, arrivals: Arrivals) -> AsyncIterator[TestClient]:
     api = ReadApi()
-    api.outbox = Outbox(lasting_pool, arrivals, arrivals.hurry, wait_seconds=0.3, read_seconds=10)
+    api.outbox = Outbox(lasting_pool, arrivals, arrivals.hurry, wait_seconds=0.3, read_seconds=10, default_region="KE")
     app = web.Application()
     app.router.add_routes(api.routes())
     async with TestClient(TestServer(app)) as made:
@@ -91,6 +92,39 @@ async def test_pages_are_answered_and_cursors_taken_back(client: TestClient, las
 
 
 @pytest.mark.parametrize(
+    ("form", "region", "found"),
+    [
+        ("%2B254711000001", None, 51),
+        ("+254711000001", None, 51),
+        ("254711000001", None, 51),
+        ("00254711000001", None, 51),
+        ("+254+711-000+001", None, 51),
+        ("254711000001", "KE", 51),
+        ("0711000001", "KE", 51),
+        ("256772123456", "KE", 52),
+        ("%2B254011000001", "KE", 53),  # of no numbering plan any more
+        ("%2B254711000002", "KE", None),
+    ],
+)
+async def test_a_message_is_found_by_any_form_of_its_number(
+    lasting_pool: Pool, arrivals: Arrivals, form: str, region: str | None, found: int | None
+) -> None:
+    for number, phone in ((51, "+254711000001"), (52, "+256772123456"), (53, "+254011000001")):
+        await fold_in(lasting_pool, Story(number, tenant="numbers", phone=phone).delivered())
+    api = ReadApi()
+    api.outbox = Outbox(lasting_pool, arrivals, arrivals.hurry, wait_seconds=0, read_seconds=10, default_region=region)
+    app = web.Application()
+    app.router.add_routes(api.routes())
+    address = URL(f"/internal/sms?number={form}", encoded=True)
+    async with (
+        TestClient(TestServer(app)) as client,
+        client.get(address, headers={TENANT_HEADER: "numbers"}) as response,
+    ):
+        page = SmsPage.model_validate_json(await response.read())
+    assert [item.number for item in page.items] == ([found] if found else [])
+
+
+@pytest.mark.parametrize(
     ("query", "field"),
     [
         ("cursor=nonsense", "cursor"),
@@ -104,6 +138,11 @@ async def test_pages_are_answered_and_cursors_taken_back(client: TestClient, las
         ("clientId=1&staffId=2", "query"),
         ("gateway=NOT%20A%20SLUG", "gateway"),
         ("number=%00", "number"),
+        ("number=", "number"),
+        ("number=18", "number"),
+        ("number=+18", "number"),
+        ("number=1234567", "number"),
+        ("number=CLINIC", "number"),
         ("client=1", "client"),
     ],
 )
@@ -198,7 +237,7 @@ async def test_a_search_that_takes_too_long_is_called_off(
     client: TestClient, lasting_pool: Pool, arrivals: Arrivals
 ) -> None:
     api = ReadApi()
-    api.outbox = Outbox(lasting_pool, arrivals, arrivals.hurry, wait_seconds=0, read_seconds=0.2)
+    api.outbox = Outbox(lasting_pool, arrivals, arrivals.hurry, wait_seconds=0, read_seconds=0.2, default_region=None)
     app = web.Application()
     app.router.add_routes(api.routes())
     async with TestClient(TestServer(app)) as impatient, lasting_pool.acquire() as other, other.transaction():
