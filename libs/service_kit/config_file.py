@@ -75,6 +75,10 @@ class SmppGateway(Gateway):
     system_id: str = Field(max_length=15)
     password: SecretStr = Field(SecretStr(""), description=f"in latin-1, at most {LONGEST_PASSWORD} octets")
     system_type: str = Field("", max_length=12)
+    address_ton: int = Field(0, ge=0, le=6, description="of addressRange, as is addressNpi")
+    address_npi: int = Field(0, ge=0, le=18)
+    address_range: str = Field("", description="the addresses that the bind serves; in latin-1, at most 40 octets")
+    service_type: str = Field("", description="of what is submitted; in latin-1, at most 5 octets")
     bind_type: Literal["transceiver", "transmitter", "transmitter_and_receiver"] = "transceiver"
     binds_allowed: int = Field(1, ge=1, le=100, description="binds that the provider allows at once, of whatever type")
     source_ton: int = Field(5, ge=0, le=6)
@@ -115,6 +119,8 @@ class SmppGateway(Gateway):
     @model_validator(mode="after")
     def _check(self) -> SmppGateway:
         c_octets("password", self.password.get_secret_value(), LONGEST_PASSWORD)
+        c_octets("addressRange", self.address_range, 40)
+        c_octets("serviceType", self.service_type, 5)
         if not self.replicas_allowed:
             raise ValueError("bindsAllowed: a transmitter_and_receiver takes two binds")
         return self

@@ -20,6 +20,10 @@ class SessionConfig:
     password: str = field(default="", repr=False)
     system_type: str = ""
     bind_type: BindType = BindType.TRANSCEIVER
+    # The addresses that the bind serves (SMPP 3.4 §5.2.7); those of a message stand in its SubmitSm.
+    addr_ton: int = 0
+    addr_npi: int = 0
+    address_range: str = ""
     window: int = 10
     """The most submit_sm without an answer at any time."""
     response_timeout_seconds: float = 10.0

@@ -140,6 +140,9 @@ class Session(asyncio.Protocol):
             config.system_id,
             config.password,
             config.system_type,
+            addr_ton=config.addr_ton,
+            addr_npi=config.addr_npi,
+            address_range=config.address_range,
         )
         self._bind_sequence = self._take_sequence()
         self._write(bind.encode(self._bind_sequence))

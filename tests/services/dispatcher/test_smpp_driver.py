@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from libs.contracts.events import GatewayReceipt, SmsInbound
+from libs.contracts.events import GatewayReceipt, SmsDispatch, SmsInbound
 from libs.service_kit.config_file import SmppGateway
 from libs.smpp import pdus, tlv
 from libs.smpp.receipt import MessageState
@@ -37,12 +37,22 @@ class Ground:
         await until(lambda: self.reports)
         return self.reports[0]
 
+    async def submit_sm(self, dispatch: SmsDispatch, part: int = 1) -> pdus.SubmitSm:
+        """What the SMSC reads of a part."""
+        before = len(self.smsc.received)
+        self.driver.submit([Submission("token", dispatch, part, 7, 8)])
+        await until(lambda: len(self.smsc.received) > before)
+        pdu = self.smsc.received[before][1]
+        assert isinstance(pdu, pdus.SubmitSm)
+        return pdu
+
 
 @asynccontextmanager
-async def bound(script: Script = plainly) -> AsyncIterator[Ground]:
+async def bound(script: Script = plainly, **dialect: object) -> AsyncIterator[Ground]:
     ground = Ground()
     async with scripted_smsc(script) as smsc:
-        gateway = SmppGateway(type="smpp", id="demo", host="127.0.0.1", port=smsc.port, system_id="demo")
+        given = {"type": "smpp", "id": "demo", "host": "127.0.0.1", "port": smsc.port, "systemId": "demo"} | dialect
+        gateway = SmppGateway.model_validate(given)
         callbacks = Callbacks(ground.results.extend, ground.take, lambda: None)
         ground.driver = SmppDriver(gateway, callbacks)
         ground.driver.start()
@@ -178,3 +188,12 @@ def test_the_type_of_number_that_is_told_of_the_configured_address_is_kept(
     dispatch = replace(dispatch_event().data, source_address=sender)
     pdu = driver._submit_sm(Submission("token", dispatch, 1, 7, 8))
     assert (pdu.source_addr, pdu.source_addr_ton, pdu.source_addr_npi) == sent
+
+
+async def test_what_the_bind_serves_and_the_service_type_are_as_configured() -> None:
+    async with bound(addressTon=1, addressNpi=9, addressRange="^2547", serviceType="CMT") as ground:
+        submit_sm = await ground.submit_sm(dispatch_event().data)
+        (_, bind), *_ = ground.smsc.received
+    assert isinstance(bind, pdus.Bind)
+    assert (bind.addr_ton, bind.addr_npi, bind.address_range) == (1, 9, "^2547")
+    assert submit_sm.service_type == "CMT"
