@@ -20,6 +20,7 @@ from libs.service_kit.yaml_file import ConfigFileError, Loc, YamlFile
 from libs.smpp.config import tls_context
 from libs.smpp.message_id import IdFormat
 from libs.smpp.pdus import LONGEST_PASSWORD, c_octets
+from libs.sms_text.segments import Alphabet
 
 DEFAULT_TENANT = "default"
 
@@ -47,6 +48,9 @@ class Gateway(_Model):
     id: GatewayId
     source_address: str | None = Field(
         None, max_length=20, description="shown to the person; a request's senderId goes first"
+    )
+    default_alphabet: Alphabet = Field(
+        Alphabet.GSM, description="what the provider takes data_coding 0 for; what it lacks goes as UCS-2"
     )
     segments_per_second: float = Field(0, ge=0, description="the provider's limit over all replicas; 0 = unlimited")
     window: int = Field(100, ge=1, le=10_000, description="submitted segments without an answer, per replica")

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from libs.sms_text.gsm import ESCAPE, encode_gsm
+from libs.sms_text.gsm import ESCAPE, decode_gsm, encode_gsm
 
 SINGLE_SEPTETS: Final = 160
 PART_SEPTETS: Final = 152
@@ -31,6 +31,14 @@ class Encoding(enum.Enum):
     UCS2 = 8
 
 
+class Alphabet(enum.StrEnum):
+    """What a provider takes the octets of data_coding 0 for, its default alphabet. On the air such a text is GSM all the same."""
+
+    GSM = "gsm"
+    LATIN1 = "latin1"
+    ASCII = "ascii"
+
+
 class Segment(msgspec.Struct, frozen=True, gc=False):
     """One segment, ready for submit_sm."""
 
@@ -39,43 +47,61 @@ class Segment(msgspec.Struct, frozen=True, gc=False):
     data_coding: int
 
 
-def encoding_of(text: str) -> Encoding:
-    """GSM when its alphabet has every character, else UCS-2. ValueError when `text` has a lone surrogate."""
-    return _encode(text)[0]
+def encoding_of(text: str, alphabet: Alphabet = Alphabet.GSM) -> Encoding:
+    """GSM when its alphabet and the provider's have every character, else UCS-2. ValueError when `text` has a lone surrogate."""
+    encoding, _ = _encode(text, ucs2=False)
+    if encoding is Encoding.GSM and alphabet is not Alphabet.GSM:
+        try:
+            text.encode(alphabet)
+        except UnicodeEncodeError:
+            return Encoding.UCS2
+    return encoding
 
 
-def count_segments(text: str) -> int:
+def count_segments(text: str, *, ucs2: bool = False) -> int:
     """The number of segments that `segments` makes: at least 1. ValueError when `text` has a lone surrogate or needs more
     than 255."""
     if len(text) <= SINGLE_UNITS and text.isascii():
         return 1  # in either alphabet: an ASCII character takes two septets at most, or one unit
-    encoding, octets = _encode(text)
+    encoding, octets = _encode(text, ucs2)
     if len(octets) <= _single_octets(encoding):
         return 1
     return len(_cuts(encoding, octets))
 
 
-def segments(text: str, reference: int) -> list[Segment]:
+def segments(text: str, reference: int, *, ucs2: bool = False, alphabet: Alphabet = Alphabet.GSM) -> list[Segment]:
     """The segments of `text`; several are joined by `reference` (0 to 65535), which a text of one segment doesn't need.
 
-    No escape and no surrogate pair is split. GSM text is unpacked, one septet per octet: the SMSC packs it. ValueError
-    when `reference` is out of range, or `text` has a lone surrogate or needs more than 255 segments.
+    `ucs2`: also where GSM would do. No escape and no surrogate pair is split. GSM text is unpacked, one septet per octet: the SMSC
+    packs it. Another `alphabet` has one octet for each character, cut where the septets are. ValueError when `reference` is out
+    of range, `alphabet` lacks a character, or `text` has a lone surrogate or needs more than 255 segments.
     """
     if not 0 <= reference <= 0xFFFF:
         raise ValueError("reference: must be 0 to 65535")
-    encoding, octets = _encode(text)
+    encoding, octets = _encode(text, ucs2)
     if len(octets) <= _single_octets(encoding):
-        return [Segment(octets, 0, encoding.value)]
+        return [Segment(_written(octets, encoding, alphabet), 0, encoding.value)]
     cuts = _cuts(encoding, octets)
     header = b"\x06\x08\x04" + reference.to_bytes(2) + bytes([len(cuts)])
     return [
-        Segment(header + bytes([number]) + octets[start:end], ESM_CLASS_UDHI, encoding.value)
+        Segment(
+            header + bytes([number]) + _written(octets[start:end], encoding, alphabet), ESM_CLASS_UDHI, encoding.value
+        )
         for number, (start, end) in enumerate(cuts, start=1)
     ]
 
 
-def _encode(text: str) -> tuple[Encoding, bytes]:
-    septets = encode_gsm(text)
+def _written(octets: bytes, encoding: Encoding, alphabet: Alphabet) -> bytes:
+    if encoding is Encoding.UCS2 or alphabet is Alphabet.GSM:
+        return octets
+    try:
+        return decode_gsm(octets).encode(alphabet)
+    except UnicodeEncodeError:
+        raise ValueError(f"text: has a character that {alphabet} lacks") from None
+
+
+def _encode(text: str, ucs2: bool) -> tuple[Encoding, bytes]:
+    septets = None if ucs2 else encode_gsm(text)
     if septets is not None:
         return Encoding.GSM, septets
     try:

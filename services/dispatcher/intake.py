@@ -17,7 +17,7 @@ from libs.bus.port import Partitions, Publisher
 from libs.bus.record import Record
 from libs.bus.stream import RecordStream, count_consumed
 from libs.contracts import topics
-from libs.contracts.events import MessageEvent, Priority, Reason, SmsDispatch
+from libs.contracts.events import Encoding, MessageEvent, Priority, Reason, SmsDispatch
 from libs.sms_text.segments import count_segments
 from services.dispatcher.board import Board
 from services.dispatcher.settings import DispatcherSettings
@@ -137,7 +137,7 @@ def _fault(event: MessageEvent[SmsDispatch], gateway: str) -> str | None:
     if not 1 <= data.leg.leg <= SMALLINT_MAX:
         return "data.leg.leg: out of range"
     try:
-        segments = count_segments(data.message.text)
+        segments = count_segments(data.message.text, ucs2=data.encoding is Encoding.UCS2)
     except ValueError as error:
         return f"data.message.text: {error}"
     if segments != data.segments:

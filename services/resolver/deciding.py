@@ -69,12 +69,12 @@ def decide(message: Message, contact: Contact | None, now: datetime, route: Rout
         return Ended(now, Status.REJECTED, NO_NUMBER if problem is None else Reason("invalid_number", problem))
     if not message.text:
         return Ended(now, Status.REJECTED, Reason("unsendable_text", "the text is empty"))
+    gateway = route(message, contact)
     try:
-        gsm = sms_text.encoding_of(message.text) is sms_text.Encoding.GSM
-        segments = sms_text.count_segments(message.text)
+        ucs2 = sms_text.encoding_of(message.text, gateway.default_alphabet) is sms_text.Encoding.UCS2
+        segments = sms_text.count_segments(message.text, ucs2=ucs2)
     except ValueError as error:  # its words never quote the text
         return Ended(now, Status.REJECTED, Reason("unsendable_text", str(error)))
-    encoding = Encoding.GSM7 if gsm else Encoding.UCS2
-    gateway = route(message, contact)
+    encoding = Encoding.UCS2 if ucs2 else Encoding.GSM7
     source = message.sender_id or gateway.source_address
     return Dispatch(now, gateway.id, contact.phone, contact.name, source, encoding, segments)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 
-from libs.contracts.events import GatewayReceipt, ReceiptState, SmsInbound
+from libs.contracts.events import Encoding, GatewayReceipt, ReceiptState, SmsInbound
 from libs.service_kit.config_file import SmppGateway
 from libs.smpp import tlv
 from libs.smpp.config import SessionConfig, tls_context
@@ -20,7 +20,7 @@ from libs.smpp.receipt import MessageState, read_receipt
 from libs.smpp.status import CommandStatus, StatusClass
 from libs.smpp.submission import Answer, UnsentReason
 from libs.smpp.submission import Submission as SmppSubmission
-from libs.sms_text.segments import segments
+from libs.sms_text.segments import Alphabet, segments
 from services.dispatcher.drivers.port import Callbacks, Report, Result, Submission, Verdict
 
 FINAL_AND_FAILURE_RECEIPT = 1
@@ -28,6 +28,9 @@ FINAL_AND_FAILURE_RECEIPT = 1
 
 LONGEST_ID = 255
 """What a response may name as the message's id: SMPP 3.4 §5.2.23 allows 64 octets, and nobody could index what has no bound."""
+
+DEFAULT_CODINGS = {Alphabet.GSM: 0, Alphabet.LATIN1: 3, Alphabet.ASCII: 1}
+"""The data_coding that names each alphabet whosever default it is (SMPP 3.4 §5.2.19): what a person wrote is told under this one."""
 
 _ALPHANUMERIC = 5
 _SHORTEST_NUMBER = 8
@@ -122,7 +125,12 @@ class SmppDriver:
 
     def _submit_sm(self, submission: Submission) -> SubmitSm:
         dispatch, gateway = submission.dispatch, self._gateway
-        segment = segments(dispatch.message.text, submission.reference)[submission.part - 1]
+        segment = segments(
+            dispatch.message.text,
+            submission.reference,
+            ucs2=dispatch.encoding is Encoding.UCS2,
+            alphabet=gateway.default_alphabet,
+        )[submission.part - 1]
         source, source_ton, source_npi = _source(
             dispatch.source_address or "",
             gateway.source_ton,
@@ -174,7 +182,7 @@ class SmppDriver:
                 gateway=self._gateway.id,
                 source=deliver.source_addr,
                 destination=deliver.destination_addr,
-                data_coding=deliver.data_coding,
+                data_coding=deliver.data_coding or DEFAULT_CODINGS[self._gateway.default_alphabet],
                 esm_class=deliver.esm_class,
                 content_hex=deliver.content.hex(),
                 observed_at=observed_at,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from libs.sms_text.gsm import decode_gsm, encode_gsm
 from libs.sms_text.parts import Part, decode_text, read_part
-from libs.sms_text.segments import Encoding, Segment, count_segments, encoding_of, segments
+from libs.sms_text.segments import Alphabet, Encoding, Segment, count_segments, encoding_of, segments
 
 # 3GPP TS 23.038 §6.2.1, written out a second time, in the order of its codes.
 BASIC = (
@@ -123,3 +123,23 @@ def test_more_than_255_segments_are_refused(text: str) -> None:
 def test_a_reference_beyond_16_bits_is_refused(reference: int) -> None:
     with pytest.raises(ValueError, match="reference"):
         segments("a", reference)
+
+
+@given(texts, st.sampled_from([Alphabet.LATIN1, Alphabet.ASCII]))
+def test_another_default_alphabet_has_as_many_segments_of_its_own_octets_or_is_ucs2(
+    text: str, alphabet: Alphabet
+) -> None:
+    encoding = encoding_of(text, alphabet)
+    ucs2 = encoding is Encoding.UCS2
+    made = segments(text, 7, ucs2=ucs2, alphabet=alphabet)
+    octets = b"".join(read_part(segment.short_message, segment.esm_class).octets for segment in made)
+    assert octets == text.encode("utf-16-be" if ucs2 else alphabet)
+    assert {segment.data_coding for segment in made} == {encoding.value}
+    assert len(made) == count_segments(text, ucs2=ucs2)
+    if not ucs2:
+        assert len(made) == count_segments(text)
+
+
+def test_a_character_that_the_alphabet_lacks_is_never_replaced_nor_told() -> None:
+    with pytest.raises(ValueError, match=r"^text: has a character that ascii lacks$"):
+        segments("5 £", 7, alphabet=Alphabet.ASCII)

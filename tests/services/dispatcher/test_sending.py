@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,7 +14,7 @@ from libs.bus.codec import encode
 from libs.bus.dead_letters import LIMIT
 from libs.bus.record import Record
 from libs.contracts import topics
-from libs.contracts.events import Priority, Reason
+from libs.contracts.events import Encoding, Priority, Reason
 from libs.contracts.statuses import Status
 from services.dispatcher import instance, sender
 from services.dispatcher.lease import Lease
@@ -46,6 +47,21 @@ async def test_messages_of_one_and_three_parts_are_submitted_once_and_their_rece
         assert len(await w.carrier.accepted()) == parts
         ids = {s.provider_id for told in w.statuses.values() for s in told}
         assert ids == {r.provider_id for r in w.receipts}
+
+
+async def test_a_text_is_sent_in_the_alphabet_and_the_segments_that_were_decided(world: MakeWorld):
+    async with world(default_alphabet="latin1") as w:
+        fits, other = w.event("café {1}"), w.event("é" * 70 + "€")
+        other = replace(other, data=replace(other.data, encoding=Encoding.UCS2, segments=2))
+        w.start()
+        await w.send(fits, other)
+        await w.until(all_told(w, [fits, other], Status.SUBMITTED))
+        sent = sorted((e["data_coding"], e["short_message"]) for e in await w.carrier.accepted())
+        assert sent[0] == (0, "café {1}".encode("latin1").hex())
+        assert [(coding, text[:6], text[14:]) for coding, text in sent[1:]] == [
+            (8, "060804", ("é" * 66).encode("utf-16-be").hex()),
+            (8, "060804", "éééé€".encode("utf-16-be").hex()),
+        ]
 
 
 async def test_what_is_read_again_is_told_again_and_not_sent_again(world: MakeWorld):

@@ -197,3 +197,30 @@ async def test_what_the_bind_serves_and_the_service_type_are_as_configured() -> 
     assert isinstance(bind, pdus.Bind)
     assert (bind.addr_ton, bind.addr_npi, bind.address_range) == (1, 9, "^2547")
     assert submit_sm.service_type == "CMT"
+
+
+@pytest.mark.parametrize(
+    ("alphabet", "octets"),
+    [("gsm", b"\x00\x05\x11 5 \x1b\x28"), ("latin1", b"@\xe9_ 5 {")],
+)
+async def test_a_text_is_written_in_what_the_carrier_takes_data_coding_0_for(alphabet: str, octets: bytes) -> None:
+    async with bound(defaultAlphabet=alphabet) as ground:
+        submit_sm = await ground.submit_sm(dispatch_event("@é_ 5 {").data)
+    assert (submit_sm.data_coding, submit_sm.short_message) == (0, octets)
+
+
+async def test_a_character_that_is_not_in_the_carriers_alphabet_fails_the_message_and_is_not_told() -> None:
+    async with bound(defaultAlphabet="latin1") as ground:
+        ground.driver.submit([Submission("token", dispatch_event("5 €").data, 1, 7, 8)])
+        assert not ground.smsc.of(pdus.SubmitSm)
+    (result,) = ground.results
+    assert (result.verdict, result.code) == (Verdict.FAILED, "smpp.unencodable")
+    assert result.words == "text: has a character that latin1 lacks"
+
+
+@pytest.mark.parametrize(("came", "told"), [(0, 3), (3, 3), (8, 8)])
+async def test_what_a_person_wrote_is_told_under_the_coding_that_names_its_alphabet(came: int, told: int) -> None:
+    async with bound(defaultAlphabet="latin1") as ground:
+        report = await ground.report(pdus.DeliverSm("254711000001", "demo", short_message=b"hello", data_coding=came))
+    assert isinstance(report, SmsInbound)
+    assert report.data_coding == told

@@ -4,6 +4,7 @@ import pytest
 
 from libs.contracts.events import Encoding, Message, PersonKind, Reason
 from libs.contracts.statuses import Status
+from libs.sms_text.segments import Alphabet
 from services.resolver.contacts import Contact
 from services.resolver.deciding import Decision, Dispatch, Ended, decide
 from services.resolver.routing import default_route
@@ -38,6 +39,24 @@ def test_the_sender_id_of_the_request_goes_before_the_gateways_source_address():
 )
 def test_the_text_is_counted_in_segments(text: str, encoding: Encoding, segments: int):
     decision = decided(message(text=text), contact())
+    assert isinstance(decision, Dispatch)
+    assert (decision.encoding, decision.segments) == (encoding, segments)
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "segments"),
+    [
+        ("é" * 160, Encoding.GSM7, 1),
+        ("{" * 81, Encoding.GSM7, 2),
+        ("€" * 70, Encoding.UCS2, 1),
+        ("€" * 71, Encoding.UCS2, 2),
+    ],
+)
+def test_a_text_that_the_gateways_alphabet_lacks_is_counted_as_what_it_will_be_sent_in(
+    text: str, encoding: Encoding, segments: int
+):
+    gateway = CONFIGURATION.gateway("demo").model_copy(update={"default_alphabet": Alphabet.LATIN1})
+    decision = decide(message(text=text), contact(), NOW, lambda *_: gateway)
     assert isinstance(decision, Dispatch)
     assert (decision.encoding, decision.segments) == (encoding, segments)
 
