@@ -89,6 +89,11 @@ class SmppGateway(Gateway):
     source_npi: int = Field(0, ge=0, le=18)
     destination_ton: int = Field(1, ge=0, le=6)
     destination_npi: int = Field(1, ge=0, le=18)
+    user_message_reference: bool = Field(
+        True, description="submits carry it, so that a receipt can tell of one whose answer never came"
+    )
+    priority_flag: bool = Field(True, description="submits of high priority say so")
+    validity_period: bool = Field(True, description="submits say for how much longer the message is valid")
     response_timeout_seconds: float = Field(10, gt=0, le=60)
     enquire_link_seconds: float = Field(30, gt=0)
     response_id_format: IdFormat = IdFormat.TEXT

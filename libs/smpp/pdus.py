@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import struct
 from abc import abstractmethod
+from functools import lru_cache
 from typing import ClassVar, Final
 
 import msgspec
@@ -54,6 +55,10 @@ def c_octets(field: str, value: str, limit: int) -> bytes:
     if b"\0" in octets:
         raise ValueError(f"{field}: has a NUL")
     return octets
+
+
+_shared_octets: Final = lru_cache(maxsize=1000)(c_octets)
+"""The same, for fields that are alike in many messages."""
 
 
 def _address_octets(source: str, destination: str) -> tuple[bytes, bytes]:
@@ -156,7 +161,7 @@ class _Message(Pdu, frozen=True, gc=False):
         source, destination = _address_octets(self.source_addr, self.destination_addr)
         try:
             body = b"%b\0%c%c%b\0%c%c%b\0%c%c%c%b\0%b\0%c%c%c%c%c%b" % (
-                c_octets("service_type", self.service_type, 5) if self.service_type else b"",
+                _shared_octets("service_type", self.service_type, 5) if self.service_type else b"",
                 self.source_addr_ton,
                 self.source_addr_npi,
                 source,
@@ -169,7 +174,7 @@ class _Message(Pdu, frozen=True, gc=False):
                 c_octets("schedule_delivery_time", self.schedule_delivery_time, 16)
                 if self.schedule_delivery_time
                 else b"",
-                c_octets("validity_period", self.validity_period, 16) if self.validity_period else b"",
+                _shared_octets("validity_period", self.validity_period, 16) if self.validity_period else b"",
                 self.registered_delivery,
                 self.replace_if_present_flag,
                 self.data_coding,

@@ -92,7 +92,7 @@ def segments(text: str, reference: int, *, ucs2: bool = False, alphabet: Alphabe
 
 
 def _written(octets: bytes, encoding: Encoding, alphabet: Alphabet) -> bytes:
-    if encoding is Encoding.UCS2 or alphabet is Alphabet.GSM:
+    if alphabet is Alphabet.GSM or encoding is Encoding.UCS2:
         return octets
     try:
         return decode_gsm(octets).encode(alphabet)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 
-from libs.contracts.events import Encoding, GatewayReceipt, ReceiptState, SmsInbound
+from libs.contracts.events import Encoding, GatewayReceipt, Priority, ReceiptState, SmsInbound
 from libs.service_kit.config_file import SmppGateway
 from libs.smpp import tlv
 from libs.smpp.config import SessionConfig, tls_context
@@ -70,6 +70,16 @@ def _source(address: str, ton: int, npi: int, *, as_told: bool) -> tuple[str, in
     return (digits, 1, 1) if address != digits or len(digits) >= _SHORTEST_NUMBER else (digits, 3, 0)
 
 
+@lru_cache(maxsize=1000)
+def _validity_period(days: int, seconds: int) -> str:
+    """In SMPP's relative format (SMPP 3.4 §7.1.1.2), which needs no clock that agrees with ours: at least a second, at most a month."""
+    if days < 0 or days == seconds == 0:
+        return "000000000001000R"
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"0000{days:02}{hours:02}{minutes:02}{seconds:02}000R" if days < 30 else "000030000000000R"
+
+
 def _integer(deliver: Deliver, tag: int, octets: int) -> int | None:
     """An optional parameter that has so many octets (SMPP 3.4 §5.3.2); None when it is missing or of another length."""
     value = deliver.tlvs.get(tag)
@@ -109,9 +119,10 @@ class SmppDriver:
     def submit(self, submissions: Sequence[Submission]) -> None:
         batch: list[SmppSubmission] = []
         broken: list[Result] = []
+        now = datetime.now(UTC)
         for submission in submissions:
             try:
-                batch.append(SmppSubmission(submission.token, self._submit_sm(submission)))
+                batch.append(SmppSubmission(submission.token, self._submit_sm(submission, now)))
             except (ValueError, IndexError) as error:
                 broken.append(Result(submission.token, Verdict.FAILED, code="smpp.unencodable", words=str(error)))
         broken += [
@@ -123,10 +134,12 @@ class SmppDriver:
         if broken:
             self._callbacks.on_results(broken)
 
-    def _submit_sm(self, submission: Submission) -> SubmitSm:
+    def _submit_sm(self, submission: Submission, now: datetime) -> SubmitSm:
         dispatch, gateway = submission.dispatch, self._gateway
+        message = dispatch.message
+        remaining = message.valid_until - now
         segment = segments(
-            dispatch.message.text,
+            message.text,
             submission.reference,
             ucs2=dispatch.encoding is Encoding.UCS2,
             alphabet=gateway.default_alphabet,
@@ -145,11 +158,15 @@ class SmppDriver:
             dest_addr_ton=gateway.destination_ton,
             dest_addr_npi=gateway.destination_npi,
             service_type=gateway.service_type,
+            priority_flag=int(gateway.priority_flag and message.priority is Priority.HIGH),
+            validity_period=_validity_period(remaining.days, remaining.seconds) if gateway.validity_period else "",
             esm_class=segment.esm_class,
             data_coding=segment.data_coding,
             short_message=segment.short_message,
             registered_delivery=FINAL_AND_FAILURE_RECEIPT,
-            tlvs={tlv.USER_MESSAGE_REFERENCE: submission.attempt_reference.to_bytes(2)},
+            tlvs={tlv.USER_MESSAGE_REFERENCE: submission.attempt_reference.to_bytes(2)}
+            if gateway.user_message_reference
+            else {},
         )
 
     def _on_answers(self, answers: list[Answer]) -> None:

@@ -63,6 +63,13 @@ def test_the_default_file_of_the_local_stack_is_good():
         ("password: secret", f"password: {'x' * 65}", "3: gateways.0: password: longer than 64 characters"),
         ("password: secret", "password: пароль", "3: gateways.0: password: has a character that is not in latin-1"),
         ("password: secret", "defaultAlphabet: latin9", "Input should be 'gsm', 'latin1' or 'ascii'"),
+        (
+            "password: secret",
+            "validityPeriod: relative",
+            "8: gateways.0.validityPeriod: Input should be a valid boolean",
+        ),
+        ("password: secret", "priorityFlag: 1.5", "8: gateways.0.priorityFlag: Input should be a valid boolean"),
+        ("password: secret", "userMessageReference: 2", "8: gateways.0.userMessageReference: Input should be a valid"),
         ("password: secret", "serviceType: CMTTTT", "3: gateways.0: serviceType: longer than 5 characters"),
         ("password: secret", "serviceType: смс", "3: gateways.0: serviceType: has a character that is not in latin-1"),
         ("password: secret", f"addressRange: {'x' * 41}", "3: gateways.0: addressRange: longer than 40 characters"),

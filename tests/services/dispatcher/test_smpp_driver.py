@@ -1,19 +1,21 @@
 """The driver against an SMSC that keeps to no rule."""
 
+import re
 import struct
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from libs.contracts.events import GatewayReceipt, SmsDispatch, SmsInbound
+from libs.contracts.events import GatewayReceipt, Priority, SmsDispatch, SmsInbound
 from libs.service_kit.config_file import SmppGateway
 from libs.smpp import pdus, tlv
 from libs.smpp.receipt import MessageState
 from services.dispatcher.drivers.port import Callbacks, Report, Result, Submission, Verdict
-from services.dispatcher.drivers.smpp import LONGEST_ID, SmppDriver, _source
+from services.dispatcher.drivers.smpp import LONGEST_ID, SmppDriver, _source, _validity_period
 from tests.libs.smpp.examples import receipt_tlvs
 from tests.libs.smpp.scripted_smsc import Connection, Script, plainly, scripted_smsc, until
 from tests.services.dispatcher.builders import dispatch_event
@@ -186,7 +188,7 @@ def test_the_type_of_number_that_is_told_of_the_configured_address_is_kept(
     ground = Ground()
     driver = SmppDriver(gateway, Callbacks(ground.results.extend, ground.take, lambda: None))
     dispatch = replace(dispatch_event().data, source_address=sender)
-    pdu = driver._submit_sm(Submission("token", dispatch, 1, 7, 8))
+    pdu = driver._submit_sm(Submission("token", dispatch, 1, 7, 8), datetime.now(UTC))
     assert (pdu.source_addr, pdu.source_addr_ton, pdu.source_addr_npi) == sent
 
 
@@ -224,3 +226,43 @@ async def test_what_a_person_wrote_is_told_under_the_coding_that_names_its_alpha
         report = await ground.report(pdus.DeliverSm("254711000001", "demo", short_message=b"hello", data_coding=came))
     assert isinstance(report, SmsInbound)
     assert report.data_coding == told
+
+
+@pytest.mark.parametrize(
+    ("dialect", "tlvs"), [({}, {tlv.USER_MESSAGE_REFERENCE: b"\0\x08"}), ({"userMessageReference": False}, {})]
+)
+async def test_a_submit_has_an_optional_parameter_only_where_the_carrier_knows_them(
+    dialect: dict[str, object], tlvs: dict[int, bytes]
+) -> None:
+    async with bound(**dialect) as ground:
+        assert (await ground.submit_sm(dispatch_event().data)).tlvs == tlvs
+
+
+@pytest.mark.parametrize(
+    ("dialect", "priority", "flag"),
+    [({}, Priority.HIGH, 1), ({}, Priority.NORMAL, 0), ({"priorityFlag": False}, Priority.HIGH, 0)],
+)
+async def test_high_priority_is_told_to_the_carrier(dialect: dict[str, object], priority: Priority, flag: int) -> None:
+    async with bound(**dialect) as ground:
+        assert (await ground.submit_sm(dispatch_event(priority=priority).data)).priority_flag == flag
+
+
+async def test_the_carrier_is_told_how_much_longer_a_message_is_valid() -> None:
+    async with bound() as ground:
+        told = (await ground.submit_sm(dispatch_event(valid_seconds=300).data)).validity_period
+    assert re.fullmatch(r"00000000(0[0-5])[0-5][0-9]000R", told)
+    async with bound(validityPeriod=False) as ground:
+        assert (await ground.submit_sm(dispatch_event().data)).validity_period == ""
+
+
+@pytest.mark.parametrize(
+    ("remaining", "period"),
+    [
+        (timedelta(minutes=5), "000000000500000R"),
+        (timedelta(days=2, hours=3, minutes=4, seconds=5, milliseconds=900), "000002030405000R"),
+        (timedelta(seconds=-1), "000000000001000R"),
+        (timedelta(days=4000), "000030000000000R"),
+    ],
+)
+def test_a_validity_period_is_relative(remaining: timedelta, period: str) -> None:
+    assert _validity_period(remaining.days, remaining.seconds) == period
