@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from libs.contracts.asked import CANCEL_TOO_LATE, Asked, cancel_asked_at, take_command
+from libs.contracts.best import Best
 from libs.contracts.events import (
     Encoding,
     MessageEvent,
     PersonKind,
     Priority,
-    Reason,
     SmsCommand,
     SmsDeferred,
     SmsDispatch,
@@ -27,28 +27,7 @@ from libs.contracts.events import (
 )
 from libs.contracts.message_view import MessageView, PartView
 from libs.contracts.statuses import NEGATIVE_FINALS, RANK, UNSETTLED, Status
-
-
-class Best(NamedTuple):
-    """The greatest event seen for one place: by rank, then time, then event id."""
-
-    status: Status
-    observed_at: datetime
-    event_id: str
-    reason: Reason | None
-
-    def order(self) -> tuple[int, datetime, str]:
-        return (RANK[self.status], self.observed_at, self.event_id)
-
-    def over(self, other: Best) -> bool:
-        """Whether this is the greater one."""
-        rank, other_rank = RANK[self.status], RANK[other.status]
-        return rank > other_rank or (rank == other_rank and self[1:3] > other[1:3])
-
-    @property
-    def shown_status(self) -> Status:
-        """A refused try is followed by another: meanwhile the message waits."""
-        return Status.QUEUED if self.status is Status.REFUSED else self.status
+from libs.contracts.unasked import is_unasked
 
 
 @dataclass(slots=True)
@@ -237,7 +216,7 @@ def _raise(leg: LegFold, best: Best) -> None:
 def _attempt(leg: LegFold, part: int, try_number: int, best: Best) -> Attempt:
     for known in leg.attempts:
         if known.part == part and known.try_number == try_number:
-            if best.over(known.best):
+            if best.over_in_try(known.best):
                 known.best = best
             return known
     new = Attempt(part, try_number, best)
@@ -274,7 +253,7 @@ def view(fold: MessageFold) -> MessageView:
         observed_at=best.observed_at,
         cycle=leg.cycle,
         leg=leg.leg,
-        reason=CANCEL_TOO_LATE if too_late and best.reason is None else best.reason,
+        reason=CANCEL_TOO_LATE if too_late and (best.reason is None or is_unasked(best.reason)) else best.reason,
         gateway=leg.gateway,
         encoding=leg.encoding,
         segments=leg.parts,
@@ -320,7 +299,8 @@ def _leg_status(leg: LegFold) -> Best | None:
 
 
 def _join(parts: list[Best], count: int) -> Best | None:
-    """One status from those of the parts: a bad end at once, doubt as long as one is in doubt, else the part that lags most."""
+    """One status from those of the parts: a bad end at once, doubt as long as one is in doubt, else the part that lags most,
+    of those that have receipts if there are any."""
     if len(parts) == count == 1:
         return parts[0]
     ended = [b for b in parts if b.status in NEGATIVE_FINALS]
@@ -331,8 +311,9 @@ def _join(parts: list[Best], count: int) -> Best | None:
         return max(doubted, key=Best.order)
     if len(parts) < count:
         return None
-    slowest = min(RANK[b.status] for b in parts)
-    return max((b for b in parts if RANK[b.status] == slowest), key=Best.order)
+    telling = [b for b in parts if not is_unasked(b.reason)] or parts
+    slowest = min(RANK[b.status] for b in telling)
+    return max((b for b in telling if RANK[b.status] == slowest), key=Best.order)
 
 
 def _possible_double(fold: MessageFold) -> bool:

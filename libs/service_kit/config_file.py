@@ -35,6 +35,15 @@ class InDoubt(StrEnum):
     RESEND_ONCE = "resend_once"
 
 
+class Receipts(StrEnum):
+    """Which parts of a message the carrier is asked to report of."""
+
+    EACH = "each"
+    FIRST = "first"
+    LAST = "last"
+    NONE = "none"
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
 
@@ -56,6 +65,7 @@ class Gateway(_Model):
     window: int = Field(100, ge=1, le=10_000, description="submitted segments without an answer, per replica")
     in_doubt: InDoubt = InDoubt.HOLD
     tries: int = Field(5, ge=1, le=100, description="tries of a part that the carrier refuses for now, before it fails")
+    receipts: Receipts = Field(Receipts.EACH, description="of which parts of a message: that part then speaks for all")
     receipt_window_hours: float = Field(
         72, gt=0, le=14 * 24, description="submitted or in doubt for longer without a final receipt: it ends as unknown"
     )
@@ -63,6 +73,13 @@ class Gateway(_Model):
         None,
         description="whose the messages are that come in here; default: the tenant of the API keys, if they have just one",
     )
+
+    def reports(self, part: int, parts: int) -> bool:
+        """Whether a receipt is asked for of this part of so many."""
+        asked = self.receipts
+        if asked is Receipts.EACH:
+            return True
+        return part == 1 if asked is Receipts.FIRST else asked is Receipts.LAST and part == parts
 
     @property
     @abstractmethod
@@ -132,6 +149,8 @@ class SmppGateway(Gateway):
         c_octets("serviceType", self.service_type, 5)
         if not self.replicas_allowed:
             raise ValueError("bindsAllowed: a transmitter_and_receiver takes two binds")
+        if self.bind_type == "transmitter" and self.receipts is not Receipts.NONE:
+            raise ValueError("receipts: must be none, since a transmitter is brought no receipts")
         return self
 
 

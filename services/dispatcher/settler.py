@@ -13,6 +13,7 @@ import structlog
 from libs.bus.backoff import until_done
 from libs.bus.pacing import Pacing
 from libs.bus.port import Outgoing, Publisher
+from libs.contracts.unasked import NOT_ASKED
 from libs.service_kit.config_file import Gateway, InDoubt
 from libs.service_kit.crash_points import crash_point
 from libs.service_kit.metrics import LATE_ANSWERS, SETTLED
@@ -257,6 +258,8 @@ class Settler:
         if outcome is Outcome.TEMPORARY:
             outcome = refused_for_now(sent.leg, sent.attempt, self._gateway.tries, observed_at)
         attempt = sent.attempt
+        if outcome is Outcome.ACCEPTED and not self._gateway.reports(attempt.part, sent.leg.parts):
+            result.code, result.words = NOT_ASKED.code, NOT_ASKED.words
         return Attempt(
             attempt.part,
             attempt.try_number,

@@ -14,8 +14,9 @@ from uuid import UUID
 import msgspec
 
 from libs.contracts.asked import Asked
+from libs.contracts.best import Best
 from libs.contracts.events import Encoding, PersonKind, SmsDispatch, SmsRequested
-from libs.contracts.fold import AnyMessageEvent, Attempt, Best, LegFold, MessageFold, Request, shown
+from libs.contracts.fold import AnyMessageEvent, Attempt, LegFold, MessageFold, Request, shown
 
 
 class MessageRow(msgspec.Struct, frozen=True, gc=False):

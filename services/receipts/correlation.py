@@ -54,7 +54,7 @@ async def doubt(connection: Connection, doubts: Sequence[Doubt], recent: RecentR
     async with connection.transaction():
         await store.lock_references(connection, (d.gateway for d in doubts))
         await store.add_doubts(connection, doubts)
-        await store.end_doubts(connection, [d for d in doubts if d.disproved])
+        await store.end_doubts(connection, [d.attempt for d in doubts if d.disproved])
         receipts = await store.parked_with_reference(connection, doubts)
         return await _settle(connection, receipts, recent) if receipts else []
 

@@ -16,12 +16,13 @@ from libs.bus.tracing import trace_id_of
 from libs.contracts import topics
 from libs.contracts.events import GatewayReceipt, MessageEvent, Reason, SmsStatus
 from libs.contracts.statuses import Status
+from libs.contracts.unasked import is_unasked
 from libs.phone_numbers.privacy import fingerprint
 from libs.service_kit.crash_points import crash_point
 from libs.service_kit.metrics import RECEIPTS_MATCHED
 from libs.storage.database import Pool
 from libs.storage.uuids import quick_uuid
-from services.receipts import correlation, unreported
+from services.receipts import correlation, store, unreported
 from services.receipts.matching import Attempt, Doubt, Match, Receipt, Registration
 from services.receipts.recent import RecentRegistrations
 from services.receipts.statuses import SOURCE, statuses
@@ -45,8 +46,8 @@ async def handle(
     batch: Batch, pool: Pool, publisher: Publisher, destination_key: bytes, recent: RecentRegistrations
 ) -> Sequence[Record]:
     """Register ids, note doubts, match receipts; publish what that brought to light. Answers the receipts that wait a little."""
-    registrations, doubts, receipts = sort_out((r.event for r in batch.records), destination_key)
-    if not (registrations or doubts or receipts):
+    registrations, doubts, receipts, unasked = sort_out((r.event for r in batch.records), destination_key)
+    if not (registrations or doubts or receipts or unasked):
         return ()
     crash_point("receipts.receive-store")
     matches: list[Match] = []
@@ -55,6 +56,8 @@ async def handle(
     async with pool.acquire() as connection:
         if doubts:  # before the registrations, which may end them
             matches += await correlation.doubt(connection, doubts, recent)
+        if unasked:
+            await store.end_doubts(connection, unasked)
         if registrations:
             matches += await correlation.register(connection, registrations, recent)
         if receipts:
@@ -82,14 +85,16 @@ def _young(batch: Batch, receipts: Sequence[Receipt]) -> list[Record]:
 
 def sort_out(
     events: Iterable[AnyEvent], destination_key: bytes
-) -> tuple[list[Registration], list[Doubt], list[Receipt]]:
-    """What of a batch concerns us. Raises BadRecord for a receipt without a usable id, which nothing could ever match.
+) -> tuple[list[Registration], list[Doubt], list[Receipt], list[Attempt]]:
+    """What of a batch concerns us, and the attempts that the carrier took and was asked for no receipt of. Raises BadRecord for a
+    receipt without a usable id, which nothing could ever match.
 
     What this service has said itself does not: it was stored before it was said, and answering it would say it again, without end.
     """
     registrations: list[Registration] = []
     doubts: list[Doubt] = []
     receipts: list[Receipt] = []
+    unasked: list[Attempt] = []
 
     def compared(number: str | None) -> bytes | None:
         """None of what is no whole number, which says nothing: a name, a masked number, one without its area."""
@@ -102,7 +107,9 @@ def sort_out(
         if isinstance(data, SmsStatus):
             if data.gateway is None or not isinstance(event, MessageEvent):
                 continue
-            if data.status is Status.SUBMITTED and data.provider_id:
+            if is_unasked(data.reason):
+                unasked.append(_attempt(event, data, None))
+            elif data.status is Status.SUBMITTED and data.provider_id:
                 destination = data.destination and fingerprint(data.destination, destination_key)
                 attempt = _attempt(event, data, destination or None)
                 registrations.append(Registration(data.gateway, data.provider_id, 0, attempt, data.observed_at))
@@ -130,7 +137,7 @@ def sort_out(
                     data.word,
                 )
             )
-    return registrations, doubts, receipts
+    return registrations, doubts, receipts, unasked
 
 
 def outgoing(matches: Sequence[Match]) -> list[KeyValue]:

@@ -81,7 +81,7 @@ _UNMATCHED = f"""
     ORDER BY observed_at DESC LIMIT $2"""
 
 _DOUBT_INSERT = f"INSERT INTO doubts ({_DOUBT}) SELECT * FROM {_unnest(_DOUBT_TYPES)} ON CONFLICT DO NOTHING"
-# No id: the carrier did not take it.
+# No id: the carrier did not take it, or no receipt would name it.
 _DOUBT_END = """
     UPDATE doubts SET provider_id = ''
     WHERE ctid = ANY (ARRAY(
@@ -181,10 +181,10 @@ async def add_doubts(connection: Connection, doubts: Sequence[Doubt]) -> None:
     )
 
 
-async def end_doubts(connection: Connection, doubts: Sequence[Doubt]) -> None:
+async def end_doubts(connection: Connection, attempts: Sequence[Attempt]) -> None:
     """No receipt will come for these any more."""
-    if doubts:
-        await connection.execute(_DOUBT_END, *_columns(d.attempt.coordinates for d in doubts))
+    if attempts:
+        await connection.execute(_DOUBT_END, *_columns(a.coordinates for a in attempts))
 
 
 async def open_doubts(connection: Connection, receipts: Sequence[Receipt]) -> list[Doubt]:

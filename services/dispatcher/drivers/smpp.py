@@ -23,6 +23,7 @@ from libs.smpp.submission import Submission as SmppSubmission
 from libs.sms_text.segments import Alphabet, segments
 from services.dispatcher.drivers.port import Callbacks, Report, Result, Submission, Verdict
 
+NO_RECEIPT = 0
 FINAL_AND_FAILURE_RECEIPT = 1
 """registered_delivery (SMPP 3.4 §5.2.17): a receipt for success and for failure."""
 
@@ -163,7 +164,9 @@ class SmppDriver:
             esm_class=segment.esm_class,
             data_coding=segment.data_coding,
             short_message=segment.short_message,
-            registered_delivery=FINAL_AND_FAILURE_RECEIPT,
+            registered_delivery=FINAL_AND_FAILURE_RECEIPT
+            if gateway.reports(submission.part, dispatch.segments)
+            else NO_RECEIPT,
             tlvs={tlv.USER_MESSAGE_REFERENCE: submission.attempt_reference.to_bytes(2)}
             if gateway.user_message_reference
             else {},

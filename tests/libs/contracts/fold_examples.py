@@ -27,6 +27,7 @@ from libs.contracts.events import (
 from libs.contracts.fold import AnyMessageEvent, MessageFold, apply, new_fold, view
 from libs.contracts.message_view import MessageView
 from libs.contracts.statuses import Status
+from libs.contracts.unasked import NOT_ASKED
 
 ID = UUID("019b30cb-7a50-7a55-9d3e-2b1f0c8e7a41")
 T0 = datetime(2026, 1, 31, 8, tzinfo=UTC)
@@ -151,6 +152,15 @@ def taken(
     """A status of an attempt that the carrier took."""
     identity = f"id-{place}-{part}-{tried}"
     return status(what, place, part=part, parts=parts, tried=tried, provider_id=identity, after=after)
+
+
+def unasked(
+    place: Place = (1, 1), *, part: int = 1, parts: int = 1, tried: int = 1, after: float = 3
+) -> AnyMessageEvent:
+    """An attempt that the carrier took and was asked for no receipt of."""
+    identity = f"id-{place}-{part}-{tried}"
+    at_part = {"part": part, "parts": parts, "tried": tried}
+    return status(S.SUBMITTED, place, **at_part, provider_id=identity, after=after, why=NOT_ASKED.code)
 
 
 def unexplained(what: Status) -> AnyMessageEvent:

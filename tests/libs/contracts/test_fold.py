@@ -14,6 +14,7 @@ from libs.contracts.events import (
 )
 from libs.contracts.fold import AnyMessageEvent
 from libs.contracts.statuses import Status
+from libs.contracts.unasked import NOT_ASKED
 from tests.libs.contracts.fold_examples import (
     CYCLE2,
     LEG2,
@@ -31,6 +32,7 @@ from tests.libs.contracts.fold_examples import (
     shown,
     status,
     taken,
+    unasked,
     unexplained,
     whole,
 )
@@ -150,6 +152,71 @@ CASES: list[tuple[str, list[AnyMessageEvent], Status, Place]] = [
     (
         "failed as soon as one part ends otherwise",
         [dispatch(segments=3), taken(S.FAILED, part=2, parts=3), taken(S.DELIVERED, parts=3)],
+        S.FAILED,
+        (1, 1),
+    ),
+    (
+        "a part that has receipts speaks for those that have none",
+        [
+            dispatch(segments=3),
+            taken(S.DELIVERED, parts=3),
+            unasked(part=2, parts=3),
+            unasked(part=3, parts=3, after=9),
+        ],
+        S.DELIVERED,
+        (1, 1),
+    ),
+    (
+        "whatever it is that it says",
+        [dispatch(segments=2), unasked(parts=2), taken(S.UNKNOWN, part=2, parts=2)],
+        S.UNKNOWN,
+        (1, 1),
+    ),
+    (
+        "but only for those that are accepted",
+        [dispatch(segments=3), taken(S.DELIVERED, parts=3), unasked(part=2, parts=3)],
+        S.QUEUED,
+        (1, 1),
+    ),
+    (
+        "not for one that waits for its next try",
+        [dispatch(segments=2), taken(S.DELIVERED, parts=2), status(S.REFUSED, part=2, parts=2)],
+        S.QUEUED,
+        (1, 1),
+    ),
+    (
+        "nor for one in doubt",
+        [dispatch(segments=2), taken(S.DELIVERED, parts=2), status(S.IN_DOUBT, part=2, parts=2)],
+        S.IN_DOUBT,
+        (1, 1),
+    ),
+    (
+        "nor for one that was refused",
+        [dispatch(segments=2), taken(S.DELIVERED, parts=2), status(S.FAILED, part=2, parts=2)],
+        S.FAILED,
+        (1, 1),
+    ),
+    (
+        "without any receipts it stays submitted",
+        [dispatch(segments=2), unasked(parts=2), unasked(part=2, parts=2)],
+        S.SUBMITTED,
+        (1, 1),
+    ),
+    (
+        "also where a doubt was not known to have ended",
+        [dispatch(), status(S.IN_DOUBT), unasked(), status(S.UNKNOWN, after=99)],
+        S.SUBMITTED,
+        (1, 1),
+    ),
+    (
+        "but delivered it is, should that be said all the same",
+        [dispatch(), status(S.IN_DOUBT), taken(S.DELIVERED), unasked(after=9)],
+        S.DELIVERED,
+        (1, 1),
+    ),
+    (
+        "what an operator says ends it also without receipts",
+        [dispatch(), status(S.IN_DOUBT), whole(S.FAILED), unasked(after=9)],
         S.FAILED,
         (1, 1),
     ),
@@ -285,6 +352,11 @@ def test_a_cancellation_that_comes_too_late_is_a_reason_and_no_error(what: Statu
     for other in (command(cycle=2), command(CommandKind.RETURN)):
         seen = shown(requested(), dispatch(), unexplained(what), other)
         assert (seen.reason, seen.cancel_asked_at) == (None, None)
+
+
+def test_it_is_the_reason_also_of_what_stays_submitted() -> None:
+    assert shown(dispatch(), unasked()).reason == Reason(NOT_ASKED.code, NOT_ASKED.code)
+    assert shown(dispatch(), unasked(), command()).reason == CANCEL_TOO_LATE
 
 
 def test_another_reason_is_not_covered_by_it() -> None:

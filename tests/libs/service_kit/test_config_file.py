@@ -70,6 +70,8 @@ def test_the_default_file_of_the_local_stack_is_good():
         ),
         ("password: secret", "priorityFlag: 1.5", "8: gateways.0.priorityFlag: Input should be a valid boolean"),
         ("password: secret", "userMessageReference: 2", "8: gateways.0.userMessageReference: Input should be a valid"),
+        ("password: secret", "receipts: all", "Input should be 'each', 'first', 'last' or 'none'"),
+        ("password: secret", "bindType: transmitter", "3: gateways.0: receipts: must be none, since a transmitter"),
         ("password: secret", "serviceType: CMTTTT", "3: gateways.0: serviceType: longer than 5 characters"),
         ("password: secret", "serviceType: смс", "3: gateways.0: serviceType: has a character that is not in latin-1"),
         ("password: secret", f"addressRange: {'x' * 41}", "3: gateways.0: addressRange: longer than 40 characters"),
@@ -123,12 +125,21 @@ def test_a_password_may_be_as_long_as_a_bind_can_carry(tmp_path: Path):
     assert len(Bind(BindType.TRANSCEIVER, "me", gateway.password.get_secret_value()).encode(1)) > 64
 
 
+@pytest.mark.parametrize(("told", "reported"), [("each", [1, 2, 3]), ("first", [1]), ("last", [3]), ("none", [])])
+def test_a_gateway_is_told_which_parts_are_reported(tmp_path: Path, told: str, reported: list[int]):
+    file = tmp_path / "p.yaml"
+    file.write_text(GOOD.replace("password: secret", f"receipts: {told}"))
+    gateway = load_configuration(file, ENVIRONMENT).gateway("demo")
+    assert [part for part in (1, 2, 3) if gateway.reports(part, 3)] == reported
+    assert gateway.reports(1, 1) is (told != "none")
+
+
 @pytest.mark.parametrize(
     ("bind_type", "replicas"), [("transceiver", 5), ("transmitter", 5), ("transmitter_and_receiver", 2)]
 )
 def test_no_more_replicas_send_than_their_binds_are_allowed(tmp_path: Path, bind_type: str, replicas: int):
     file = tmp_path / "p.yaml"
-    file.write_text(GOOD.replace("password: secret", f"bindsAllowed: 5\n    bindType: {bind_type}"))
+    file.write_text(GOOD.replace("password: secret", f"bindsAllowed: 5\n    receipts: none\n    bindType: {bind_type}"))
     assert load_configuration(file, ENVIRONMENT).gateway("demo").replicas_allowed == replicas
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from libs.contracts.events import SmsDispatch
 from libs.contracts.statuses import Status
+from libs.contracts.unasked import NOT_ASKED
 from libs.service_kit import metrics
 from services.dispatcher.lease import Lease
 from services.dispatcher.ledger import Ask, Claim, Ledger
@@ -39,6 +40,16 @@ async def test_a_late_answer_resolves_the_doubt(world: MakeWorld):
         async with asyncio.timeout(20):
             while await w.pool.fetchval("SELECT count(*) FROM late_events"):
                 await asyncio.sleep(0.05)
+
+
+async def test_a_late_answer_resolves_the_doubt_of_what_has_no_receipt(world: MakeWorld):
+    async with world(response_timeout_seconds=1, receipts="none") as w:
+        await w.carrier.behave(responses={"delay_ms": 2500})
+        w.start()
+        event = w.event()
+        await w.send(event)
+        await w.until(all_told(w, [event], Status.SUBMITTED))
+        assert [s.reason and s.reason.code for s in w.statuses[event.subject]] == ["smpp.timed_out", NOT_ASKED.code]
 
 
 @pytest.mark.parametrize(("command_status", "leg"), [(0x45, 1), (0x58, 10)])

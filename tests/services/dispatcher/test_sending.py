@@ -16,6 +16,7 @@ from libs.bus.record import Record
 from libs.contracts import topics
 from libs.contracts.events import Encoding, Priority, Reason
 from libs.contracts.statuses import Status
+from libs.contracts.unasked import NOT_ASKED
 from services.dispatcher import instance, sender
 from services.dispatcher.lease import Lease
 from services.dispatcher.ledger import ClaimVerdict, Ledger
@@ -62,6 +63,28 @@ async def test_a_text_is_sent_in_the_alphabet_and_the_segments_that_were_decided
             (8, "060804", ("é" * 66).encode("utf-16-be").hex()),
             (8, "060804", "éééé€".encode("utf-16-be").hex()),
         ]
+
+
+@pytest.mark.parametrize(
+    ("bind_type", "receipts", "reported"),
+    [("transceiver", "first", [1]), ("transceiver", "last", [3]), ("transmitter", "none", [])],
+)
+async def test_a_part_of_which_no_receipt_is_asked_for_says_so_whenever_it_is_told(
+    world: MakeWorld, bind_type: str, receipts: str, reported: list[int]
+):
+    async with world(bind_type=bind_type, receipts=receipts) as w:
+        event = w.event("x" * 400)
+        w.start()
+        await w.send(event)
+        await w.until(lambda: len(w.words(event.subject)) == 3)
+        await w.send(event)
+        await w.until(lambda: len(w.words(event.subject)) == 6 and len(w.receipts) >= len(reported))
+        told = w.statuses[event.subject]
+        assert {s.status for s in told} == {Status.SUBMITTED}
+        assert sorted(s.part for s in told if s.reason is None) == sorted(reported * 2)
+        assert all(s.reason == NOT_ASKED for s in told if s.part not in reported)
+        named = {s.provider_id for s in told if s.part in reported}
+        assert {r.provider_id for r in w.receipts} == named
 
 
 async def test_what_is_read_again_is_told_again_and_not_sent_again(world: MakeWorld):

@@ -266,3 +266,13 @@ async def test_the_carrier_is_told_how_much_longer_a_message_is_valid() -> None:
 )
 def test_a_validity_period_is_relative(remaining: timedelta, period: str) -> None:
     assert _validity_period(remaining.days, remaining.seconds) == period
+
+
+@pytest.mark.parametrize(
+    ("told", "asked"), [("each", [1, 1, 1]), ("first", [1, 0, 0]), ("last", [0, 0, 1]), ("none", [0, 0, 0])]
+)
+async def test_a_receipt_is_asked_for_of_the_parts_that_the_gateway_is_told(told: str, asked: list[int]) -> None:
+    dispatch = dispatch_event("x" * 400).data
+    async with bound(receipts=told) as ground:
+        submits = [await ground.submit_sm(dispatch, part) for part in (1, 2, 3)]
+    assert [submit_sm.registered_delivery for submit_sm in submits] == asked

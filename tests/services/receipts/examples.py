@@ -20,8 +20,9 @@ from libs.contracts.events import (
     event_id,
 )
 from libs.contracts.statuses import Status
+from libs.contracts.unasked import NOT_ASKED
 from libs.storage.database import Pool
-from services.receipts import correlation
+from services.receipts import correlation, store
 from services.receipts.handlers import sort_out
 from services.receipts.matching import Match
 from services.receipts.recent import RecentRegistrations
@@ -89,6 +90,11 @@ def nameless(reference: int, message: int = 1, **changes: Any) -> MessageEvent[S
     return attempt_status(message, reference=reference, **changes)
 
 
+def unasked(message: int = 1, **changes: Any) -> MessageEvent[SmsStatus]:
+    """Accepted by a carrier that was asked for no receipt."""
+    return attempt_status(message, **{"provider_id": f"p{message}", "reason": NOT_ASKED, **changes})
+
+
 def in_doubt(reference: int, message: int = 1, **changes: Any) -> MessageEvent[SmsStatus]:
     return attempt_status(message, Status.IN_DOUBT, reference=reference, **changes)
 
@@ -119,11 +125,12 @@ def receipt(
 
 async def take(connection: Any, *events: Any) -> list[Match]:
     """Have a batch of these events stored; what is to be published."""
-    registrations, doubts, receipts = sort_out(events, KEY)
+    registrations, doubts, receipts, unasked = sort_out(events, KEY)
     matches: list[Match] = []
     recent = RecentRegistrations()
     if doubts:
         matches += await correlation.doubt(connection, doubts, recent)
+    await store.end_doubts(connection, unasked)
     if registrations:
         matches += await correlation.register(connection, registrations, recent)
     if receipts:

@@ -20,20 +20,23 @@ from tests.services.receipts.examples import (
     attempt_status,
     disproved,
     in_doubt,
+    message_id,
     nameless,
     published,
     receipt,
     seconds,
     submitted,
+    unasked,
 )
 
 
 def test_only_submits_with_an_id_doubts_with_a_reference_and_receipts_concern_us() -> None:
-    events = [submitted("a"), in_doubt(7), disproved(8), nameless(9), receipt("b")]
-    registrations, doubts, receipts = sort_out(events, KEY)
+    events = [submitted("a"), in_doubt(7), disproved(8), nameless(9), receipt("b"), unasked(message=3)]
+    registrations, doubts, receipts, not_reported = sort_out(events, KEY)
     assert [r.provider_id for r in registrations] == ["a"]
     assert [(d.reference, d.disproved) for d in doubts] == [(7, False), (8, True), (9, False)]
     assert [r.provider_id for r in receipts] == ["b"]
+    assert [a.message_id for a in not_reported] == [message_id(3)]
 
 
 @pytest.mark.parametrize(
@@ -49,18 +52,18 @@ def test_only_submits_with_an_id_doubts_with_a_reference_and_receipts_concern_us
     ],
 )
 def test_any_other_status_is_skipped(event: object) -> None:
-    assert sort_out([event], KEY) == ([], [], [])
+    assert sort_out([event], KEY) == ([], [], [], [])
 
 
 @pytest.mark.parametrize("destination", ["", "BANK", "+", "BANK24", "2547****0001", "7654321", "07654321"])
 def test_a_destination_that_is_no_whole_number_says_nothing(destination: str) -> None:
-    _, _, receipts = sort_out([receipt("a", destination=destination)], KEY)
+    _, _, receipts, _ = sort_out([receipt("a", destination=destination)], KEY)
     assert receipts[0].destination is None
 
 
 def test_spellings_of_one_number_have_one_fingerprint() -> None:
     spellings = ("+254700000001", "254700000001", "00254700000001", "0700000001", "(0700) 000-001")
-    _, _, receipts = sort_out([receipt("a", destination=d) for d in spellings], KEY)
+    _, _, receipts, _ = sort_out([receipt("a", destination=d) for d in spellings], KEY)
     assert len({r.destination for r in receipts}) == 1
 
 
@@ -113,3 +116,13 @@ async def test_an_open_doubt_ends_with_the_registration_of_its_attempt_in_the_sa
     events = [in_doubt(7), submitted("a", observed_at=seconds(1))][::order]
     await handle(pool, *(record(event) for event in events))
     assert await pool.fetchval("SELECT provider_id FROM doubts") == "a"
+
+
+async def test_an_open_doubt_ends_with_the_acceptance_of_what_has_no_receipt(pool: Pool) -> None:
+    await handle(pool, record(in_doubt(7)), record(in_doubt(8, message=2)))
+    await handle(pool, record(unasked()))
+    assert [tuple(row) for row in await pool.fetch("SELECT reference, provider_id FROM doubts ORDER BY reference")] == [
+        (7, ""),
+        (8, None),
+    ]
+    assert await pool.fetchval("SELECT count(*) FROM provider_ids") == 0

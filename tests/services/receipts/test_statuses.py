@@ -25,7 +25,7 @@ from tests.services.receipts.examples import (
 
 
 def match(state: ReceiptState = ReceiptState.DELIVERED, **changes: Any) -> Match:
-    registrations, _, receipts = sort_out([submitted("id", part=2, parts=3), receipt("id", state, **changes)], KEY)
+    registrations, _, receipts, _ = sort_out([submitted("id", part=2, parts=3), receipt("id", state, **changes)], KEY)
     return Match(receipts[0], registrations[0])
 
 
@@ -96,7 +96,7 @@ def test_the_status_is_told_of_the_attempt_in_the_receipts_time_and_the_messages
 @pytest.mark.parametrize("traceparent", [None, "", "junk", trace(1).replace("abab", "what", 1)])
 def test_a_status_of_a_message_without_a_trace_is_in_the_receipts(traceparent: str | None) -> None:
     untraced = dataclasses.replace(submitted("id"), traceparent=traceparent)
-    registrations, _, receipts = sort_out([untraced, receipt("id")], KEY)
+    registrations, _, receipts, _ = sort_out([untraced, receipt("id")], KEY)
     (event,) = statuses(Match(receipts[0], registrations[0]))
     assert event.traceparent == TRACE
 
@@ -132,7 +132,7 @@ def another(known: Receipt) -> Receipt:
 
 
 def test_a_registration_keeps_a_fingerprint_and_no_number() -> None:
-    registrations, _, receipts = sort_out([submitted("id"), receipt("id")], KEY)
+    registrations, _, receipts, _ = sort_out([submitted("id"), receipt("id")], KEY)
     assert isinstance(registrations[0], Registration)
     assert registrations[0].attempt.destination == receipts[0].destination
     assert "254700" not in repr((registrations, receipts))

@@ -29,6 +29,7 @@ from tests.services.receipts.examples import (
     take,
     trace,
     traces,
+    unasked,
 )
 
 WINDOW = timedelta(hours=72)
@@ -132,6 +133,14 @@ async def test_what_was_accepted_without_an_id_ends_too(swept: Pool) -> None:
     publisher = Recorder()
     await sweep(swept, publisher)
     assert [(e.subject, e.data.provider_id) for e in publisher.said] == [(nameless(7).subject, None)]
+
+
+async def test_what_can_have_no_receipt_does_not_end_though_it_was_in_doubt(swept: Pool) -> None:
+    await handle(swept, in_doubt(7, message=2), in_doubt(9, message=4))
+    await handle(swept, unasked(1), unasked(2), unasked(3, provider_id=None, reference=8))
+    publisher = Recorder()
+    await sweep(swept, publisher)
+    assert [e.subject for e in publisher.said] == [in_doubt(9, message=4).subject]
 
 
 async def test_a_disproved_doubt_does_not_end_and_a_later_legs_end_is_shown(swept: Pool) -> None:
