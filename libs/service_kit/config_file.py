@@ -115,6 +115,9 @@ class SmppGateway(Gateway):
     enquire_link_seconds: float = Field(30, gt=0)
     response_id_format: IdFormat = IdFormat.TEXT
     receipt_id_format: IdFormat = IdFormat.TEXT
+    receipt_addresses_swapped: bool = Field(
+        True, description="a receipt comes from the number that the message went to, and not from its sender"
+    )
     tls: bool = False
     tls_ca_file: Path | None = None
 

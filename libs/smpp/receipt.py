@@ -82,7 +82,6 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     error: str  # `err` as given, else the network_error_code parameter as "network type/code"
     done_date: str
     """As given: when the state was reached, by the provider's clock and in its zone, which it does not name."""
-    destination_addr: str  # the number that the message went to: the receipt comes *from* there
 
 
 def read_receipt(pdu: DeliverSm | DataSm) -> Receipt | None:
@@ -111,7 +110,6 @@ def read_receipt(pdu: DeliverSm | DataSm) -> Receipt | None:
         stat=stat,
         error=error or _network_error(pdu.tlvs.get(tlv.NETWORK_ERROR_CODE, b"")),
         done_date=done_date,
-        destination_addr=pdu.source_addr,
     )
 
 

@@ -210,11 +210,12 @@ class SmppDriver:
                 sar_total=_integer(deliver, tlv.SAR_TOTAL_SEGMENTS, 1),
                 sar_part=_integer(deliver, tlv.SAR_SEGMENT_SEQNUM, 1),
             )
+        swapped = self._gateway.receipt_addresses_swapped
         return GatewayReceipt(
             gateway=self._gateway.id,
             provider_id=normalise_id(receipt.message_id, self._gateway.receipt_id_format),
             state=RECEIPT_STATES[receipt.state],
-            destination=receipt.destination_addr,
+            destination=deliver.source_addr if swapped else deliver.destination_addr,
             observed_at=observed_at,
             error=receipt.error or None,
             carrier_time=receipt.done_date or None,

@@ -36,7 +36,6 @@ def test_the_text_of_appendix_b_is_read() -> None:
         stat="DELIVRD",
         error="000",
         done_date="2611200102",
-        destination_addr="254711000001",
     )
 
 

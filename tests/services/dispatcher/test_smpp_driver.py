@@ -95,6 +95,20 @@ async def test_an_acceptance_has_an_id_of_usable_length_or_none(answered: bytes,
 
 
 @pytest.mark.parametrize(
+    ("dialect", "came_from", "came_to"),
+    [({}, "254711000001", "21020"), ({"receiptAddressesSwapped": False}, "21020", "254711000001")],
+)
+async def test_a_receipt_names_the_number_that_the_message_went_to(
+    dialect: dict[str, object], came_from: str, came_to: str
+) -> None:
+    async with bound(**dialect) as ground:
+        receipt = pdus.DeliverSm(came_from, came_to, tlvs=receipt_tlvs("a", MessageState.DELIVERED))
+        report = await ground.report(receipt)
+    assert isinstance(report, GatewayReceipt)
+    assert report.destination == "254711000001"
+
+
+@pytest.mark.parametrize(
     ("value", "reference"),
     [
         (b"\x01\x02", 258),

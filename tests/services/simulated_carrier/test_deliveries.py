@@ -18,7 +18,7 @@ async def test_a_receipt_follows_the_response(carrier: RunningCarrier) -> None:
     receipt = read_receipt(delivery)
     assert receipt is not None
     assert (receipt.message_id, receipt.state) == (response.message_id, MessageState.DELIVERED)
-    assert (receipt.destination_addr, delivery.destination_addr) == ("4917012345678", "bank")
+    assert (delivery.source_addr, delivery.destination_addr) == ("4917012345678", "bank")
     assert (delivery.source_addr_ton, delivery.source_addr_npi, delivery.dest_addr_ton) == (1, 1, 5)
     assert len(receipt.done_date) == len("2611200102")
     await until(lambda: carrier.carrier.statistics.deliveries_acknowledged == 1)

@@ -183,7 +183,7 @@ async def test_a_receipt_is_made_by_hand_for_a_message_of_the_ledger(carrier: Ru
     receipt = read_receipt(delivery)
     assert receipt is not None
     assert (int(receipt.message_id, 16), receipt.state) == (int(response.message_id), MessageState.EXPIRED)
-    assert (receipt.destination_addr, delivery.destination_addr) == ("4917012345678", "bank")
+    assert (delivery.source_addr, delivery.destination_addr) == ("4917012345678", "bank")
     assert delivery.tlvs[tlv.USER_MESSAGE_REFERENCE] == b"\0\7"
 
 
