@@ -8,8 +8,8 @@ A client asks the brokers that it has last heard of, and no other. Those may be 
 then, the others are never found. Here the brokers that the client was given at first are asked again.
 
 Members of a group give every request most of a minute, since a join waits until all others have come. A broker whose host is gone without a
-word would hold up for as long what others could answer. So here to connect takes a few seconds, and what is no join is answered soon or the
-connection is given up, and with it whatever else waits there: then the client asks who leads now.
+word would hold up for as long what others could answer. So here to connect takes a few seconds, and a connection on which answers are due
+and nothing comes in is given up soon, unless a join waits there: then the client asks who leads now. What comes in slowly goes on coming.
 
 A commit that nobody waits for any more goes on by itself, and its failure would be logged as nobody's, without a name. It is told when the
 commit is called off, and what comes after is of no interest.
@@ -24,12 +24,13 @@ import asyncio
 from collections.abc import Awaitable
 from functools import wraps
 from typing import Any
+from weakref import WeakSet
 
 import structlog
 from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection, CloseReason
 from aiokafka.consumer.group_coordinator import GroupCoordinator
-from aiokafka.errors import KafkaConnectionError, KafkaError, RequestTimedOutError
+from aiokafka.errors import KafkaConnectionError, KafkaError
 from aiokafka.protocol.group import JoinGroupRequest, SyncGroupRequest
 
 from libs.service_kit.faults import fault
@@ -39,7 +40,8 @@ log = structlog.get_logger()
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 10.0
 """As long as the producer's and the admin's requests may take at most; by then Kafka has chosen other leaders."""
-_JOINING = (JoinGroupRequest, SyncGroupRequest)
+_JOINING = (JoinGroupRequest.API_KEY, SyncGroupRequest.API_KEY)
+_watched = WeakSet[AIOKafkaConnection]()
 
 _client: Any = AIOKafkaClient
 _connection: Any = AIOKafkaConnection
@@ -65,16 +67,31 @@ def _send_or_lose(self: AIOKafkaConnection, request: object, expect_response: bo
     except RuntimeError as error:
         self.close(reason=CloseReason.CONNECTION_BROKEN)
         raise KafkaConnectionError(f"the connection is closed: {error}") from error
-    return _answer_or_lose(self, answer, None if isinstance(request, _JOINING) else ANSWER_SECONDS)
+    if expect_response and self not in _watched:
+        _watch(self)
+    return answer
 
 
-async def _answer_or_lose(connection: AIOKafkaConnection, answer: Awaitable[object], seconds: float | None) -> object:
-    try:
-        async with asyncio.timeout(seconds):
-            return await answer
-    except TimeoutError:  # also of the client's own bound
+def _watch(connection: Any) -> None:
+    """Answers are due: look again when one should have come."""
+    _watched.add(connection)
+    asyncio.get_running_loop().call_later(ANSWER_SECONDS, _look, connection, _come(connection))
+
+
+def _look(connection: Any, before: tuple[int, int]) -> None:
+    _watched.discard(connection)
+    if not connection._requests:
+        return
+    _, oldest, _ = connection._requests[0]  # a broker answers in order
+    if oldest.API_KEY in _JOINING or _come(connection) != before:
+        _watch(connection)
+    else:
         connection.close(reason=CloseReason.CONNECTION_TIMEOUT)
-        raise RequestTimedOutError from None
+
+
+def _come(connection: Any) -> tuple[int, int]:
+    """What changes while an answer comes in: how many have, and the octets of the next."""
+    return connection._correlation_id - len(connection._requests), len(connection._reader._buffer)
 
 
 @wraps(_commit)

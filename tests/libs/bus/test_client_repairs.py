@@ -9,7 +9,7 @@ import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.conn import AIOKafkaConnection
-from aiokafka.errors import KafkaConnectionError, RequestTimedOutError
+from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.group import JoinGroupRequest
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.structs import BrokerMetadata, TopicPartition
@@ -110,7 +110,7 @@ async def test_a_silent_broker_is_given_up_and_metadata_asked_for_anew_while_a_j
     await asyncio.sleep(0)  # it is sent before
     connection = client._conns[1, ConnectionGroup.DEFAULT]
     async with asyncio.timeout(20):
-        with pytest.raises(RequestTimedOutError):
+        with pytest.raises(KafkaConnectionError):
             await client.send(1, MetadataRequest([]))
     assert not connection.connected()
     assert client._md_update_waiter.done(), "it asks who leads now"
@@ -119,6 +119,22 @@ async def test_a_silent_broker_is_given_up_and_metadata_asked_for_anew_while_a_j
     client._conns[1, ConnectionGroup.COORDINATION].close()
     for writer in taken:
         writer.close()
+    server.close()
+
+
+async def test_an_answer_that_comes_in_slowly_is_waited_for() -> None:
+    server = await asyncio.start_server(lambda reader, writer: None, HOST, 0)
+    connection = await _connected(server)
+    answer = asyncio.ensure_future(connection.send(MetadataRequest([])))
+    for _ in range(3):
+        before = client_repairs._come(connection)
+        connection._reader.feed_data(b"\0")
+        client_repairs._look(connection, before)
+        assert connection.connected()
+    client_repairs._look(connection, client_repairs._come(connection))
+    assert not connection.connected()
+    with pytest.raises(KafkaConnectionError):
+        await answer
     server.close()
 
 
