@@ -8,7 +8,7 @@ true when it is stored, hence always after what is there.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from libs.bus.errors import BadRecord
@@ -19,6 +19,8 @@ from libs.storage.array_literals import array_literal
 from libs.storage.database import Pool
 
 NUL = Reason("contact.nul", "data: tenant or recipient holds a NUL")
+FIRST, LAST = datetime(2, 1, 1, tzinfo=UTC), datetime(9998, 12, 31, tzinfo=UTC)
+"""Between these every moment can be stored, read and added to. Beyond them are the "never" and "always" of upstream systems."""
 
 
 class Person(NamedTuple):
@@ -58,7 +60,8 @@ async def apply_change(pool: Pool, change: ContactChanged, default_region: str |
     """Store a change that an upstream system tells of. False if what is stored is at least as new.
 
     A number that can't be used is not kept: its problem is, so that messages to this person end with that reason. Of a name are kept as
-    many characters as over HTTP, and no NUL. Raises BadRecord where tenant or id hold one: nobody can be called so.
+    many characters as over HTTP, and no NUL. Raises BadRecord where tenant or id hold one: nobody can be called so. A moment that is
+    as good as never counts as the first or the last that can be kept.
     """
     phone, problem, name = None, None, None
     if "\0" in change.tenant or "\0" in change.recipient.id:
@@ -71,7 +74,8 @@ async def apply_change(pool: Pool, change: ContactChanged, default_region: str |
             except NumberError as error:
                 problem = str(error)
     who = (change.tenant, change.recipient.kind, change.recipient.id)
-    done = await pool.execute(_APPLY, *who, phone, problem, name, change.changed_at, change.deleted)
+    changed_at = min(max(change.changed_at, FIRST), LAST)
+    done = await pool.execute(_APPLY, *who, phone, problem, name, changed_at, change.deleted)
     return done == "INSERT 0 1"
 
 

@@ -1,4 +1,4 @@
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from itertools import count, permutations
 
 import pytest
@@ -55,6 +55,22 @@ async def test_an_older_change_is_ignored(pool: Pool, person: Person):
     found = await known(pool, person)
     assert found is not None
     assert (found.name, found.changed_at) == ("new", LATER)
+
+
+@pytest.mark.parametrize(
+    ("never", "kept"),
+    [
+        (datetime(1, 1, 1, tzinfo=UTC), contacts.FIRST),
+        (datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=3))), contacts.FIRST),
+        (datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC), contacts.LAST),
+        (datetime(9999, 12, 31, 23, 59, 59, tzinfo=timezone(timedelta(hours=-3))), contacts.LAST),
+    ],
+)
+async def test_a_moment_that_means_never_is_the_first_or_last_that_can_be_kept(
+    pool: Pool, person: Person, never: datetime, kept: datetime
+):
+    assert await apply(pool, contact_changed(person.id, changed_at=never).data)
+    assert await known(pool, person) == Contact(PHONE, None, "Jane Doe", kept, deleted=False)
 
 
 async def test_a_repeated_change_changes_nothing(pool: Pool, person: Person):
