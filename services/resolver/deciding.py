@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import NamedTuple, TypeAlias
 
 from libs.contracts.events import Encoding, Message, PersonKind, Reason
+from libs.contracts.http.requests import MAX_SEGMENTS
 from libs.contracts.statuses import Status
 from libs.sms_text import segments as sms_text
 from services.resolver.contacts import Contact
@@ -75,6 +76,9 @@ def decide(message: Message, contact: Contact | None, now: datetime, route: Rout
         segments = sms_text.count_segments(message.text, ucs2=ucs2)
     except ValueError as error:  # its words never quote the text
         return Ended(now, Status.REJECTED, Reason("unsendable_text", str(error)))
+    if segments > MAX_SEGMENTS:
+        words = f"needs {segments} segments in the gateway's alphabet; at most {MAX_SEGMENTS} are allowed"
+        return Ended(now, Status.REJECTED, Reason("unsendable_text", words))
     encoding = Encoding.UCS2 if ucs2 else Encoding.GSM7
     source = message.sender_id or gateway.source_address
     return Dispatch(now, gateway.id, contact.phone, contact.name, source, encoding, segments)

@@ -82,7 +82,7 @@ def test_the_problem_of_an_invalid_number_is_told_in_words():
     assert decision.reason == Reason("invalid_number", "the number is too long")
 
 
-@pytest.mark.parametrize("text", ["", "half a pair \ud83d", "a" * (255 * 152 + 1)])
+@pytest.mark.parametrize("text", ["", "half a pair \ud83d", "a" * (10 * 152 + 1), "a" * (255 * 152 + 1)])
 def test_a_text_that_cannot_be_sent_ends_the_message_rejected(text: str):
     decision = decided(message(text=text), contact())
     assert isinstance(decision, Ended)
