@@ -11,7 +11,7 @@ from aiohttp.typedefs import Handler
 from pydantic import ValidationError
 
 from libs.bus.errors import is_transient
-from libs.contracts.http.requests import InboundQuery
+from libs.contracts.http.requests import UNFILTERED, InboundQuery
 from libs.service_kit.pages import BadCursor
 from libs.service_kit.problems import answering, bad_field, invalid, not_known, shown, unavailable
 from libs.storage.database import Pool
@@ -67,5 +67,7 @@ async def _page(inbox: Inbox, tenant: str, request: web.Request) -> web.Response
     except BadCursor:
         raise bad_field("cursor", "is none that a page gave as nextCursor") from None
     except TimeoutError:
+        if query.model_fields_set <= UNFILTERED:
+            raise
         narrow = "what is asked for is rare: narrow the search with from and to, or number"
         raise unavailable(f"the search took too long; {narrow}") from None

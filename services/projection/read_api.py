@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from libs.bus.errors import is_transient
 from libs.contracts.http.answers import FieldProblem
 from libs.contracts.http.model import ApiModel
-from libs.contracts.http.requests import SmsQuery
+from libs.contracts.http.requests import UNFILTERED, SmsQuery
 from libs.phone_numbers.parse import NumberError, parse
 from libs.service_kit.pages import BadCursor
 from libs.service_kit.problems import answering, bad_field, bad_fields, invalid, not_known, shown, unavailable
@@ -109,6 +109,8 @@ async def _page(outbox: Outbox, tenant: str, request: web.Request) -> web.Respon
     except BadCursor:
         raise bad_field("cursor", "is none that a page gave as nextCursor") from None
     except TimeoutError:
+        if query.model_fields_set <= UNFILTERED:
+            raise
         narrow = "what is asked for is rare: narrow the search with from and to, clientId or staffId"
         raise unavailable(f"the search took too long; {narrow}") from None
 

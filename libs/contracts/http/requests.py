@@ -178,6 +178,10 @@ class PersonIn(ApiModel):
     name: Annotated[str, Field(max_length=MAX_NAME_CHARACTERS), _NO_NUL] | None = None
 
 
+UNFILTERED = {"limit", "cursor"}
+"""What a query may say without leaving anything out: a search for it is long only where PostgreSQL is slow."""
+
+
 class SmsQuery(ApiModel):
     """The filters of GET /sms; all that are given must hold."""
 
