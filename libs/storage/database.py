@@ -27,6 +27,18 @@ BY_KEY = {"enable_seqscan": "off"}
 """Where all is found by its key: of a young table or partition, until it is analysed, the planner would rather read every row."""
 
 
+_PINNED = {
+    "jit": "off",
+    "timezone": "UTC",
+    "datestyle": "ISO",
+    "default_transaction_isolation": "read committed",
+    "lock_timeout": "0",
+    "statement_timeout": "0",
+}
+"""Whatever the server, the database or the role is set to: bounds of partitions are read as text, a statement is to see what was
+committed while it waited, and what may take how long is said where it is asked."""
+
+
 class MigrationError(Exception):
     """The migrations that the schema has seen are not those of this release."""
 
@@ -49,7 +61,7 @@ async def open_database(
     run under a lock. Raises DsnError, MigrationError, and asyncpg's or the system's errors while no server is there that takes writes.
     """
     try:
-        connection = await asyncpg.connect(dsn, timeout=5, target_session_attrs=_target(dsn))
+        connection = await asyncpg.connect(dsn, timeout=5, target_session_attrs=_target(dsn), server_settings=_PINNED)
     except asyncpg.ClientConfigurationError as error:
         raise DsnError(f"{error}") from None
     try:
@@ -71,10 +83,9 @@ async def open_database(
         reset=_end_if_read_only,
         connection_class=_Connection,
         server_settings={
+            **_PINNED,
             "search_path": f"{schema},public",
             "application_name": schema,
-            "jit": "off",
-            "timezone": "UTC",
             "idle_in_transaction_session_timeout": f"{round(IDLE_IN_TRANSACTION_SECONDS * 1000)}ms",
             **(parameters or {}),
         },

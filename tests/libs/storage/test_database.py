@@ -1,6 +1,7 @@
 """What the pools of all services have in common."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -10,7 +11,8 @@ import pytest
 from libs.bus.errors import is_transient
 from libs.storage import database
 from libs.storage.database import DsnError, open_database
-from tests.libs.storage.conftest import SCHEMA
+from libs.storage.retention import drop_old
+from tests.libs.storage.conftest import BY_TIME, SCHEMA
 
 
 async def test_the_locks_of_a_process_that_is_frozen_in_its_transaction_are_given_back(
@@ -115,3 +117,23 @@ async def test_what_ends_a_session_is_transient_whatever_its_code_and_what_refus
 async def test_a_dsn_that_says_itself_which_server_is_meant_is_followed(dsn: str, migrations: Path) -> None:
     with pytest.raises(asyncpg.TargetServerAttributeNotMatched):
         await open_database(f"{dsn}?target_session_attrs=standby", SCHEMA, migrations, 1)
+
+
+async def test_what_the_database_is_set_to_for_others_is_not_for_us(dsn: str, migrations: Path) -> None:
+    connection = await asyncpg.connect(dsn)
+    for setting in (
+        "statement_timeout = '1ms'",
+        "lock_timeout = '1ms'",
+        "datestyle = 'German'",
+        "default_transaction_isolation = 'serializable'",
+    ):
+        await connection.execute(f"ALTER DATABASE {urlsplit(dsn).path[1:]} SET {setting}")
+    await connection.close()
+    (migrations / "0002_long.sql").write_text("SELECT pg_sleep(0.05)")
+    pool = await open_database(dsn, SCHEMA, migrations, 2, (BY_TIME,))
+    await pool.execute("SELECT pg_sleep(0.05)")
+    await drop_old(pool, (BY_TIME,), datetime.now(UTC) + timedelta(days=100))
+    assert await pool.fetchval("SELECT count(*) FROM pg_inherits WHERE inhparent = 'seen'::regclass") == 1
+    assert await pool.fetchval("SHOW transaction_isolation") == "read committed"
+    assert await pool.fetchval("SHOW lock_timeout") == "0"
+    await pool.close()
