@@ -44,7 +44,7 @@ class MigrationError(Exception):
 
 
 class DsnError(Exception):
-    """What the DSN says can't be followed, whether or not the server is there."""
+    """The DSN can't be followed, whether or not the server is there; or what it leads to can't be used as it is."""
 
 
 async def open_database(
@@ -65,6 +65,8 @@ async def open_database(
     except asyncpg.ClientConfigurationError as error:
         raise DsnError(f"{error}") from None
     try:
+        if (encoding := connection.get_settings().server_encoding) != "UTF8":
+            raise DsnError(f"the database keeps texts in {encoding}; make one with ENCODING 'UTF8'")
         await migrate(connection, schema, migrations)
         try:
             await make_ahead(connection, partitioned, datetime.now(UTC))

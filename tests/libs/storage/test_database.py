@@ -137,3 +137,15 @@ async def test_what_the_database_is_set_to_for_others_is_not_for_us(dsn: str, mi
     assert await pool.fetchval("SHOW transaction_isolation") == "read committed"
     assert await pool.fetchval("SHOW lock_timeout") == "0"
     await pool.close()
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+async def test_a_database_that_can_not_keep_every_text_as_it_is_is_refused(
+    dsn: str, migrations: Path, encoding: str
+) -> None:
+    connection = await asyncpg.connect(dsn)
+    name = f"{urlsplit(dsn).path[1:]}_{encoding.lower()}"
+    await connection.execute(f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
+    await connection.close()
+    with pytest.raises(DsnError, match=f"in {encoding}; make one with ENCODING 'UTF8'"):
+        await open_database(urlsplit(dsn)._replace(path=f"/{name}").geturl(), SCHEMA, migrations, 1)
