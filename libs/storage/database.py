@@ -38,6 +38,9 @@ _PINNED = {
 """Whatever the server, the database or the role is set to: bounds of partitions are read as text, a statement is to see what was
 committed while it waited, and what may take how long is said where it is asked."""
 
+_USABLE = """
+    SELECT has_schema_privilege(oid, 'USAGE') AND has_schema_privilege(oid, 'CREATE') FROM pg_namespace WHERE nspname = $1"""
+
 
 class MigrationError(Exception):
     """The migrations that the schema has seen are not those of this release."""
@@ -126,7 +129,7 @@ async def migrate(connection: asyncpg.Connection, schema: str, migrations: Path)
     files = sorted(migrations.glob("*.sql"))  # noqa: ASYNC240 - a few small files, once at start
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock(hashtext('postrider.migrations'))")
-        await connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
+        await _have(connection, schema)
     await connection.execute(f'SET search_path TO "{schema}", public')
     for file in files:
         text = file.read_text()
@@ -144,3 +147,17 @@ async def migrate(connection: asyncpg.Connection, schema: str, migrations: Path)
                 log.info("migration applied", schema=schema, migration=file.name)
             elif known != checksum:
                 raise MigrationError(f"{schema}: {file.name} has changed since it was applied")
+
+
+async def _have(connection: asyncpg.Connection, schema: str) -> None:
+    """Make the schema if it is not there. Raises DsnError where the role may not, or may not use or fill the one that is."""
+    usable: bool | None = await connection.fetchval(_USABLE, schema)
+    if usable is None:
+        try:
+            await connection.execute(f'CREATE SCHEMA "{schema}"')
+        except asyncpg.InsufficientPrivilegeError:
+            raise DsnError(
+                f"no schema {schema} is there, and the role lacks the right to make it: CREATE on the database"
+            ) from None
+    elif not usable:
+        raise DsnError(f"the role lacks a right on the schema {schema}: USAGE or CREATE")

@@ -149,3 +149,25 @@ async def test_a_database_that_can_not_keep_every_text_as_it_is_is_refused(
     await connection.close()
     with pytest.raises(DsnError, match=f"in {encoding}; make one with ENCODING 'UTF8'"):
         await open_database(urlsplit(dsn)._replace(path=f"/{name}").geturl(), SCHEMA, migrations, 1)
+
+
+async def test_a_role_that_may_make_no_schema_is_content_with_one_that_was_made_for_it(
+    dsn: str, migrations: Path
+) -> None:
+    parts = urlsplit(dsn)
+    name = parts.path[1:]
+    role = f"{name}_role"
+    owner = await asyncpg.connect(dsn)
+    await owner.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'plain'")
+    theirs = parts._replace(netloc=f"{role}:plain@{parts.hostname}:{parts.port}").geturl()
+    with pytest.raises(DsnError, match=f"no schema {SCHEMA} is there, and .* lacks .*: CREATE on the database"):
+        await open_database(theirs, SCHEMA, migrations, 1)
+    await owner.execute(f"CREATE SCHEMA {SCHEMA}; GRANT CREATE ON SCHEMA {SCHEMA} TO {role}")
+    with pytest.raises(DsnError, match=f"lacks a right on the schema {SCHEMA}: USAGE or CREATE"):
+        await open_database(theirs, SCHEMA, migrations, 1)
+    await owner.execute(f"GRANT USAGE ON SCHEMA {SCHEMA} TO {role}")
+    pool = await open_database(theirs, SCHEMA, migrations, 1)
+    await pool.execute("INSERT INTO seen_elsewhere VALUES (1)")
+    await pool.close()
+    await owner.execute(f"DROP SCHEMA {SCHEMA} CASCADE; DROP ROLE {role}")
+    await owner.close()
