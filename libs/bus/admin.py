@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from libs.bus.backoff import delays
@@ -16,9 +17,10 @@ from libs.contracts.topics import DAY_MS, Topic
 log = structlog.get_logger()
 
 DEAD_LETTER_PARTITIONS = 1  # rare, and read by people
+_POLICY, _RETENTION = "cleanup.policy", "retention.ms"
 _DEAD_LETTER_CONFIG = {
-    "cleanup.policy": "delete",
-    "retention.ms": str(14 * DAY_MS),
+    _POLICY: "delete",
+    _RETENTION: str(14 * DAY_MS),
     "max.message.bytes": str(3 * 1024 * 1024),  # the largest record, and what the headers add
 }
 _REQUEST_TIMEOUT_MS = 10_000
@@ -26,14 +28,16 @@ _POLL_SECONDS = 0.05
 
 
 class TopicMismatch(Exception):
-    """A topic exists with another number of partitions than declared; keys would go elsewhere, so nothing may be published."""
+    """A topic exists with another number of partitions than declared, so keys would go elsewhere; or it is compacted against its
+    declaration, so records would be lost, or the other way round. Nothing may be published."""
 
 
 async def ensure_topics(bootstrap_servers: str, topics: Sequence[Topic]) -> None:
     """Create what is missing of these topics and their dead letters; return when every partition has a leader.
 
     Waits for Kafka as long as it takes; may be called by several services at once. A small cluster gets as many replicas as it has
-    brokers, and one that has grown since is warned of. Raises `TopicMismatch`, or KafkaError where the cluster refuses.
+    brokers; one that has grown since is warned of, and so are topics made by others that keep for less long than declared. Raises
+    `TopicMismatch`, or KafkaError where the cluster refuses.
     """
     for delay in delays():
         admin = AIOKafkaAdminClient(
@@ -59,6 +63,7 @@ async def _ensure(admin: AIOKafkaAdminClient, topics: Sequence[Topic]) -> None:
     for name, new in declared.items():
         if name in found and len(found[name]) != new.num_partitions:
             raise TopicMismatch(f"{name} has {len(found[name])} partitions, and {new.num_partitions} are declared")
+    await _look_at_configs(admin, [new for name, new in declared.items() if name in found])
     if missing := [new for name, new in declared.items() if name not in found]:
         response = await admin.create_topics(missing, timeout_ms=_REQUEST_TIMEOUT_MS)
         for name, code, *_ in response.topic_errors:
@@ -75,6 +80,33 @@ async def _ensure(admin: AIOKafkaAdminClient, topics: Sequence[Topic]) -> None:
     )
     if few:  # made while other brokers were not there yet, and Kafka adds none by itself
         log.warning("kafka.too_few_replicas", topics=few, brokers=brokers)
+
+
+async def _look_at_configs(admin: AIOKafkaAdminClient, there: Sequence[NewTopic]) -> None:
+    """What was made by others may say otherwise. Where we may not ask, nothing is said."""
+    configs = await _configs(admin, [new.name for new in there])
+    short: list[str] = []
+    for new in there:
+        if (config := configs.get(new.name)) is None:
+            continue
+        policy, declared = config[_POLICY], new.topic_configs[_POLICY]
+        if ("compact" in policy) != ("compact" in declared):
+            raise TopicMismatch(f"{new.name} has {_POLICY}={policy}, and {declared} is declared")
+        if 0 <= int(config[_RETENTION]) < int(new.topic_configs[_RETENTION]):  # -1: for ever
+            short.append(new.name)
+    if short:
+        log.warning("kafka.short_retention", names=short)
+
+
+async def _configs(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """By topic, what we ask of its settings."""
+    asked = [ConfigResource(ConfigResourceType.TOPIC, name, dict.fromkeys((_POLICY, _RETENTION), "")) for name in names]
+    return {
+        name: {entry[0]: entry[1] for entry in entries}
+        for response in await admin.describe_configs(asked)
+        for code, _, _, name, entries in response.resources
+        if code == 0
+    }
 
 
 def _with_dead_letters(topic: Topic, brokers: int) -> tuple[NewTopic, NewTopic]:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from structlog.testing import capture_logs
 
@@ -64,6 +64,43 @@ async def test_another_number_of_partitions_than_declared_is_refused(bus: Harnes
     await ensure_topics(bus.bootstrap, [dead_letters])
     with pytest.raises(TopicMismatch, match=rf"^{other.dead_letter} has 3 partitions, and 1 are declared$"):
         await ensure_topics(bus.bootstrap, [other])
+
+
+async def make(bus: Harness, name: str, partitions: int, **config: str) -> None:
+    """As somebody does who makes the topics himself."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bus.bootstrap)
+    await admin.start()
+    configs = {key.replace("_", "."): value for key, value in config.items()}
+    await admin.create_topics([NewTopic(name, partitions, 1, topic_configs=configs)])
+    await admin.close()
+
+
+@pytest.mark.parametrize("policy", ["compact", "compact,delete"])
+async def test_a_topic_that_would_be_compacted_against_its_declaration_is_refused(bus: Harness, policy: str) -> None:
+    topic, other = bus.undeclared(), bus.undeclared()
+    await make(bus, topic.name, topic.partitions, cleanup_policy=policy)
+    with pytest.raises(TopicMismatch, match=rf"^{topic.name} has cleanup.policy={policy}, and delete is declared$"):
+        await ensure_topics(bus.bootstrap, [other, topic])
+    await ensure_topics(bus.bootstrap, [replace(topic, compacted=True)])
+    await make(bus, other.dead_letter, 1, cleanup_policy=policy)
+    with pytest.raises(TopicMismatch, match=rf"^{other.dead_letter} has "):
+        await ensure_topics(bus.bootstrap, [other])
+
+
+async def test_topics_that_keep_for_a_shorter_time_than_declared_are_named_in_one_warning(bus: Harness) -> None:
+    short, long, endless = bus.undeclared(), bus.undeclared(), bus.undeclared()
+    await make(bus, short.name, short.partitions, retention_ms=str(short.retention_ms - 1))
+    await make(bus, long.name, long.partitions, retention_ms=str(long.retention_ms + 1))
+    await make(bus, endless.name, endless.partitions, retention_ms="-1")
+    await make(bus, long.dead_letter, 1, retention_ms="60000")
+    with capture_logs() as logs:
+        await ensure_topics(bus.bootstrap, [short, long, endless])
+    (warning,) = [line for line in logs if line["log_level"] == "warning"]
+    assert warning == {
+        "event": "kafka.short_retention",
+        "names": [short.name, long.dead_letter],
+        "log_level": "warning",
+    }
 
 
 async def test_topics_with_fewer_replicas_than_the_cluster_could_keep_are_counted_in_one_warning(

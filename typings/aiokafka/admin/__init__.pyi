@@ -1,10 +1,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from aiokafka.admin.config_resource import ConfigResource
+
 class NewTopic:
     name: str
     num_partitions: int
     replication_factor: int
+    topic_configs: Mapping[str, str]
     def __init__(
         self,
         name: str,
@@ -17,6 +20,9 @@ class NewTopic:
 class CreateTopicsResponse:
     topic_errors: list[tuple[Any, ...]]
 
+class DescribeConfigsResponse:
+    resources: list[tuple[int, str | None, int, str, list[tuple[Any, ...]]]]
+
 class AIOKafkaAdminClient:
     def __init__(
         self, *, bootstrap_servers: str | Sequence[str] = ..., client_id: str = ..., request_timeout_ms: int = ...
@@ -28,3 +34,4 @@ class AIOKafkaAdminClient:
     ) -> CreateTopicsResponse: ...
     async def describe_topics(self, topics: Sequence[str] | None = ...) -> list[dict[str, Any]]: ...
     async def describe_cluster(self) -> dict[str, Any]: ...
+    async def describe_configs(self, config_resources: Sequence[ConfigResource]) -> list[DescribeConfigsResponse]: ...
