@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import structlog
@@ -21,6 +21,7 @@ _POLICY, _RETENTION = "cleanup.policy", "retention.ms"
 _DEAD_LETTER_CONFIG = {
     _POLICY: "delete",
     _RETENTION: str(14 * DAY_MS),
+    "retention.bytes": "-1",
     "max.message.bytes": str(3 * 1024 * 1024),  # the largest record, and what the headers add
 }
 _REQUEST_TIMEOUT_MS = 10_000
@@ -28,8 +29,8 @@ _POLL_SECONDS = 0.05
 
 
 class TopicMismatch(Exception):
-    """A topic exists with another number of partitions than declared, so keys would go elsewhere; or it is compacted against its
-    declaration, so records would be lost, or the other way round. Nothing may be published."""
+    """A topic exists with another number of partitions than declared, so keys would go elsewhere; or it is compacted and must not be,
+    so records would be lost. Nothing may be published."""
 
 
 async def ensure_topics(bootstrap_servers: str, topics: Sequence[Topic]) -> None:
@@ -63,7 +64,11 @@ async def _ensure(admin: AIOKafkaAdminClient, topics: Sequence[Topic]) -> None:
     for name, new in declared.items():
         if name in found and len(found[name]) != new.num_partitions:
             raise TopicMismatch(f"{name} has {len(found[name])} partitions, and {new.num_partitions} are declared")
-    await _look_at_configs(admin, [new for name, new in declared.items() if name in found])
+    await _look_at_configs(
+        admin,
+        [new for name, new in declared.items() if name in found],
+        {topic.name for topic in topics if topic.compactable},
+    )
     if missing := [new for name, new in declared.items() if name not in found]:
         response = await admin.create_topics(missing, timeout_ms=_REQUEST_TIMEOUT_MS)
         for name, code, *_ in response.topic_errors:
@@ -82,17 +87,17 @@ async def _ensure(admin: AIOKafkaAdminClient, topics: Sequence[Topic]) -> None:
         log.warning("kafka.too_few_replicas", topics=few, brokers=brokers)
 
 
-async def _look_at_configs(admin: AIOKafkaAdminClient, there: Sequence[NewTopic]) -> None:
+async def _look_at_configs(admin: AIOKafkaAdminClient, there: Sequence[NewTopic], compactable: Collection[str]) -> None:
     """What was made by others may say otherwise. Where we may not ask, nothing is said."""
     configs = await _configs(admin, [new.name for new in there])
     short: list[str] = []
     for new in there:
         if (config := configs.get(new.name)) is None:
             continue
-        policy, declared = config[_POLICY], new.topic_configs[_POLICY]
-        if ("compact" in policy) != ("compact" in declared):
-            raise TopicMismatch(f"{new.name} has {_POLICY}={policy}, and {declared} is declared")
-        if 0 <= int(config[_RETENTION]) < int(new.topic_configs[_RETENTION]):  # -1: for ever
+        policy = config[_POLICY]
+        if "compact" in policy and new.name not in compactable:
+            raise TopicMismatch(f"{new.name} has {_POLICY}={policy}, and {new.topic_configs[_POLICY]} is declared")
+        if "delete" in policy and 0 <= int(config[_RETENTION]) < int(new.topic_configs[_RETENTION]):  # -1: for ever
             short.append(new.name)
     if short:
         log.warning("kafka.short_retention", names=short)

@@ -58,7 +58,7 @@ def _channel(topic: Topic) -> dict[str, Any]:
                 "partitions": topic.partitions,
                 "replicas": topic.replication,
                 "topicConfiguration": {
-                    "cleanup.policy": ["compact" if topic.compacted else "delete"],
+                    "cleanup.policy": ["delete"],
                     "retention.ms": topic.retention_ms,
                     "max.message.bytes": int(topic.config()["max.message.bytes"]),
                 },

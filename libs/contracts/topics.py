@@ -34,7 +34,8 @@ class Topic:
     key: str
     partitions: int = PARTITIONS
     retention_ms: int = 14 * DAY_MS
-    compacted: bool = False
+    compactable: bool = False
+    """Whether the last event of each key is enough, so that others may have made it compacted."""
     replication: int = 3
 
     @property
@@ -43,10 +44,10 @@ class Topic:
 
     def config(self) -> dict[str, str]:
         """Kafka's settings for the topic."""
-        policy = "compact" if self.compacted else "delete"
         return {
-            "cleanup.policy": policy,
+            "cleanup.policy": "delete",
             "retention.ms": str(self.retention_ms),
+            "retention.bytes": "-1",
             "max.message.bytes": str(2 * 1024 * 1024),
         }
 
@@ -87,6 +88,7 @@ CONTACT_CHANGED = Topic(
     purpose="A person's number or name as an upstream system knows it.",
     data=ContactChanged,
     key=BY_PERSON,
+    compactable=True,
 )
 
 FIXED_TOPICS: tuple[Topic, ...] = (

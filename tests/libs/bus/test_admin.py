@@ -36,14 +36,14 @@ async def config(bus: Harness, name: str) -> dict[str, str]:
 
 
 async def test_topics_and_their_dead_letters_are_created_as_declared_and_usable_at_once(bus: Harness) -> None:
-    one, two = bus.undeclared(partitions=3), replace(bus.undeclared(), compacted=True, retention_ms=1000)
+    one, two = bus.undeclared(partitions=3), replace(bus.undeclared(), retention_ms=1000)
     await ensure_topics(bus.bootstrap, [one, two])
     await bus.publish(one, "1")
     await bus.producer.publish(two.dead_letter, [(b"k", b"x")])
     assert [await partitions(bus, name) for name in (one.name, one.dead_letter, two.name)] == [3, 1, 1]
     of_one, of_two, of_letters = [await config(bus, name) for name in (one.name, two.name, two.dead_letter)]
     assert (of_one["cleanup.policy"], of_one["retention.ms"]) == ("delete", str(14 * 24 * 3600 * 1000))
-    assert (of_two["cleanup.policy"], of_two["retention.ms"]) == ("compact", "1000")
+    assert (of_two["cleanup.policy"], of_two["retention.ms"]) == ("delete", "1000")
     assert (of_letters["cleanup.policy"], of_letters["retention.ms"]) == ("delete", str(14 * 24 * 3600 * 1000))
     assert int(of_letters["max.message.bytes"]) > int(of_one["max.message.bytes"]) == 2 * 1024 * 1024
 
@@ -76,12 +76,12 @@ async def make(bus: Harness, name: str, partitions: int, **config: str) -> None:
 
 
 @pytest.mark.parametrize("policy", ["compact", "compact,delete"])
-async def test_a_topic_that_would_be_compacted_against_its_declaration_is_refused(bus: Harness, policy: str) -> None:
+async def test_a_topic_that_is_compacted_and_must_not_be_is_refused(bus: Harness, policy: str) -> None:
     topic, other = bus.undeclared(), bus.undeclared()
     await make(bus, topic.name, topic.partitions, cleanup_policy=policy)
     with pytest.raises(TopicMismatch, match=rf"^{topic.name} has cleanup.policy={policy}, and delete is declared$"):
         await ensure_topics(bus.bootstrap, [other, topic])
-    await ensure_topics(bus.bootstrap, [replace(topic, compacted=True)])
+    await ensure_topics(bus.bootstrap, [replace(topic, compactable=True)])
     await make(bus, other.dead_letter, 1, cleanup_policy=policy)
     with pytest.raises(TopicMismatch, match=rf"^{other.dead_letter} has "):
         await ensure_topics(bus.bootstrap, [other])
