@@ -1,7 +1,7 @@
 """The link: it comes back after every end, later each time, and nothing kills it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -57,13 +57,30 @@ async def started(link: Link) -> AsyncIterator[Link]:
         await link.close(drain_seconds=0.0)
 
 
+def _timed_link(
+    clock: FakeClock,
+    config: SessionConfig,
+    connect: Callable[..., Awaitable[Session]] = open_session,
+    chance: float = 1.0,
+) -> Link:
+    return Link(
+        config,
+        ignore_answers,
+        ignore_delivers,
+        monotonic=clock.monotonic,
+        sleep=clock.sleep,
+        chance=lambda: chance,
+        connect=connect,
+    )
+
+
 async def _waits_after(error: Exception, *, chance: float, attempts: int) -> tuple[Link, list[float]]:
     clock = FakeClock(attempts)
 
     async def fail(*_: object) -> Session:
         raise error
 
-    link = Link(CONFIG, ignore_answers, ignore_delivers, sleep=clock.sleep, chance=lambda: chance, connect=fail)
+    link = _timed_link(clock, CONFIG, fail, chance)
     async with started(link):
         await until(lambda: len(clock.slept) == attempts)
     return link, clock.slept
@@ -123,14 +140,7 @@ async def test_sessions_that_end_at_once_are_bound_ever_more_slowly() -> None:
 
     clock = FakeClock(4)
     async with scripted_smsc(hang_up_after_bind) as smsc:
-        link = Link(
-            smsc.config(),
-            ignore_answers,
-            ignore_delivers,
-            monotonic=clock.monotonic,
-            sleep=clock.sleep,
-            chance=lambda: 1.0,
-        )
+        link = _timed_link(clock, smsc.config())
         async with started(link):
             await until(lambda: len(clock.slept) == 4)
     assert clock.slept == [0.2, 0.4, 0.8, 1.6]
@@ -149,15 +159,7 @@ async def test_a_session_that_held_makes_the_next_wait_short_again() -> None:
                 raise BindError("no connection")
             return await open_session(smsc.config(), ignore_answers, ignore_delivers)
 
-        link = Link(
-            smsc.config(),
-            ignore_answers,
-            ignore_delivers,
-            monotonic=clock.monotonic,
-            sleep=clock.sleep,
-            chance=lambda: 1.0,
-            connect=connect,
-        )
+        link = _timed_link(clock, smsc.config(), connect)
         async with started(link):
             await until(lambda: link.bound)
             clock.now += 3600
