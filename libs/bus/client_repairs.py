@@ -40,6 +40,7 @@ log = structlog.get_logger()
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 10.0
 """As long as the producer's and the admin's requests may take at most; by then Kafka has chosen other leaders."""
+LOOK_SECONDS = 2.5
 _JOINING = (JoinGroupRequest.API_KEY, SyncGroupRequest.API_KEY)
 _watched = WeakSet[AIOKafkaConnection]()
 
@@ -72,19 +73,22 @@ def _send_or_lose(self: AIOKafkaConnection, request: object, expect_response: bo
     return answer
 
 
-def _watch(connection: Any) -> None:
-    """Answers are due: look again when one should have come."""
+def _watch(connection: Any, silent_seconds: float = 0.0) -> None:
+    """Answers are due: look again whether something has come."""
     _watched.add(connection)
-    asyncio.get_running_loop().call_later(ANSWER_SECONDS, _look, connection, _come(connection))
+    asyncio.get_running_loop().call_later(LOOK_SECONDS, _look, connection, _come(connection), silent_seconds)
 
 
-def _look(connection: Any, before: tuple[int, int]) -> None:
+def _look(connection: Any, before: tuple[int, int], silent_seconds: float) -> None:
     _watched.discard(connection)
     if not connection._requests:
         return
+    silent_seconds += LOOK_SECONDS
     _, oldest, _ = connection._requests[0]  # a broker answers in order
     if oldest.API_KEY in _JOINING or _come(connection) != before:
         _watch(connection)
+    elif silent_seconds < ANSWER_SECONDS:
+        _watch(connection, silent_seconds)
     else:
         connection.close(reason=CloseReason.CONNECTION_TIMEOUT)
 

@@ -97,6 +97,7 @@ async def test_who_takes_a_connection_and_says_nothing_is_not_waited_for_as_for_
 async def test_a_silent_broker_is_given_up_and_metadata_asked_for_anew_while_a_join_goes_on_waiting(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(client_repairs, "LOOK_SECONDS", 0.02)
     monkeypatch.setattr(client_repairs, "ANSWER_SECONDS", 0.1)
     taken: list[asyncio.StreamWriter] = []
     server = await asyncio.start_server(lambda _, writer: taken.append(writer), HOST, 0)
@@ -126,12 +127,15 @@ async def test_an_answer_that_comes_in_slowly_is_waited_for() -> None:
     server = await asyncio.start_server(lambda reader, writer: None, HOST, 0)
     connection = await _connected(server)
     answer = asyncio.ensure_future(connection.send(MetadataRequest([])))
+    nearly = client_repairs.ANSWER_SECONDS - client_repairs.LOOK_SECONDS
     for _ in range(3):
         before = client_repairs._come(connection)
         connection._reader.feed_data(b"\0")
-        client_repairs._look(connection, before)
+        client_repairs._look(connection, before, nearly)
         assert connection.connected()
-    client_repairs._look(connection, client_repairs._come(connection))
+    client_repairs._look(connection, client_repairs._come(connection), 0.0)
+    assert connection.connected()
+    client_repairs._look(connection, client_repairs._come(connection), nearly)
     assert not connection.connected()
     with pytest.raises(KafkaConnectionError):
         await answer
