@@ -15,11 +15,11 @@ from deploy.running_stack import environment
 from libs.bus.errors import PublishFailed
 from libs.bus.producer import Producer
 from libs.bus.replay import DeadLetter, DeadLetterBox, UnknownDeadLetter, by_record, open_dead_letters
+from libs.service_kit.kafka import Cluster, KafkaSettings
+from libs.service_kit.settings import load_settings
 
-KAFKA = "KAFKA_BOOTSTRAP_SERVERS"
 
-
-async def run(kafka: str, topic: str | None, reason: str | None, replay: str | None, force: bool) -> None:
+async def run(kafka: Cluster, topic: str | None, reason: str | None, replay: str | None, force: bool) -> None:
     """List, or replay. Ends the process with the reason where it can't."""
     if replay == "all" and not (topic or reason):
         raise SystemExit("REPLAY=all needs TOPIC=… or REASON=…, so that nobody replays everything by mistake")
@@ -40,7 +40,7 @@ async def run(kafka: str, topic: str | None, reason: str | None, replay: str | N
         await send_back(box, kafka, records)
 
 
-async def send_back(box: DeadLetterBox, kafka: str, records: list[list[DeadLetter]]) -> None:
+async def send_back(box: DeadLetterBox, kafka: Cluster, records: list[list[DeadLetter]]) -> None:
     """Each record once, of which these are the dead letters."""
     producer = Producer(kafka, client_id="dead-letters")
     await producer.start()
@@ -75,8 +75,10 @@ def main() -> None:
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what goes wrong is raised too, and said below
     given = os.environ
     arguments = (given.get("TOPIC") or None, given.get("REASON") or None, given.get("REPLAY") or None)
+    given.update(environment(given, "KAFKA_BOOTSTRAP_SERVERS"))
+    kafka = load_settings(KafkaSettings).kafka
     try:
-        asyncio.run(run(environment(given, KAFKA)[KAFKA], *arguments, given.get("FORCE") == "1"))
+        asyncio.run(run(kafka, *arguments, given.get("FORCE") == "1"))
     except UnknownDeadLetter as error:
         sys.exit(str(error))
     except KafkaError as error:  # its words begin with its name

@@ -10,9 +10,11 @@ from pathlib import Path
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
+from pydantic_settings import BaseSettings
 
 from deploy.local.ports import Ports
 from deploy.local.run import CARRIER_BEHAVIOUR
+from libs.service_kit.kafka import KafkaSettings
 from libs.service_kit.settings import ConfiguredSettings, DatabaseSettings, ServiceSettings
 from services.api_gateway.settings import ApiGatewaySettings
 from services.dispatcher.settings import DispatcherSettings
@@ -73,6 +75,7 @@ For trying and testing; `make run` sets its host, ports, directory and behaviour
 def page() -> str:
     """The whole page."""
     parts = [BEGINNING, "## Every service", *_table(ServiceSettings)]
+    parts += ["", "## Kafka: every service, and the commands that work on it", *_table(KafkaSettings)]
     parts += ["", f"## All with a schema: {_services_with(DatabaseSettings)}", *_table(DatabaseSettings)]
     parts += [
         "",
@@ -90,7 +93,7 @@ def _services_with(kind: type[ServiceSettings]) -> str:
     return ", ".join(f"`{name}`" for name, settings in SERVICES.items() if issubclass(settings, kind))
 
 
-def _table(settings: type[ServiceSettings]) -> Iterator[str]:
+def _table(settings: type[BaseSettings]) -> Iterator[str]:
     """What this class itself says, and not those that it comes from."""
     yield HEAD
     for name in vars(settings).get("__annotations__", {}):
@@ -131,6 +134,8 @@ def _default(field: FieldInfo) -> str:
     match field.default:
         case value if value is PydanticUndefined:
             return "must be set"
+        case None:
+            return "not set"
         case int() | float() as number:
             return f"`{number:g}`"
         case BaseModel() as model:

@@ -33,12 +33,16 @@ class Kafka:
         controller_port: int | None = None,
         log: Path | None = None,
         java_options: Sequence[str] = (),
+        properties: str = "",
+        format_options: Sequence[str] = (),
     ) -> None:
         self.directory = directory
         self.port = port or free_port()
         self.controller_port = controller_port or free_port()
         self.log = log or directory / "kafka.log"
         self._java_options = java_options
+        self._properties = properties  # further ones; they win
+        self._format_options = format_options
         self._child: Child | None = None
 
     @property
@@ -104,12 +108,20 @@ class Kafka:
             data=self.directory.resolve() / "data",
         )
         properties = self.directory / "server.properties"
-        properties.write_text(text)
+        properties.write_text(text + self._properties)
         return properties
 
     async def _format(self, properties: Path) -> None:
         cluster_id = base64.urlsafe_b64encode(b"\1" + uuid.uuid4().bytes[1:]).decode().rstrip("=")  # no leading "-"
-        arguments = ("format", "--cluster-id", cluster_id, "--config", str(properties), "--standalone")
+        arguments = (
+            "format",
+            "--cluster-id",
+            cluster_id,
+            "--config",
+            str(properties),
+            "--standalone",
+            *self._format_options,
+        )
         child = await self._java("kafka.tools.StorageTool", *arguments)
         try:
             code = await child.wait()

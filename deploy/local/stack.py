@@ -154,7 +154,7 @@ class Stack:
         found = {
             "POSTRIDER_URL": self.url,
             "POSTRIDER_API_KEY": self.api_key,
-            "KAFKA_BOOTSTRAP_SERVERS": self.kafka,
+            **self._kafka_environment(),
             "POSTGRES_DSN": self.postgres_dsn,
         }
         if self.has_carrier:
@@ -164,10 +164,16 @@ class Stack:
             found[f"{process.spec.name.upper().replace('-', '_')}_HEALTH"] = process.spec.ready_url
         return found
 
+    def _kafka_environment(self) -> dict[str, str]:
+        """Of a Kafka that is given also how it lets us in."""
+        said = os.environ if self._kafka_given else {}
+        found = {name: value for name in topology.KAFKA if (value := said.get(name))}
+        return found | {"KAFKA_BOOTSTRAP_SERVERS": self.kafka}
+
     @property
     def _around(self) -> topology.Surroundings:
         return topology.Surroundings(
-            kafka=self.kafka,
+            kafka=self._kafka_environment(),
             postgres_dsn=self.postgres_dsn,
             config=self.config,
             directory=self.directory,

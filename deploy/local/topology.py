@@ -13,10 +13,12 @@ from pathlib import Path
 from deploy.local.ports import HOST, Ports
 from deploy.local.supervisor import ProcessSpec
 from libs.service_kit.config_file import Configuration, SmppGateway
+from libs.service_kit.kafka import KafkaSettings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NICE = {"receipts": 4, "dispatcher": 6, "resolver": 8, "api_gateway": 10}
 """Where processors are short, what is further on goes first (docs/decisions/0018). By service; the others 0."""
+KAFKA = tuple(name.upper() for name in KafkaSettings.model_fields)
 SECRETS = ("POSTRIDER_API_KEY", "INTERNAL_TOKEN", "RECEIPTS_DESTINATION_KEY", "INBOUND_KEY")
 
 
@@ -24,7 +26,7 @@ SECRETS = ("POSTRIDER_API_KEY", "INTERNAL_TOKEN", "RECEIPTS_DESTINATION_KEY", "I
 class Surroundings:
     """What the processes of one stack share."""
 
-    kafka: str
+    kafka: Mapping[str, str]  # how to reach it, by the names in KAFKA
     postgres_dsn: str
     config: Path
     directory: Path
@@ -34,8 +36,8 @@ class Surroundings:
 
     def common(self) -> dict[str, str]:
         return {
-            **os.environ,
-            "KAFKA_BOOTSTRAP_SERVERS": self.kafka,
+            **{name: value for name, value in os.environ.items() if name not in KAFKA},
+            **self.kafka,
             "POSTGRES_DSN": self.postgres_dsn,
             "POSTRIDER_CONFIG": str(self.config.resolve()),
             "OPS_HOST": HOST,

@@ -13,6 +13,7 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from libs.bus.backoff import delays
 from libs.contracts.topics import DAY_MS, Topic
+from libs.service_kit.kafka import Cluster
 
 log = structlog.get_logger()
 
@@ -33,7 +34,7 @@ class TopicMismatch(Exception):
     so records would be lost. Nothing may be published."""
 
 
-async def ensure_topics(bootstrap_servers: str, topics: Sequence[Topic]) -> None:
+async def ensure_topics(cluster: Cluster, topics: Sequence[Topic]) -> None:
     """Create what is missing of these topics and their dead letters; return when every partition has a leader.
 
     Waits for Kafka as long as it takes; may be called by several services at once. A small cluster gets as many replicas as it has
@@ -42,7 +43,7 @@ async def ensure_topics(bootstrap_servers: str, topics: Sequence[Topic]) -> None
     """
     for delay in delays():
         admin = AIOKafkaAdminClient(
-            bootstrap_servers=bootstrap_servers, client_id="postrider-topics", request_timeout_ms=_REQUEST_TIMEOUT_MS
+            **cluster.options(), client_id="postrider-topics", request_timeout_ms=_REQUEST_TIMEOUT_MS
         )
         try:
             await admin.start()

@@ -1,6 +1,6 @@
 """The loop of every service on the hot path: fetch a batch, handle it, commit it, let the next one grow.
 
-    consumer = BatchConsumer(bootstrap_servers, group="resolver", topics=[REQUESTED_HIGH, REQUESTED], handler=handle, producer=producer)
+    consumer = BatchConsumer(cluster, group="resolver", topics=[REQUESTED_HIGH, REQUESTED], handler=handle, producer=producer)
     await consumer.start()         # returns at once; it waits for Kafka in the background
     consumer.ready, consumer.state
     await consumer.stop(budget_seconds=25)
@@ -29,6 +29,7 @@ from libs.bus.pacing import PACED, UNPACED, Pacing
 from libs.bus.port import Gathering, OpenSource, Publisher, Topics
 from libs.bus.stream import REBALANCE_TIMEOUT_MS, RecordStream
 from libs.contracts.topics import Topic
+from libs.service_kit.kafka import Cluster
 
 MAX_RECORDS = 2000
 DRAIN_SECONDS = 25.0
@@ -43,7 +44,7 @@ class BatchConsumer:
 
     def __init__(
         self,
-        bootstrap_servers: str,
+        cluster: Cluster,
         group: str,
         topics: Topics,
         handler: Handler,
@@ -68,7 +69,7 @@ class BatchConsumer:
         def lane(name: str, topics: Topics, pacing: Pacing) -> ConsumerLane:
             def open_stream(lane: ConsumerLane) -> RecordStream:
                 return RecordStream(
-                    bootstrap_servers,
+                    cluster,
                     group=name,
                     topics=topics,
                     producer=producer,

@@ -1,6 +1,6 @@
 """A handler per event, on FastStream: for what is rare and reads best so (contact changes). The hot path is `consumer.py`.
 
-    app = FastStreamApp(bootstrap_servers, "resolver", producer)
+    app = FastStreamApp(cluster, "resolver", producer)
     app.subscribe(CONTACT_CHANGED, group="resolver.contacts", handler=on_contact_changed)
     await app.start()              # returns at once; it waits for Kafka in the background
     app.ready, app.state
@@ -34,6 +34,7 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 from faststream import AckPolicy
 from faststream.exceptions import NackMessage
 from faststream.kafka import KafkaBroker, KafkaMessage
+from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 
 from libs.bus.backoff import GivenUp, delays, until_done
 from libs.bus.codec import decoder
@@ -46,6 +47,7 @@ from libs.bus.stream import LAG_EVERY_SECONDS, hide_lag
 from libs.contracts.events import Reason
 from libs.contracts.topics import Topic
 from libs.service_kit.faults import fault
+from libs.service_kit.kafka import Cluster, Mechanism
 from libs.service_kit.metrics import CONSUMER_LAG, CONSUMER_RETRIES, RECORDS_CONSUMED
 
 log = structlog.get_logger()
@@ -56,6 +58,12 @@ ANSWER_SECONDS = 5.0
 RUNNING = "running"
 _A_DAY_MS = 24 * 3600 * 1000
 
+_LOGINS: dict[Mechanism, type[SASLPlaintext | SASLScram256 | SASLScram512]] = {
+    "PLAIN": SASLPlaintext,
+    "SCRAM-SHA-256": SASLScram256,
+    "SCRAM-SHA-512": SASLScram512,
+}
+
 Parse = Callable[[ConsumerRecord[bytes, bytes]], Awaitable[KafkaMessage]]
 EventHandler = Callable[[Any], Awaitable[None]]
 """Takes one event, as in `async def on_contact_changed(event: Event[ContactChanged]) -> None`. It may see any event again."""
@@ -64,7 +72,7 @@ EventHandler = Callable[[Any], Awaitable[None]]
 class FastStreamApp:
     """See the top of this file. The producer is for dead letters."""
 
-    def __init__(self, bootstrap_servers: str, client_id: str, producer: Publisher) -> None:
+    def __init__(self, cluster: Cluster, client_id: str, producer: Publisher) -> None:
         self._client_id = client_id
         self._producer = producer
         self._subscriptions: list[_Subscription] = []
@@ -72,7 +80,8 @@ class FastStreamApp:
         self._watching: asyncio.Task[None] | None = None
         self._state = "starting"
         self.broker = KafkaBroker(
-            bootstrap_servers.split(","),  # it takes a string for one broker
+            cluster.bootstrap_servers.split(","),  # it takes a string for one broker
+            security=_security(cluster),
             client_id=client_id,
             request_timeout_ms=REBALANCE_TIMEOUT_MS + 10_000,
             consumer_only=True,
@@ -265,6 +274,12 @@ class _Subscription(ConsumerRebalanceListener):
 
     async def on_partitions_assigned(self, assigned: frozenset[TopicPartition]) -> None:
         self.give_up.clear()
+
+
+def _security(cluster: Cluster) -> BaseSecurity:
+    if login := cluster.login:
+        return _LOGINS[login.mechanism](login.username, login.password, ssl_context=cluster.tls)
+    return BaseSecurity(ssl_context=cluster.tls)
 
 
 async def _without_headers(record: ConsumerRecord[bytes, bytes], parse: Parse) -> KafkaMessage:

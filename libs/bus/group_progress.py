@@ -10,6 +10,7 @@ from aiokafka.structs import TopicPartition
 
 from libs.bus.offsets_reader import OffsetsReader
 from libs.contracts.topics import Topic
+from libs.service_kit.kafka import Cluster
 
 Offsets = Mapping[TopicPartition, int]
 
@@ -19,11 +20,9 @@ TIMEOUT_SECONDS = 5.0
 class GroupProgress:
     """Reads offsets only. Every call raises KafkaError, OSError or TimeoutError while Kafka is away, after 5 s at the latest."""
 
-    def __init__(self, bootstrap_servers: str, group: str, topics: Sequence[Topic]) -> None:
+    def __init__(self, cluster: Cluster, group: str, topics: Sequence[Topic]) -> None:
         self._partitions = [TopicPartition(t.name, p) for t in topics for p in range(t.partitions)]
-        self._reader = OffsetsReader(
-            bootstrap_servers, client_id=f"{group}-progress", seconds=TIMEOUT_SECONDS, group=group
-        )
+        self._reader = OffsetsReader(cluster, client_id=f"{group}-progress", seconds=TIMEOUT_SECONDS, group=group)
 
     async def start(self) -> None:
         await self._reader.start()

@@ -17,6 +17,7 @@ from libs.bus.port import OnRebalance, Partitions, Topics, pattern_of
 from libs.bus.record import Record
 from libs.bus.unpacking import as_records
 from libs.contracts.topics import Topic
+from libs.service_kit.kafka import Cluster
 
 log = structlog.get_logger()
 
@@ -42,7 +43,7 @@ class KafkaSource(ConsumerRebalanceListener):
 
     def __init__(
         self,
-        bootstrap_servers: str,
+        cluster: Cluster,
         *,
         group: str,
         topics: Topics,
@@ -50,7 +51,7 @@ class KafkaSource(ConsumerRebalanceListener):
         on_assigned: OnRebalance,
         rebalance_timeout_ms: int,
     ) -> None:
-        self._bootstrap_servers = bootstrap_servers
+        self._cluster = cluster
         self._group = group
         self._topics = topics
         self._on_revoked = on_revoked
@@ -78,7 +79,7 @@ class KafkaSource(ConsumerRebalanceListener):
 
     def _make(self) -> AIOKafkaConsumer:
         consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._bootstrap_servers,
+            **self._cluster.options(),
             client_id=self._group,
             group_id=self._group,
             value_deserializer=as_records,

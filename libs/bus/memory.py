@@ -24,6 +24,7 @@ from libs.bus.partitioning import partition_of
 from libs.bus.port import KeyValue, OnRebalance, Outgoing, Partitions, TopicFamily, Topics
 from libs.bus.record import CLOUDEVENTS, Record
 from libs.contracts.topics import Topic
+from libs.service_kit.kafka import Cluster
 
 
 class MemoryBus:
@@ -47,7 +48,7 @@ class MemoryBus:
 
     def source(
         self,
-        bootstrap_servers: str = "",
+        cluster: Cluster | None = None,
         *,
         group: str,
         topics: Topics,

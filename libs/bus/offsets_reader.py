@@ -10,6 +10,8 @@ from typing import TypeVar
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
+from libs.service_kit.kafka import Cluster
+
 T = TypeVar("T")
 
 
@@ -20,8 +22,8 @@ class OffsetsReader:
     question that is called off tells it nothing.
     """
 
-    def __init__(self, bootstrap_servers: str, *, client_id: str, seconds: float, group: str | None = None) -> None:
-        self._bootstrap_servers = bootstrap_servers
+    def __init__(self, cluster: Cluster, *, client_id: str, seconds: float, group: str | None = None) -> None:
+        self._cluster = cluster
         self._client_id = client_id
         self._seconds = seconds
         self._group = group
@@ -65,7 +67,7 @@ class OffsetsReader:
         async with self._opening:
             if self._consumer is None:
                 consumer = AIOKafkaConsumer(
-                    bootstrap_servers=self._bootstrap_servers,
+                    **self._cluster.options(),
                     client_id=self._client_id,
                     group_id=self._group,
                     enable_auto_commit=False,

@@ -12,6 +12,7 @@ from aiokafka.structs import TopicPartition
 
 from libs.bus.record import Headers, Record
 from libs.contracts.topics import Topic
+from libs.service_kit.kafka import Cluster
 
 Partitions = frozenset[TopicPartition]
 OnRebalance = Callable[[Partitions], Awaitable[None]]
@@ -131,7 +132,7 @@ class OpenSource(Protocol):
 
     def __call__(
         self,
-        bootstrap_servers: str,
+        cluster: Cluster,
         *,
         group: str,
         topics: Topics,

@@ -25,6 +25,7 @@ from libs.bus.producer_connection import REFUSED, Connection
 from libs.bus.producer_lane import Call, Lane, Part, Row
 from libs.bus.record import CLOUDEVENTS
 from libs.contracts.topics import DEAD_LETTER
+from libs.service_kit.kafka import Cluster
 
 log = structlog.get_logger()
 
@@ -44,7 +45,7 @@ class Producer:
 
     def __init__(
         self,
-        bootstrap_servers: str,
+        cluster: Cluster,
         client_id: str,
         *,
         delivery_timeout: float = 30.0,
@@ -59,7 +60,7 @@ class Producer:
         self._room = asyncio.Event()
         self._admission = asyncio.Lock()
         self._lookups: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._connection = Connection(bootstrap_servers, client_id)
+        self._connection = Connection(cluster, client_id)
         self._stopped = False
 
     async def start(self) -> None:

@@ -15,6 +15,7 @@ from aiokafka.errors import (
 )
 
 from libs.bus.backoff import delays
+from libs.service_kit.kafka import Cluster
 
 log = structlog.get_logger()
 
@@ -35,8 +36,8 @@ class Connection:
     broker would refuse whatever follows; so the connection is then given up for a new one.
     """
 
-    def __init__(self, bootstrap_servers: str, client_id: str) -> None:
-        self._bootstrap_servers = bootstrap_servers
+    def __init__(self, cluster: Cluster, client_id: str) -> None:
+        self._cluster = cluster
         self._client_id = client_id
         self._current: AIOKafkaProducer | None = None
         self._lock = asyncio.Lock()
@@ -57,7 +58,7 @@ class Connection:
 
     async def _connect(self) -> None:
         kafka = AIOKafkaProducer(
-            bootstrap_servers=self._bootstrap_servers,
+            **self._cluster.options(),
             client_id=self._client_id,
             acks="all",
             enable_idempotence=True,

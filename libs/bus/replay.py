@@ -25,6 +25,7 @@ from libs.bus.dead_letters import WITHOUT_CONTENT
 from libs.bus.port import Outgoing, Publisher
 from libs.bus.record import Headers
 from libs.contracts.topics import DEAD_LETTER
+from libs.service_kit.kafka import Cluster
 
 REPLAYED = "dead-letter-replayed"
 """The header of a mark: the offset of the dead letter that was replayed."""
@@ -152,9 +153,9 @@ class DeadLetterBox:
 
 
 @asynccontextmanager
-async def open_dead_letters(bootstrap_servers: str) -> AsyncGenerator[DeadLetterBox]:
+async def open_dead_letters(cluster: Cluster) -> AsyncGenerator[DeadLetterBox]:
     """The dead letters of the cluster. Raises KafkaError when it is not there."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap_servers, client_id="dead-letters", enable_auto_commit=False)
+    consumer = AIOKafkaConsumer(**cluster.options(), client_id="dead-letters", enable_auto_commit=False)
     try:
         await consumer.start()
         await asyncio.sleep(0)  # aiokafka's stop raises CancelledError if its own tasks never began

@@ -1,6 +1,6 @@
 """Records of a consumer group, decoded, with commits up to the lowest unfinished one: what every consumer here is built on.
 
-    stream = RecordStream(bootstrap_servers, group="dispatcher.demo", topics=[dispatch("demo")], producer=producer,
+    stream = RecordStream(cluster, group="dispatcher.demo", topics=[dispatch("demo")], producer=producer,
                           on_revoked=drain)
     await stream.start()                                     # waits for Kafka, the topics and an assignment
     records = await stream.getmany(timeout_ms=100, max_records=500)   # list[Record]; [] after the timeout
@@ -38,6 +38,7 @@ from libs.bus.port import Gathering, OnRebalance, OpenSource, Partitions, Publis
 from libs.bus.record import Record
 from libs.bus.watermarks import Watermarks
 from libs.contracts.events import Reason
+from libs.service_kit.kafka import Cluster
 from libs.service_kit.metrics import CONSUMER_LAG, RECORDS_CONSUMED
 
 log = structlog.get_logger()
@@ -57,7 +58,7 @@ class RecordStream:
 
     def __init__(
         self,
-        bootstrap_servers: str,
+        cluster: Cluster,
         *,
         group: str,
         topics: Topics,
@@ -91,7 +92,7 @@ class RecordStream:
         self._give_up = asyncio.Event()
         self._lag_task: asyncio.Task[None] | None = None
         self._source = open_source(
-            bootstrap_servers,
+            cluster,
             group=group,
             topics=topics,
             on_revoked=self._revoked,

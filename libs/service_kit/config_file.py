@@ -9,15 +9,14 @@ from datetime import timedelta
 from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
-from ssl import SSLError
 from typing import Annotated, Any, Literal, TypeAlias, cast
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
 from libs.contracts.events import GatewayId
+from libs.service_kit.tls import check_ca_file
 from libs.service_kit.yaml_file import ConfigFileError, Loc, YamlFile
-from libs.smpp.config import tls_context
 from libs.smpp.message_id import IdFormat
 from libs.smpp.pdus import LONGEST_PASSWORD, c_octets
 from libs.sms_text.segments import Alphabet
@@ -138,11 +137,7 @@ class SmppGateway(Gateway):
     @classmethod
     def _readable(cls, file: Path | None) -> Path | None:
         if file is not None:
-            try:
-                tls_context(file)
-            except OSError as error:
-                words = "it holds no certificate (PEM)" if isinstance(error, SSLError) else error.strerror
-                raise ValueError(f"{file}: {words}") from None
+            check_ca_file(file)
         return file
 
     @model_validator(mode="after")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,9 +10,10 @@ from typing import Annotated, NoReturn, TypeVar
 
 from pydantic import AfterValidator, Field, SecretStr, UrlConstraints, ValidationError
 from pydantic_core import MultiHostUrl
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings
 
 from libs.service_kit.config_file import ConfigFileError, Configuration, load_configuration
+from libs.service_kit.kafka import KafkaSettings
 
 
 def _fits(key: SecretStr) -> SecretStr:
@@ -26,30 +26,13 @@ FingerprintKey = Annotated[SecretStr, AfterValidator(_fits)]
 """The key of fingerprints of phone numbers (`libs.phone_numbers.privacy.fingerprint`): 16 to 64 octets."""
 
 
-def _brokers(servers: str) -> str:
-    for broker in servers.split(","):
-        if not (named := _BROKER.fullmatch(broker.strip())) or not 1 <= int(named[1]) <= 65535:
-            raise ValueError("must be host:port of one or more brokers, comma-separated")
-    return servers
-
-
-_BROKER = re.compile(r"(?:[^\s:;/\[\]]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})")
-
-KafkaServers = Annotated[str, AfterValidator(_brokers)]
-"""`host:port`, comma-separated; an IPv6 address stands in brackets. Unchecked, a client would wait for ever for what can't be reached."""
-
 PostgresDsn = Annotated[MultiHostUrl, UrlConstraints(host_required=True, allowed_schemes=["postgres", "postgresql"])]
 """The schemes that asyncpg takes; pydantic's own type lets through those of SQLAlchemy too."""
 
 
-class ServiceSettings(BaseSettings):
+class ServiceSettings(KafkaSettings):
     """What every service needs to know. Units stand in the names."""
 
-    model_config = SettingsConfigDict(extra="ignore")
-
-    kafka_bootstrap_servers: KafkaServers = Field(
-        "127.0.0.1:9092", description="host:port of one or more brokers, comma-separated"
-    )
     ops_host: str = Field("127.0.0.1", description="address of the service's own health, metrics and internal API")
     ops_port: int = Field(ge=0, le=65535, description="its port; 0 picks a free one")
     internal_token: SecretStr = Field(

@@ -1,11 +1,10 @@
-"""What a session needs to know, and its TLS."""
+"""What a session needs to know."""
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from libs.smpp.pdus import BindType
 
@@ -33,7 +32,7 @@ class SessionConfig:
     bind_timeout_seconds: float = 10.0
     """How long connecting, the TLS handshake and the bind may take together."""
     tls: Callable[[], ssl.SSLContext] | None = field(default=None, repr=False)
-    """Called for each bind, in a thread; see `tls_context`. None: not encrypted."""
+    """Called for each bind, in a thread. None: not encrypted."""
     max_waiting_delivers: int = 10_000
     """The most deliver_sm that wait for their handler; what comes above is refused for now, so the SMSC sends it again."""
     deliver_batch: int = 500
@@ -46,11 +45,3 @@ class SessionConfig:
         for name in ("response_timeout_seconds", "enquire_link_seconds", "bind_timeout_seconds"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}: must be above 0")
-
-
-def tls_context(ca_file: Path | None = None) -> ssl.SSLContext:
-    """TLS 1.2 or newer that verifies the certificate and the host's name, against `ca_file` (PEM) alone when it is given,
-    else against the system's authorities. OSError when the file can't be read or holds no certificate."""
-    context = ssl.create_default_context(cafile=ca_file)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context

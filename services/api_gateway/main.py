@@ -58,10 +58,10 @@ async def start(life: Lifecycle, settings: ApiGatewaySettings, configuration: Co
     numbers = Numbers(ledger.next_block)
     await life.part("numbers", lambda: numbers.fetch(BLOCK), lambda _: numbers.stop())
     life.background("sweep", sweep_always((ledger.sweep, asked.sweep), postgres))
-    bootstrap = settings.kafka_bootstrap_servers
+    cluster = settings.kafka
     topics = (REQUESTED, REQUESTED_HIGH, COMMANDS, STATUS)
-    await life.part("topics", lambda: asyncio.wait_for(ensure_topics(bootstrap, topics), TRY_SECONDS))
-    producer = Producer(bootstrap, "api_gateway", delivery_timeout=settings.accept_timeout_seconds)
+    await life.part("topics", lambda: asyncio.wait_for(ensure_topics(cluster, topics), TRY_SECONDS))
+    producer = Producer(cluster, "api_gateway", delivery_timeout=settings.accept_timeout_seconds)
     await life.part("kafka", lambda: asyncio.wait_for(producer.start(), TRY_SECONDS), lambda _: producer.stop())
     life.watch("kafka's answers", producer.ask)
     publisher = DurablePublisher(producer, kafka, settings.accept_timeout_seconds)

@@ -59,7 +59,7 @@ class Intake:
         self._wake = wake
         self._drain = drain
         self._stream = RecordStream(
-            settings.kafka_bootstrap_servers,
+            settings.kafka,
             group="dispatcher." + topic.name.removeprefix("sms.dispatch."),
             topics=[topic],
             producer=producer,

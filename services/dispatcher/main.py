@@ -35,7 +35,7 @@ MARKS_GROUP = "dispatchers.marks"
 
 async def start(life: Lifecycle, settings: DispatcherSettings, gateway: Gateway) -> None:
     """Internal HTTP first, so that waiting can be seen; what sends last. The stop goes the other way."""
-    kafka = settings.kafka_bootstrap_servers
+    kafka = settings.kafka
     work = [topics.dispatch(gateway.id, priority) for priority in Priority]
     from_zero(DEAD_LETTERS, (topic.name for topic in work), (UNDECODABLE, INVALID))
     count_from_zero([topics.COMMANDS])

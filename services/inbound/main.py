@@ -24,7 +24,7 @@ CONSUMED = (topics.INBOUND,)
 
 async def start(life: Lifecycle, settings: InboundSettings, configuration: Configuration) -> None:
     """Internal HTTP first, so that waiting can be seen; the consumer last. The stop goes the other way."""
-    kafka = settings.kafka_bootstrap_servers
+    kafka = settings.kafka
     count_from_zero(CONSUMED, NOT_HEX.code)
     api = ReadApi()
     await life.serve_ops(api.routes())

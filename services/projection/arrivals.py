@@ -11,6 +11,7 @@ from aiokafka.structs import TopicPartition
 
 from libs.bus.offsets_reader import OffsetsReader
 from libs.contracts.topics import REQUESTED, REQUESTED_HIGH
+from libs.service_kit.kafka import Cluster
 from libs.storage.database import Pool
 from services.projection import store
 
@@ -26,9 +27,9 @@ TIMEOUT_SECONDS = 2.0
 class Arrivals:
     """Compares Kafka's ends with the stored offsets, of whichever replica. However many ask, one request of each kind is under way."""
 
-    def __init__(self, bootstrap_servers: str, pool: Pool) -> None:
+    def __init__(self, cluster: Cluster, pool: Pool) -> None:
         self._pool = pool
-        self._reader = OffsetsReader(bootstrap_servers, client_id="projection-reads", seconds=TIMEOUT_SECONDS)
+        self._reader = OffsetsReader(cluster, client_id="projection-reads", seconds=TIMEOUT_SECONDS)
         self._ends = _Shared(self._read_ends)
         self._applied = _Shared(self._read_applied)
 

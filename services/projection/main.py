@@ -43,7 +43,7 @@ MOST_DEAD_LETTERS = 200
 
 async def start(life: Lifecycle, settings: ProjectionSettings, configuration: Configuration) -> None:
     """Internal HTTP first, so that waiting can be seen; the consumer last. The stop goes the other way."""
-    kafka = settings.kafka_bootstrap_servers
+    kafka = settings.kafka
     api = ReadApi()
     await life.serve_ops(api.routes())
 

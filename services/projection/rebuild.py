@@ -18,6 +18,7 @@ import asyncpg
 from aiokafka.errors import KafkaError
 
 from libs.service_kit.crash_points import crash_point
+from libs.service_kit.kafka import Cluster
 from libs.service_kit.settings import load_settings
 from libs.storage.database import DsnError, MigrationError, open_database
 from services.projection import queries, store
@@ -59,7 +60,7 @@ class AlreadyRebuilding(Exception):
     """Somebody else rebuilds this outbox at the moment."""
 
 
-async def rebuild(dsn: str, kafka: str, say: Say) -> None:
+async def rebuild(dsn: str, kafka: Cluster, say: Say) -> None:
     """Replace `messages` by what the journal says, however little of it is right.
 
     Until the swap, and if anything fails, the live table is as it was. Raises AlreadyRebuilding, UnreadableLine, MigrationError,
@@ -213,7 +214,7 @@ def main() -> None:
     try:
         if only_check:
             sys.exit(1 if asyncio.run(check(dsn, _print)) else 0)
-        asyncio.run(rebuild(dsn, settings.kafka_bootstrap_servers, _print))
+        asyncio.run(rebuild(dsn, settings.kafka, _print))
     except (AlreadyRebuilding, DsnError, MigrationError, UnreadableLine) as error:
         sys.exit(str(error))
     except KafkaError as error:  # its words begin with its name

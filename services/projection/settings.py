@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from libs.service_kit.settings import ConfiguredSettings, DatabaseSettings, KafkaServers, PostgresDsn
+from libs.service_kit.kafka import KafkaServers, KafkaSettings
+from libs.service_kit.settings import ConfiguredSettings, DatabaseSettings, PostgresDsn
 
 
 class ProjectionSettings(DatabaseSettings, ConfiguredSettings):
@@ -29,10 +29,8 @@ class ProjectionSettings(DatabaseSettings, ConfiguredSettings):
     )
 
 
-class RebuildSettings(BaseSettings):
+class RebuildSettings(KafkaSettings):
     """For the work of an operator's hand, which is no service."""
-
-    model_config = SettingsConfigDict(extra="ignore")
 
     kafka_bootstrap_servers: KafkaServers = Field(description="host:port of one or more brokers, comma-separated")
     postgres_dsn: PostgresDsn = Field(description="postgresql://user:password@host:port/database")

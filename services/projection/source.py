@@ -18,6 +18,7 @@ from libs.bus.errors import is_transient
 from libs.bus.kafka_source import KafkaSource
 from libs.bus.port import OnRebalance, OpenSource, Partitions, Topics
 from libs.bus.record import Record
+from libs.service_kit.kafka import Cluster
 from libs.storage.database import Pool
 from services.projection import store
 
@@ -35,7 +36,7 @@ class StoredOffsetsSource(KafkaSource):
 
     def __init__(
         self,
-        bootstrap_servers: str,
+        cluster: Cluster,
         *,
         pool: Pool,
         group: str,
@@ -45,7 +46,7 @@ class StoredOffsetsSource(KafkaSource):
         rebalance_timeout_ms: int,
     ) -> None:
         super().__init__(
-            bootstrap_servers,
+            cluster,
             group=group,
             topics=topics,
             on_revoked=on_revoked,

@@ -11,6 +11,7 @@ from aiokafka.errors import KafkaTimeoutError
 from aiokafka.structs import TopicPartition
 
 from libs.bus.codec import message_id_of
+from libs.service_kit.kafka import Cluster
 from services.projection.store import Position
 
 Positions = Mapping[TopicPartition, Position]
@@ -61,9 +62,9 @@ class Tail:
 
 
 @asynccontextmanager
-async def open_tail(kafka: str, applied: Positions) -> AsyncGenerator[Tail]:
+async def open_tail(kafka: Cluster, applied: Positions) -> AsyncGenerator[Tail]:
     """The tail from these offsets on. Raises KafkaError when Kafka is not there."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=kafka, client_id="rebuild-outbox", enable_auto_commit=False)
+    consumer = AIOKafkaConsumer(**kafka.options(), client_id="rebuild-outbox", enable_auto_commit=False)
     try:
         await consumer.start()
         yield Tail(consumer, applied)

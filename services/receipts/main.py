@@ -35,7 +35,7 @@ CONSUMED = (topics.STATUS, topics.RECEIPTS)
 
 async def start(life: Lifecycle, settings: ReceiptsSettings, configuration: Configuration) -> None:
     """Internal HTTP first, so that waiting can be seen; the consumer last. The stop goes the other way."""
-    kafka = settings.kafka_bootstrap_servers
+    kafka = settings.kafka
     windows = {g.id: timedelta(hours=g.receipt_window_hours) for g in configuration.gateways}
     count_from_zero(CONSUMED)
     count_from_zero([topics.RECEIPTS], WITHOUT_ID.code, UNUSABLE_ID.code)

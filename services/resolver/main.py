@@ -40,7 +40,7 @@ MESSAGES = (topics.REQUESTED_HIGH, topics.RETURNED_HIGH, topics.REQUESTED, topic
 
 async def start(life: Lifecycle, settings: ResolverSettings, configuration: Configuration) -> None:
     """Internal HTTP first, so that waiting can be seen; the consumers last. The stop goes the other way."""
-    kafka = settings.kafka_bootstrap_servers
+    kafka = settings.kafka
     count_from_zero([*MESSAGES, topics.COMMANDS, topics.CONTACT_CHANGED])
     count_from_zero([topics.CONTACT_CHANGED], contacts.NUL.code)
     api = PeopleApi(configuration.default_region, _now)

@@ -33,7 +33,7 @@ FORGET_BATCH = 5_000
 
 async def start(life: Lifecycle, settings: SchedulerSettings) -> None:
     """Internal HTTP first, so that waiting can be seen; the consumer last. The stop goes the other way."""
-    kafka = settings.kafka_bootstrap_servers
+    kafka = settings.kafka
     count_from_zero(CONSUMED)
     count_from_zero([topics.DEFERRED_HIGH, topics.DEFERRED], INVALID)
     await life.serve_ops()

@@ -25,6 +25,7 @@ from libs.bus.record import Record
 from libs.bus.stream import RecordStream
 from libs.contracts.events import ContactChanged, Event, PersonKind, UpstreamRecipient
 from libs.contracts.topics import Topic
+from libs.service_kit.kafka import Cluster
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 Handler = Callable[[Batch], Awaitable[None]]
@@ -63,12 +64,16 @@ class Handled:
 
 @dataclass
 class Harness:
-    bootstrap: str
+    cluster: Cluster
     producer: Publisher
     open_source: OpenSource
     memory: MemoryBus | None = None
     running: list[Any] = field(default_factory=list)
     _numbers: "count[int]" = field(default_factory=count)
+
+    @property
+    def bootstrap(self) -> str:
+        return self.cluster.bootstrap_servers
 
     async def topic(self, partitions: int = 1, suffix: str = "") -> Topic:
         topic = self.undeclared(partitions, suffix)
@@ -83,7 +88,7 @@ class Harness:
         if self.memory:
             self.memory.declare([topic])
         else:
-            await ensure_topics(self.bootstrap, [topic])
+            await ensure_topics(self.cluster, [topic])
 
     async def publish(self, topic: Topic, *wanted: str, person: str = "17") -> None:
         await self.producer.publish(topic.name, [change(name, person) for name in wanted])
@@ -94,7 +99,7 @@ class Harness:
     def consumer(self, topics: Topics, handler: Handler, group: str | None = None, **options: Any) -> BatchConsumer:
         options.setdefault("pacing", Pacing(0, 0))
         consumer = BatchConsumer(
-            self.bootstrap,
+            self.cluster,
             group or self.group(),
             topics,
             handler,
@@ -107,7 +112,7 @@ class Harness:
 
     def stream(self, topics: Topics, group: str | None = None, **options: Any) -> RecordStream:
         stream = RecordStream(
-            self.bootstrap,
+            self.cluster,
             group=group or self.group(),
             topics=topics,
             producer=self.producer,
@@ -122,9 +127,7 @@ class Harness:
         partitions = [TopicPartition(topic.name, number) for number in range(topic.partitions)]
         if self.memory:
             return [self.memory.committed.get((group, each)) for each in partitions]
-        async with AIOKafkaConsumer(
-            bootstrap_servers=self.bootstrap, group_id=group, enable_auto_commit=False
-        ) as consumer:
+        async with AIOKafkaConsumer(**self.cluster.options(), group_id=group, enable_auto_commit=False) as consumer:
             consumer.assign(partitions)
             return [await consumer.committed(each) for each in partitions]
 
@@ -134,9 +137,7 @@ class Harness:
         if self.memory:
             self.memory.committed.update({(group, partition): 0 for partition in start})
             return
-        async with AIOKafkaConsumer(
-            bootstrap_servers=self.bootstrap, group_id=group, enable_auto_commit=False
-        ) as consumer:
+        async with AIOKafkaConsumer(**self.cluster.options(), group_id=group, enable_auto_commit=False) as consumer:
             consumer.assign(list(start))
             await consumer.commit(start)
 
@@ -148,7 +149,7 @@ class Harness:
         if self.memory:
             return [record for record in self.memory.records(name) if record.partition == partition]
         where = TopicPartition(name, partition)
-        async with AIOKafkaConsumer(bootstrap_servers=self.bootstrap) as consumer:
+        async with AIOKafkaConsumer(**self.cluster.options()) as consumer:
             consumer.assign([where])
             end = (await consumer.end_offsets([where]))[where]
             consumer.seek(where, 0)
@@ -164,11 +165,12 @@ class Harness:
             await self.producer.stop()
 
 
-async def open_harness(bootstrap: str | None) -> Harness:
-    """On the broker at `bootstrap`, or in memory."""
-    if bootstrap is None:
+async def open_harness(kafka: Cluster | str | None) -> Harness:
+    """On a broker, or in memory."""
+    if kafka is None:
         bus = MemoryBus()
-        return Harness("", bus.producer(), bus.source, bus)
-    producer = Producer(bootstrap, "test")
+        return Harness(Cluster(""), bus.producer(), bus.source, bus)
+    cluster = Cluster(kafka) if isinstance(kafka, str) else kafka
+    producer = Producer(cluster, "test")
     await producer.start()
-    return Harness(bootstrap, producer, KafkaSource)
+    return Harness(cluster, producer, KafkaSource)

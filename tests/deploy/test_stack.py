@@ -90,6 +90,24 @@ async def test_every_process_is_told_where_the_others_are(stack: Stack) -> None:
     assert environment["DISPATCHER_DEMO_1_HEALTH"].endswith("/health/ready")
 
 
+async def test_how_a_kafka_lets_us_in_is_said_of_the_one_that_is_given_and_not_of_our_own(
+    fake_services: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "elsewhere:9092")
+    monkeypatch.setenv("KAFKA_SECURITY_PROTOCOL", "SASL_SSL")
+    for kafka, secured in (("kafka.invalid:9092", {"KAFKA_SECURITY_PROTOCOL": "SASL_SSL"}), (None, {})):
+        given = make_stack(tmp_path, [], kafka=kafka)
+        monkeypatch.setattr(given, "_start_servers", _no_servers)
+        async with given as stack:
+            told = {"KAFKA_BOOTSTRAP_SERVERS": stack.kafka, **secured}
+            heard = stack.process("resolver").spec.environment
+            assert {name: value for name, value in heard.items() if name in topology.KAFKA} == told
+            assert told.items() <= stack.environment().items()
+
+
+async def _no_servers(_logs: Path) -> None: ...
+
+
 async def test_secrets_are_made_once_and_are_nobody_elses(fake_services: None, tmp_path: Path) -> None:
     async with make_stack(tmp_path, []) as first:
         pass

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from deploy.local.stack import Stack
+from libs.service_kit.kafka import Cluster
 from services.projection.rebuild import check, rebuild
 from tests.faults.auditor import audit, doubts, explain
 from tests.faults.conftest import REPLICAS
@@ -56,6 +57,6 @@ async def test_every_service_may_be_killed_anywhere(stack: Stack, records: Reade
     assert surplus, "no kill fell between an attempt and its first byte"
     assert await check(stack.postgres_dsn, print) == 0, "the outbox is not what its journal says"
     shown = await records.outbox(load.name)
-    await rebuild(stack.postgres_dsn, stack.kafka, print)
+    await rebuild(stack.postgres_dsn, Cluster(stack.kafka), print)
     assert await check(stack.postgres_dsn, print) == 0
     assert await records.outbox(load.name) == shown

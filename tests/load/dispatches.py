@@ -19,6 +19,7 @@ from libs.contracts.events import (
     person_key,
 )
 from libs.contracts.message_ids import new_message_id
+from libs.service_kit.kafka import Cluster
 from tests.load.workload import client_id, text_of
 
 TENANT = "demo"
@@ -28,7 +29,7 @@ BATCH = 5_000
 async def publish_dispatches(bootstrap_servers: str, gateway: str, numbers: range) -> None:
     """One for each number; returns when Kafka has them all."""
     topic = topics.dispatch(gateway).name
-    producer = Producer(bootstrap_servers, "bench")
+    producer = Producer(Cluster(bootstrap_servers), "bench")
     await producer.start()
     try:
         for start in range(numbers.start, numbers.stop, BATCH):

@@ -12,6 +12,7 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 from libs.bus.admin import DEAD_LETTER_PARTITIONS
 from libs.bus.producer import Producer
 from libs.contracts.topics import Topic
+from libs.service_kit.kafka import Cluster
 
 
 async def commit(kafka: str, group: str, offsets: Mapping[TopicPartition, int]) -> None:
@@ -31,7 +32,7 @@ class ServiceTraffic:
 
     def __init__(self, kafka: str) -> None:
         self.kafka = kafka
-        self.producer = Producer(kafka, client_id="test")
+        self.producer = Producer(Cluster(kafka), client_id="test")
         self.records: list[ConsumerRecord] = []
         self._consumer = AIOKafkaConsumer(bootstrap_servers=kafka, auto_offset_reset="earliest")
         self._reading: asyncio.Task[None] | None = None

@@ -10,8 +10,9 @@ from functools import lru_cache, partial
 
 from libs.contracts.events import Encoding, GatewayReceipt, Priority, ReceiptState, SmsInbound
 from libs.service_kit.config_file import SmppGateway
+from libs.service_kit.tls import tls_context
 from libs.smpp import tlv
-from libs.smpp.config import SessionConfig, tls_context
+from libs.smpp.config import SessionConfig
 from libs.smpp.delivers import Deliver
 from libs.smpp.link import Link, LinkState
 from libs.smpp.message_id import normalise_id

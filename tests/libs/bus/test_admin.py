@@ -37,7 +37,7 @@ async def config(bus: Harness, name: str) -> dict[str, str]:
 
 async def test_topics_and_their_dead_letters_are_created_as_declared_and_usable_at_once(bus: Harness) -> None:
     one, two = bus.undeclared(partitions=3), replace(bus.undeclared(), retention_ms=1000)
-    await ensure_topics(bus.bootstrap, [one, two])
+    await ensure_topics(bus.cluster, [one, two])
     await bus.publish(one, "1")
     await bus.producer.publish(two.dead_letter, [(b"k", b"x")])
     assert [await partitions(bus, name) for name in (one.name, one.dead_letter, two.name)] == [3, 1, 1]
@@ -50,8 +50,8 @@ async def test_topics_and_their_dead_letters_are_created_as_declared_and_usable_
 
 async def test_several_may_ask_for_the_same_topics_at_once_and_again(bus: Harness) -> None:
     topics = [bus.undeclared(), bus.undeclared()]
-    await asyncio.gather(*(ensure_topics(bus.bootstrap, topics) for _ in range(4)))
-    await ensure_topics(bus.bootstrap, topics)
+    await asyncio.gather(*(ensure_topics(bus.cluster, topics) for _ in range(4)))
+    await ensure_topics(bus.cluster, topics)
     await bus.publish(topics[0], "1")
 
 
@@ -59,11 +59,11 @@ async def test_another_number_of_partitions_than_declared_is_refused(bus: Harnes
     topic = await bus.topic(partitions=2)
     other = bus.undeclared()
     with pytest.raises(TopicMismatch, match=rf"^{topic.name} has 2 partitions, and 4 are declared$"):
-        await ensure_topics(bus.bootstrap, [other, replace(topic, partitions=4)])
+        await ensure_topics(bus.cluster, [other, replace(topic, partitions=4)])
     dead_letters = replace(other, name=other.dead_letter, partitions=3)
-    await ensure_topics(bus.bootstrap, [dead_letters])
+    await ensure_topics(bus.cluster, [dead_letters])
     with pytest.raises(TopicMismatch, match=rf"^{other.dead_letter} has 3 partitions, and 1 are declared$"):
-        await ensure_topics(bus.bootstrap, [other])
+        await ensure_topics(bus.cluster, [other])
 
 
 async def make(bus: Harness, name: str, partitions: int, **config: str) -> None:
@@ -80,11 +80,11 @@ async def test_a_topic_that_is_compacted_and_must_not_be_is_refused(bus: Harness
     topic, other = bus.undeclared(), bus.undeclared()
     await make(bus, topic.name, topic.partitions, cleanup_policy=policy)
     with pytest.raises(TopicMismatch, match=rf"^{topic.name} has cleanup.policy={policy}, and delete is declared$"):
-        await ensure_topics(bus.bootstrap, [other, topic])
-    await ensure_topics(bus.bootstrap, [replace(topic, compactable=True)])
+        await ensure_topics(bus.cluster, [other, topic])
+    await ensure_topics(bus.cluster, [replace(topic, compactable=True)])
     await make(bus, other.dead_letter, 1, cleanup_policy=policy)
     with pytest.raises(TopicMismatch, match=rf"^{other.dead_letter} has "):
-        await ensure_topics(bus.bootstrap, [other])
+        await ensure_topics(bus.cluster, [other])
 
 
 async def test_topics_that_keep_for_a_shorter_time_than_declared_are_named_in_one_warning(bus: Harness) -> None:
@@ -94,7 +94,7 @@ async def test_topics_that_keep_for_a_shorter_time_than_declared_are_named_in_on
     await make(bus, endless.name, endless.partitions, retention_ms="-1")
     await make(bus, long.dead_letter, 1, retention_ms="60000")
     with capture_logs() as logs:
-        await ensure_topics(bus.bootstrap, [short, long, endless])
+        await ensure_topics(bus.cluster, [short, long, endless])
     (warning,) = [line for line in logs if line["log_level"] == "warning"]
     assert warning == {
         "event": "kafka.short_retention",
@@ -114,7 +114,7 @@ async def test_topics_with_fewer_replicas_than_the_cluster_could_keep_are_counte
         return {**cluster, "brokers": cluster["brokers"] * 3}
 
     with capture_logs() as logs:
-        await ensure_topics(bus.bootstrap, [one, two])
+        await ensure_topics(bus.cluster, [one, two])
         monkeypatch.setattr(AIOKafkaAdminClient, "describe_cluster", grown)
-        await ensure_topics(bus.bootstrap, [one, replace(two, replication=1)])
+        await ensure_topics(bus.cluster, [one, replace(two, replication=1)])
     assert logs == [{"event": "kafka.too_few_replicas", "topics": 2, "brokers": 3, "log_level": "warning"}]

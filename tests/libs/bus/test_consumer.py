@@ -13,6 +13,7 @@ from libs.bus import stream as stream_module
 from libs.bus.batch import Batch
 from libs.bus.memory import MemorySource
 from libs.bus.pacing import Pacing
+from libs.service_kit.kafka import Cluster
 from tests.conformance.bus_harness import Handled, Harness, change, eventually, names, open_harness
 
 NUMBER = "+4915112345678"
@@ -216,7 +217,7 @@ async def test_a_fault_of_the_loop_itself_is_named_and_ends_readiness(bus: Harne
         async def fetch(self, *args: Any, **options: Any) -> Mapping[TopicPartition, Any]:
             raise KeyError(NUMBER)
 
-    def open_broken(bootstrap: str, **options: Any) -> Broken:
+    def open_broken(cluster: Cluster, **options: Any) -> Broken:
         seconds = options.pop("rebalance_timeout_ms") / 1000
         return Broken(memory, rebalance_timeout=seconds, **options)
 
@@ -238,7 +239,7 @@ async def test_a_member_whose_commits_fail_for_good_leaves_the_group(bus: Harnes
         async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
             raise KeyError(NUMBER)
 
-    def open_refused(bootstrap: str, **options: Any) -> Refused:
+    def open_refused(cluster: Cluster, **options: Any) -> Refused:
         seconds = options.pop("rebalance_timeout_ms") / 1000
         return Refused(memory, rebalance_timeout=seconds, **options)
 

@@ -7,6 +7,7 @@ import pytest
 from libs.bus import admin, producer_connection
 from libs.bus.producer import Producer
 from libs.contracts import topics
+from libs.service_kit.kafka import Cluster
 
 
 class Connected:
@@ -26,7 +27,7 @@ async def test_what_is_published_is_acknowledged_by_all_and_repeated_without_dou
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(producer_connection, "AIOKafkaProducer", Connected)
-    producer = Producer("unused", "test")
+    producer = Producer(Cluster("unused"), "test")
     await producer.start()
     await producer.stop()
     assert (Connected.asked["acks"], Connected.asked["enable_idempotence"]) == ("all", True)

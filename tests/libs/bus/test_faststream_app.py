@@ -15,6 +15,7 @@ from libs.bus.port import Outgoing
 from libs.bus.record import Record
 from libs.contracts.events import ContactChanged, Event, Reason
 from libs.contracts.topics import Topic
+from libs.service_kit.kafka import Cluster
 from tests.conformance.bus_harness import Harness, change, eventually, open_harness
 
 
@@ -34,7 +35,7 @@ class Seen:
 
 
 async def started(bus: Harness, topic: Topic, group: str, handler: EventHandler, limit: int = 20) -> FastStreamApp:
-    app = FastStreamApp(bus.bootstrap, "test", bus.producer)
+    app = FastStreamApp(bus.cluster, "test", bus.producer)
     app.subscribe(topic, group, handler, dead_letter_limit=limit)
     bus.running.append(app)
     await app.start()
@@ -57,7 +58,7 @@ async def test_of_several_brokers_that_are_named_any_will_do(bus: Harness) -> No
     topic, seen = await bus.topic(), Seen()
     await bus.publish(topic, "1")
     nobody = f"127.0.0.1:{free_port()}"
-    app = FastStreamApp(f"{nobody}, {bus.bootstrap}", "test", bus.producer)
+    app = FastStreamApp(Cluster(f"{nobody}, {bus.bootstrap}"), "test", bus.producer)
     app.subscribe(topic, bus.group(), seen)
     bus.running.append(app)
     await app.start()
@@ -157,7 +158,7 @@ async def test_an_event_that_can_not_be_handled_goes_to_the_dead_letters_and_the
         heard.append((record.offset, reason))
 
     await bus.publish(topic, "1", "bad", "2", "broken")
-    app = FastStreamApp(bus.bootstrap, "test", bus.producer)
+    app = FastStreamApp(bus.cluster, "test", bus.producer)
     app.subscribe(topic, group, handle, on_dead_letter=on_dead_letter)
     bus.running.append(app)
     await app.start()

@@ -10,6 +10,7 @@ from libs.bus.batch import Batch
 from libs.bus.memory import MemorySource
 from libs.bus.port import Partitions
 from libs.bus.record import Record
+from libs.service_kit.kafka import Cluster
 from tests.conformance.bus_harness import Handled, Harness, eventually, open_harness
 
 
@@ -104,7 +105,7 @@ async def test_while_more_is_gathered_than_a_batch_takes_no_new_records_are_wait
             waits.append(timeout_ms)
             return await super().fetch(*args, timeout_ms=timeout_ms, **options)
 
-    def open_watched(bootstrap: str, **options: Any) -> Watched:
+    def open_watched(cluster: Cluster, **options: Any) -> Watched:
         seconds = options.pop("rebalance_timeout_ms") / 1000
         return Watched(memory, rebalance_timeout=seconds, **options)
 

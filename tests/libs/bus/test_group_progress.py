@@ -14,6 +14,7 @@ from libs.bus.group_progress import GroupProgress
 from libs.bus.producer import Producer
 from libs.contracts.events import SmsStatus
 from libs.contracts.topics import Topic
+from libs.service_kit.kafka import Cluster
 from tests.services.traffic import commit
 
 
@@ -24,8 +25,8 @@ class Ground:
         self.kafka = kafka
         self.name = f"progress.{uuid4().hex[:12]}"
         self.topic = Topic(name=self.name, purpose="test", data=SmsStatus, key="message id", partitions=2)
-        self.progress = GroupProgress(kafka, self.name, [self.topic])
-        self.producer = Producer(kafka, client_id="test")
+        self.progress = GroupProgress(Cluster(kafka), self.name, [self.topic])
+        self.producer = Producer(Cluster(kafka), client_id="test")
 
     async def behind(self) -> int:
         return await self.progress.behind(await self.progress.ends())
@@ -51,7 +52,7 @@ class Ground:
 @pytest.fixture
 async def ground(kafka: str) -> AsyncIterator[Ground]:
     ground = Ground(kafka)
-    await ensure_topics(kafka, [ground.topic])
+    await ensure_topics(Cluster(kafka), [ground.topic])
     await ground.producer.start()
     await ground.progress.start()
     yield ground
@@ -84,7 +85,7 @@ async def test_what_is_past_its_retention_is_not_waited_for(ground: Ground) -> N
 
 
 async def test_while_kafka_is_away_it_says_so_and_can_be_started_again(kafka: str) -> None:
-    progress = GroupProgress(f"127.0.0.1:{free_port()}", "nobody", [])
+    progress = GroupProgress(Cluster(f"127.0.0.1:{free_port()}"), "nobody", [])
     for _ in range(2):
         with pytest.raises(KafkaConnectionError):
             await progress.start()

@@ -8,10 +8,11 @@ from aiokafka.errors import KafkaConnectionError
 
 from deploy.local.ports import free_port
 from libs.bus.offsets_reader import OffsetsReader
+from libs.service_kit.kafka import Cluster
 
 
 async def test_after_a_question_without_an_answer_the_next_is_asked_by_a_new_consumer(kafka: str) -> None:
-    reader, asked = OffsetsReader(kafka, client_id="test", seconds=5), list[AIOKafkaConsumer]()
+    reader, asked = OffsetsReader(Cluster(kafka), client_id="test", seconds=5), list[AIOKafkaConsumer]()
 
     async def ask(consumer: AIOKafkaConsumer) -> None:
         asked.append(consumer)
@@ -30,7 +31,7 @@ async def test_after_a_question_without_an_answer_the_next_is_asked_by_a_new_con
 
 
 async def test_a_question_takes_no_longer_than_it_may(kafka: str) -> None:
-    reader, asked = OffsetsReader(kafka, client_id="test", seconds=2), list[AIOKafkaConsumer]()
+    reader, asked = OffsetsReader(Cluster(kafka), client_id="test", seconds=2), list[AIOKafkaConsumer]()
 
     async def never(consumer: AIOKafkaConsumer) -> None:
         asked.append(consumer)
@@ -45,7 +46,7 @@ async def test_a_question_takes_no_longer_than_it_may(kafka: str) -> None:
 
 
 async def test_while_nobody_is_there_it_says_so() -> None:
-    reader = OffsetsReader(f"127.0.0.1:{free_port()}", client_id="test", seconds=5)
+    reader = OffsetsReader(Cluster(f"127.0.0.1:{free_port()}"), client_id="test", seconds=5)
     with pytest.raises(KafkaConnectionError):
         await reader.ask(lambda consumer: consumer.end_offsets([]))
     await reader.stop()

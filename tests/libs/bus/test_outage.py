@@ -13,6 +13,7 @@ from libs.bus.errors import PublishFailed
 from libs.bus.faststream_app import EventHandler, FastStreamApp
 from libs.bus.kafka_source import KafkaSource
 from libs.bus.producer import Producer
+from libs.service_kit.kafka import Cluster
 from tests.conformance.bus_harness import Handled, Harness, change, eventually, open_harness
 
 
@@ -27,15 +28,15 @@ async def broker() -> AsyncIterator[Kafka]:
 
 
 async def test_everything_starts_before_kafka_and_survives_its_death(broker: Kafka) -> None:
-    early = Producer(broker.bootstrap_servers, "early")
+    early = Producer(Cluster(broker.bootstrap_servers), "early")
     starting = asyncio.create_task(early.start())
     handled = Handled()
-    harness = Harness(broker.bootstrap_servers, early, KafkaSource)
+    harness = Harness(Cluster(broker.bootstrap_servers), early, KafkaSource)
     topic, group = harness.undeclared(), harness.group()
     consumer = harness.consumer([topic], handled, group)
     await consumer.start()
     declaring = asyncio.create_task(harness.declare(topic))
-    app, seen = FastStreamApp(broker.bootstrap_servers, "early", early), asyncio.Event()
+    app, seen = FastStreamApp(Cluster(broker.bootstrap_servers), "early", early), asyncio.Event()
     app.subscribe(topic, harness.group(), handler=_tell(seen))
     await app.start()
     await asyncio.sleep(0.5)
@@ -51,7 +52,7 @@ async def test_everything_starts_before_kafka_and_survives_its_death(broker: Kaf
     await app.stop()
 
     await broker.kill()
-    impatient = Producer(broker.bootstrap_servers, "impatient", delivery_timeout=1)
+    impatient = Producer(Cluster(broker.bootstrap_servers), "impatient", delivery_timeout=1)
     with pytest.raises(PublishFailed):
         await impatient.publish(topic.name, [change("never")])
     during = [asyncio.create_task(harness.publish(topic, f"{n}a", f"{n}b")) for n in range(5)]
@@ -78,7 +79,7 @@ async def test_a_call_given_up_during_an_outage_is_published_by_its_repeat_and_m
         await broker.start()
     harness = await open_harness(broker.bootstrap_servers)
     topic = await harness.topic()
-    producer = Producer(broker.bootstrap_servers, "test", delivery_timeout=0.3)
+    producer = Producer(Cluster(broker.bootstrap_servers), "test", delivery_timeout=0.3)
     await producer.publish(topic.name, [(b"k", b"0")])
     await broker.kill()
     for _ in range(5):

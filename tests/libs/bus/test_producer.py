@@ -91,7 +91,7 @@ async def test_batches_are_compressed(bus: Harness) -> None:
 
 async def test_a_missing_topic_fails_in_time_by_name_and_holds_up_no_other(bus: Harness) -> None:
     topic, missing = await bus.topic(), bus.undeclared()
-    producer = Producer(bus.bootstrap, "test", delivery_timeout=1.5)
+    producer = Producer(bus.cluster, "test", delivery_timeout=1.5)
     await producer.start()
     waiting = asyncio.create_task(producer.publish(missing.name, [(b"k", b"x")]))
     await asyncio.sleep(0)
@@ -104,7 +104,7 @@ async def test_a_missing_topic_fails_in_time_by_name_and_holds_up_no_other(bus: 
 
 async def test_calls_wait_for_room_and_are_served_in_their_order(bus: Harness) -> None:
     topic = await bus.topic()
-    producer = Producer(bus.bootstrap, "test", max_buffered_bytes=1000)
+    producer = Producer(bus.cluster, "test", max_buffered_bytes=1000)
     await producer.start()
     values = [str(n).encode().zfill(400) for n in range(50)]
     await asyncio.gather(*(producer.publish(topic.name, [(b"k", value)]) for value in values))
@@ -114,7 +114,7 @@ async def test_calls_wait_for_room_and_are_served_in_their_order(bus: Harness) -
 
 async def test_a_call_may_be_larger_than_the_room(bus: Harness) -> None:
     topic = await bus.topic()
-    producer = Producer(bus.bootstrap, "test", max_buffered_bytes=10)
+    producer = Producer(bus.cluster, "test", max_buffered_bytes=10)
     await asyncio.gather(*(producer.publish(topic.name, [(b"k", b"x" * 100)]) for _ in range(3)))
     assert len(await bus.stored(topic.name)) == 3
     await producer.stop()
@@ -122,7 +122,7 @@ async def test_a_call_may_be_larger_than_the_room(bus: Harness) -> None:
 
 async def test_stop_sends_what_is_queued_and_then_nothing_is_taken(bus: Harness) -> None:
     topic = await bus.topic()
-    producer = Producer(bus.bootstrap, "test")
+    producer = Producer(bus.cluster, "test")
     await producer.start()
     calls = [asyncio.create_task(producer.publish(topic.name, [(b"k", b"x" * 1000)] * 500)) for _ in range(5)]
     await producer.publish(topic.name, [(b"k", b"first")])

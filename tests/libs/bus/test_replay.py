@@ -11,6 +11,7 @@ from libs.bus.dead_letters import WITHOUT_CONTENT
 from libs.bus.port import Outgoing
 from libs.bus.replay import DeadLetter, DeadLetterBox, UnknownDeadLetter, by_record, open_dead_letters
 from libs.contracts.topics import Topic
+from libs.service_kit.kafka import Cluster
 from tests.conformance.bus_harness import Handled, Harness, change, eventually, open_harness
 
 ID = "019b30cb-7a50-7a55-9d3e-2b1f0c8e7a41"
@@ -26,7 +27,7 @@ async def bus(kafka: str) -> AsyncIterator[Harness]:
 
 @pytest.fixture
 async def box(kafka: str) -> AsyncIterator[DeadLetterBox]:
-    async with open_dead_letters(kafka) as box:
+    async with open_dead_letters(Cluster(kafka)) as box:
         yield box
 
 
@@ -100,7 +101,7 @@ async def test_one_that_was_too_large_to_be_kept_is_listed_and_holds_up_no_other
     with pytest.raises(UnknownDeadLetter, match="too large to be kept"):
         await box.replay([large], bus.producer)
     with pytest.raises(SystemExit):
-        await run(bus.bootstrap, topic.name, None, "all", False)
+        await run(bus.cluster, topic.name, None, "all", False)
     printed = capsys.readouterr().out
     assert f"{large.id}: it was too large" in printed
     assert f"{other.id} replayed" in printed
@@ -118,18 +119,18 @@ async def test_a_second_replay_is_refused_unless_forced_and_all_needs_a_filter(
     bus: Harness, box: DeadLetterBox, kafka: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     topic, letters = await dead(bus, box, b"one", b"two", b"three")
-    await run(kafka, topic.name, None, None, False)
+    await run(Cluster(kafka), topic.name, None, None, False)
     shown = capsys.readouterr().out
     assert all(letter.id in shown for letter in letters)
     assert "3 dead letters" in shown
 
-    await run(kafka, None, None, letters[0].id, False)
+    await run(Cluster(kafka), None, None, letters[0].id, False)
     with pytest.raises(SystemExit, match="FORCE=1"):
-        await run(kafka, None, None, letters[0].id, False)
-    await run(kafka, None, None, letters[0].id, True)
+        await run(Cluster(kafka), None, None, letters[0].id, False)
+    await run(Cluster(kafka), None, None, letters[0].id, True)
     with pytest.raises(SystemExit, match="REPLAY=all needs"):
-        await run(kafka, None, None, "all", False)
-    await run(kafka, topic.name, "undecodable", "all", False)
+        await run(Cluster(kafka), None, None, "all", False)
+    await run(Cluster(kafka), topic.name, "undecodable", "all", False)
     assert await box.waiting(topic.name) == []
     assert len(await sent(bus, topic)) == 3 + 2 + 2
 
@@ -139,13 +140,13 @@ async def test_what_several_consumers_could_not_handle_goes_back_once(
 ) -> None:
     topic, letters = await dead(bus, box, b"one", b"two", b"three", groups=3)
     one, *_ = by_record(letters)
-    await run(kafka, None, None, one[1].id, False)
+    await run(Cluster(kafka), None, None, one[1].id, False)
     assert len(await sent(bus, topic)) == 3 + 1
     assert {letter.id for letter in await box.waiting(topic.name)} == {x.id for x in letters} - {x.id for x in one}
     with pytest.raises(SystemExit, match="FORCE=1"):
-        await run(kafka, None, None, one[0].id, False)
+        await run(Cluster(kafka), None, None, one[0].id, False)
 
-    await run(kafka, topic.name, None, "all", False)
+    await run(Cluster(kafka), topic.name, None, "all", False)
     assert sorted(record.value for record in await sent(bus, topic)) == sorted(2 * [b"one", b"two", b"three"])
     assert await box.waiting(topic.name) == []
     assert "2 replayed" in capsys.readouterr().out
@@ -158,7 +159,7 @@ async def test_a_record_for_which_one_consumer_has_the_reason_is_replayed_for_al
     letter, *_ = await bus.dead_letters(topic)
     headers = [(name, b"other" if name == "dead-letter-reason" else value) for name, value in letter.headers]
     await bus.producer.publish_many([Outgoing(topic.dead_letter, letter.key, letter.value, headers)])
-    await run(kafka, topic.name, "other", "all", False)
+    await run(Cluster(kafka), topic.name, "other", "all", False)
     assert [r.value for r in await sent(bus, topic)].count(letter.value) == 2
     [left] = by_record(await box.waiting(topic.name))
     assert len(left) == 2
@@ -171,5 +172,5 @@ async def test_what_lies_at_the_same_offset_of_a_topic_that_was_made_anew_is_ano
     topic, _ = await dead(bus, box, b"one")
     [letter] = await bus.dead_letters(topic)
     await bus.producer.publish_many([Outgoing(topic.dead_letter, letter.key, b"new", letter.headers)])
-    await run(kafka, topic.name, None, "all", False)
+    await run(Cluster(kafka), topic.name, None, "all", False)
     assert sorted(record.value for record in await sent(bus, topic)) == [b"new", b"one", b"one"]

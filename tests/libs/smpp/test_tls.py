@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from libs.smpp.config import tls_context
+from libs.service_kit.tls import tls_context
 from libs.smpp.connect import open_session
 from libs.smpp.delivers import Deliver
 from libs.smpp.errors import BindError
 from libs.smpp.submission import Answer
-from tests.libs.smpp.certificates import made_certificate, needs_openssl
+from tests.certificates import made_certificate, needs_openssl
 from tests.libs.smpp.scripted_smsc import scripted_smsc
 
 pytestmark = needs_openssl

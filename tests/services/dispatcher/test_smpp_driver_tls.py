@@ -6,7 +6,7 @@ from pathlib import Path
 from libs.service_kit.config_file import SmppGateway
 from services.dispatcher.drivers.port import Callbacks, Report
 from services.dispatcher.drivers.smpp import SmppDriver
-from tests.libs.smpp.certificates import made_certificate, needs_openssl
+from tests.certificates import made_certificate, needs_openssl
 from tests.libs.smpp.scripted_smsc import scripted_smsc, until
 
 pytestmark = needs_openssl

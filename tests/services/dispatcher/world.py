@@ -33,6 +33,7 @@ from libs.contracts.events import (
 )
 from libs.contracts.statuses import Status
 from libs.service_kit.config_file import SmppGateway
+from libs.service_kit.kafka import Cluster
 from libs.storage.database import Pool
 from services.dispatcher.drivers.table import make_driver
 from services.dispatcher.instance import Instance
@@ -208,8 +209,8 @@ def world(kafka: str, pool: Pool, carrier: Carrier) -> MakeWorld:
         } | gateway
         configured = SmppGateway.model_validate(given)
         dispatching = [topics.dispatch(configured.id, priority) for priority in Priority]
-        await ensure_topics(kafka, [*USED, *dispatching])
-        producer = Producer(kafka, "test")
+        await ensure_topics(Cluster(kafka), [*USED, *dispatching])
+        producer = Producer(Cluster(kafka), "test")
         await producer.start()
         consumer = AIOKafkaConsumer(bootstrap_servers=kafka, auto_offset_reset="latest")
         await consumer.start()

@@ -17,6 +17,7 @@ from libs.bus.codec import encode
 from libs.bus.producer import Producer
 from libs.contracts.events import Event, SmsInbound
 from libs.service_kit.internal import HEADER, TENANT_HEADER
+from libs.service_kit.kafka import Cluster
 from services.inbound.main import CONSUMED
 from tests.conftest import DatabaseFactory
 from tests.services.inbound.examples import SENDER, event, parts
@@ -37,7 +38,7 @@ defaultRegion: KE
 """
 
     async def came(self, *events: Event[SmsInbound]) -> None:
-        producer = Producer(self.kafka, client_id="test")
+        producer = Producer(Cluster(self.kafka), client_id="test")
         await producer.start()
         await producer.publish(CONSUMED[0].name, [(b"one sender", encode(event)) for event in events])
         await producer.stop()
@@ -62,7 +63,7 @@ defaultRegion: KE
 async def program(server_directory: Path, postgres: DatabaseFactory, tmp_path: Path) -> AsyncIterator[Program]:
     """With a broker of its own: the service's topic and group have fixed names."""
     async with Kafka(server_directory / f"kafka-{tmp_path.name}", java_options=SHORT_RUN) as broker:
-        await ensure_topics(broker.bootstrap_servers, CONSUMED)
+        await ensure_topics(Cluster(broker.bootstrap_servers), CONSUMED)
         program = Program(tmp_path / "inbound", broker.bootstrap_servers, await postgres())
         yield program
         await program.stop()

@@ -17,6 +17,7 @@ from libs.contracts import topics
 from libs.contracts.events import Priority
 from libs.service_kit.config_file import Configuration
 from libs.service_kit.internal import HEADER, TENANT_HEADER
+from libs.service_kit.kafka import Cluster
 from tests.services.program import TOKEN, WITHIN_SECONDS, ServiceProgram
 from tests.services.projection.stories import TENANT, Told
 from tests.services.traffic import commit
@@ -68,7 +69,7 @@ class Traffic:
 
     def __init__(self, kafka: str) -> None:
         self._kafka = kafka
-        self._producer = Producer(kafka, client_id="test")
+        self._producer = Producer(Cluster(kafka), client_id="test")
         self._consumer = AIOKafkaConsumer(bootstrap_servers=kafka)
 
     async def start(self) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from libs.service_kit.kafka import Cluster
 from libs.storage.database import Pool, open_database
 from services.projection import rebuild as steps
 from services.projection.rebuild import check, rebuild
@@ -36,7 +37,7 @@ class Outbox:
     said: list[str] = field(default_factory=list)
 
     async def rebuild(self) -> None:
-        await rebuild(self.dsn, self.kafka, self.said.append)
+        await rebuild(self.dsn, Cluster(self.kafka), self.said.append)
 
     async def check(self) -> list[str]:
         """What differs, with the verdict at the end."""

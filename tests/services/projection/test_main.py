@@ -27,6 +27,7 @@ from libs.contracts.events import Priority
 from libs.contracts.http.answers import SmsPage, SmsWithHistory
 from libs.contracts.statuses import Status
 from libs.service_kit.internal import HEADER, TENANT_HEADER
+from libs.service_kit.kafka import Cluster
 from libs.service_kit.lifecycle import Lifecycle
 from libs.storage.database import Pool, open_database
 from services.projection import gathering, main, store
@@ -69,7 +70,7 @@ async def ground(server_directory: Any, postgres: DatabaseFactory, tmp_path_fact
     """A broker of its own: the service's topics and group have fixed names."""
     async with Kafka(server_directory / "kafka-projection", java_options=SHORT_RUN) as broker:
         kafka = broker.bootstrap_servers
-        await ensure_topics(kafka, READ)
+        await ensure_topics(Cluster(kafka), READ)
         dsn = await postgres()
         pool = await open_database(dsn, SCHEMA, MIGRATIONS, 2, PARTITIONED)
         directory = tmp_path_factory.mktemp("projection")

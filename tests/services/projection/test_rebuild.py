@@ -17,6 +17,7 @@ from deploy.local.kafka import SHORT_RUN, Kafka
 from libs.bus.admin import ensure_topics
 from libs.contracts.statuses import Status
 from libs.contracts.topics import PARTITIONS
+from libs.service_kit.kafka import Cluster
 from libs.storage import database
 from libs.storage.database import Pool, open_database
 from libs.storage.partitions import make_ahead
@@ -215,7 +216,7 @@ class Ground:
 
 @pytest.fixture
 async def ground(outbox: Outbox, tmp_path: Any) -> AsyncIterator[Ground]:
-    await ensure_topics(outbox.kafka, READ)
+    await ensure_topics(Cluster(outbox.kafka), READ)
     program, traffic = Program(tmp_path / "projection", outbox.kafka, outbox.dsn), Traffic(outbox.kafka)
     await traffic.start()
     async with outbox.pool.acquire() as connection:  # what other tests published is not for this outbox

@@ -9,6 +9,7 @@ from libs.bus.group_progress import GroupProgress
 from libs.bus.producer import Producer
 from libs.contracts.events import SmsStatus
 from libs.contracts.topics import Topic
+from libs.service_kit.kafka import Cluster
 from services.receipts.caught_up import CaughtUp
 from tests.services.traffic import commit
 
@@ -16,8 +17,8 @@ from tests.services.traffic import commit
 async def test_it_has_caught_up_once_what_was_there_at_the_call_before_is_committed(kafka: str) -> None:
     name = f"progress.{uuid4().hex[:12]}"
     topic = Topic(name=name, purpose="test", data=SmsStatus, key="message id", partitions=2)
-    await ensure_topics(kafka, [topic])
-    producer, progress = Producer(kafka, client_id="test"), GroupProgress(kafka, name, [topic])
+    await ensure_topics(Cluster(kafka), [topic])
+    producer, progress = Producer(Cluster(kafka), client_id="test"), GroupProgress(Cluster(kafka), name, [topic])
     caught_up = CaughtUp(progress)
     await producer.start()
     await progress.start()

@@ -22,6 +22,7 @@ from libs.contracts import topics
 from libs.contracts.events import ReceiptState
 from libs.contracts.statuses import Status
 from libs.contracts.topics import Topic
+from libs.service_kit.kafka import Cluster
 from services.receipts.main import CONSUMED
 from services.receipts.unreported import DEFAULT_WINDOW, SLOT_SECONDS, slot_of
 from tests.conftest import DatabaseFactory
@@ -51,7 +52,7 @@ class Ground:
 async def ground(server_directory: Path, postgres: DatabaseFactory, tmp_path_factory: Any) -> AsyncIterator[Ground]:
     """A broker of its own: the service's topics and group have fixed names."""
     async with Kafka(server_directory / "kafka-receipts", java_options=SHORT_RUN) as broker:
-        await ensure_topics(broker.bootstrap_servers, CONSUMED)
+        await ensure_topics(Cluster(broker.bootstrap_servers), CONSUMED)
         dsn = await postgres()
         program = Program(tmp_path_factory.mktemp("receipts"), broker.bootstrap_servers, dsn)
         traffic = Traffic(broker.bootstrap_servers)

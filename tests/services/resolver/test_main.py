@@ -20,6 +20,7 @@ from libs.contracts import topics
 from libs.contracts.events import Encoding, Leg, MessageEvent, PersonKind, Priority, SmsRequested
 from libs.contracts.statuses import Status
 from libs.contracts.topics import Topic
+from libs.service_kit.kafka import Cluster
 from services.resolver.main import MESSAGES
 from tests.conftest import DatabaseFactory
 from tests.services.program import until
@@ -50,7 +51,9 @@ class Ground:
 async def ground(server_directory: Path, postgres: DatabaseFactory, tmp_path_factory: Any) -> AsyncIterator[Ground]:
     """A broker of its own: the resolver's topics and groups have fixed names."""
     async with Kafka(server_directory / "kafka-resolver", java_options=SHORT_RUN) as broker:
-        await ensure_topics(broker.bootstrap_servers, [*MESSAGES, *OUT, topics.COMMANDS, topics.CONTACT_CHANGED])
+        await ensure_topics(
+            Cluster(broker.bootstrap_servers), [*MESSAGES, *OUT, topics.COMMANDS, topics.CONTACT_CHANGED]
+        )
         dsn = await postgres()
         program = Program(tmp_path_factory.mktemp("resolver"), broker.bootstrap_servers, dsn)
         traffic = Traffic(broker.bootstrap_servers)

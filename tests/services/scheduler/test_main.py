@@ -24,6 +24,7 @@ from libs.contracts import topics
 from libs.contracts.events import MessageEvent, Priority, SmsDeferred
 from libs.contracts.statuses import Status
 from libs.contracts.topics import Topic
+from libs.service_kit.kafka import Cluster
 from services.scheduler.main import CONSUMED
 from tests.conftest import DatabaseFactory
 from tests.services.program import until
@@ -49,7 +50,7 @@ class Ground:
 async def ground(server_directory: Path, postgres: DatabaseFactory, tmp_path_factory: Any) -> AsyncIterator[Ground]:
     """A broker of its own: the service's topics and group have fixed names."""
     async with Kafka(server_directory / "kafka-scheduler", java_options=SHORT_RUN) as broker:
-        await ensure_topics(broker.bootstrap_servers, [*CONSUMED, *OUT])
+        await ensure_topics(Cluster(broker.bootstrap_servers), [*CONSUMED, *OUT])
         dsn = await postgres()
         directory = tmp_path_factory.mktemp("scheduler")
         program = Program(directory, broker.bootstrap_servers, dsn)
@@ -232,7 +233,7 @@ async def test_at_sigterm_what_is_leaving_is_finished(running: Ground) -> None:
 
 async def test_it_waits_for_the_resolver_and_goes_on_as_that_takes_what_was_returned(running: Ground) -> None:
     assert await running.program.stop() == 0
-    resolver = GroupProgress(running.kafka, topics.RESOLVER_GROUP, [topics.RETURNED])
+    resolver = GroupProgress(Cluster(running.kafka), topics.RESOLVER_GROUP, [topics.RETURNED])
     await resolver.start()
     await _take_all(running, resolver)
     causes = [soon() for _ in range(25)]

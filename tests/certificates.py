@@ -1,4 +1,4 @@
-"""Certificates for an SMSC that is reached by TLS."""
+"""Certificates for a server that is reached by TLS."""
 
 import shutil
 import ssl
