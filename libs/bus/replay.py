@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -69,17 +69,15 @@ class DeadLetterBox:
 
     async def waiting(self, topic: str | None = None, reason: str | None = None) -> list[DeadLetter]:
         """Those that were not replayed, oldest first; of one topic or one reason if that is given."""
-        found: list[DeadLetter] = []
-        for place in await self._places(topic):
-            letters: dict[int, DeadLetter] = {}
-            async for record in self._records(place):
-                headers = dict(record.headers)
-                if REPLAYED in headers:
-                    letters.pop(int(headers[REPLAYED]), None)
-                else:
-                    letters[record.offset] = _letter(place, record)
-            found += [letter for letter in letters.values() if reason is None or letter.reason == reason]
-        return sorted(found, key=lambda letter: (letter.at, letter.id))
+        found: dict[tuple[TopicPartition, int], DeadLetter] = {}
+        async for record in self._records(dict.fromkeys(await self._places(topic), 0)):
+            place, headers = TopicPartition(record.topic, record.partition), dict(record.headers)
+            if REPLAYED in headers:
+                found.pop((place, int(headers[REPLAYED])), None)
+            else:
+                found[place, record.offset] = _letter(place, record)
+        wanted = (letter for letter in found.values() if reason is None or letter.reason == reason)
+        return sorted(wanted, key=lambda letter: (letter.at, letter.id))
 
     async def find(self, letter_id: str) -> tuple[DeadLetter, bool]:
         """The dead letter with this id, and whether it was replayed. Raises UnknownDeadLetter."""
@@ -88,7 +86,7 @@ class DeadLetterBox:
         place, offset = TopicPartition(match[1].removesuffix(DEAD_LETTER) + DEAD_LETTER, int(match[2])), int(match[3])
         found, replayed = None, False
         if place in await self._places(match[1]):
-            async for record in self._records(place, offset):
+            async for record in self._records({place: offset}):
                 mark = dict(record.headers).get(REPLAYED)
                 if record.offset == offset and mark is None:
                     found = _letter(place, record)
@@ -131,21 +129,21 @@ class DeadLetterBox:
             for partition in range(DEAD_LETTER_PARTITIONS)
         ]
 
-    async def _records(self, place: TopicPartition, first: int = 0) -> AsyncIterator[ConsumerRecord[bytes, bytes]]:
-        """What lies in a partition from an offset on, up to its end now."""
+    async def _records(self, first: Mapping[TopicPartition, int]) -> AsyncIterator[ConsumerRecord[bytes, bytes]]:
+        """What lies in these partitions, from an offset of each on, up to their ends now."""
         consumer = self._consumer
-        consumer.assign([place])
-        begin = (await consumer.beginning_offsets([place]))[place]
-        end = (await consumer.end_offsets([place]))[place]
-        consumer.seek(place, max(begin, first))
-        while await consumer.position(place) < end:
-            for records in (await consumer.getmany(place, timeout_ms=FETCH_MILLISECONDS)).values():
+        consumer.assign(list(first))  # so that all their leaders are asked for at once
+        begins, ends = await consumer.beginning_offsets(list(first)), await consumer.end_offsets(list(first))
+        for place, offset in first.items():
+            consumer.seek(place, max(begins[place], offset))
+        while left := [place for place in first if await consumer.position(place) < ends[place]]:
+            for place, records in (await consumer.getmany(*left, timeout_ms=FETCH_MILLISECONDS)).items():
                 for record in records:
-                    if record.offset < end:
+                    if record.offset < ends[place]:
                         yield record
 
     async def _read(self, letter: DeadLetter) -> ConsumerRecord[bytes, bytes]:
-        async for record in self._records(letter.place, letter.offset):
+        async for record in self._records({letter.place: letter.offset}):
             if record.offset == letter.offset:
                 return record
             break
@@ -155,7 +153,12 @@ class DeadLetterBox:
 @asynccontextmanager
 async def open_dead_letters(cluster: Cluster) -> AsyncGenerator[DeadLetterBox]:
     """The dead letters of the cluster. Raises KafkaError when it is not there."""
-    consumer = AIOKafkaConsumer(**cluster.options(), client_id="dead-letters", enable_auto_commit=False)
+    consumer = AIOKafkaConsumer(
+        **cluster.options(),
+        client_id="dead-letters",
+        enable_auto_commit=False,
+        fetch_max_wait_ms=50,  # else questions wait behind a fetch that finds nothing
+    )
     try:
         await consumer.start()
         await asyncio.sleep(0)  # aiokafka's stop raises CancelledError if its own tasks never began
