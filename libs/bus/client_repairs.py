@@ -11,6 +11,8 @@ Members of a group give every request most of a minute, since a join waits until
 word would hold up for as long what others could answer. So here to connect takes a few seconds, and a connection on which answers are due
 and nothing comes in is given up soon, unless a join waits there: then the client asks who leads now. What comes in slowly goes on coming.
 
+Whom a broker does not let in hears that it can't be reached. Why is told here: a certificate or a login that is not taken.
+
 A commit that nobody waits for any more goes on by itself, and its failure would be logged as nobody's, without a name. It is told when the
 commit is called off, and what comes after is of no interest.
 
@@ -23,6 +25,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from functools import wraps
+from ssl import SSLError
 from typing import Any
 from weakref import WeakSet
 
@@ -48,6 +51,7 @@ _client: Any = AIOKafkaClient
 _connection: Any = AIOKafkaConnection
 _coordinator: Any = GroupCoordinator
 _connect = _connection.connect
+_close = _connection.close
 _send = AIOKafkaConnection.send
 _commit = _coordinator._do_commit_offsets
 _update = _client._metadata_update
@@ -55,8 +59,25 @@ _update = _client._metadata_update
 
 @wraps(_connect)
 async def _connect_soon(self: AIOKafkaConnection) -> object:
-    async with asyncio.timeout(CONNECT_SECONDS):
-        return await _connect(self)
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            return await _connect(self)
+    except SSLError as error:
+        _say_why(self, error)
+        raise
+
+
+@wraps(_close)
+def _close_and_say_why(
+    self: AIOKafkaConnection, reason: CloseReason | None = None, exc: Exception | None = None
+) -> object:
+    if reason is CloseReason.AUTH_FAILURE or isinstance(exc, SSLError):
+        _say_why(self, exc)
+    return _close(self, reason, exc)
+
+
+def _say_why(connection: Any, error: Exception | None) -> None:
+    log.warning("kafka.not_let_in", broker=f"{connection.host}:{connection.port}", why=str(error))
 
 
 @wraps(_send)
@@ -126,6 +147,7 @@ async def _update_or_fail(self: Any, metadata: Any, topics: object) -> bool:
 def repair_clients() -> None:
     """Done again, it changes nothing."""
     _connection.connect = _connect_soon
+    _connection.close = _close_and_say_why
     AIOKafkaConnection.send = _send_or_lose
     _coordinator._do_commit_offsets = _commit_in_a_task
     _client._metadata_update = _update_or_fail

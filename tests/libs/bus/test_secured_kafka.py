@@ -1,6 +1,7 @@
 """A Kafka that lets in only whom it knows, by each way that there is: every client of ours gets in, and nobody with a wrong password."""
 
 import asyncio
+import re
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from aiokafka.errors import KafkaConnectionError
+from structlog.testing import capture_logs
 
 from deploy.local.kafka import SHORT_RUN, Kafka
 from deploy.local.ports import free_port
@@ -138,18 +140,30 @@ async def test_every_client_is_let_in(bus: Harness) -> None:
             await asyncio.sleep(0.01)
 
 
-STRANGERS: dict[str, Told] = {
-    "a wrong password": lambda secured: secured.cluster("ENCRYPTED", kafka_sasl_password="another"),
-    "no certificate": lambda secured: Cluster(f"127.0.0.1:{secured.ports['SHOWN']}", secured.cluster("ENCRYPTED").tls),
-    "an authority that did not sign": lambda secured: Cluster(
-        f"127.0.0.1:{secured.ports['SHOWN']}", KafkaSettings(kafka_security_protocol="SSL").kafka.tls
+def without_a_certificate(secured: Secured) -> Cluster:
+    return Cluster(f"127.0.0.1:{secured.ports['SHOWN']}", secured.cluster("ENCRYPTED").tls)
+
+
+def trusting_others(secured: Secured) -> Cluster:
+    return Cluster(f"127.0.0.1:{secured.ports['SHOWN']}", KafkaSettings(kafka_security_protocol="SSL").kafka.tls)
+
+
+STRANGERS: dict[str, tuple[Told, str]] = {
+    "a wrong password": (
+        lambda secured: secured.cluster("ENCRYPTED", kafka_sasl_password="another"),
+        "invalid credentials",
     ),
+    "no certificate": (without_a_certificate, "bad certificate|certificate required"),
+    "an authority that did not sign": (trusting_others, "certificate verify failed"),
 }
 
 
-@pytest.mark.parametrize("told", STRANGERS.values(), ids=STRANGERS)
-async def test_others_are_not(secured: Secured, told: Told) -> None:
+@pytest.mark.parametrize(("told", "why"), STRANGERS.values(), ids=STRANGERS)
+async def test_others_are_not_and_hear_why(secured: Secured, told: Told, why: str) -> None:
     progress = GroupProgress(told(secured), "strangers", [])
-    with pytest.raises(KafkaConnectionError):
+    with capture_logs() as logs, pytest.raises(KafkaConnectionError):
         await progress.start()
     await progress.stop()
+    (said,) = [line for line in logs if line["event"] == "kafka.not_let_in"]
+    assert re.search(why, said["why"])
+    assert "another" not in str(logs)
