@@ -8,8 +8,8 @@ setup: ## what the machine lacks, the virtual environment, Kafka's jars
 run: setup ## everything on this machine, until Ctrl-C
 	@$(PYTHON) -m deploy.local.run
 
-test: setup ## all tests, in two processes: most of them wait for something
-	@$(PYTHON) -m pytest --numprocesses 2 --no-loadscope-reorder
+test: setup ## all tests, in three processes: most of them wait for something
+	@$(PYTHON) -m pytest --numprocesses 3 --no-loadscope-reorder
 
 test-compose: setup ## the containers: built, started, sent through, killed, taken down; installs an engine where none runs
 	@$(PYTHON) -m tests.compose.run
