@@ -75,9 +75,10 @@ ON CONFLICT (key) DO UPDATE SET claimed_at = now()
     AND stored.claimed_at < now() - interval '{CLAIM_SECONDS} seconds'
 RETURNING message_id
 """  # noqa: S608 - constants
+# Of a claim that was given back the age is that of the key: PostgreSQL 15 and 16 subtract no infinity.
 _STORED = """
 SELECT key, body_hash, message_id, number, topic, record_key, event,
-       extract(epoch FROM now() - claimed_at)::float8 AS age
+       extract(epoch FROM now() - greatest(claimed_at, reserved_at))::float8 AS age
 FROM idempotency_keys WHERE key = ANY($1::text[])
 """
 _KNOWN = "SELECT key FROM idempotency_keys WHERE key = ANY($1::text[])"

@@ -59,6 +59,8 @@ async def test_a_key_that_someone_publishes_is_in_progress_for_at_most_ten_secon
 async def test_a_key_used_for_another_body_is_told_apart_in_every_state(ledger: Ledger, pool: Pool) -> None:
     await ledger.reserve([wish("k")])
     assert await ledger.reserve([wish("k", b"other")]) == [OtherBody()]
+    await ledger.release(["k"])
+    assert await ledger.reserve([wish("k", b"other")]) == [OtherBody()]
     await expire_claims(pool)
     assert await ledger.reserve([wish("k", b"other")]) == [OtherBody()]
     await ledger.mark(["k"])
