@@ -39,8 +39,8 @@ check-outbox: setup ## the outbox's messages compared with their journal, row by
 reset: setup ## forget what the local stack has stored
 	@$(PYTHON) -m deploy.local.reset
 
-bench: setup ## speed on this machine; writes docs/benchmarks/ (SCENARIO=single,growth,… PROFILE=1 QUICK=1)
-	@$(PYTHON) -m tests.load.bench $(SCENARIO) $(if $(PROFILE),profile) $(if $(QUICK),--quick)
+bench: setup ## speed on this machine; writes docs/benchmarks/ (SCENARIO=single,profile,… QUICK=1)
+	@$(PYTHON) -m tests.load.bench $(SCENARIO) $(if $(QUICK),--quick)
 
 images: setup ## the container images that docker-compose.yml names
 	@$(PYTHON) -m deploy.containers.images

@@ -13,6 +13,7 @@ from deploy.containers import docker, environment, host_settings
 from deploy.containers.base_image import base_image
 from deploy.containers.docker import Docker, DockerError
 from deploy.containers.engine import NoEngineError, Say
+from deploy.local.prepare import SetupError
 
 NAMES = ("postgres", "services", "kafka")
 BUILD_SECONDS = 900
@@ -49,7 +50,7 @@ def main() -> None:
         sys.exit("Missing: docker with BuildKit (23 or newer, or 20.10) and compose")
     try:
         build(engine, base_image(engine, print), version(), print)
-    except (DockerError, NoEngineError) as error:
+    except (DockerError, NoEngineError, SetupError) as error:
         sys.exit(str(error))
 
 

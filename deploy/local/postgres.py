@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import os
 import pwd
+import re
 import secrets
 import shutil
 import signal
@@ -29,18 +30,11 @@ SYSTEM_USERS = ("postgres", "postrider")
 OUR_USER = "postrider"  # in the database, and on the machine if it has no `postgres`
 ROOT_HOME = Path("/var/lib/postrider")
 
-# fsync and synchronous_commit stay on: what a service has committed must survive a crash.
+CONFIGURATION = Path(__file__).parents[1] / "postgres" / "postgresql.conf"
 SETTINGS = {
     "listen_addresses": HOST,
     "unix_socket_directories": "",
-    "max_connections": "100",
-    "shared_buffers": "256MB",
-    "max_wal_size": "2GB",
-    "wal_compression": "on",
-    "jit": "off",
-    "max_parallel_workers_per_gather": "0",
-    "timezone": "UTC",
-    "log_timezone": "UTC",
+    **dict(re.findall(r"^(\w+) = (.+)$", CONFIGURATION.read_text(), re.MULTILINE)),
 }
 
 
