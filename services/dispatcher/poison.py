@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from libs.bus.codec import decoder, encode, message_key
 from libs.bus.errors import Undecodable
 from libs.bus.naming import name_of
@@ -29,24 +31,26 @@ async def tell_history(record: Record, reason: Reason, ledger: Ledger, publisher
         return
     leg, message = named.data.leg, named.data.message
     why = Reason("poison", f"its record could not be handled: {reason.code}")
-    ended_at = await ledger.reject(leg.leg_at, LegKey(named.subject, leg.cycle, leg.leg), why)
-    if ended_at is None:
-        return
-    event = encode(
-        whole_ending(
-            named.subject,
-            message.tenant,
-            message.recipient,
-            leg,
-            Status.REJECTED,
-            why,
-            at=ended_at,
-            source=SOURCE,
-            traceparent=named.traceparent,
+
+    def status(at: datetime) -> bytes:
+        return encode(
+            whole_ending(
+                named.subject,
+                message.tenant,
+                message.recipient,
+                leg,
+                Status.REJECTED,
+                why,
+                at=at,
+                source=SOURCE,
+                traceparent=named.traceparent,
+            )
         )
-    )
+
     try:
-        _read_status(event)
+        _read_status(status(leg.leg_at))
     except Undecodable:  # a name may be readable and yet not be one that events may carry
         return
-    await publisher.publish_many([Outgoing(topics.STATUS.name, message_key(named.subject), event)])
+    ended_at = await ledger.reject(leg.leg_at, LegKey(named.subject, leg.cycle, leg.leg), why)
+    if ended_at is not None:
+        await publisher.publish_many([Outgoing(topics.STATUS.name, message_key(named.subject), status(ended_at))])

@@ -7,12 +7,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 
 from deploy.local.ports import free_port
 from libs.bus.codec import encode
 from libs.bus.dead_letters import LIMIT
-from libs.bus.record import Record
 from libs.contracts import topics
 from libs.contracts.events import Encoding, Priority, Reason
 from libs.contracts.statuses import Status
@@ -20,7 +19,6 @@ from libs.contracts.unasked import NOT_ASKED
 from services.dispatcher import instance, sender
 from services.dispatcher.lease import Lease
 from services.dispatcher.ledger import ClaimVerdict, Ledger
-from services.dispatcher.poison import tell_history
 from tests.services.dispatcher.world import MakeWorld, World, all_told
 
 
@@ -213,26 +211,6 @@ async def test_a_run_of_dead_letters_stops_it_until_it_is_started_again(world: M
         stopped.set()
         await living
         assert len(made) == 1 and await w.pool.fetchval("SELECT count(*) FROM attempts") == LIMIT
-
-
-async def test_what_went_to_the_dead_letters_ends_as_one_and_the_same_event_unless_it_was_claimed(world: MakeWorld):
-    async with world() as w:
-        ledger = w.start().ledger
-        event, claimed = w.event("dead"), w.event("claimed")
-        await w.send(claimed)
-        await w.until(all_told(w, [claimed], Status.SUBMITTED))
-        reason = Reason("handler-error", "a fault")
-        for each in (event, event, claimed):
-            record = Record(TopicPartition("t", 0), 0, None, encode(each), (), None)
-            await tell_history(record, reason, ledger, w.producer)
-        await w.until(lambda: len(w.words(event.subject)) == 2)
-        first, second = w.statuses[event.subject]
-        assert first == second and first.status is Status.REJECTED
-        assert w.words(claimed.subject) == ["submitted"]
-        await w.send(event)  # it can be handled after all
-        await w.until(lambda: len(w.words(event.subject)) == 3)
-        assert w.words(event.subject)[-1] == "failed"
-        assert len(await w.carrier.accepted()) == 1
 
 
 async def test_a_message_from_a_person_reaches_kafka_as_it_came(world: MakeWorld):

@@ -1,0 +1,39 @@
+"""What the history says of a dispatch that went to the dead letters."""
+
+from aiokafka import TopicPartition
+
+from libs.bus.codec import encode
+from libs.bus.record import Record
+from libs.contracts.events import Reason
+from libs.contracts.statuses import Status
+from services.dispatcher.poison import tell_history
+from tests.services.dispatcher.world import MakeWorld, all_told
+
+
+async def test_what_went_to_the_dead_letters_ends_as_one_and_the_same_event_unless_it_was_claimed(world: MakeWorld):
+    async with world() as w:
+        ledger = w.start().ledger
+        event, claimed = w.event("dead"), w.event("claimed")
+        await w.send(claimed)
+        await w.until(all_told(w, [claimed], Status.SUBMITTED))
+        reason = Reason("handler-error", "a fault")
+        for each in (event, event, claimed):
+            record = Record(TopicPartition("t", 0), 0, None, encode(each), (), None)
+            await tell_history(record, reason, ledger, w.producer)
+        await w.until(lambda: len(w.words(event.subject)) == 2)
+        first, second = w.statuses[event.subject]
+        assert first == second and first.status is Status.REJECTED
+        assert w.words(claimed.subject) == ["submitted"]
+        await w.send(event)  # it can be handled after all
+        await w.until(lambda: len(w.words(event.subject)) == 3)
+        assert w.words(event.subject)[-1] == "failed"
+        assert len(await w.carrier.accepted()) == 1
+
+
+async def test_a_name_that_no_event_may_carry_is_no_name_and_ends_nothing(world: MakeWorld):
+    async with world() as w:
+        ledger, nameless = w.start().ledger, w.event("nameless")
+        object.__setattr__(nameless.data.message.recipient, "id", "x" * 65)
+        record = Record(TopicPartition("t", 0), 0, None, encode(nameless), (), None)
+        await tell_history(record, Reason("invalid", "an id that is too long"), ledger, w.producer)
+        assert await w.pool.fetchval("SELECT count(*) FROM attempts WHERE message_id = $1", nameless.subject) == 0
