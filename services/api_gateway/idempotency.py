@@ -81,7 +81,10 @@ SELECT key, body_hash, message_id, number, topic, record_key, event,
        extract(epoch FROM now() - greatest(claimed_at, reserved_at))::float8 AS age
 FROM idempotency_keys WHERE key = ANY($1::text[])
 """
-_KNOWN = "SELECT key FROM idempotency_keys WHERE key = ANY($1::text[])"
+# What is about to be swept is none: by the time that it is reserved it might be gone.
+_KNOWN = f"""
+SELECT key FROM idempotency_keys WHERE key = ANY($1::text[]) AND reserved_at > now() - interval '{KEEP}' + interval '1 minute'
+"""  # noqa: S608 - constants
 _FORGET = "DELETE FROM idempotency_keys WHERE key = $1 AND event IS NOT NULL"
 # In the order in which `_RESERVE` locks them: no deadlock. By itself an UPDATE may take them as they lie in the table.
 _HELD = "WITH held AS (SELECT key FROM idempotency_keys WHERE key = ANY($1::text[]) ORDER BY key FOR UPDATE)"
