@@ -56,7 +56,8 @@ async def doubt(connection: Connection, doubts: Sequence[Doubt], recent: RecentR
         await store.add_doubts(connection, doubts)
         await store.end_doubts(connection, [d.attempt for d in doubts if d.disproved])
         receipts = await store.parked_with_reference(connection, doubts)
-        return await _settle(connection, receipts, recent) if receipts else []
+        matches, _ = await _settle(connection, receipts, recent) if receipts else ([], [])
+        return matches
 
 
 async def match(
@@ -80,11 +81,17 @@ async def settle(connection: Connection, receipts: Sequence[Receipt], recent: Re
     """Receipts found no attempt: end a doubt with them, or park them. Answers what was found after all."""
     async with connection.transaction():
         await store.lock_references(connection, (r.gateway for r in receipts if r.reference is not None))
-        return await _settle(connection, receipts, recent)
+        matches, parked = await _settle(connection, receipts, recent)
+    for gateway in parked:
+        RECEIPTS_PARKED.labels(gateway).inc()
+    return matches
 
 
-async def _settle(connection: Connection, receipts: Sequence[Receipt], recent: RecentRegistrations) -> list[Match]:
-    """Match receipts under the lock of their ids, or end a doubt with them, or park them.
+async def _settle(
+    connection: Connection, receipts: Sequence[Receipt], recent: RecentRegistrations
+) -> tuple[list[Match], list[str]]:
+    """Match receipts under the lock of their ids, or end a doubt with them, or park them. Answers also the gateway of each that was not
+    parked before.
 
     A receipt that ends a doubt also answers for what was parked under its id until then.
     """
@@ -94,11 +101,10 @@ async def _settle(connection: Connection, receipts: Sequence[Receipt], recent: R
     known, _ = await store.read(connection, keys)
     await _resolve(connection, [r for r in receipts if pair(r, known[r.key]) is None], known)
     matches, lonely = _pair_all(receipts, known)
-    for gateway in await store.park(connection, lonely):
-        RECEIPTS_PARKED.labels(gateway).inc()
+    parked = await store.park(connection, lonely)
     resolved = sorted({m.receipt.key for m in matches if m.resolves_doubt})
     early = await _early(connection, resolved, known) if resolved else []
-    return list({m.receipt.id: m for m in (*early, *matches)}.values())
+    return list({m.receipt.id: m for m in (*early, *matches)}.values()), parked
 
 
 async def _resolve(connection: Connection, receipts: Iterable[Receipt], known: Known) -> None:
