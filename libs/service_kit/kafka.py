@@ -35,7 +35,7 @@ class Cluster:
     login: Login | None = None
 
     def options(self) -> dict[str, Any]:
-        """What each of aiokafka's clients is told."""
+        """What each of aiokafka's clients is told: with the password, so never for a log."""
         told: dict[str, Any] = {"bootstrap_servers": self.bootstrap_servers}
         if self.tls:
             told |= {"security_protocol": "SSL", "ssl_context": self.tls}
@@ -63,7 +63,7 @@ KafkaServers = Annotated[str, AfterValidator(_brokers)]
 
 
 class KafkaSettings(BaseSettings):
-    """The names are those that Kafka's own clients have."""
+    """An empty variable counts as one that is not set, but for the brokers'."""
 
     model_config = SettingsConfigDict(extra="ignore")
 
@@ -71,16 +71,18 @@ class KafkaSettings(BaseSettings):
         "127.0.0.1:9092", description="host:port of one or more brokers, comma-separated"
     )
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="how the brokers are spoken to: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL"
+        "PLAINTEXT",
+        description="how the brokers are spoken to: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL. Without SSL nothing is encrypted,"
+        " a password by PLAIN neither",
     )
     kafka_ca_file: Path | None = Field(
         None, description="with SSL: who may sign the brokers' certificates (PEM); else the system's authorities"
     )
-    kafka_certificate_file: Path | None = Field(
-        None, description="with SSL: our certificate (PEM), where the brokers ask for one"
-    )
     kafka_key_file: Path | None = Field(
-        None, description="its key (PEM, not encrypted), unless that stands in the same file", validate_default=True
+        None, description="the key of our certificate (PEM, not encrypted), unless it stands in the same file"
+    )
+    kafka_certificate_file: Path | None = Field(
+        None, description="with SSL: our certificate (PEM), where the brokers ask for one", validate_default=True
     )
     kafka_sasl_mechanism: Mechanism = Field(
         "SCRAM-SHA-512", description="with SASL: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"
@@ -88,28 +90,34 @@ class KafkaSettings(BaseSettings):
     kafka_sasl_username: str | None = Field(None, description="with SASL: who we are", validate_default=True)
     kafka_sasl_password: SecretStr | None = Field(None, description="and our password", validate_default=True)
 
-    @field_validator("kafka_ca_file", "kafka_certificate_file")
+    @field_validator(
+        "kafka_security_protocol",
+        "kafka_ca_file",
+        "kafka_key_file",
+        "kafka_certificate_file",
+        "kafka_sasl_mechanism",
+        "kafka_sasl_username",
+        "kafka_sasl_password",
+        mode="before",
+    )
+    @classmethod
+    def _or_not_set(cls, given: object, info: ValidationInfo) -> object:
+        assert info.field_name
+        return cls.model_fields[info.field_name].default if given == "" else given
+
+    @field_validator("kafka_ca_file", "kafka_key_file", "kafka_certificate_file")
     @classmethod
     def _with_tls(cls, file: Path | None, info: ValidationInfo) -> Path | None:
-        protocol = info.data.get("kafka_security_protocol")
-        if file and protocol:
-            if not protocol.endswith("SSL"):
-                raise ValueError(f"is of no use, since KAFKA_SECURITY_PROTOCOL is {protocol}")
-            if info.field_name == "kafka_ca_file":
-                check_ca_file(file)
-        return file
-
-    @field_validator("kafka_key_file")
-    @classmethod
-    def _fits(cls, file: Path | None, info: ValidationInfo) -> Path | None:
-        certificate = info.data.get("kafka_certificate_file")
-        if certificate:
-            try:
-                show_certificate(tls_context(), certificate, file)
-            except ValueError as error:
-                raise ValueError(f"with KAFKA_CERTIFICATE_FILE: {error}") from None
-        elif file and "kafka_certificate_file" in info.data:
-            raise ValueError("is of no use without KAFKA_CERTIFICATE_FILE")
+        protocol, key = info.data.get("kafka_security_protocol"), info.data.get("kafka_key_file")
+        if file and protocol and not protocol.endswith("SSL"):
+            raise ValueError(f"is of no use, since KAFKA_SECURITY_PROTOCOL is {protocol}")
+        if file and info.field_name == "kafka_ca_file":
+            check_ca_file(file)
+        if info.field_name == "kafka_certificate_file":
+            if file:
+                show_certificate(tls_context(), file, key)
+            elif key:
+                raise ValueError("must be set, since KAFKA_KEY_FILE is")
         return file
 
     @field_validator("kafka_sasl_username", "kafka_sasl_password")
@@ -124,7 +132,7 @@ class KafkaSettings(BaseSettings):
 
     @cached_property
     def kafka(self) -> Cluster:
-        """The cluster, with what the files of certificates hold when it is first asked for."""
+        """The cluster, with what the files of certificates hold when it is first asked for. OSError or ValueError where one has gone."""
         tls = login = None
         if self.kafka_security_protocol.endswith("SSL"):
             tls = tls_context(self.kafka_ca_file)

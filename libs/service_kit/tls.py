@@ -24,13 +24,17 @@ def check_ca_file(file: Path) -> None:
 
 
 def show_certificate(context: ssl.SSLContext, certificate: Path, key: Path | None) -> None:
-    """Show it to who asks for one. The key is not encrypted, and stands in the certificate's file if it has none of its own.
-    ValueError, with the reason, where they can't be used."""
+    """Let the context show it to who asks for one. The key is not encrypted, and stands in the certificate's file if it has none of its
+    own. ValueError, with the file and the reason, where they can't be used."""
+    for file in filter(None, (certificate, key)):
+        try:
+            file.open().close()
+        except OSError as error:
+            raise ValueError(f"{file}: {error.strerror}") from None
     try:
         context.load_cert_chain(
             certificate, key, password=""
         )  # without one, an encrypted key would be asked for at the terminal
     except ssl.SSLError:
-        raise ValueError("no certificate with its key, unencrypted (PEM)") from None
-    except OSError as error:
-        raise ValueError(error.strerror) from None
+        files = f"{certificate} and {key}" if key else f"{certificate}"
+        raise ValueError(f"{files}: no certificate with its key, unencrypted (PEM)") from None

@@ -23,8 +23,9 @@ def told(environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], **
     return [line.removeprefix("  KAFKA_") for line in capsys.readouterr().err.splitlines()[1:]]
 
 
-def test_nothing_said_is_nothing_secret() -> None:
-    assert KafkaSettings().kafka.options() == {"bootstrap_servers": "127.0.0.1:9092"}
+@pytest.mark.parametrize("given", [{}, {name: "" for name in KafkaSettings.model_fields if "bootstrap" not in name}])
+def test_nothing_said_is_nothing_secret(given: dict[str, str]) -> None:
+    assert KafkaSettings.model_validate(given).kafka.options() == {"bootstrap_servers": "127.0.0.1:9092"}
 
 
 @pytest.mark.parametrize("protocol", ["SASL_PLAINTEXT", "SASL_SSL"])
@@ -70,22 +71,28 @@ def test_files_that_cannot_be_used_are_named(
     key, none, gone = tmp_path / "key.pem", tmp_path / "none.pem", tmp_path / "gone.pem"
     none.write_text("not a certificate")
     monkeypatch.setenv("KAFKA_SECURITY_PROTOCOL", "SSL")
-    unfit = "with KAFKA_CERTIFICATE_FILE: no certificate with its key, unencrypted (PEM)"
+    unfit = "no certificate with its key, unencrypted (PEM)"
     assert told(monkeypatch, capsys, CA_FILE=none, KEY_FILE=key) == [
         f"CA_FILE: {none}: it holds no certificate (PEM)",
-        "KEY_FILE: is of no use without KAFKA_CERTIFICATE_FILE",
+        "CERTIFICATE_FILE: must be set, since KAFKA_KEY_FILE is",
     ]
     assert told(monkeypatch, capsys, CA_FILE=gone, CERTIFICATE_FILE=none) == [
         f"CA_FILE: {gone}: No such file or directory",
-        f"KEY_FILE: {unfit}",
+        f"CERTIFICATE_FILE: {none} and {key}: {unfit}",
     ]
-    assert told(monkeypatch, capsys, CA_FILE=certificate, CERTIFICATE_FILE=certificate, KEY_FILE=gone) == [
-        "KEY_FILE: with KAFKA_CERTIFICATE_FILE: No such file or directory"
+    assert told(monkeypatch, capsys, CA_FILE=certificate, CERTIFICATE_FILE=gone) == [
+        f"CERTIFICATE_FILE: {gone}: No such file or directory"
     ]
+    assert told(monkeypatch, capsys, CERTIFICATE_FILE=certificate, KEY_FILE="") == [
+        f"CERTIFICATE_FILE: {certificate}: {unfit}"
+    ]
+    assert told(monkeypatch, capsys, KEY_FILE=gone) == [f"CERTIFICATE_FILE: {gone}: No such file or directory"]
     encrypted = tmp_path / "encrypted.pem"
     command = ["openssl", "pkcs8", "-topk8", "-in", key, "-out", encrypted, "-passout", "pass:secret"]
     subprocess.run(command, check=True, capture_output=True, timeout=30)
-    assert told(monkeypatch, capsys, KEY_FILE=encrypted) == [f"KEY_FILE: {unfit}"]
+    assert told(monkeypatch, capsys, KEY_FILE=encrypted) == [
+        f"CERTIFICATE_FILE: {certificate} and {encrypted}: {unfit}"
+    ]
 
 
 @needs_openssl
