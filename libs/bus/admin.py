@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
+from itertools import count
 from typing import Any
 
 import structlog
@@ -27,6 +28,7 @@ _DEAD_LETTER_CONFIG = {
 }
 _REQUEST_TIMEOUT_MS = 10_000
 _POLL_SECONDS = 0.05
+_SAID_AFTER_POLLS = 100
 
 
 class TopicMismatch(Exception):
@@ -76,8 +78,13 @@ async def _ensure(admin: AIOKafkaAdminClient, topics: Sequence[Topic]) -> None:
             error = for_code(code)
             if code and error is not TopicAlreadyExistsError:
                 raise error(f"{name} could not be created")
-        log.info("kafka.topics_created", topics=len(missing))
-    while not declared.keys() <= found.keys():
+        if created := sum(not code for _, code, *_ in response.topic_errors):
+            log.info("kafka.topics_created", topics=created)
+    for polls in count(1):
+        if not (unled := declared.keys() - found.keys()):
+            break
+        if polls == _SAID_AFTER_POLLS:
+            log.warning("kafka.topics_without_leader", names=sorted(unled))
         await asyncio.sleep(_POLL_SECONDS)
         found = await _usable(admin)
     few = sum(
