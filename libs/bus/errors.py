@@ -50,7 +50,6 @@ class TooManyDeadLetters(Exception):
 
 
 _POSTGRES = (
-    asyncpg.InternalClientError,  # a connection that the server ended just as it was taken into use
     asyncpg.PostgresConnectionError,  # class 08
     asyncpg.InsufficientResourcesError,  # class 53: too many connections, disk full, out of memory
     asyncpg.SerializationError,
