@@ -32,6 +32,7 @@ from libs.service_kit.metrics import DEAD_LETTERS, from_zero
 log = structlog.get_logger()
 
 LIMIT = 20
+"""Dead letters in a row, with nothing handled between, after which a consumer stops: the fault is likely its own."""
 WITHOUT_CONTENT = "dead-letter-without-content"
 """The header of a dead letter whose record was too large to be kept, with its octets. It came compressed better than we compress."""
 

@@ -53,7 +53,7 @@ from libs.service_kit.metrics import CONSUMER_LAG, CONSUMER_RETRIES, RECORDS_CON
 log = structlog.get_logger()
 
 DRAIN_SECONDS = 10.0
-REBALANCE_TIMEOUT_MS = 20_000
+REBALANCE_TIMEOUT_MS = 20_000  # longer than DRAIN_SECONDS
 ANSWER_SECONDS = 5.0
 RUNNING = "running"
 _A_DAY_MS = 24 * 3600 * 1000

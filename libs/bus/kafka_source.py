@@ -22,6 +22,7 @@ from libs.service_kit.kafka import Cluster
 log = structlog.get_logger()
 
 SESSION_TIMEOUT_MS = 6_000
+"""After so long without a heartbeat a member is dead to its group: the least that brokers allow unless told otherwise."""
 HEARTBEAT_INTERVAL_MS = 2_000
 MAX_PARTITION_FETCH_BYTES = 1024 * 1024
 METADATA_MAX_AGE_MS = 30_000

@@ -19,8 +19,7 @@ from libs.service_kit.metrics import RECORDS_PUBLISHED
 
 log = structlog.get_logger()
 
-Headers = list[tuple[str, bytes]]
-Row = tuple[bytes | None, bytes | None, Headers]
+Row = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]
 
 
 class Call:

@@ -44,6 +44,7 @@ from libs.service_kit.metrics import CONSUMER_LAG, RECORDS_CONSUMED
 log = structlog.get_logger()
 
 REBALANCE_TIMEOUT_MS = 40_000
+"""How long the group waits for a member that has to come back: longer than any consumer here takes to finish what it has in hand."""
 LAG_EVERY_SECONDS = 5.0
 _DECODED_AT_ONCE = 250
 """Records between two breaks, about a millisecond: in them the handler of another batch goes on as soon as PostgreSQL has answered."""

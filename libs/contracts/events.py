@@ -199,7 +199,7 @@ class ReceiptState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayReceipt:
-    """A delivery receipt as a gateway gave it. `provider_id` is normalised as the gateway is configured.
+    """A delivery receipt as a gateway gave it. `provider_id` is normalised as the gateway is configured, and has at most 255 characters.
 
     `word` is the carrier's own for a state that is none of ours, at most 16 letters, digits and underscores; `state` is then `ENROUTE`.
     """
@@ -324,6 +324,7 @@ def person_key(tenant: str, recipient: Recipient) -> bytes:
 
 
 def receipt_key(gateway: str, provider_id: str) -> bytes:
+    """The Kafka key of the receipts for one id that a gateway gave; normalised, as in `GatewayReceipt`."""
     return f"{gateway}/{provider_id}".encode()
 
 

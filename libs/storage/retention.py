@@ -75,7 +75,7 @@ async def drop_old(pool: asyncpg.Pool, tables: Sequence[Partitioned], before: da
 
 
 async def delete_old(pool: asyncpg.Pool, table: str, column: str, before: object) -> int:
-    """Delete, in batches, the rows in which a column is less than this: how many went."""
+    """Delete, in batches, the rows in which a column, which has an index, is less than this value of its type: how many went."""
     statement = (
         f"DELETE FROM {table} WHERE ctid = ANY (ARRAY("  # noqa: S608 - names are ours
         f"SELECT ctid FROM {table} WHERE {column} < $1 LIMIT $2))"

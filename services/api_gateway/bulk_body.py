@@ -13,6 +13,7 @@ from msgspec.structs import astuple
 from libs.contracts.events import PersonKind
 from libs.contracts.http.problems import MAX_FIELD_NAME
 from libs.contracts.http.requests import MAX_BULK_MESSAGES, MAX_TEXT_CHARACTERS
+from services.api_gateway.plain_sms import is_plainly_right
 from services.api_gateway.problems import ProblemError, bad_field
 
 ABSENT = msgspec.Raw()
@@ -114,7 +115,4 @@ def read_item(body: msgspec.Raw) -> Item | None:
         item = _read_item(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    person = item.staff_id if item.client_id is None else item.client_id if item.staff_id is None else None
-    if person is None or not person.isprintable() or "\0" in item.message or item.message.isspace():
-        return None
-    return item
+    return item if is_plainly_right(item.message, item.client_id, item.staff_id) else None

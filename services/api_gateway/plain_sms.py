@@ -42,7 +42,10 @@ def parse_sms(body: bytes) -> PlainSms | SendSms:
         sms = _decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return parse(SendSms, body)
-    person = sms.staff_id if sms.client_id is None else sms.client_id if sms.staff_id is None else None
-    if person is None or not person.isprintable() or "\0" in sms.message or sms.message.isspace():
-        return parse(SendSms, body)
-    return sms
+    return sms if is_plainly_right(sms.message, sms.client_id, sms.staff_id) else parse(SendSms, body)
+
+
+def is_plainly_right(message: str, client_id: str | None, staff_id: str | None) -> bool:
+    """Whether `SendSms` would take this text and person, of the right lengths, as they are; if not, it has the last word."""
+    person = staff_id if client_id is None else client_id if staff_id is None else None
+    return person is not None and person.isprintable() and "\0" not in message and not message.isspace()

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-import asyncpg
 import msgspec
 
 from libs.bus.port import Outgoing
@@ -15,7 +14,7 @@ from libs.contracts.events import Reason
 from libs.storage.array_literals import array_literal
 from libs.storage.command_tags import rows_of_tag
 from libs.storage.database import Pool
-from libs.storage.partitions import Partitioned
+from libs.storage.partitions import Connection, Partitioned
 from services.dispatcher.attempts import Attempt, LegKey, LegState, Outcome, deferral, late_outcome
 from services.dispatcher.lease import LeaseOver
 
@@ -302,9 +301,7 @@ class Ledger:
         """They are published."""
         await self._pool.execute("DELETE FROM late_events WHERE id = ANY($1)", [e.id for e in events])
 
-    async def _read(
-        self, connection: asyncpg.Connection | asyncpg.pool.PoolConnectionProxy, legs: Sequence[LegState]
-    ) -> dict[LegKey, list[Attempt]]:
+    async def _read(self, connection: Connection, legs: Sequence[LegState]) -> dict[LegKey, list[Attempt]]:
         rows = await connection.fetch(_READ, *_coordinates(legs))
         found: dict[LegKey, list[Attempt]] = {}
         for r in rows:

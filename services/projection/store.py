@@ -12,18 +12,14 @@ from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
-import asyncpg
 import msgspec
 from aiokafka.structs import TopicPartition
 from msgspec.structs import astuple
 
 from libs.storage.command_tags import rows_of_tag
-from libs.storage.partitions import Partitioned
+from libs.storage.partitions import Connection, Partitioned
 from services.projection.journal import NewEntry, ids_in
 from services.projection.rows import MessageRow, NewPersonalRow
-
-Connection = asyncpg.pool.PoolConnectionProxy | asyncpg.Connection
-
 
 Key = tuple[int, str]
 """Message id and tenant, the primary key of `messages`. The id as an integer, because a UUID is slow to hash and to compare."""

@@ -31,6 +31,7 @@ HOLD_SECONDS = 0.5
 """How long a receipt waits here for an answer to the submit that it has overtaken: far longer than most need, and to park one and take
 it out again costs more than all else about it. Until then its record is not finished, so nothing is lost with us."""
 
+# Eight digits and more, however they are spaced out.
 _NUMBER = re.compile(r"[(+]*0*+(?:[0-9][ ().-]*){8,}")
 LONGEST_ID = 255
 """Of a provider's ids: dispatchers register none that is longer, and an index takes no text of any length."""

@@ -101,6 +101,8 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
 
 
 class Match(msgspec.Struct, frozen=True, gc=False):
+    """A receipt, and the attempt that it reports of."""
+
     receipt: Receipt
     registration: Registration
 

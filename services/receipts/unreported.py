@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 from asyncpg import Record
 
-from libs.bus.codec import encode
+from libs.bus.codec import encode, message_key
 from libs.bus.errors import PublishFailed
 from libs.bus.port import Publisher
 from libs.bus.tracing import traceparent_in
@@ -88,10 +88,12 @@ _PUBLISHED = """
 
 
 def slot_of(at: datetime) -> int:
+    """Its number among the spans of `SLOT_SECONDS` since 1970."""
     return int(at.timestamp()) // SLOT_SECONDS
 
 
 def start_of(slot: int) -> datetime:
+    """When the slot of this number began."""
     return datetime.fromtimestamp(slot * SLOT_SECONDS, UTC)
 
 
@@ -155,7 +157,7 @@ async def publish(pool: Pool, publisher: Publisher) -> None:
     """Publish what was ended, and forget it."""
     while rows := await pool.fetch(_ENDED, PUBLISHED_AT_ONCE):
         await publisher.publish(
-            topics.STATUS.name, [(str(row["message_id"]).encode(), encode(_event(row))) for row in rows]
+            topics.STATUS.name, [(message_key(row["message_id"]), encode(_event(row))) for row in rows]
         )
         crash_point("receipts.publish-forget")
         keys = [(row["message_id"], row["cycle"], row["leg"], row["part"], row["try_number"]) for row in rows]
