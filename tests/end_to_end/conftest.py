@@ -31,7 +31,7 @@ def write_configuration(path: Path, **gateway: object) -> None:
     path.write_text(yaml.safe_dump(configuration))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def stack(server_directory: Path, postgres: DatabaseFactory) -> AsyncIterator[Stack]:
     directory = server_directory / "end-to-end"
     directory.mkdir()
