@@ -122,11 +122,12 @@ async def test_keys_are_locked_in_the_order_in_which_they_are_reserved(
     keys = [f"k{n:02}" for n in range(40)]
     for key in reversed(keys):  # as they lie in the table
         await ledger.reserve([wish(key)])
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     async with pool.acquire() as other, other.transaction():
         await other.execute("SELECT FROM idempotency_keys WHERE key = $1 FOR UPDATE", keys[0])
         changing = asyncio.create_task(change(ledger, keys))
         async with asyncio.timeout(20):
-            while not await pool.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            while not await pool.fetchval(waiting):
                 assert not changing.done()
         await other.execute("SELECT FROM idempotency_keys WHERE key = $1 FOR UPDATE NOWAIT", keys[-1])
     await changing

@@ -198,7 +198,7 @@ async def _nothing_reserved(dsn: str) -> AsyncIterator[Callable[[], Awaitable[No
         async with asyncio.timeout(10):
             while not await watcher.fetchval(
                 "SELECT count(*) FROM pg_stat_activity"
-                " WHERE wait_event_type = 'Lock' AND query LIKE '%INSERT INTO idempotency_keys%' AND pid <> pg_backend_pid()"
+                " WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%INSERT INTO idempotency_keys%'"
             ):
                 await asyncio.sleep(0.01)
 

@@ -191,7 +191,8 @@ async def test_lost_connections_to_postgres_are_made_again_and_cost_no_record(ru
     ids = [new_id() for _ in range(10)]
     for name, n in ids:
         await connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'receipts'"
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'receipts' AND datname = current_database()"
         )
         await running.traffic.statuses(submitted(name, message=n))
         await running.traffic.receipts(receipt(name))

@@ -247,7 +247,8 @@ async def test_lost_connections_to_postgres_are_made_again(running: Ground):
     await running.program.http("PUT", f"clients/{person}", {"phone": PHONE})
     connection = await asyncpg.connect(running.dsn)
     await connection.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'resolver'"
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE application_name = 'resolver' AND datname = current_database()"
     )
     await connection.close()
     cause = sms(person)

@@ -280,7 +280,8 @@ async def until_shown(ground: Ground, condition: Callable[[dict[str, str]], bool
 async def test_lost_connections_to_postgres_are_made_again(running: Ground) -> None:
     connection = await asyncpg.connect(running.dsn)
     await connection.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'scheduler'"
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE application_name = 'scheduler' AND datname = current_database()"
     )
     await connection.close()
     await running.traffic.say(cause := soon())
