@@ -45,9 +45,6 @@ async def test_the_rate_holds_while_replicas_join_and_leave(
     seen = carrier.entries(feeder.began)
     await reconfigure(1)  # the rest leaves without a limit
     assert _most_in_a_second(await _allowed_at(stack, [e.provider_id for e in seen if e.provider_id])) <= RATE + 1
-    assert _most_in_a_second(e.received_at for e in seen) <= 2 * RATE, (
-        "whoever stands still for a moment gets more at once"
-    )
     messages = await feeder.check_all_ended_and_nothing_doubled()
     assert {sms["status"] for sms in messages.values()} == {"delivered"}
 

@@ -133,9 +133,10 @@ async def test_every_client_is_let_in(bus: Harness) -> None:
     progress = GroupProgress(bus.cluster, group, [topic])
     bus.running.append(progress)
     await progress.start()
-    while await progress.behind(await progress.ends()):
-        await asyncio.sleep(0.01)
-    async with open_dead_letters(bus.cluster) as box:
+    async with asyncio.timeout(20):
+        while await progress.behind(await progress.ends()):
+            await asyncio.sleep(0.01)
+    async with open_dead_letters(bus.cluster) as box, asyncio.timeout(20):
         while len(await box.waiting(topic.name)) < 2:  # one for each consumer
             await asyncio.sleep(0.01)
 
