@@ -49,10 +49,11 @@ async def test_topics_and_their_dead_letters_are_created_as_declared_and_usable_
 
 
 async def test_several_may_ask_for_the_same_topics_at_once_and_again(bus: Harness) -> None:
-    topics = [bus.undeclared(), bus.undeclared()]
+    topics = [bus.undeclared(), bus.undeclared(partitions=3)]
     await asyncio.gather(*(ensure_topics(bus.cluster, topics) for _ in range(4)))
     await ensure_topics(bus.cluster, topics)
-    await bus.publish(topics[0], "1")
+    made = [await partitions(bus, name) for topic in topics for name in (topic.name, topic.dead_letter)]
+    assert made == [1, 1, 3, 1]
 
 
 async def test_another_number_of_partitions_than_declared_is_refused(bus: Harness) -> None:
