@@ -19,6 +19,12 @@ from deploy.local.topology import REPOSITORY
 from tests.end_to_end.client import Api, until
 
 FIRST_SMS = re.compile(r"SMS (\S+) to client 1:")
+PROGRAMS = [
+    "kafka.Kafka",
+    "bin/postgres",
+    *(f"services.{main.parent.name}.main" for main in REPOSITORY.glob("services/*/main.py")),
+]
+"""What runs then, by words of its command line: every service, the simulated carrier too."""
 ADDRESSES_SHOWN = "Ctrl-C stops everything."
 
 
@@ -61,11 +67,18 @@ class Run:
     async def interrupt(self) -> None:
         """Ctrl-C; returns when it has ended, as it should."""
         started = self.descendants()
-        assert len(started) >= 8  # Kafka, PostgreSQL, the carrier, five services
+        commands = "\n".join(map(_command, started))
+        assert [name for name in PROGRAMS if name not in commands] == []
         self.process.send_signal(signal.SIGINT)
         assert await asyncio.wait_for(self.process.wait(), 60) == 0, self.printed
         assert "Stopped." in self.printed
         assert [pid for pid in started if Path(f"/proc/{pid}").exists()] == [], "processes are left"
+
+
+def _command(pid: int) -> str:
+    with contextlib.suppress(OSError):  # one of PostgreSQL's own may have ended since
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    return ""
 
 
 @pytest.fixture
