@@ -29,6 +29,7 @@ def dispatch_event(
     phone: str = "+254711000001",
     leg: int = 1,
     gateway: str = GATEWAY,
+    person: str = "1",
 ) -> MessageEvent[SmsDispatch]:
     now = datetime.now(UTC)
     subject = message_id or uuid4()
@@ -41,7 +42,7 @@ def dispatch_event(
         data=SmsDispatch(
             message=Message(
                 tenant="bank",
-                recipient=Recipient(PersonKind.CLIENT, "1"),
+                recipient=Recipient(PersonKind.CLIENT, person),
                 number=1,
                 text=text,
                 accepted_at=now,

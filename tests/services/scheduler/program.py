@@ -24,20 +24,20 @@ class Program(ServiceProgram):
     SERVICE = "scheduler"
     ENVIRONMENT: ClassVar[dict[str, str]] = {"SCHEDULER_LEASE_SECONDS": "1"}
 
-
-class HeldBack(Program):
-    """With room for ten before the resolver."""
-
-    ENVIRONMENT: ClassVar[dict[str, str]] = {"SCHEDULER_WAITING_RECORDS": "10"}
-
     async def metric(self, name: str) -> float:
-        """The value of a gauge."""
+        """The value of a metric, whose name is with its labels; 0 while it has none."""
         async with (
             aiohttp.ClientSession() as session,
             session.get(f"http://127.0.0.1:{self.port}/metrics") as response,
         ):
             lines = (await response.text()).splitlines()
-        return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
+        return next((float(line.split()[1]) for line in lines if line.startswith(f"{name} ")), 0.0)
+
+
+class HeldBack(Program):
+    """With room for ten before the resolver."""
+
+    ENVIRONMENT: ClassVar[dict[str, str]] = {"SCHEDULER_WAITING_RECORDS": "10"}
 
 
 class Traffic(ServiceTraffic):

@@ -27,12 +27,13 @@ from libs.contracts.topics import Topic
 from libs.service_kit.kafka import Cluster
 from services.scheduler.main import CONSUMED
 from tests.conftest import DatabaseFactory
-from tests.services.program import until
+from tests.services.program import WITHIN_SECONDS, until
 from tests.services.scheduler.builders import command, deferred
 from tests.services.scheduler.program import OUT, HeldBack, Program, Traffic
 from tests.services.traffic import commit
 
 RETURNED = {topics.returned(priority).name for priority in Priority}
+HAVE_LEFT = 'postrider_deferrals_settled_total{outcome="returned"}'
 _ids = count(1)
 
 
@@ -206,6 +207,12 @@ async def test_killed_while_it_cancels_it_says_the_same_again(running: Ground, p
 async def test_two_replicas_share_the_work_and_one_goes_on_alone_when_the_other_dies(running: Ground) -> None:
     second = Program(running.directory / "second", running.kafka, running.dsn)
     child = await second.start()
+    before = await running.program.metric(HAVE_LEFT)
+    async with asyncio.timeout(WITHIN_SECONDS):
+        while not (await second.metric(HAVE_LEFT) and await running.program.metric(HAVE_LEFT) > before):
+            some = [soon() for _ in range(10)]
+            await running.traffic.say(*some)
+            await back(running, *some)
     causes = [soon(1 + n / 100) for n in range(200)]
     await running.traffic.say(*causes[:100])
     await until(lambda: bool(running.traffic.about(*causes)), "the first")
