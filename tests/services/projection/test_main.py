@@ -83,13 +83,6 @@ async def ground(server_directory: Any, postgres: DatabaseFactory, tmp_path_fact
         await pool.close()
 
 
-@pytest.fixture
-async def running(ground: Ground) -> Ground:
-    if ground.program.child is None or not ground.program.child.running:
-        await ground.program.start()
-    return ground
-
-
 def stories(messages: int) -> list[Told]:
     """Told of all at once, as Kafka would have them: each in its order, among one another in none."""
     random = Random(messages)

@@ -63,13 +63,6 @@ async def ground(server_directory: Path, postgres: DatabaseFactory, tmp_path_fac
         await traffic.stop()
 
 
-@pytest.fixture
-async def running(ground: Ground) -> Ground:
-    if ground.program.child is None or not ground.program.child.running:
-        await ground.program.start()
-    return ground
-
-
 def someone() -> str:
     return f"m{next(_ids)}"
 

@@ -62,13 +62,6 @@ async def ground(server_directory: Path, postgres: DatabaseFactory, tmp_path_fac
         await traffic.stop()
 
 
-@pytest.fixture
-async def running(ground: Ground) -> Ground:
-    if ground.program.child is None or not ground.program.child.running:
-        await ground.program.start()
-    return ground
-
-
 def soon(seconds: float = 0.0, **given: Any) -> MessageEvent[SmsDeferred]:
     """Due so many seconds from now, for a person of its own."""
     return deferred(datetime.now(UTC) + timedelta(seconds=seconds), person=f"p{next(_ids)}", **given)
