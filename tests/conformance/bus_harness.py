@@ -2,13 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 from uuid import uuid4
 
+import pytest
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
@@ -17,7 +18,7 @@ from libs.bus.batch import Batch
 from libs.bus.codec import encode
 from libs.bus.consumer import BatchConsumer
 from libs.bus.kafka_source import KafkaSource
-from libs.bus.memory import MemoryBus
+from libs.bus.memory import MemoryBus, MemorySource
 from libs.bus.pacing import Pacing
 from libs.bus.port import OpenSource, Publisher, Topics
 from libs.bus.producer import Producer
@@ -122,6 +123,16 @@ class Harness:
         self.running.append(stream)
         return stream
 
+    def read_through(self, kind: type[MemorySource]) -> None:
+        """Who begins to read from now on, in memory, does so through such a source."""
+        memory = self.memory
+        assert memory
+
+        def opened(cluster: Cluster, *, rebalance_timeout_ms: int, **options: Any) -> MemorySource:
+            return kind(memory, rebalance_timeout=rebalance_timeout_ms / 1000, **options)
+
+        self.open_source = opened
+
     async def committed(self, group: str, topic: Topic) -> list[int | None]:
         """The committed offset of each partition."""
         partitions = [TopicPartition(topic.name, number) for number in range(topic.partitions)]
@@ -174,3 +185,11 @@ async def open_harness(kafka: Cluster | str | None) -> Harness:
     producer = Producer(cluster, "test")
     await producer.start()
     return Harness(cluster, producer, KafkaSource)
+
+
+@pytest.fixture
+async def bus(bootstrap: Cluster | str | None) -> AsyncIterator[Harness]:
+    """Over the broker that the fixture `bootstrap` answers; None: in memory."""
+    harness = await open_harness(bootstrap)
+    yield harness
+    await harness.close()

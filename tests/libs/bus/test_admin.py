@@ -1,5 +1,4 @@
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -9,14 +8,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from structlog.testing import capture_logs
 
 from libs.bus.admin import TopicMismatch, ensure_topics
-from tests.conformance.bus_harness import Harness, open_harness
-
-
-@pytest.fixture
-async def bus(kafka: str) -> AsyncIterator[Harness]:
-    harness = await open_harness(kafka)
-    yield harness
-    await harness.close()
+from tests.conformance.bus_harness import Harness
 
 
 async def partitions(bus: Harness, name: str) -> int:

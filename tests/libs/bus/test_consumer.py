@@ -1,7 +1,7 @@
 """The loop's own rules, over the bus in memory. What it shares with Kafka is in tests/conformance."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -13,18 +13,15 @@ from libs.bus import stream as stream_module
 from libs.bus.batch import Batch
 from libs.bus.memory import MemorySource
 from libs.bus.pacing import Pacing
-from libs.service_kit.kafka import Cluster
-from tests.conformance.bus_harness import Handled, Harness, change, eventually, names, open_harness
+from tests.conformance.bus_harness import Handled, Harness, change, eventually, names
 
 NUMBER = "+4915112345678"
 A_MINUTE = Pacing(floor=60, ceiling=60)
 
 
 @pytest.fixture
-async def bus() -> AsyncIterator[Harness]:
-    harness = await open_harness(None)
-    yield harness
-    await harness.close()
+def bootstrap() -> None:
+    """In memory."""
 
 
 def sample(name: str, **labels: str) -> float:
@@ -210,18 +207,12 @@ async def test_who_gave_its_partitions_to_others_during_an_outage_is_ready_when_
 
 async def test_a_fault_of_the_loop_itself_is_named_and_ends_readiness(bus: Harness) -> None:
     topic = await bus.topic()
-    assert bus.memory
-    memory = bus.memory
 
     class Broken(MemorySource):
         async def fetch(self, *args: Any, **options: Any) -> Mapping[TopicPartition, Any]:
             raise KeyError(NUMBER)
 
-    def open_broken(cluster: Cluster, **options: Any) -> Broken:
-        seconds = options.pop("rebalance_timeout_ms") / 1000
-        return Broken(memory, rebalance_timeout=seconds, **options)
-
-    bus.open_source = open_broken
+    bus.read_through(Broken)
     consumer = bus.consumer([topic], Handled())
     with capture_logs() as logs:
         await consumer.start()
@@ -232,24 +223,17 @@ async def test_a_fault_of_the_loop_itself_is_named_and_ends_readiness(bus: Harne
 
 async def test_a_member_whose_commits_fail_for_good_leaves_the_group(bus: Harness) -> None:
     topic, group = await bus.topic(), bus.group()
-    assert bus.memory
-    memory = bus.memory
 
     class Refused(MemorySource):
         async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
             raise KeyError(NUMBER)
 
-    def open_refused(cluster: Cluster, **options: Any) -> Refused:
-        seconds = options.pop("rebalance_timeout_ms") / 1000
-        return Refused(memory, rebalance_timeout=seconds, **options)
-
-    sound = bus.open_source
-    bus.open_source = open_refused
+    bus.read_through(Refused)
     consumer = bus.consumer([topic], Handled(), group)
     await consumer.start()
     await bus.publish(topic, "1")
     await eventually(lambda: consumer.state == "stopped: KeyError")
-    bus.open_source = sound
+    bus.read_through(MemorySource)
     handled = Handled()
     await bus.consumer([topic], handled, group).start()
     await eventually(lambda: handled.names == ["1"])

@@ -1,7 +1,6 @@
 """FastStream's traps, each shown to be closed on a real broker."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -16,14 +15,7 @@ from libs.bus.record import Record
 from libs.contracts.events import ContactChanged, Event, Reason
 from libs.contracts.topics import Topic
 from libs.service_kit.kafka import Cluster
-from tests.conformance.bus_harness import Harness, change, eventually, open_harness
-
-
-@pytest.fixture
-async def bus(kafka: str) -> AsyncIterator[Harness]:
-    harness = await open_harness(kafka)
-    yield harness
-    await harness.close()
+from tests.conformance.bus_harness import Harness, change, eventually
 
 
 class Seen:

@@ -1,6 +1,6 @@
 """What a consumer does with records that are kept back to be handed on together, over the bus in memory."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -10,15 +10,12 @@ from libs.bus.batch import Batch
 from libs.bus.memory import MemorySource
 from libs.bus.port import Partitions
 from libs.bus.record import Record
-from libs.service_kit.kafka import Cluster
-from tests.conformance.bus_harness import Handled, Harness, eventually, open_harness
+from tests.conformance.bus_harness import Handled, Harness, eventually
 
 
 @pytest.fixture
-async def bus() -> AsyncIterator[Harness]:
-    harness = await open_harness(None)
-    yield harness
-    await harness.close()
+def bootstrap() -> None:
+    """In memory."""
 
 
 class Odd:
@@ -97,19 +94,13 @@ class Hoard(Odd):
 
 async def test_while_more_is_gathered_than_a_batch_takes_no_new_records_are_waited_for(bus: Harness) -> None:
     topic, handled, waits = await bus.topic(), Handled(), list[int]()
-    assert bus.memory
-    memory = bus.memory
 
     class Watched(MemorySource):
         async def fetch(self, *args: Any, timeout_ms: int, **options: Any) -> Mapping[TopicPartition, Any]:
             waits.append(timeout_ms)
             return await super().fetch(*args, timeout_ms=timeout_ms, **options)
 
-    def open_watched(cluster: Cluster, **options: Any) -> Watched:
-        seconds = options.pop("rebalance_timeout_ms") / 1000
-        return Watched(memory, rebalance_timeout=seconds, **options)
-
-    bus.open_source = open_watched
+    bus.read_through(Watched)
     await bus.publish(topic, *"1234")
     await bus.consumer([topic], handled, max_records=2, gather=Hoard).start()
     await eventually(lambda: handled.batches == [["1", "2"], ["3", "4"]])

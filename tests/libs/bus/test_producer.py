@@ -1,5 +1,4 @@
 import asyncio
-from collections.abc import AsyncIterator
 from random import randbytes
 from zlib import crc32
 
@@ -8,14 +7,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from libs.bus.errors import PublishFailed, RecordTooLarge
 from libs.bus.producer import MAX_RECORD_BYTES, Producer
-from tests.conformance.bus_harness import Harness, open_harness
-
-
-@pytest.fixture
-async def bus(kafka: str) -> AsyncIterator[Harness]:
-    harness = await open_harness(kafka)
-    yield harness
-    await harness.close()
+from tests.conformance.bus_harness import Harness
 
 
 async def test_a_key_goes_to_the_partition_of_its_crc32(bus: Harness) -> None:

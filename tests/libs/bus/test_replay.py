@@ -12,17 +12,10 @@ from libs.bus.port import Outgoing
 from libs.bus.replay import DeadLetter, DeadLetterBox, UnknownDeadLetter, by_record, open_dead_letters
 from libs.contracts.topics import Topic
 from libs.service_kit.kafka import Cluster
-from tests.conformance.bus_harness import Handled, Harness, change, eventually, open_harness
+from tests.conformance.bus_harness import Handled, Harness, change, eventually
 
 ID = "019b30cb-7a50-7a55-9d3e-2b1f0c8e7a41"
 NAMED = b'{"subject": "%s"}' % ID.encode()
-
-
-@pytest.fixture
-async def bus(kafka: str) -> AsyncIterator[Harness]:
-    harness = await open_harness(kafka)
-    yield harness
-    await harness.close()
 
 
 @pytest.fixture

@@ -1,20 +1,10 @@
-from collections.abc import AsyncIterator
-
-import pytest
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from libs.bus.port import Outgoing
 from libs.bus.record import CLOUDEVENTS, Record
 from libs.bus.unpacking import as_records
-from tests.conformance.bus_harness import Harness, open_harness
-
-
-@pytest.fixture
-async def bus(kafka: str) -> AsyncIterator[Harness]:
-    harness = await open_harness(kafka)
-    yield harness
-    await harness.close()
+from tests.conformance.bus_harness import Harness
 
 
 async def test_records_are_ours_where_they_are_asked_for_and_aiokafkas_elsewhere(bus: Harness) -> None:
