@@ -1,6 +1,6 @@
 """Array literals say to PostgreSQL what the values are."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 
 from libs.storage.array_literals import array_literal
+from tests.conftest import DatabaseFactory
 
 TEXTS = ["", "null", None, "a,b", "{}", " x ", 'quoted "so"', "back\\slash", "line\nbreak\ttab", "\x01", "ﷺ 🙂"]
 
@@ -25,7 +26,7 @@ TEXTS = ["", "null", None, "a,b", "{}", " x ", 'quoted "so"', "back\\slash", "li
     ],
 )
 async def test_what_is_written_is_what_the_server_reads(
-    postgres: Callable[[], Awaitable[str]], kind: str, values: Sequence[object]
+    postgres: DatabaseFactory, kind: str, values: Sequence[object]
 ) -> None:
     connection = await asyncpg.connect(await postgres())
     try:

@@ -1,7 +1,7 @@
 """What was first asked about a message, in a real Postgres; and a key that is looked up or given free."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -14,12 +14,13 @@ from libs.contracts.message_ids import new_message_id
 from libs.storage.database import Pool, open_database
 from services.api_gateway.asked import Asked, AskedTable, What
 from services.api_gateway.idempotency import Ledger, Publish, Reservation
+from tests.conftest import DatabaseFactory
 
 MIGRATIONS = Path(services.api_gateway.__path__[0]) / "migrations"
 
 
 @pytest.fixture(scope="module")
-async def pool(postgres: Callable[[], Awaitable[str]]) -> AsyncIterator[Pool]:
+async def pool(postgres: DatabaseFactory) -> AsyncIterator[Pool]:
     opened = await open_database(await postgres(), "api", MIGRATIONS, 5)
     yield opened
     await opened.close()

@@ -3,7 +3,6 @@
 import asyncio
 import signal
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 from aiokafka import ConsumerRecord
 
 from libs.contracts.events import MessageEvent, SmsRequested
+from tests.conftest import DatabaseFactory
 from tests.services.api_gateway.process import gateway_process, new_tenant, published
 
 COUNT = 4_000
@@ -42,7 +42,7 @@ def by_subject(found: Found) -> dict[str, set[tuple[str, bytes, bytes]]]:
 
 @pytest.mark.parametrize("point", ["reserve-publish", "bulk-publish:4", "publish-mark"])
 async def test_killed_half_way_and_repeated_at_another_replica_it_is_the_same_batch(
-    kafka: str, postgres: Callable[[], Awaitable[str]], tmp_path: Path, point: str
+    kafka: str, postgres: DatabaseFactory, tmp_path: Path, point: str
 ) -> None:
     dsn, tenant = await postgres(), new_tenant()
     async with (
@@ -86,7 +86,7 @@ async def test_killed_half_way_and_repeated_at_another_replica_it_is_the_same_ba
 
 
 async def test_without_a_key_each_call_is_a_batch_of_its_own(
-    kafka: str, postgres: Callable[[], Awaitable[str]], tmp_path: Path
+    kafka: str, postgres: DatabaseFactory, tmp_path: Path
 ) -> None:
     dsn, tenant = await postgres(), new_tenant()
     async with gateway_process(tmp_path, kafka, dsn, tenant) as process:

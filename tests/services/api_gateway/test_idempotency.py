@@ -13,12 +13,13 @@ from libs.contracts.message_ids import new_message_id
 from libs.storage.database import BY_KEY, Pool, open_database
 from services.api_gateway import idempotency
 from services.api_gateway.idempotency import InProgress, Ledger, OtherBody, Publish, Published, Reservation
+from tests.conftest import DatabaseFactory
 
 MIGRATIONS = Path(services.api_gateway.__path__[0]) / "migrations"
 
 
 @pytest.fixture(scope="module")
-async def pool(postgres: Callable[[], Awaitable[str]]) -> AsyncIterator[Pool]:
+async def pool(postgres: DatabaseFactory) -> AsyncIterator[Pool]:
     opened = await open_database(await postgres(), "api", MIGRATIONS, 5, parameters=BY_KEY)
     yield opened
     await opened.close()

@@ -16,10 +16,10 @@ from deploy.local.kafka import SHORT_RUN, Kafka
 from deploy.local.ports import free_port
 from deploy.local.postgres import Postgres
 from libs.bus.codec import encode
+from tests.conftest import DatabaseFactory
 from tests.services.api_gateway.fakes import Answer
 from tests.services.api_gateway.process import API_KEY, GatewayProcess, gateway_process, new_tenant, published
 
-DatabaseFactory = Callable[[], Awaitable[str]]
 TENANT = new_tenant()
 
 

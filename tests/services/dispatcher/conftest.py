@@ -1,6 +1,6 @@
 """A ledger on a fresh database, a carrier, and the ground of the sending tests."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -8,6 +8,7 @@ from libs.storage.database import BY_KEY, Pool, open_database
 from services.dispatcher.lease import Lease
 from services.dispatcher.ledger import PARTITIONED, Ledger
 from services.dispatcher.main import MIGRATIONS
+from tests.conftest import DatabaseFactory
 from tests.services.dispatcher.builders import GATEWAY
 from tests.services.dispatcher.world import carrier, carrier_program, world
 
@@ -15,7 +16,7 @@ __all__ = ["carrier", "carrier_program", "world"]
 
 
 @pytest.fixture(scope="package")
-async def database(postgres: Callable[[], Awaitable[str]]) -> AsyncIterator[Pool]:
+async def database(postgres: DatabaseFactory) -> AsyncIterator[Pool]:
     opened = await open_database(await postgres(), "dispatch", MIGRATIONS, 8, PARTITIONED, BY_KEY)
     yield opened
     await opened.close()
