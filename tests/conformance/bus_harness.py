@@ -1,7 +1,6 @@
 """One way to drive the bus, over a real broker or in memory."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -41,14 +40,6 @@ def change(name: str, person: str = "17", source: str = "test") -> tuple[bytes, 
 
 def names(records: Sequence[Record]) -> list[str]:
     return [record.event.data.name for record in records]
-
-
-async def eventually(condition: Callable[[], object], within: float = 20) -> None:
-    """Wait until the condition holds, and fail if it never does."""
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline, "the condition never held"
-        await asyncio.sleep(0.01)
 
 
 class Handled:

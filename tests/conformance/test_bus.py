@@ -5,7 +5,8 @@ import asyncio
 from libs.bus.batch import Batch
 from libs.bus.errors import PublishFailed
 from libs.bus.port import Outgoing, TopicFamily
-from tests.conformance.bus_harness import Handled, Harness, change, eventually, names
+from tests.conformance.bus_harness import Handled, Harness, change, names
+from tests.waiting import until
 
 # order
 
@@ -16,7 +17,7 @@ async def test_records_of_one_key_keep_the_order_of_the_calls_also_when_these_ru
     await asyncio.gather(*calls)
     handled = Handled()
     await bus.consumer([topic], handled).start()
-    await eventually(lambda: len(handled.names) == 120)
+    await until(lambda: len(handled.names) == 120)
     for person in range(3):
         of_person = [name for name in handled.names if int(name[:-1]) % 3 == person]
         assert of_person == [f"{n}{half}" for n in range(person, 60, 3) for half in "ab"]
@@ -55,9 +56,9 @@ async def test_while_a_neighbour_is_away_the_same_batch_is_tried_again_and_nothi
 
     consumer = bus.consumer([topic], handle, group)
     await consumer.start()
-    await eventually(lambda: len(handled.names) == 3)
+    await until(lambda: len(handled.names) == 3)
     await bus.publish(topic, "4")
-    await eventually(lambda: len(handled.names) == 4)
+    await until(lambda: len(handled.names) == 4)
     await consumer.stop()
     assert handled.names == ["1", "2", "3", "4"]
     assert tried.batches[:3] == [["1", "2", "3"]] * 3
@@ -76,12 +77,12 @@ async def test_a_rebalance_does_not_wait_for_a_neighbour_to_come_back(bus: Harne
     await bus.publish(topic, "1")
     first = bus.consumer([topic], fail, group)
     await first.start()
-    await eventually(lambda: tried.names)
+    await until(lambda: tried.names)
     second = bus.consumer([topic], others, group)
     await second.start()
-    await eventually(lambda: second.ready)
+    await until(lambda: second.ready)
     await first.stop(budget_seconds=1)
-    await eventually(lambda: others.names == ["1"])
+    await until(lambda: others.names == ["1"])
 
 
 # priority, pausing, families, late topics
@@ -101,9 +102,9 @@ async def test_high_priority_does_not_wait_for_a_normal_batch(bus: Harness) -> N
     await bus.consumer([high, normal], handle).start()
     await entered.wait()
     await bus.publish(high, "high")
-    await eventually(lambda: handled.names)
+    await until(lambda: handled.names)
     let_go.set()
-    await eventually(lambda: len(handled.names) == 2)
+    await until(lambda: len(handled.names) == 2)
     assert handled.names == ["high", "normal"]
 
 
@@ -145,7 +146,7 @@ async def test_a_family_of_topics_is_read_as_one(bus: Harness) -> None:
         await bus.publish(topic, topic.name)
     handled = Handled()
     await bus.consumer([family, other], handled).start()
-    await eventually(lambda: len(handled.names) == 3)
+    await until(lambda: len(handled.names) == 3)
     assert sorted(handled.names) == sorted([one.name, two.name, other.name])
 
 

@@ -5,7 +5,8 @@ import asyncio
 from libs.bus.batch import Batch
 from libs.bus.port import Partitions
 from libs.bus.record import Record
-from tests.conformance.bus_harness import Handled, Harness, change, eventually, names
+from tests.conformance.bus_harness import Handled, Harness, change, names
+from tests.waiting import until
 
 
 async def test_nothing_is_committed_before_the_handler_has_returned(bus: Harness) -> None:
@@ -66,13 +67,13 @@ async def test_what_a_handler_holds_stays_uncommitted_and_comes_again_with_what_
 
     await bus.publish(topic, "1", "2", "3")
     await bus.consumer([topic], hold_the_second, group).start()
-    await eventually(lambda: ["2"] in batches)
+    await until(lambda: ["2"] in batches)
     assert await bus.committed(group, topic) == [1]
     await bus.publish(topic, "4")
-    await eventually(lambda: ["2", "4"] in batches)
+    await until(lambda: ["2", "4"] in batches)
     let_go = True
     seen = len(batches)
-    await eventually(lambda: len(batches) > seen)
+    await until(lambda: len(batches) > seen)
     await bus.running[-1].stop()
     assert await bus.committed(group, topic) == [4]
     assert sum(batch.count("3") for batch in batches) == 1
@@ -89,10 +90,10 @@ async def test_what_is_held_at_the_stop_goes_to_the_next_member(bus: Harness) ->
     await bus.publish(topic, "1")
     consumer = bus.consumer([topic], hold, group)
     await consumer.start()
-    await eventually(lambda: first)
+    await until(lambda: first)
     await consumer.stop()
     await bus.consumer([topic], next_one, group).start()
-    await eventually(lambda: next_one.names == ["1"])
+    await until(lambda: next_one.names == ["1"])
 
 
 async def test_what_a_service_said_itself_is_passed_over_and_committed(bus: Harness) -> None:
@@ -101,10 +102,10 @@ async def test_what_a_service_said_itself_is_passed_over_and_committed(bus: Harn
     await bus.producer.publish(topic.name, [*records, (None, b'{"source":"us"')])
     consumer = bus.consumer([topic], handled, group, own_source="us")
     await consumer.start()
-    await eventually(lambda: handled.names == ["1", "us"])
+    await until(lambda: handled.names == ["1", "us"])
     await bus.producer.publish(topic.name, [change("6", source="us")])
     await bus.publish(topic, "7")
-    await eventually(lambda: handled.names == ["1", "us", "7"])
+    await until(lambda: handled.names == ["1", "us", "7"])
     await consumer.stop()
     assert await bus.committed(group, topic) == [7]
     assert [letter.value for letter in await bus.dead_letters(topic)] == [b'{"source":"us"']
@@ -118,7 +119,7 @@ async def test_offsets_set_back_bring_everything_again(bus: Harness) -> None:
         handled = Handled()
         consumer = bus.consumer([topic], handled, group)
         await consumer.start()
-        await eventually(lambda handled=handled: len(handled.names) == 8)
+        await until(lambda handled=handled: len(handled.names) == 8)
         await consumer.stop()
         assert sorted(handled.names) == [str(person) for person in range(8)]
         await bus.set_back(group, topic)
@@ -202,13 +203,13 @@ async def test_a_rebalance_waits_for_the_batch_in_hand_and_its_records_do_not_co
     epoch = lane._stream.epoch
     newcomer = bus.consumer([topic], others, group)
     await newcomer.start()
-    await eventually(lambda: lane._stream.epoch > epoch)
+    await until(lambda: lane._stream.epoch > epoch)
     await asyncio.sleep(0.2)
     assert not newcomer.ready
     let_go.set()
-    await eventually(lambda: newcomer.ready)
+    await until(lambda: newcomer.ready)
     await bus.publish(topic, "4")
-    await eventually(lambda: "4" in handled.names + others.names)
+    await until(lambda: "4" in handled.names + others.names)
     assert sorted(handled.names + others.names) == ["1", "2", "3", "4"]
 
 
@@ -227,10 +228,10 @@ async def test_a_batch_that_outlasts_the_drain_holds_up_no_rebalance_and_comes_a
     await entered.wait()
     newcomer = bus.consumer([topic], handle, group)
     await newcomer.start()
-    await eventually(lambda: newcomer.ready)
+    await until(lambda: newcomer.ready)
     assert await bus.committed(group, topic) == [None]
     let_go.set()
-    await eventually(lambda: handled.names == ["1", "1"])
+    await until(lambda: handled.names == ["1", "1"])
 
 
 async def test_two_members_share_the_partitions(bus: Harness) -> None:
@@ -239,7 +240,7 @@ async def test_two_members_share_the_partitions(bus: Harness) -> None:
     first, second = bus.consumer([topic], one, group), bus.consumer([topic], two, group)
     await first.start()
     await second.start()
-    await eventually(lambda: first.ready and second.ready)
+    await until(lambda: first.ready and second.ready)
     sent = 0
 
     async def send_more() -> None:
@@ -250,7 +251,7 @@ async def test_two_members_share_the_partitions(bus: Harness) -> None:
 
     for _ in range(100):
         await send_more()
-        await eventually(lambda: len(set(one.names + two.names)) == sent)
+        await until(lambda: len(set(one.names + two.names)) == sent)
         if one.names and two.names:
             break
     assert one.names
@@ -276,7 +277,7 @@ async def test_what_outlasts_the_drain_is_not_committed_by_its_old_owner(bus: Ha
     await revoked.wait()
     assert first.epoch != epoch
     assert await bus.committed(group, topic) == [1]
-    await eventually(lambda: first.assignment() | second.assignment())
+    await until(lambda: first.assignment() | second.assignment())
     first.finished(records)
     await first.commit()
     assert await bus.committed(group, topic) == [1]

@@ -8,7 +8,8 @@ from libs.bus.errors import INVALID, BadRecord, TooManyDeadLetters
 from libs.bus.port import Outgoing
 from libs.bus.record import Record
 from libs.contracts.events import Reason
-from tests.conformance.bus_harness import Handled, Harness, change, eventually, names
+from tests.conformance.bus_harness import Handled, Harness, change, names
+from tests.waiting import until
 
 
 async def test_what_is_not_an_event_goes_to_the_dead_letters_unchanged_and_the_rest_is_handled(bus: Harness) -> None:
@@ -20,7 +21,7 @@ async def test_what_is_not_an_event_goes_to_the_dead_letters_unchanged_and_the_r
     handled = Handled()
     consumer = bus.consumer([topic], handled, group)
     await consumer.start()
-    await eventually(lambda: handled.names == ["good"])
+    await until(lambda: handled.names == ["good"])
     await consumer.stop()
     assert await bus.committed(group, topic) == [2]
     (letter,) = await bus.dead_letters(topic)
@@ -42,7 +43,7 @@ async def test_a_record_without_value_or_of_another_type_goes_to_the_dead_letter
     await bus.producer.publish(topic.name, [(key, None), (key, other), change("good")])
     handled = Handled()
     await bus.consumer([topic], handled).start()
-    await eventually(lambda: handled.names == ["good"])
+    await until(lambda: handled.names == ["good"])
     words = [dict(letter.headers)["dead-letter-words"] for letter in await bus.dead_letters(topic)]
     expected = b"Expected the event type `postrider.contact.changed.v1` - at `$.type`"
     assert words == [b"The record has no value", expected]
@@ -61,7 +62,7 @@ async def test_a_handler_may_read_the_events_itself_and_what_it_can_not_read_goe
     await bus.producer.publish(topic.name, [change("a"), (b"k", b"\xff"), (b"k", None), change("b")])
     consumer = bus.consumer([topic], handle, group, decode=False)
     await consumer.start()
-    await eventually(lambda: read == ["a", "b"])
+    await until(lambda: read == ["a", "b"])
     await consumer.stop()
     assert await bus.committed(group, topic) == [4]
     letters = await bus.dead_letters(topic)
@@ -84,7 +85,7 @@ async def test_a_batch_is_halved_until_the_poison_is_found_and_all_others_are_ha
 
     consumer = bus.consumer([topic], handle, group)
     await consumer.start()
-    await eventually(lambda: handled.names[-1:] == ["99"])
+    await until(lambda: handled.names[-1:] == ["99"])
     await consumer.stop()
     assert handled.names == [str(n) for n in range(100) if n not in (13, 77)]
     assert await bus.committed(group, topic) == [100]
@@ -109,7 +110,7 @@ async def test_a_handler_may_say_why_a_record_is_bad_and_a_service_hears_of_each
     await bus.publish(topic, "1", "2")
     consumer = bus.consumer([topic], handle, on_dead_letter=on_dead_letter)
     await consumer.start()
-    await eventually(lambda: len(heard) == 2)
+    await until(lambda: len(heard) == 2)
     assert heard == [("1", reason), ("2", reason)]
     assert consumer.ready
     codes = [dict(letter.headers)["dead-letter-reason"] for letter in await bus.dead_letters(topic)]
@@ -126,7 +127,7 @@ async def test_a_run_of_failures_stops_the_consumer_and_leaves_the_rest_uncommit
 
     consumer = bus.consumer([topic], handle, group, dead_letter_limit=3)
     await consumer.start()
-    await eventually(lambda: consumer.state == "stopped: too many dead letters")
+    await until(lambda: consumer.state == "stopped: too many dead letters")
     assert not consumer.ready
     await consumer.stop()
     assert consumer.state == "stopped: too many dead letters"
@@ -147,9 +148,9 @@ async def test_failures_that_come_one_by_one_are_a_run_too(bus: Harness) -> None
     await consumer.start()
     for n in range(1, 4):
         await bus.publish(topic, f"bad {n}")
-        await eventually(lambda n=n: len(put_away) == n)
+        await until(lambda n=n: len(put_away) == n)
     await bus.publish(topic, "bad 4")
-    await eventually(lambda: consumer.state == "stopped: too many dead letters")
+    await until(lambda: consumer.state == "stopped: too many dead letters")
 
 
 async def test_a_run_of_undecodable_records_stops_the_stream_too(bus: Harness) -> None:
@@ -175,7 +176,7 @@ async def test_records_that_are_bad_in_themselves_stop_nobody_however_many_they_
     await bus.publish(topic, *(f"bad {n}" for n in range(10)), "good")
     consumer = bus.consumer([topic], handle, group, dead_letter_limit=3)
     await consumer.start()
-    await eventually(lambda: handled.names == ["good"])
+    await until(lambda: handled.names == ["good"])
     assert consumer.ready
     await consumer.stop()
     assert await bus.committed(group, topic) == [11]
@@ -191,5 +192,5 @@ async def test_what_breaks_rules_of_ours_counts_also_when_a_handler_says_so(bus:
     await bus.publish(topic, *map(str, range(10)))
     consumer = bus.consumer([topic], handle, dead_letter_limit=3)
     await consumer.start()
-    await eventually(lambda: consumer.state == "stopped: too many dead letters")
+    await until(lambda: consumer.state == "stopped: too many dead letters")
     assert len(await bus.dead_letters(topic)) == 3

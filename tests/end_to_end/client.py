@@ -4,33 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import aiohttp
 
 from deploy.local.stack import Stack
 from deploy.local.supervisor import SupervisedProcess
 from services.simulated_carrier.ledger import LedgerEntry, read_ledger
+from tests.waiting import until
 
-T = TypeVar("T")
 Json = dict[str, Any]
 
-POLL_SECONDS = 0.05
 UNDER_WAY = ("accepted", "queued", "submitted")
 TOGETHER = 20
 """Requests under way at once."""
-
-
-async def until(condition: Callable[[], Awaitable[T]], what: str, *, within: float) -> T:
-    """What `condition` answers as soon as that is true; fails, saying what was waited for, after `within` seconds."""
-    deadline = time.monotonic() + within
-    while not (answer := await condition()):
-        assert time.monotonic() < deadline, f"not within {within:g} s: {what}"
-        await asyncio.sleep(POLL_SECONDS)
-    return answer
 
 
 class Api:

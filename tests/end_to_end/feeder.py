@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
 
-from tests.end_to_end.client import POLL_SECONDS, Api, Carrier, Json
+from tests.end_to_end.client import Api, Carrier, Json
 from tests.services.simulated_carrier.texts import join_texts
 
 PORTION = 50
+POLL_SECONDS = 0.05
 
 
 class Feeder:

@@ -15,8 +15,9 @@ from deploy.local.stack import Stack
 from deploy.local.supervisor import missing
 from libs.contracts import topics
 from libs.contracts.events import Priority
-from tests.end_to_end.client import Api, until
+from tests.end_to_end.client import Api
 from tests.end_to_end.conftest import READER_KEY, STRANGER_KEY
+from tests.waiting import until
 
 DISPATCH, DISPATCH_HIGH = (topics.dispatch("demo", priority) for priority in (Priority.NORMAL, Priority.HIGH))
 CONSUMERS = {

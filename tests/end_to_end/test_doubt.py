@@ -1,7 +1,8 @@
 """A message in doubt, which an operator ends, and which is sent again then."""
 
 from deploy.local.stack import Stack
-from tests.end_to_end.client import Api, Carrier, Json, until
+from tests.end_to_end.client import Api, Carrier, Json
+from tests.waiting import until
 
 CLIENT, PHONE = "doubt-1", "+254700000071"
 

@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from deploy.local.stack import Stack
-from tests.end_to_end.client import Api, Carrier, Json, until
+from tests.end_to_end.client import Api, Carrier, Json
 from tests.end_to_end.conftest import READER_KEY, STRANGER_KEY
+from tests.waiting import until
 
 LONG = "Мой счёт заблокирован, помогите мне, пожалуйста. " * 4
 Inbox = Callable[..., Awaitable[list[Json]]]

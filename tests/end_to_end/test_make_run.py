@@ -16,7 +16,8 @@ import pytest
 
 from deploy.local.ports import Ports, PortTakenError, free_port, require_free
 from deploy.local.topology import REPOSITORY
-from tests.end_to_end.client import Api, until
+from tests.end_to_end.client import Api
+from tests.waiting import until
 
 FIRST_SMS = re.compile(r"SMS (\S+) to client 1:")
 PROGRAMS = [
@@ -40,7 +41,7 @@ class Run:
         return self._printed.read_text()
 
     async def shows(self, words: str) -> None:
-        async def shown() -> bool:
+        def shown() -> bool:
             assert self.process.returncode is None, self.printed
             return words in self.printed
 

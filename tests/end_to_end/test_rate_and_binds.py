@@ -11,10 +11,11 @@ import pytest
 from deploy.local.stack import Stack
 from deploy.local.supervisor import SupervisedProcess
 from services.simulated_carrier.ledger import LedgerEntry
-from tests.end_to_end.client import Api, Carrier, Json, bound, metric, until
+from tests.end_to_end.client import Api, Carrier, Json, bound, metric
 from tests.end_to_end.conftest import Reconfigure
 from tests.end_to_end.feeder import feeding
 from tests.end_to_end.kafka_groups import groups_of
+from tests.waiting import until
 
 CLIENTS = {f"rate-{n}": f"+2547333{n:05}" for n in range(30)}
 ALL = list(CLIENTS)
@@ -121,13 +122,9 @@ async def _full_rate(carrier: Carrier, replicas: int) -> None:
 async def _steady_arrivals(carrier: Carrier) -> int:
     """Arrivals in so many seconds from the first one from now on."""
     [first] = await _arrivals(carrier, carrier.last(), 1)
-
-    async def passed() -> list[LedgerEntry] | None:
-        found = carrier.entries(first.sequence - 1)
-        return found if time.time() > first.received_at / SECOND + STEADY_SECONDS + 0.5 else None
-
-    entries = await until(passed, "a steady phase", within=STEADY_SECONDS + 5)
-    return bisect_left(sorted(e.received_at for e in entries), first.received_at + STEADY_SECONDS * SECOND)
+    end = first.received_at + STEADY_SECONDS * SECOND
+    await until(lambda: time.time() * SECOND > end + SECOND / 2, "a steady phase")
+    return sum(entry.received_at < end for entry in carrier.entries(first.sequence - 1))
 
 
 async def _arrivals(carrier: Carrier, after: int, number: int) -> list[LedgerEntry]:

@@ -5,8 +5,9 @@ from collections import Counter
 import asyncpg
 
 from deploy.local.stack import Stack
-from tests.end_to_end.client import Api, Carrier, until
+from tests.end_to_end.client import Api, Carrier
 from tests.end_to_end.kafka_groups import Groups, groups_of
+from tests.waiting import until
 
 CLIENTS = {f"replay-{n}": f"+2547222{n:05}" for n in range(20)}
 CONSUMERS = {"resolver", "resolver.high", "resolver.contacts", "receipts", "projection", "dispatcher.demo"}

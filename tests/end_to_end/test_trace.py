@@ -7,8 +7,9 @@ from typing import ClassVar
 from deploy.local.stack import Stack
 from libs.contracts import topics
 from libs.contracts.topics import Topic
-from tests.end_to_end.client import Api, until
+from tests.end_to_end.client import Api
 from tests.services.traffic import ServiceTraffic
+from tests.waiting import until
 
 CLIENT, PHONE = "trace-1", "+254700000081"
 TRACE_ID = "ab" * 16

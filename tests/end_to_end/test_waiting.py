@@ -8,9 +8,10 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 
 from deploy.local.stack import Stack
-from tests.end_to_end.client import Api, Carrier, until
+from tests.end_to_end.client import Api, Carrier
 from tests.end_to_end.conftest import Reconfigure
 from tests.services.simulated_carrier.texts import join_texts
+from tests.waiting import until
 
 CLIENTS = {f"waiting-{n}": f"+2547222{n:05}" for n in range(20)}
 RACES = 1000

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -14,20 +13,10 @@ import aiohttp
 
 from deploy.local.ports import free_port
 from deploy.local.processes import Child
+from tests.waiting import WITHIN_SECONDS
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "a token of the services"
-WITHIN_SECONDS = 60.0
-
-
-async def until(condition: Callable[[], bool], what: str, seconds: float = WITHIN_SECONDS) -> None:
-    """Wait for a condition, bounded."""
-    try:
-        async with asyncio.timeout(seconds):
-            while not condition():
-                await asyncio.sleep(0.02)
-    except TimeoutError:
-        raise AssertionError(f"{what}: not within {seconds:g} s") from None
 
 
 @dataclass

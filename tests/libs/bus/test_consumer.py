@@ -13,7 +13,8 @@ from libs.bus import stream as stream_module
 from libs.bus.batch import Batch
 from libs.bus.memory import MemorySource
 from libs.bus.pacing import Pacing
-from tests.conformance.bus_harness import Handled, Harness, change, eventually, names
+from tests.conformance.bus_harness import Handled, Harness, change, names
+from tests.waiting import until
 
 NUMBER = "+4915112345678"
 A_MINUTE = Pacing(floor=60, ceiling=60)
@@ -42,7 +43,7 @@ async def test_a_full_batch_is_never_followed_by_a_pause(bus: Harness) -> None:
     topic, handled = await bus.topic(), Handled()
     await bus.publish(topic, *"12345")
     await bus.consumer([topic], handled, pacing=A_MINUTE, max_records=2).start()
-    await eventually(lambda: len(handled.names) == 5)
+    await until(lambda: len(handled.names) == 5)
     assert handled.batches == [["1", "2"], ["3", "4"], ["5"]]
 
 
@@ -60,7 +61,7 @@ async def test_the_batch_behind_a_full_one_is_prepared_while_that_is_handled(bus
 
     await bus.publish(topic, *"12345")
     await bus.consumer([topic], handle, prepare=prepare, max_records=2).start()
-    await eventually(lambda: len(handled) == 3)
+    await until(lambda: len(handled) == 3)
     assert handled == [
         (["1", "2"], None),
         (["3", "4"], ["prepared", "3", "4"]),
@@ -85,7 +86,7 @@ async def test_what_was_prepared_is_for_the_whole_batch_alone_and_a_failure_of_i
 
     await bus.publish(topic, *"123456")
     await bus.consumer([topic], handle, prepare=prepare, max_records=2).start()
-    await eventually(lambda: handled.names == ["1", "2", "3", "5", "6"])
+    await until(lambda: handled.names == ["1", "2", "3", "5", "6"])
     assert given == {"1 2": None, "3 4": "prepared", "3": None, "4": None, "5 6": None}
 
 
@@ -94,7 +95,7 @@ async def test_a_small_batch_is_followed_by_a_pause_that_stop_cuts_short(bus: Ha
     await bus.publish(topic, "1")
     consumer = bus.consumer([topic], handled, group, pacing=A_MINUTE)
     await consumer.start()
-    await eventually(lambda: handled.names == ["1"])
+    await until(lambda: handled.names == ["1"])
     await bus.publish(topic, "2")
     await asyncio.sleep(0.1)
     assert handled.names == ["1"]
@@ -109,7 +110,7 @@ async def test_a_pause_is_cut_short_for_who_waits(bus: Harness) -> None:
     for name in "123":
         await bus.publish(topic, name)
         consumer.hurry()
-        await eventually(lambda name=name: handled.names[-1:] == [name])
+        await until(lambda name=name: handled.names[-1:] == [name])
 
 
 async def test_who_waits_while_a_batch_is_handled_is_not_kept_waiting_by_the_pause_after_it(bus: Harness) -> None:
@@ -128,7 +129,7 @@ async def test_who_waits_while_a_batch_is_handled_is_not_kept_waiting_by_the_pau
     await bus.publish(topic, "2")
     consumer.hurry()
     go_on.set()
-    await eventually(lambda: handled.names == ["1", "2"])
+    await until(lambda: handled.names == ["1", "2"])
 
 
 async def test_high_priority_is_never_paced(bus: Harness) -> None:
@@ -136,7 +137,7 @@ async def test_high_priority_is_never_paced(bus: Harness) -> None:
     await bus.consumer([normal, topic], handled, pacing=A_MINUTE).start()
     for name in "123":
         await bus.publish(topic, name)
-        await eventually(lambda name=name: handled.names[-1:] == [name])
+        await until(lambda name=name: handled.names[-1:] == [name])
 
 
 async def test_a_drain_longer_than_the_rebalance_is_refused(bus: Harness) -> None:
@@ -159,10 +160,10 @@ async def test_a_commit_that_fails_is_made_up_for_by_the_next(bus: Harness) -> N
     consumer = bus.consumer([topic], handle, group)
     with capture_logs() as logs:
         await consumer.start()
-        await eventually(lambda: any(entry["event"] == "bus.commit_failed" for entry in logs))
+        await until(lambda: any(entry["event"] == "bus.commit_failed" for entry in logs))
     memory.available = True
     await bus.publish(topic, "2")
-    await eventually(lambda: memory.committed.get((group, TopicPartition(topic.name, 0))) == 2)
+    await until(lambda: memory.committed.get((group, TopicPartition(topic.name, 0))) == 2)
     assert handled.names == ["1", "2"]
     assert consumer.ready
 
@@ -176,12 +177,12 @@ async def test_while_a_neighbour_is_away_the_consumer_is_not_ready_and_says_why(
 
     consumer = bus.consumer([topic], handle)
     await consumer.start()
-    await eventually(lambda: consumer.ready)
+    await until(lambda: consumer.ready)
     await bus.publish(topic, "1")
-    await eventually(lambda: consumer.state == "waiting for a neighbour: ConnectionRefusedError")
+    await until(lambda: consumer.state == "waiting for a neighbour: ConnectionRefusedError")
     assert not consumer.ready
     away = False
-    await eventually(lambda: consumer.ready)
+    await until(lambda: consumer.ready)
 
 
 async def test_who_gave_its_partitions_to_others_during_an_outage_is_ready_when_that_is_over(bus: Harness) -> None:
@@ -195,14 +196,14 @@ async def test_who_gave_its_partitions_to_others_during_an_outage_is_ready_when_
     first = bus.consumer([topic], handle, group)
     await first.start()
     await bus.publish(topic, "1")
-    await eventually(lambda: first.state == "waiting for a neighbour: ConnectionRefusedError")
+    await until(lambda: first.state == "waiting for a neighbour: ConnectionRefusedError")
     others = [bus.consumer([topic], handle, group) for _ in range(3)]
     for other in others:
         await other.start()
-    await eventually(lambda: any(other.state.startswith("waiting") for other in others))
+    await until(lambda: any(other.state.startswith("waiting") for other in others))
     away = False
-    await eventually(lambda: handled.names)
-    await eventually(lambda: first.ready and all(other.ready for other in others))
+    await until(lambda: handled.names)
+    await until(lambda: first.ready and all(other.ready for other in others))
 
 
 async def test_a_fault_of_the_loop_itself_is_named_and_ends_readiness(bus: Harness) -> None:
@@ -216,7 +217,7 @@ async def test_a_fault_of_the_loop_itself_is_named_and_ends_readiness(bus: Harne
     consumer = bus.consumer([topic], Handled())
     with capture_logs() as logs:
         await consumer.start()
-        await eventually(lambda: consumer.state == "stopped: KeyError")
+        await until(lambda: consumer.state == "stopped: KeyError")
     assert not consumer.ready
     assert NUMBER not in str(logs)
 
@@ -232,11 +233,11 @@ async def test_a_member_whose_commits_fail_for_good_leaves_the_group(bus: Harnes
     consumer = bus.consumer([topic], Handled(), group)
     await consumer.start()
     await bus.publish(topic, "1")
-    await eventually(lambda: consumer.state == "stopped: KeyError")
+    await until(lambda: consumer.state == "stopped: KeyError")
     bus.read_through(MemorySource)
     handled = Handled()
     await bus.consumer([topic], handled, group).start()
-    await eventually(lambda: handled.names == ["1"])
+    await until(lambda: handled.names == ["1"])
 
 
 async def test_no_log_line_holds_what_a_record_or_an_exception_says(bus: Harness) -> None:
@@ -257,8 +258,8 @@ async def test_no_log_line_holds_what_a_record_or_an_exception_says(bus: Harness
     with capture_logs() as logs:
         consumer = bus.consumer([topic], handle, on_dead_letter=hook)
         await consumer.start()
-        await eventually(lambda: bus.memory and len(bus.memory.records(topic.dead_letter)) == 2)
-        await eventually(heard.is_set)
+        await until(lambda: bus.memory and len(bus.memory.records(topic.dead_letter)) == 2)
+        await until(heard.is_set)
         await consumer.stop()
     events = [entry["event"] for entry in logs]
     assert {"bus.retry", "bus.dead_letter", "bus.dead_letter_hook_failed"} <= set(events)
@@ -272,7 +273,7 @@ async def test_work_is_counted_by_topic(bus: Harness) -> None:
     topic, handled = await bus.topic(), Handled()
     await bus.producer.publish(topic.name, [(b"k", b"{"), *(change(name) for name in "123")])
     await bus.consumer([topic], handled).start()
-    await eventually(lambda: len(handled.names) == 3)
+    await until(lambda: len(handled.names) == 3)
     assert sample("postrider_records_consumed_total", topic=topic.name) == 3
     assert sample("postrider_dead_letters_total", topic=topic.name, reason="undecodable") == 1
 
@@ -289,12 +290,12 @@ async def test_the_lag_counts_what_is_not_finished_and_is_gone_with_the_partitio
 
     await bus.publish(topic, *"12345")
     await stream.start()
-    await eventually(lambda: lag() == 5)
+    await until(lambda: lag() == 5)
     records = await stream.getmany(timeout_ms=1000, max_records=3)
     stream.finished(records[:1])
-    await eventually(lambda: lag() == 4)
+    await until(lambda: lag() == 4)
     stream.finished(records[1:])
-    await eventually(lambda: lag() == 2)
+    await until(lambda: lag() == 2)
     await stream.stop()
     assert lag() is None
 

@@ -15,7 +15,8 @@ from libs.bus.record import Record
 from libs.contracts.events import ContactChanged, Event, Reason
 from libs.contracts.topics import Topic
 from libs.service_kit.kafka import Cluster
-from tests.conformance.bus_harness import Harness, change, eventually
+from tests.conformance.bus_harness import Harness, change
+from tests.waiting import until
 
 
 class Seen:
@@ -38,7 +39,7 @@ async def test_each_event_is_handled_in_order_and_committed(bus: Harness) -> Non
     topic, group, seen = await bus.topic(), bus.group(), Seen()
     await bus.publish(topic, "1", "2", "3")
     app = await started(bus, topic, group, seen)
-    await eventually(lambda: len(seen.names) == 3)
+    await until(lambda: len(seen.names) == 3)
     assert app.ready
     await app.stop()
     assert seen.names == ["1", "2", "3"]
@@ -54,7 +55,7 @@ async def test_of_several_brokers_that_are_named_any_will_do(bus: Harness) -> No
     app.subscribe(topic, bus.group(), seen)
     bus.running.append(app)
     await app.start()
-    await eventually(lambda: seen.names == ["1"])
+    await until(lambda: seen.names == ["1"])
 
 
 async def test_nothing_is_committed_before_the_handler_has_returned(bus: Harness) -> None:
@@ -79,7 +80,7 @@ async def test_a_body_that_is_no_event_goes_to_the_dead_letters_once_and_is_comm
     topic, group, seen = await bus.topic(), bus.group(), Seen()
     await bus.producer.publish(topic.name, [(b"k", b"{not json"), (b"k", None), change("good")])
     app = await started(bus, topic, group, seen)
-    await eventually(lambda: seen.names == ["good"])
+    await until(lambda: seen.names == ["good"])
     await app.stop()
     assert await bus.committed(group, topic) == [3]
     letters = await bus.dead_letters(topic)
@@ -97,7 +98,7 @@ async def test_headers_that_are_no_text_lose_nothing(bus: Harness, value: bytes 
     await bus.producer.publish_many([Outgoing(topic.name, key, event, odd), Outgoing(topic.name, key, b"bad", odd)])
     await bus.publish(topic, "2")
     app = await started(bus, topic, group, seen)
-    await eventually(lambda: "2" in seen.names)
+    await until(lambda: "2" in seen.names)
     await app.stop()
     assert seen.names == ["1", "2"]
     (letter,) = await bus.dead_letters(topic)
@@ -115,7 +116,7 @@ async def test_what_a_transaction_takes_back_is_not_handled(bus: Harness) -> Non
             key, value = change("committed")
             await upstream.send_and_wait(topic.name, key=key, value=value)
     app = await started(bus, topic, group, seen)
-    await eventually(lambda: "committed" in seen.names)
+    await until(lambda: "committed" in seen.names)
     await app.stop()
     assert seen.names == ["committed"]
 
@@ -129,7 +130,7 @@ async def test_a_fault_of_ours_stops_the_subscriber_and_is_told(bus: Harness, mo
     monkeypatch.setattr(DeadLetters, "send", fails)
     await bus.producer.publish(topic.name, [(b"k", b"bad")])
     app = await started(bus, topic, group, seen)
-    await eventually(lambda: app.state == "stopped: RuntimeError")
+    await until(lambda: app.state == "stopped: RuntimeError")
     await app.stop()
     assert await bus.committed(group, topic) == [None]
 
@@ -154,7 +155,7 @@ async def test_an_event_that_can_not_be_handled_goes_to_the_dead_letters_and_the
     app.subscribe(topic, group, handle, on_dead_letter=on_dead_letter)
     bus.running.append(app)
     await app.start()
-    await eventually(lambda: len(heard) == 2)
+    await until(lambda: len(heard) == 2)
     assert heard[0] == (1, Reason("no-such-person", "The person is unknown"))
     assert heard[1][0] == 3
     assert heard[1][1].code == "handler-error"
@@ -175,7 +176,7 @@ async def test_while_a_neighbour_is_away_the_event_is_tried_again_in_place(bus: 
 
     await bus.publish(topic, "1", "2")
     app = await started(bus, topic, group, handle)
-    await eventually(lambda: len(seen.names) == 2)
+    await until(lambda: len(seen.names) == 2)
     await app.stop()
     assert tried == ["1", "1", "1", "2"]
     assert await bus.dead_letters(topic) == []
@@ -192,11 +193,11 @@ async def test_an_event_given_up_while_a_neighbour_is_away_comes_again(bus: Harn
 
     await bus.publish(topic, "1")
     first = await started(bus, topic, group, fail)
-    await eventually(lambda: tried)
+    await until(lambda: tried)
     await first.stop()
     assert await bus.committed(group, topic) == [None]
     await started(bus, topic, group, seen)
-    await eventually(lambda: seen.names == ["1"])
+    await until(lambda: seen.names == ["1"])
 
 
 async def test_a_run_of_failures_stops_the_subscriber_and_leaves_the_rest_uncommitted(bus: Harness) -> None:
@@ -210,7 +211,7 @@ async def test_a_run_of_failures_stops_the_subscriber_and_leaves_the_rest_uncomm
 
     await bus.publish(topic, "good", *(f"bad {n}" for n in range(10)))
     app = await started(bus, topic, group, handle, limit=3)
-    await eventually(lambda: app.state == "stopped: too many dead letters")
+    await until(lambda: app.state == "stopped: too many dead letters")
     assert not app.ready
     await app.stop()
     assert len(await bus.dead_letters(topic)) == 3
@@ -229,7 +230,7 @@ async def test_a_missing_topic_is_waited_for_and_not_created(bus: Harness) -> No
     assert app.state == "starting"
     await bus.declare(topic)
     await bus.publish(topic, "1")
-    await eventually(lambda: seen.names == ["1"])
+    await until(lambda: seen.names == ["1"])
 
 
 async def test_a_rebalance_waits_for_the_event_in_hand(bus: Harness) -> None:
@@ -247,11 +248,11 @@ async def test_a_rebalance_waits_for_the_event_in_hand(bus: Harness) -> None:
     await entered.wait()
     (subscription,) = first._subscriptions
     newcomer = await started(bus, topic, group, handle)
-    await eventually(subscription.give_up.is_set)  # the rebalance has come to the first
+    await until(subscription.give_up.is_set)  # the rebalance has come to the first
     await asyncio.sleep(0.2)
     assert not newcomer.ready
     let_go.set()
-    await eventually(lambda: newcomer.ready)
+    await until(lambda: newcomer.ready)
     await bus.publish(topic, "2")
-    await eventually(lambda: "2" in handled)
+    await until(lambda: "2" in handled)
     assert handled == ["1", "2"]

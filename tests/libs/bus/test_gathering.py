@@ -10,7 +10,8 @@ from libs.bus.batch import Batch
 from libs.bus.memory import MemorySource
 from libs.bus.port import Partitions
 from libs.bus.record import Record
-from tests.conformance.bus_harness import Handled, Harness, eventually
+from tests.conformance.bus_harness import Handled, Harness
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -63,14 +64,14 @@ async def test_what_is_gathered_is_delivered_later_and_holds_up_what_is_committe
     await bus.publish(topic, *"012345")
     consumer = bus.consumer([topic], handle, group, gather=Odd)
     await consumer.start()
-    await eventually(lambda: handled.batches == [["1", "3", "5"]])
+    await until(lambda: handled.batches == [["1", "3", "5"]])
     await consumer.stop()
     assert await bus.committed(group, topic) == [None]
     again = bus.consumer([topic], handle, group, gather=Odd)
     await again.start()
-    await eventually(lambda: handled.batches[1:] == [["1", "3", "5"]])
+    await until(lambda: handled.batches[1:] == [["1", "3", "5"]])
     again.hurry()
-    await eventually(lambda: handled.batches[2:] == [["0", "2", "4"]])
+    await until(lambda: handled.batches[2:] == [["0", "2", "4"]])
     assert offsets == [[0], [0], [6]]
     await again.stop()
     assert await bus.committed(group, topic) == [6]
@@ -103,6 +104,6 @@ async def test_while_more_is_gathered_than_a_batch_takes_no_new_records_are_wait
     bus.read_through(Watched)
     await bus.publish(topic, *"1234")
     await bus.consumer([topic], handled, max_records=2, gather=Hoard).start()
-    await eventually(lambda: handled.batches == [["1", "2"], ["3", "4"]])
-    await eventually(lambda: len(waits) >= 4)
+    await until(lambda: handled.batches == [["1", "2"], ["3", "4"]])
+    await until(lambda: len(waits) >= 4)
     assert waits[:4] == [1000, 100, 0, 1000]

@@ -11,7 +11,8 @@ from structlog.testing import capture_logs
 
 from libs.bus.partitioning import partition_of
 from libs.bus.port import Partitions
-from tests.conformance.bus_harness import Handled, eventually, open_harness
+from tests.conformance.bus_harness import Handled, open_harness
+from tests.waiting import until
 
 
 async def test_who_stops_while_giving_partitions_back_leaves_the_group_all_the_same(kafka: str) -> None:
@@ -25,7 +26,7 @@ async def test_who_stops_while_giving_partitions_back_leaves_the_group_all_the_s
 
     leaving = harness.stream([topic], group, on_revoked=give_back, rebalance_timeout_ms=120_000)
     await leaving.start()
-    await eventually(lambda: len(leaving.assignment()) == 2)
+    await until(lambda: len(leaving.assignment()) == 2)
     staying = harness.stream([topic], group, rebalance_timeout_ms=120_000)
     joining = asyncio.create_task(staying.start())
     await giving_back.wait()
@@ -54,14 +55,14 @@ async def test_what_kafka_holds_at_offsets_that_were_passed_is_read_and_committe
     monkeypatch.setattr(AIOKafkaConsumer, "getmany", watched)
     consumer = harness.consumer([topic], handled, group)
     await consumer.start()
-    await eventually(lambda: handled.names == ["1", "2", "3"])
+    await until(lambda: handled.names == ["1", "2", "3"])
     with capture_logs() as logs:
         made[0].seek(TopicPartition(topic.name, 0), 1)
-        await eventually(lambda: handled.names == ["1", "2", "3", "2", "3"])
+        await until(lambda: handled.names == ["1", "2", "3", "2", "3"])
     assert [each["partition"] for each in logs if "records_lost" in each["event"]] == [0]
     assert len(made) == 2, "it has joined anew"
     await harness.publish(topic, "4")
-    await eventually(lambda: handled.names[-1] == "4")
+    await until(lambda: handled.names[-1] == "4")
     await consumer.stop()
     assert await harness.committed(group, topic) == [4]
     await harness.close()
@@ -78,7 +79,7 @@ async def test_what_kafka_no_longer_has_of_what_was_committed_is_told_also_where
         await before.commit({TopicPartition(topic.name, 0): 100})
     with capture_logs() as logs:
         await harness.consumer([topic], handled, group).start()
-        await eventually(lambda: handled.names == ["1", "2"])
+        await until(lambda: handled.names == ["1", "2"])
     assert [each["partition"] for each in logs if "records_lost" in each["event"]] == [0]
     await harness.close()
 
@@ -93,7 +94,7 @@ async def test_a_rebalance_while_it_is_looked_where_to_go_on_is_not_taken_for_a_
         await harness.publish(topic, "1", "2", person=person)
     consumer = harness.consumer([topic], before, group)
     await consumer.start()
-    await eventually(lambda: len(before.names) == 4)
+    await until(lambda: len(before.names) == 4)
     await consumer.stop()
     for person in people.values():
         await harness.publish(topic, "3", person=person)
@@ -111,12 +112,12 @@ async def test_a_rebalance_while_it_is_looked_where_to_go_on_is_not_taken_for_a_
         await members[0].start()
         await looking.wait()
         await members[1].start()
-        await eventually(lambda: members[1].ready)
+        await until(lambda: members[1].ready)
         joined.set()
-        await eventually(lambda: handled.names == ["3", "3"])
+        await until(lambda: handled.names == ["3", "3"])
         for person in people.values():
             await harness.publish(topic, "4", person=person)
-        await eventually(lambda: sorted(handled.names) == ["3", "3", "4", "4"])
+        await until(lambda: sorted(handled.names) == ["3", "3", "4", "4"])
     assert not [each for each in logs if "records_lost" in each["event"]]
     await harness.close()
 
@@ -127,7 +128,7 @@ async def test_what_was_deleted_before_it_was_read_is_told(kafka: str) -> None:
     await harness.publish(topic, "1", "2")
     consumer = harness.consumer([topic], before, group)
     await consumer.start()
-    await eventually(lambda: before.names == ["1", "2"])
+    await until(lambda: before.names == ["1", "2"])
     await consumer.stop()
     await harness.publish(topic, "3", "4", "5", "6")
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
@@ -136,6 +137,6 @@ async def test_what_was_deleted_before_it_was_read_is_told(kafka: str) -> None:
     await admin.close()
     with capture_logs() as logs:
         await harness.consumer([topic], after, group).start()
-        await eventually(lambda: after.names == ["6"])
+        await until(lambda: after.names == ["6"])
     assert [each["records"] for each in logs if each["event"] == "kafka.records_missed"] == [3]
     await harness.close()

@@ -14,7 +14,8 @@ from libs.bus.faststream_app import EventHandler, FastStreamApp
 from libs.bus.kafka_source import KafkaSource
 from libs.bus.producer import Producer
 from libs.service_kit.kafka import Cluster
-from tests.conformance.bus_harness import Handled, Harness, change, eventually, open_harness
+from tests.conformance.bus_harness import Handled, Harness, change, open_harness
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ async def test_everything_starts_before_kafka_and_survives_its_death(broker: Kaf
     await broker.start()
     await asyncio.gather(starting, declaring)
     await harness.publish(topic, "before")
-    await eventually(lambda: handled.names == ["before"])
+    await until(lambda: handled.names == ["before"])
 
     await seen.wait()
     await app.stop()
@@ -63,7 +64,7 @@ async def test_everything_starts_before_kafka_and_survives_its_death(broker: Kaf
     await asyncio.gather(*during)
     await harness.publish(topic, "after")
     expected = ["before", *(f"{n}{half}" for n in range(5) for half in "ab"), "after"]
-    await eventually(lambda: handled.names[-1:] == ["after"], within=40)
+    await until(lambda: handled.names[-1:] == ["after"], within=40)
     assert list(dict.fromkeys(handled.names)) == expected
     await consumer.stop()
     await impatient.stop()

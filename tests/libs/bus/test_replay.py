@@ -12,7 +12,8 @@ from libs.bus.port import Outgoing
 from libs.bus.replay import DeadLetter, DeadLetterBox, UnknownDeadLetter, by_record, open_dead_letters
 from libs.contracts.topics import Topic
 from libs.service_kit.kafka import Cluster
-from tests.conformance.bus_harness import Handled, Harness, change, eventually
+from tests.conformance.bus_harness import Handled, Harness, change
+from tests.waiting import until
 
 ID = "019b30cb-7a50-7a55-9d3e-2b1f0c8e7a41"
 NAMED = b'{"subject": "%s"}' % ID.encode()
@@ -85,7 +86,7 @@ async def test_one_that_was_too_large_to_be_kept_is_listed_and_holds_up_no_other
     await bus.producer.publish(topic.name, [(b"k", b"bad"), change("good")])
     handled = Handled()
     await bus.consumer([topic], handled).start()
-    await eventually(lambda: handled.names == ["good"])
+    await until(lambda: handled.names == ["good"])
     large, other = await box.waiting(topic.name)
     assert (large.reason, dict((await bus.dead_letters(topic))[0].headers)[WITHOUT_CONTENT]) == (
         "undecodable",

@@ -20,7 +20,8 @@ from libs.bus.replay import open_dead_letters
 from libs.contracts.events import ContactChanged, Event
 from libs.service_kit.kafka import Cluster, KafkaSettings
 from tests.certificates import made_certificate, needs_openssl
-from tests.conformance.bus_harness import Handled, Harness, eventually
+from tests.conformance.bus_harness import Handled, Harness
+from tests.waiting import until
 
 pytestmark = needs_openssl
 
@@ -127,7 +128,7 @@ async def test_every_client_is_let_in(bus: Harness) -> None:
     bus.running.append(app)
     await app.start()
     await asyncio.wait_for(seen.wait(), 20)
-    await eventually(lambda: handled.names == ["1"])
+    await until(lambda: handled.names == ["1"])
     progress = GroupProgress(bus.cluster, group, [topic])
     bus.running.append(progress)
     await progress.start()

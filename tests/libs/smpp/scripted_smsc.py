@@ -98,12 +98,3 @@ async def scripted_smsc(script: Script = plainly, tls: ssl.SSLContext | None = N
         for connection in smsc.connections:
             connection.transport.abort()
         await server.wait_closed()
-
-
-async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
-    """Wait for `condition`; AssertionError when it has not come true in time."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + seconds
-    while not condition():
-        assert loop.time() < deadline, "the condition did not come true in time"
-        await asyncio.sleep(0.005)

@@ -16,7 +16,8 @@ from libs.smpp.pdus import Pdu, SubmitSm
 from libs.smpp.session import Session
 from libs.smpp.status import CommandStatus
 from libs.smpp.submission import Answer, AnswerKind, Submission, UnsentReason
-from tests.libs.smpp.scripted_smsc import Connection, scripted_smsc, until
+from tests.libs.smpp.scripted_smsc import Connection, scripted_smsc
+from tests.waiting import until
 
 CONFIG = SessionConfig(host="192.0.2.1", port=2775, system_id="client")
 

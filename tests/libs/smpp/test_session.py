@@ -13,8 +13,9 @@ from libs.smpp.errors import BindError
 from libs.smpp.pdus import BindType, Pdu, SubmitSm
 from libs.smpp.status import CommandStatus
 from libs.smpp.submission import Answer, Submission, Unsent, UnsentReason
-from tests.libs.smpp.scripted_smsc import Connection, scripted_smsc, until
+from tests.libs.smpp.scripted_smsc import Connection, scripted_smsc
 from tests.libs.smpp.session_owner import ANSWERED, SESSION_CLOSED, TIMED_OUT, Owner, bound, silent, submissions
+from tests.waiting import until
 
 # Binding.
 

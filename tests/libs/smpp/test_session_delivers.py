@@ -5,8 +5,9 @@ import struct
 from libs.smpp import pdus
 from libs.smpp.pdus import Pdu, SubmitSm
 from libs.smpp.status import CommandStatus
-from tests.libs.smpp.scripted_smsc import Connection, scripted_smsc, until
+from tests.libs.smpp.scripted_smsc import Connection, scripted_smsc
 from tests.libs.smpp.session_owner import ANSWERED, bound, deliver, silent, submissions
+from tests.waiting import until
 
 
 async def test_delivers_are_answered_after_their_handler_in_order_and_hold_up_no_response() -> None:

@@ -10,8 +10,9 @@ from libs.smpp.connect import open_session
 from libs.smpp.pdus import DeliverSm, Pdu, SubmitSm
 from libs.smpp.status import CommandStatus
 from libs.smpp.submission import Answer, UnsentReason
-from tests.libs.smpp.scripted_smsc import Connection, plainly, scripted_smsc, until
+from tests.libs.smpp.scripted_smsc import Connection, plainly, scripted_smsc
 from tests.libs.smpp.session_owner import ANSWERED, SESSION_CLOSED, Owner, bound, deliver, silent, submissions
+from tests.waiting import until
 
 
 async def test_when_the_provider_unbinds_open_answers_and_delivers_are_waited_for_and_nothing_more_is_submitted() -> (

@@ -15,12 +15,12 @@ import asyncpg
 
 from deploy.local import postgres
 from deploy.local.supervisor import SupervisedProcess
-from tests.end_to_end.client import until
 from tests.load import tables
 from tests.load.ground import Ground
 from tests.load.report import Page, Table
 from tests.load.system import System
 from tests.load.workload import Workload
+from tests.waiting import until
 
 PROFILER = Path(__file__).parents[1] / "profiler"
 FUNCTIONS = 40
@@ -121,11 +121,7 @@ def _tell(system: System, number: signal.Signals) -> None:
 
 async def _samples(directory: Path, process: SupervisedProcess) -> Samples:
     file = directory / f"{process.pid}.json"
-
-    async def there() -> bool:
-        return file.exists()
-
-    await until(there, f"{process.spec.name} writes its profile", within=WRITTEN_WITHIN_SECONDS)
+    await until(file.exists, f"{process.spec.name} writes its profile", within=WRITTEN_WITHIN_SECONDS)
     return json.loads(file.read_text())
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from tests.end_to_end.client import bound, until
+from tests.end_to_end.client import bound
 from tests.load.arithmetic import spread
 from tests.load.ground import Ground
 from tests.load.report import Page, Table
 from tests.load.runs import Run
 from tests.load.tables import LOOP, in_a_line
 from tests.load.workload import Workload
+from tests.waiting import until
 
 GATEWAY = "demo"
 SETTLED_SECONDS = 60

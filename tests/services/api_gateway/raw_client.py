@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Callable
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -99,9 +98,3 @@ class Unread(asyncio.Transport):
         if full and len(self.kept) <= self.HIGH:
             self._protocol.resume_writing()
         return read
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.002)

@@ -11,6 +11,7 @@ from libs.bus.errors import PublishFailed
 from libs.contracts.events import Leg, PersonKind, Priority, SmsRequested, event_id
 from libs.contracts.message_ids import time_of
 from tests.services.api_gateway.fakes import OTHER_TENANT_KEY, SEND_KEY, Gateway
+from tests.waiting import until
 
 
 async def test_the_answer_names_the_message_and_where_it_is(gateway: Gateway) -> None:
@@ -93,7 +94,7 @@ async def test_the_longest_texts_are_taken(gateway: Gateway) -> None:
 async def test_requests_that_come_together_are_published_together(gateway: Gateway) -> None:
     gateway.publisher.gate.clear()
     first = asyncio.create_task(gateway.send())
-    await _until(lambda: gateway.publisher.calls == 1)
+    await until(lambda: gateway.publisher.calls == 1)
     others = [asyncio.create_task(gateway.send({"message": str(n), "clientId": str(n)})) for n in range(50)]
     await asyncio.sleep(0.1)
     assert gateway.publisher.calls == 1
@@ -121,7 +122,7 @@ async def test_the_same_key_and_body_get_the_same_answer_and_one_event(gateway: 
     first = await gateway.send(idempotency_key="a")
     again = await gateway.send(idempotency_key="a")
     assert (again.status, again.body) == (202, first.body)
-    await _until(lambda: bool(gateway.ledger.marked))  # from here on it is Postgres that knows
+    await until(lambda: bool(gateway.ledger.marked))  # from here on it is Postgres that knows
     later = await gateway.send(idempotency_key="a")
     assert (later.status, later.body) == (202, first.body)
     assert len(gateway.publisher.records) == 1
@@ -131,7 +132,7 @@ async def test_the_same_key_with_another_body_is_422(gateway: Gateway) -> None:
     await gateway.send(idempotency_key="a")
     other = {"message": "Other", "clientId": "17"}
     assert (await gateway.send(other, idempotency_key="a")).status == 422
-    await _until(lambda: bool(gateway.ledger.marked))
+    await until(lambda: bool(gateway.ledger.marked))
     answer = await gateway.send(other, idempotency_key="a")
     assert answer.status == 422
     assert answer.body["errors"][0]["field"] == "Idempotency-Key"
@@ -148,7 +149,7 @@ async def test_a_key_belongs_to_its_api_key(gateway: Gateway) -> None:
 async def test_a_key_in_progress_is_409_and_then_answered(gateway: Gateway) -> None:
     gateway.publisher.gate.clear()
     first = asyncio.create_task(gateway.send(idempotency_key="a"))
-    await _until(lambda: gateway.publisher.calls == 1)
+    await until(lambda: gateway.publisher.calls == 1)
     second = await gateway.send(idempotency_key="a")
     assert second.status == 409
     assert int(second.headers["Retry-After"]) >= 1
@@ -161,7 +162,7 @@ async def test_a_key_in_progress_is_409_and_then_answered(gateway: Gateway) -> N
 async def test_a_key_that_another_replica_is_publishing_is_409(gateway: Gateway) -> None:
     gateway.ledger.claims_last = True
     first = await gateway.send(idempotency_key="a")
-    await _until(lambda: bool(gateway.ledger.marked))
+    await until(lambda: bool(gateway.ledger.marked))
     gateway.ledger.marked.clear()  # reserved, claimed elsewhere, and not published as far as anyone knows
     again = await gateway.send(idempotency_key="a")
     assert (again.status, again.headers["Retry-After"]) == (409, "7")
@@ -170,7 +171,7 @@ async def test_a_key_that_another_replica_is_publishing_is_409(gateway: Gateway)
 
 async def test_a_claim_that_ran_out_publishes_the_stored_event(gateway: Gateway) -> None:
     first = await gateway.send(idempotency_key="a")
-    await _until(lambda: bool(gateway.ledger.marked))
+    await until(lambda: bool(gateway.ledger.marked))
     gateway.ledger.marked.clear()
     gateway.ledger.claims_last = False
     again = await gateway.send(idempotency_key="a")
@@ -220,7 +221,7 @@ async def test_marks_are_written_once_postgres_is_back(gateway: Gateway) -> None
 async def test_a_stop_answers_what_waits(gateway: Gateway) -> None:
     gateway.publisher.gate.clear()
     waiting = [asyncio.create_task(gateway.send(idempotency_key=key)) for key in ("a", "b")]
-    await _until(lambda: gateway.publisher.calls == 1)
+    await until(lambda: gateway.publisher.calls == 1)
     stop = asyncio.create_task(gateway.server.stop(10))
     await asyncio.sleep(0.05)
     gateway.publisher.gate.set()
@@ -245,9 +246,3 @@ async def test_the_documents_are_open_to_all(gateway: Gateway) -> None:
         answer = await gateway.ask("GET", path, key=None)
         assert answer.status == 200
         assert json.dumps(answer.body)
-
-
-async def _until(condition) -> None:  # type: ignore[no-untyped-def]
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.002)

@@ -29,6 +29,7 @@ from services.api_gateway.plain_sms import parse_sms
 from services.api_gateway.problems import ProblemError
 from tests.services.api_gateway.fakes import OTHER_TENANT_KEY, SEND_KEY, SLOW_KEY, STEADY_KEY, Answer, Gateway
 from tests.services.api_gateway.test_plain_sms import objects
+from tests.waiting import until
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -221,8 +222,8 @@ async def test_a_repeat_gets_the_same_answer_and_publishes_nothing(gateway: Gate
     assert first.body["accepted"] == 4
     again = await send_bulk(gateway, items, idempotency_key="b")
     assert (again.status, again.body) == (202, first.body)
-    await _until(lambda: bool(gateway.ledger.marked))
-    await _until(lambda: datetime.now(UTC).isoformat() > soon)  # what it was scheduled for has passed
+    await until(lambda: bool(gateway.ledger.marked))
+    await until(lambda: datetime.now(UTC).isoformat() > soon)  # what it was scheduled for has passed
     later = await send_bulk(gateway, items, idempotency_key="b")
     assert (later.status, later.body) == (202, first.body)
     assert len(gateway.publisher.records) == 4
@@ -231,7 +232,7 @@ async def test_a_repeat_gets_the_same_answer_and_publishes_nothing(gateway: Gate
 async def test_a_key_is_bound_to_its_body_and_its_api_key(gateway: Gateway) -> None:
     first = await send_bulk(gateway, messages(2), idempotency_key="b")
     assert (await send_bulk(gateway, messages(3), idempotency_key="b")).status == 422
-    await _until(lambda: bool(gateway.ledger.marked))
+    await until(lambda: bool(gateway.ledger.marked))
     assert (await send_bulk(gateway, messages(3), idempotency_key="b")).status == 422
     assert (await gateway.send(idempotency_key="b")).status == 422
     other = await send_bulk(gateway, messages(2), idempotency_key="b", key=OTHER_TENANT_KEY)
@@ -242,7 +243,7 @@ async def test_a_key_is_bound_to_its_body_and_its_api_key(gateway: Gateway) -> N
 async def test_while_it_is_under_way_its_key_is_409(gateway: Gateway) -> None:
     gateway.publisher.gate.clear()
     first = asyncio.create_task(send_bulk(gateway, messages(2), idempotency_key="b"))
-    await _until(lambda: gateway.publisher.calls > 0)
+    await until(lambda: gateway.publisher.calls > 0)
     answer = await send_bulk(gateway, messages(2), idempotency_key="b")
     assert (answer.status, "Retry-After" in answer.headers) == (409, True)
     gateway.publisher.gate.set()
@@ -258,7 +259,7 @@ async def test_after_a_failure_a_repeat_publishes_the_very_same_events(gateway: 
     answer = await send_bulk(gateway, messages(5), idempotency_key="b")
     assert answer.status == 202
     once = list(gateway.publisher.records)
-    await _until(lambda: bool(gateway.ledger.marked))
+    await until(lambda: bool(gateway.ledger.marked))
     gateway.ledger.marked.clear()  # as if it had died before it was marked, and the claim had run out
     gateway.ledger.claims_last = False
     again = await send_bulk(gateway, messages(5), idempotency_key="b")
@@ -278,7 +279,7 @@ async def test_without_postgres_it_is_503(gateway: Gateway) -> None:
 async def test_others_are_served_while_a_large_batch_is_read(gateway: Gateway) -> None:
     gateway.publisher.gate.clear()
     waiting = asyncio.create_task(send_bulk(gateway, messages(10_000)))
-    await _until(lambda: gateway.publisher.calls > 0)
+    await until(lambda: gateway.publisher.calls > 0)
     assert (await gateway.ask("GET", "/openapi.json")).status == 200
     gateway.publisher.gate.set()
     assert (await waiting).status == 202
@@ -295,9 +296,3 @@ async def test_more_calls_than_can_wait_are_503_before_they_are_read(gateway: Ga
     gateway.publisher.gate.set()
     assert [answer.status for answer in await asyncio.gather(*waiting)] == [202] * (AT_ONCE + MAX_WAITING)
     assert (await send_bulk(gateway, messages(1))).status == 202
-
-
-async def _until(condition) -> None:  # type: ignore[no-untyped-def]
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.002)

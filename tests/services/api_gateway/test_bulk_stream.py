@@ -4,7 +4,6 @@ import asyncio
 import json
 import socket
 import struct
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,6 +15,7 @@ from services.api_gateway.batch import CHUNK, CHUNKS_PER_SLICE, SLICE
 from services.api_gateway.bulk_answer import LOST, REPEAT
 from tests.services.api_gateway.fakes import ALL_KEY, STEADY_KEY, Gateway
 from tests.services.api_gateway.raw_client import Client
+from tests.waiting import until
 
 COUNT = 2 * SLICE + 500
 GOOD = {"message": "Hello", "clientId": "17"}
@@ -161,7 +161,7 @@ async def test_who_does_not_read_holds_up_nobody_and_loses_nothing(gateway: Gate
     items = [GOOD] * COUNT + [wordy] * 5_000
     reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(gateway.url).port, limit=1)
     writer.write(post_bulk(items, "b"))
-    await _until(lambda: bool(gateway.ledger.marked), 20)
+    await until(lambda: bool(gateway.ledger.marked))
     assert len(gateway.publisher.records) == COUNT
     assert (await gateway.send()).status == 202
     client = BulkClient(reader, writer)
@@ -185,7 +185,7 @@ async def test_what_was_asked_is_accepted_though_the_client_is_gone(gateway: Gat
     client.writer.transport.abort()
     assert (await gateway.ask("GET", "/openapi.json")).status == 200  # by then the gateway knows
     gateway.publisher.gate.set()
-    await _until(lambda: bool(gateway.ledger.marked))
+    await until(lambda: bool(gateway.ledger.marked))
     assert len(gateway.publisher.records) == COUNT
     client = await BulkClient.connect(gateway)
     client.send(post_bulk([GOOD] * COUNT, "b"))
@@ -236,9 +236,3 @@ async def test_a_stop_lets_a_streamed_answer_end(gateway: Gateway) -> None:
     assert body_of([first, *await client.chunks()])["accepted"] == COUNT
     assert await client.reader.read() == b""
     await asyncio.wait_for(stop, 5)
-
-
-async def _until(condition: Callable[[], bool], seconds: float = 5) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.002)

@@ -7,7 +7,8 @@ import pytest
 
 from services.api_gateway import connection
 from tests.services.api_gateway.fakes import ALL_KEY, Gateway
-from tests.services.api_gateway.raw_client import HEADERS, Client, Unread, get, post, texts, until
+from tests.services.api_gateway.raw_client import HEADERS, Client, Unread, get, post, texts
+from tests.waiting import until
 
 
 async def test_pipelined_messages_are_published_together_and_answered_in_order(gateway: Gateway) -> None:

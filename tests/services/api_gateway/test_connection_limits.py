@@ -11,7 +11,8 @@ import pytest
 from services.api_gateway import connection, server
 from services.api_gateway.application import Application
 from tests.services.api_gateway.fakes import ALL_KEY, ASYNCAPI, OPENAPI, Gateway
-from tests.services.api_gateway.raw_client import HEADERS, Client, Unread, get, post, texts, until
+from tests.services.api_gateway.raw_client import HEADERS, Client, Unread, get, post, texts
+from tests.waiting import until
 
 
 async def test_a_head_of_some_length_may_come_in_many_parts(gateway: Gateway) -> None:

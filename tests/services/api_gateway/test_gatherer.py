@@ -5,6 +5,7 @@ import pytest
 
 from services.api_gateway import gatherer
 from services.api_gateway.gatherer import Gatherer, Overloaded
+from tests.waiting import until
 
 TIMEOUT_SECONDS = 60.0
 
@@ -65,7 +66,7 @@ async def test_what_comes_during_a_flush_waits_for_the_next_one() -> None:
     gathered = make(flushes)
     flushes.gate.clear()
     first = asyncio.create_task(ask(gathered, 1))
-    await _until(lambda: bool(flushes.batches))
+    await until(lambda: bool(flushes.batches))
     later = [asyncio.create_task(ask(gathered, n)) for n in range(2, 12)]
     await asyncio.sleep(0.01)
     assert flushes.batches == [[1]]
@@ -124,7 +125,7 @@ async def test_a_stop_serves_what_waits_and_takes_no_more() -> None:
     gathered = make(flushes)
     flushes.gate.clear()
     first = asyncio.create_task(ask(gathered, 1))
-    await _until(lambda: bool(flushes.batches))
+    await until(lambda: bool(flushes.batches))
     second = asyncio.create_task(ask(gathered, 2))
     await asyncio.sleep(0)
     stop = asyncio.create_task(gathered.stop())
@@ -145,7 +146,7 @@ async def test_an_item_has_until_its_own_deadline_however_long_the_flush_before_
     gathered = make(flushes)
     flushes.gate.clear()
     first = asyncio.create_task(ask(gathered, 1))
-    await _until(lambda: bool(flushes.batches))
+    await until(lambda: bool(flushes.batches))
     now = asyncio.get_running_loop().time
     before = now()
     second = asyncio.create_task(ask(gathered, 2))
@@ -155,9 +156,3 @@ async def test_an_item_has_until_its_own_deadline_however_long_the_flush_before_
     await asyncio.gather(first, second)
     assert before + TIMEOUT_SECONDS <= flushes.deadlines[1] <= after + TIMEOUT_SECONDS
     await gathered.stop()
-
-
-async def _until(condition) -> None:  # type: ignore[no-untyped-def]
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.001)

@@ -5,7 +5,7 @@ import socket
 from typing import Any
 
 from services.api_gateway.unread import unread_bytes
-from tests.services.api_gateway.raw_client import until
+from tests.waiting import until
 
 
 async def test_what_a_client_reads_is_seen_also_where_the_kernel_holds_most_of_what_waits() -> None:

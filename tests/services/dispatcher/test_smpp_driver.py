@@ -17,8 +17,9 @@ from libs.smpp.receipt import MessageState
 from services.dispatcher.drivers.port import Callbacks, Report, Result, Submission, Verdict
 from services.dispatcher.drivers.smpp import LONGEST_ID, SmppDriver, _source, _validity_period
 from tests.libs.smpp.examples import receipt_tlvs
-from tests.libs.smpp.scripted_smsc import Connection, Script, plainly, scripted_smsc, until
+from tests.libs.smpp.scripted_smsc import Connection, Script, plainly, scripted_smsc
 from tests.services.dispatcher.builders import dispatch_event
+from tests.waiting import until
 
 
 class Ground:

@@ -7,11 +7,10 @@ from libs.service_kit.config_file import SmppGateway
 from services.dispatcher.drivers.port import Callbacks, Report
 from services.dispatcher.drivers.smpp import SmppDriver
 from tests.certificates import made_certificate, needs_openssl
-from tests.libs.smpp.scripted_smsc import scripted_smsc, until
+from tests.libs.smpp.scripted_smsc import scripted_smsc
+from tests.waiting import until
 
 pytestmark = needs_openssl
-LONG_SECONDS = 60.0
-"""Each bind that fails makes the next wait longer."""
 
 
 async def test_a_replaced_file_of_authorities_is_read_at_the_next_bind(tmp_path: Path) -> None:
@@ -34,9 +33,9 @@ async def test_a_replaced_file_of_authorities_is_read_at_the_next_bind(tmp_path:
         await until(lambda: driver.missing is None)
         server.load_cert_chain(new_certificate, new / "key.pem")
         smsc.connections[0].transport.abort()
-        await until(lambda: "certificate verify failed" in (driver.missing or ""), LONG_SECONDS)
+        await until(lambda: "certificate verify failed" in (driver.missing or ""))
         trusted.unlink()
-        await until(lambda: "can't be read: [Errno 2]" in (driver.missing or ""), LONG_SECONDS)
+        await until(lambda: "can't be read: [Errno 2]" in (driver.missing or ""))
         shutil.copy(new_certificate, trusted)
-        await until(lambda: driver.missing is None, LONG_SECONDS)
+        await until(lambda: driver.missing is None)
         await driver.stop(1)

@@ -21,7 +21,8 @@ from libs.service_kit.kafka import Cluster
 from services.inbound.main import CONSUMED
 from tests.conftest import DatabaseFactory
 from tests.services.inbound.examples import SENDER, event, parts
-from tests.services.program import TOKEN, WITHIN_SECONDS, ServiceProgram, until
+from tests.services.program import TOKEN, ServiceProgram
+from tests.waiting import WITHIN_SECONDS, until
 
 LONG = "All of this text, which is longer than one part can hold. " * 7
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 import aiohttp
 import yaml
@@ -18,7 +17,7 @@ from libs.contracts.events import Priority
 from libs.service_kit.config_file import Configuration
 from libs.service_kit.internal import HEADER, TENANT_HEADER
 from libs.service_kit.kafka import Cluster
-from tests.services.program import TOKEN, WITHIN_SECONDS, ServiceProgram
+from tests.services.program import TOKEN, ServiceProgram
 from tests.services.projection.stories import TENANT, Told
 from tests.services.traffic import commit
 
@@ -36,16 +35,6 @@ READ = (
     topics.COMMANDS,
     *(topics.dispatch(gateway, priority) for gateway in ("demo", "spare") for priority in Priority),
 )
-
-
-async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
-    """Wait for a condition, bounded."""
-    try:
-        async with asyncio.timeout(WITHIN_SECONDS):
-            while not await condition():
-                await asyncio.sleep(0.05)
-    except TimeoutError:
-        raise AssertionError(f"{what}: not within {WITHIN_SECONDS:g} s") from None
 
 
 class Program(ServiceProgram):

@@ -8,7 +8,7 @@ import pytest
 
 from libs.storage.database import Pool
 from services.projection.hurrying import Hurry
-from tests.conformance.bus_harness import eventually
+from tests.waiting import until
 
 
 class Replica:
@@ -36,21 +36,21 @@ async def replicas(pool: Pool, number: int) -> AsyncIterator[list[Replica]]:
 
 async def test_who_waits_at_one_replica_hurries_all_and_itself_once(pool: Pool) -> None:
     async with replicas(pool, 2) as (one, other):
-        await eventually(lambda: one.hurry.carrying and other.hurry.carrying)
+        await until(lambda: one.hurry.carrying and other.hurry.carrying)
         one.hurry()
         assert one.hurried == 1
-        await eventually(lambda: other.hurried == 1)
+        await until(lambda: other.hurried == 1)
         other.hurry()
-        await eventually(lambda: one.hurried == 2)
+        await until(lambda: one.hurried == 2)
         assert other.hurried == 2
 
 
 async def test_a_lost_connection_is_made_anew(pool: Pool, recwarn: pytest.WarningsRecorder) -> None:
     async with replicas(pool, 2) as (one, other):
-        await eventually(lambda: one.hurry.carrying and other.hurry.carrying)
+        await until(lambda: one.hurry.carrying and other.hurry.carrying)
         await pool.fetch(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND query LIKE 'LISTEN%' AND pid <> pg_backend_pid()"
         )
-        await eventually(lambda: one.hurry() or other.hurried)
+        await until(lambda: one.hurry() or other.hurried)
     assert not [str(each.message) for each in recwarn], "of the connection that was lost"

@@ -35,8 +35,9 @@ from services.projection.store import MIGRATIONS, PARTITIONED, SCHEMA
 from tests.conftest import DatabaseFactory
 from tests.services.program import TOKEN
 from tests.services.projection.conftest import dump, fold_in, said
-from tests.services.projection.program import CONFIGURED, READ, Program, Traffic, until
+from tests.services.projection.program import CONFIGURED, READ, Program, Traffic
 from tests.services.projection.stories import TENANT, Story, Told, tell
+from tests.waiting import until
 
 _numbers = count(1)
 

@@ -31,9 +31,10 @@ from services.projection.store import MIGRATIONS, PARTITIONED, SCHEMA
 from tests.conftest import DatabaseFactory
 from tests.services.program import ROOT
 from tests.services.projection.conftest import dump, fold_in, journalled, said
-from tests.services.projection.program import READ, Program, Traffic, until
+from tests.services.projection.program import READ, Program, Traffic
 from tests.services.projection.rebuilding import Outbox, before, numbers, open_outbox, stories
 from tests.services.projection.stories import NAME, PHONE, START, TEXT, Story, Told
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")

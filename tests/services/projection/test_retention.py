@@ -13,8 +13,8 @@ from libs.storage.retention import drop_old
 from services.projection import store
 from services.projection.store import PARTITIONED
 from tests.services.projection.conftest import fold_in, waiting
-from tests.services.projection.program import until
 from tests.services.projection.stories import START, Story
+from tests.waiting import until
 
 
 async def test_retention_and_a_batch_that_is_half_written_never_wait_for_each_other(

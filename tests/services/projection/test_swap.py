@@ -18,9 +18,9 @@ from services.projection import rebuild as steps
 from services.projection.store import MIGRATIONS, PARTITIONED, SCHEMA
 from tests.conftest import DatabaseFactory
 from tests.services.projection.conftest import fold_in, waiting
-from tests.services.projection.program import until
 from tests.services.projection.rebuilding import Outbox, before, numbers, open_outbox, stories
 from tests.services.projection.stories import START, Story
+from tests.waiting import until
 
 
 @pytest.fixture

@@ -26,7 +26,6 @@ from libs.service_kit.kafka import Cluster
 from services.receipts.main import CONSUMED
 from services.receipts.unreported import DEFAULT_WINDOW, SLOT_SECONDS, slot_of
 from tests.conftest import DatabaseFactory
-from tests.services.program import WITHIN_SECONDS, until
 from tests.services.receipts.examples import (
     OTHER_DESTINATION,
     in_doubt,
@@ -37,6 +36,7 @@ from tests.services.receipts.examples import (
     traces,
 )
 from tests.services.receipts.program import Program, Sweeping, Traffic
+from tests.waiting import WITHIN_SECONDS, until
 
 _ids = count(1)
 
@@ -226,11 +226,8 @@ async def stored(ground: Ground, provider_id: str) -> None:
     """Wait until an id is registered."""
     connection = await asyncpg.connect(ground.dsn)
     try:
-        async with asyncio.timeout(WITHIN_SECONDS):
-            while not await connection.fetchval(
-                "SELECT count(*) FROM receipts.provider_ids WHERE provider_id = $1", provider_id
-            ):
-                await asyncio.sleep(0.02)
+        registered = "SELECT count(*) FROM receipts.provider_ids WHERE provider_id = $1"
+        await until(lambda: connection.fetchval(registered, provider_id), f"{provider_id} to be registered")
     finally:
         await connection.close()
 

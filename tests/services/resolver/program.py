@@ -13,8 +13,9 @@ from libs.contracts import topics
 from libs.contracts.events import ContactChanged, Event, MessageEvent, SmsCommand, SmsRequested, SmsReturned, person_key
 from libs.service_kit.internal import HEADER, TENANT_HEADER
 from services.resolver.main import MESSAGES
-from tests.services.program import TOKEN, ServiceProgram, until
+from tests.services.program import TOKEN, ServiceProgram
 from tests.services.traffic import ServiceTraffic
+from tests.waiting import until
 
 CONFIGURATION = """
 gateways:

@@ -23,9 +23,9 @@ from libs.contracts.topics import Topic
 from libs.service_kit.kafka import Cluster
 from services.resolver.main import MESSAGES
 from tests.conftest import DatabaseFactory
-from tests.services.program import until
 from tests.services.resolver.builders import PHONE, TRACE, command, contact_changed, message, requested, returned
 from tests.services.resolver.program import OUT, Program, Traffic
+from tests.waiting import until
 
 START = datetime.now(UTC)
 OTHER_PHONE = "+254700000001"
@@ -119,11 +119,8 @@ async def test_a_scheduled_message_is_deferred_and_a_cancelled_one_ends(running:
 async def _marked(ground: Ground, cause: MessageEvent[Any]) -> None:
     connection = await asyncpg.connect(ground.dsn)
     try:
-        for _ in range(400):
-            if await connection.fetchval("SELECT count(*) FROM resolver.marks WHERE message_id = $1", cause.subject):
-                return
-            await connection.execute("SELECT pg_sleep(0.05)")
-        raise AssertionError("the cancellation was not stored")
+        marked = "SELECT count(*) FROM resolver.marks WHERE message_id = $1"
+        await until(lambda: connection.fetchval(marked, cause.subject), "the cancellation to be stored")
     finally:
         await connection.close()
 

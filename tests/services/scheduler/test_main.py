@@ -27,10 +27,10 @@ from libs.contracts.topics import Topic
 from libs.service_kit.kafka import Cluster
 from services.scheduler.main import CONSUMED
 from tests.conftest import DatabaseFactory
-from tests.services.program import WITHIN_SECONDS, until
 from tests.services.scheduler.builders import command, deferred
 from tests.services.scheduler.program import OUT, HeldBack, Program, Traffic
 from tests.services.traffic import commit
+from tests.waiting import WITHIN_SECONDS, until
 
 RETURNED = {topics.returned(priority).name for priority in Priority}
 HAVE_LEFT = 'postrider_deferrals_settled_total{outcome="returned"}'
@@ -317,11 +317,8 @@ async def _known(ground: Ground, cause: MessageEvent[SmsDeferred]) -> None:
     """Wait until a deferral is stored."""
     connection = await asyncpg.connect(ground.dsn)
     try:
-        async with asyncio.timeout(30):
-            while not await connection.fetchval(
-                "SELECT count(*) FROM scheduler.entries WHERE message_id = $1", cause.subject
-            ):
-                await asyncio.sleep(0.02)
+        stored = "SELECT count(*) FROM scheduler.entries WHERE message_id = $1"
+        await until(lambda: connection.fetchval(stored, cause.subject), "the deferral to be stored")
     finally:
         await connection.close()
 

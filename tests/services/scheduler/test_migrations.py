@@ -11,9 +11,9 @@ from services.scheduler.handlers import arrival
 from services.scheduler.main import MIGRATIONS
 from services.scheduler.store import Arrival
 from tests.conftest import DatabaseFactory
-from tests.services.program import WITHIN_SECONDS
 from tests.services.scheduler.builders import NOW, deferred
 from tests.services.scheduler.test_store import LEASE
+from tests.waiting import WITHIN_SECONDS
 
 FOOLING = '"priority":"high" \\"priority\\":\\"high\\" \\'
 

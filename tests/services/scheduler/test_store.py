@@ -13,8 +13,8 @@ from services.scheduler import store
 from services.scheduler.handlers import arrival
 from services.scheduler.main import MIGRATIONS
 from services.scheduler.store import Mark, Outcome
-from tests.services.program import WITHIN_SECONDS
 from tests.services.scheduler.builders import NOW, deferred, new_message_id
+from tests.waiting import WITHIN_SECONDS
 
 LEASE = timedelta(seconds=10)
 _WAITS = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')"

@@ -17,7 +17,7 @@ from services.simulated_carrier.carrier import Carrier
 from services.simulated_carrier.http import make_application
 from services.simulated_carrier.ledger import Ledger, LedgerEntry, read_ledger
 from services.simulated_carrier.settings import CarrierSettings
-from tests.services.simulated_carrier.raw_client import SECONDS, RawClient
+from tests.services.simulated_carrier.raw_client import RawClient
 
 
 @dataclass
@@ -76,10 +76,3 @@ async def start_carrier(tmp_path: Path) -> AsyncIterator[StartCarrier]:
 @pytest.fixture
 async def carrier(start_carrier: StartCarrier) -> RunningCarrier:
     return await start_carrier()
-
-
-async def until(condition: Callable[[], bool], seconds: float = SECONDS) -> None:
-    """Waits until the condition holds. TimeoutError."""
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.005)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from services.simulated_carrier.connection import Connection
-from tests.services.simulated_carrier.conftest import until
+from tests.waiting import until
 
 
 class FakeTransport(asyncio.Transport):

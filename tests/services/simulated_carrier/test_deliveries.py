@@ -6,8 +6,9 @@ from libs.smpp import tlv
 from libs.smpp.pdus import BindType, DeliverSm, DeliverSmResp, GenericNack, SubmitSmResp
 from libs.smpp.receipt import ESM_CLASS_INTERMEDIATE, ESM_CLASS_RECEIPT, MessageState, read_receipt
 from libs.smpp.status import CommandStatus
-from tests.services.simulated_carrier.conftest import RunningCarrier, until
+from tests.services.simulated_carrier.conftest import RunningCarrier
 from tests.services.simulated_carrier.raw_client import sms
+from tests.waiting import until
 
 
 async def test_a_receipt_follows_the_response(carrier: RunningCarrier) -> None:
@@ -175,7 +176,7 @@ async def test_a_peer_that_does_not_read_holds_up_its_own_session_only(carrier: 
     assert (await other.submit(sms())).command_status == 0
     await other.take_delivery()
     deaf.transport.resume_reading()
-    await until(lambda: sum(isinstance(pdu, DeliverSm) for _, pdu in deaf.inbox) == 20_000, seconds=30)
+    await until(lambda: sum(isinstance(pdu, DeliverSm) for _, pdu in deaf.inbox) == 20_000)
 
 
 def _id(delivery: DeliverSm) -> str:

@@ -11,9 +11,10 @@ from libs.smpp.pdus import DeliverSm, EnquireLink, EnquireLinkResp, SubmitSmResp
 from libs.smpp.status import CommandStatus
 from libs.sms_text.segments import segments
 from services.simulated_carrier.ledger import Concatenation
-from tests.services.simulated_carrier.conftest import RunningCarrier, until
+from tests.services.simulated_carrier.conftest import RunningCarrier
 from tests.services.simulated_carrier.raw_client import sms
 from tests.services.simulated_carrier.texts import join_texts
+from tests.waiting import until
 
 
 async def test_the_ledger_has_each_submit_before_its_response_is_read(carrier: RunningCarrier) -> None:

@@ -10,8 +10,9 @@ from libs.smpp.pdus import BindType, DeliverSm
 from libs.smpp.receipt import MessageState, read_receipt
 from libs.sms_text.parts import decode_text, read_part
 from services.simulated_carrier.behaviour import Behaviour
-from tests.services.simulated_carrier.conftest import RunningCarrier, StartCarrier, until
+from tests.services.simulated_carrier.conftest import RunningCarrier, StartCarrier
 from tests.services.simulated_carrier.raw_client import sms
+from tests.waiting import until
 
 
 async def test_behaviour_is_shown_set_changed_and_reset(start_carrier: StartCarrier) -> None:

@@ -18,8 +18,9 @@ from libs.smpp.pdus import (
     UnbindResp,
 )
 from libs.smpp.status import CommandStatus
-from tests.services.simulated_carrier.conftest import RunningCarrier, StartCarrier, until
+from tests.services.simulated_carrier.conftest import RunningCarrier, StartCarrier
 from tests.services.simulated_carrier.raw_client import RawClient, sms
+from tests.waiting import until
 
 
 @pytest.mark.parametrize("bind_type", list(BindType))

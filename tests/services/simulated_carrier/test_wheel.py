@@ -4,7 +4,7 @@ import asyncio
 import random
 
 from services.simulated_carrier.wheel import Wheel
-from tests.services.simulated_carrier.conftest import until
+from tests.waiting import until
 
 
 async def test_items_come_in_the_order_in_which_they_are_due_and_none_early() -> None:
