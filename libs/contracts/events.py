@@ -20,7 +20,8 @@ from pydantic import Field
 from libs.contracts.statuses import Status
 from libs.contracts.upstream import JsonMediaType, or_number
 
-GatewayId = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$")]
+SLUG = r"^[a-z0-9-]{1,40}$"
+GatewayId = Annotated[str, Field(pattern=SLUG)]
 """A gateway's id is a slug and never changes: it names topics."""
 
 PersonId = Annotated[str, Field(min_length=1, max_length=64)]

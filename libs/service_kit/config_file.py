@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeAlias, cast
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
-from libs.contracts.events import GatewayId
+from libs.contracts.events import SLUG, GatewayId
 from libs.service_kit.tls import check_ca_file
 from libs.service_kit.yaml_file import ConfigFileError, Loc, YamlFile
 from libs.smpp.message_id import IdFormat
@@ -47,7 +47,7 @@ class _Model(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
 
 
-TenantId = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$")]
+TenantId = Annotated[str, Field(pattern=SLUG)]
 
 
 class Gateway(_Model):
@@ -171,7 +171,7 @@ class Scope(StrEnum):
 class ApiKey(_Model):
     """A caller. The file holds either the key (`${NAME}` takes it from the environment) or its SHA-256 in hex."""
 
-    name: str = Field(pattern=r"^[a-z0-9-]{1,40}$")
+    name: str = Field(pattern=SLUG)
     tenant: TenantId
     key: SecretStr | None = Field(None, description="at least 16 characters")
     key_hash: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")

@@ -7,18 +7,21 @@ true when it is stored, hence always after what is there.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from libs.bus.errors import BadRecord
-from libs.contracts.events import ContactChanged, PersonKind, Reason
+from libs.contracts.events import SLUG, ContactChanged, PersonKind, Reason
 from libs.contracts.http.requests import MAX_NAME_CHARACTERS
 from libs.phone_numbers.parse import NumberError, parse
 from libs.storage.array_literals import array_literal
 from libs.storage.database import Pool
 
-NUL = Reason("contact.nul", "data: tenant or recipient holds a NUL")
+NUL = Reason("contact.nul", "data: recipient holds a NUL")
+TENANT = Reason("contact.tenant", f"data: tenant is none that a configuration can name ({SLUG})")
+_TENANT = re.compile(SLUG)
 FIRST, LAST = datetime(2, 1, 1, tzinfo=UTC), datetime(9998, 12, 31, tzinfo=UTC)
 """Between these every moment can be stored, read and added to. Beyond them are the "never" and "always" of upstream systems."""
 
@@ -60,11 +63,13 @@ async def apply_change(pool: Pool, change: ContactChanged, default_region: str |
     """Store a change that an upstream system tells of. False if what is stored is at least as new.
 
     A number that can't be used is not kept: its problem is, so that messages to this person end with that reason. Of a name are kept as
-    many characters as over HTTP, and no NUL. Raises BadRecord where tenant or id hold one: nobody can be called so. A moment that is
-    as good as never counts as the first or the last that can be kept.
+    many characters as over HTTP, and no NUL. Raises BadRecord for an id that holds one, and for a tenant whose messages there
+    can't be. A moment that is as good as never counts as the first or the last that can be kept.
     """
     phone, problem, name = None, None, None
-    if "\0" in change.tenant or "\0" in change.recipient.id:
+    if not _TENANT.fullmatch(change.tenant):
+        raise BadRecord(TENANT)
+    if "\0" in change.recipient.id:
         raise BadRecord(NUL)
     if not change.deleted:
         name = change.name and change.name.replace("\0", "")[:MAX_NAME_CHARACTERS]

@@ -43,6 +43,7 @@ async def start(life: Lifecycle, settings: ResolverSettings, configuration: Conf
     kafka = settings.kafka
     count_from_zero([*MESSAGES, topics.COMMANDS, topics.CONTACT_CHANGED])
     count_from_zero([topics.CONTACT_CHANGED], contacts.NUL.code)
+    count_from_zero([topics.CONTACT_CHANGED], contacts.TENANT.code)
     api = PeopleApi(configuration.default_region, _now)
     await life.serve_ops(api.routes())
 

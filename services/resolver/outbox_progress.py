@@ -34,6 +34,9 @@ class OutboxProgress:
 
     async def look(self) -> None:
         """Go as far as can be said now. Raises KafkaError, TimeoutError, asyncpg's and the system's errors."""
+        now: datetime = await self._pool.fetchval("SELECT clock_timestamp()")
+        if any(known is not None and known > now for known in (self.known_until, self._moment)):
+            self.known_until = self._moment = self._published = None  # another server by now, whose clock is behind
         if self._moment is None:
             moment: datetime = await self._pool.fetchval(_MOMENT)
             self._asked_for = [await group.ends() for group in self._deciding]

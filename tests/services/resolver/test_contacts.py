@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import count, permutations
 
@@ -47,6 +48,12 @@ async def test_of_a_name_as_much_is_kept_as_over_http(pool: Pool, person: Person
 async def test_nobody_has_a_nul_in_the_id(pool: Pool):
     with pytest.raises(BadRecord, match="recipient holds a NUL"):
         await apply(pool, contact_changed("a\0b").data)
+
+
+@pytest.mark.parametrize("tenant", ["", "acme\n", "acme ", "Acme", "a\0b", "x" * 41, "x" * 12_000])
+async def test_of_a_tenant_that_no_configuration_can_name_nobody_is_kept(pool: Pool, person: Person, tenant: str):
+    with pytest.raises(BadRecord, match="tenant is none that a configuration can name"):
+        await apply(pool, replace(contact_changed(person.id).data, tenant=tenant))
 
 
 async def test_an_older_change_is_ignored(pool: Pool, person: Person):

@@ -28,3 +28,18 @@ async def test_a_number_that_no_event_can_carry_becomes_a_problem(postgres: Data
     assert (found[LONG].phone, found[LONG].phone_problem) == (None, "the number is too long")
     assert (found[GOOD].phone, found[GOOD].phone_problem) == ("+493012345632874", None)
     await pool.close()
+
+
+async def test_changes_of_tenants_that_cannot_be_are_forgotten(postgres: DatabaseFactory, tmp_path: Path) -> None:
+    for migration in MIGRATIONS.glob("000[1-5]_*.sql"):
+        shutil.copy(migration, tmp_path)
+    dsn = await postgres()
+    before = await open_database(dsn, "resolver", tmp_path, 1, PARTITIONED)
+    for tenant in ("t", "t ", "t\n"):
+        for phone in ("+254711000001", "+254711000002"):
+            await contacts.put(before, Person(tenant, PersonKind.CLIENT, "1"), phone, None, datetime.now(UTC))
+    assert await before.fetchval("SELECT count(*) FROM changed_people") == 3
+    await before.close()
+    pool = await open_database(dsn, "resolver", MIGRATIONS, 1, PARTITIONED)
+    assert [row[0] for row in await pool.fetch("SELECT tenant FROM changed_people")] == ["t"]
+    await pool.close()

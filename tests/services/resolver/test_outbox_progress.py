@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 import pytest
@@ -88,3 +88,12 @@ async def test_while_a_change_is_not_committed_nothing_since_its_beginning_count
         assert known is not None and known < changed_at
     known = await ground.look()
     assert known is not None and known > changed_at
+
+
+async def test_what_was_known_by_another_servers_clock_is_not_known_by_one_that_is_behind(ground: Ground) -> None:
+    ground.progress.known_until = await ground.now() + timedelta(seconds=5)
+    ground.normal.end = 10
+    assert await ground.look() is None
+    ground.normal.committed = 10
+    known = await ground.look()
+    assert known is not None and known <= await ground.now()
