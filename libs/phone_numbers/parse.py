@@ -37,6 +37,11 @@ class NumberError(ValueError):
         self.problem = problem
 
 
+def is_region(code: str) -> bool:
+    """Whether there are numbers of this region (ISO 3166, "KE")."""
+    return code in phonenumbers.SUPPORTED_REGIONS
+
+
 def parse(number: str, default_region: str | None = None) -> E164:
     """The E.164 form of `number`. One without "+" is read as dialled in `default_region` (ISO 3166, "KE"). If none is dialled so there, a
     leading "00" stands for "+", whatever the region dials abroad by, and digits alone are read as if they had it; not without a region,
@@ -52,7 +57,7 @@ def parse(number: str, default_region: str | None = None) -> E164:
         raise NumberError(NumberProblem.TOO_LONG)
     if any(char.isalpha() for char in text):
         raise NumberError(NumberProblem.UNPARSABLE)
-    if default_region is not None and default_region not in phonenumbers.SUPPORTED_REGIONS:
+    if default_region is not None and not is_region(default_region):
         raise NumberError(NumberProblem.UNKNOWN_COUNTRY)
     try:
         return _read(text, default_region)

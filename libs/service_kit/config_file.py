@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from pydantic.alias_generators import to_camel
 
 from libs.contracts.events import SLUG, GatewayId
+from libs.phone_numbers.parse import is_region
 from libs.service_kit.tls import check_ca_file
 from libs.service_kit.yaml_file import ConfigFileError, Loc, YamlFile
 from libs.smpp.message_id import IdFormat
@@ -145,6 +146,9 @@ class SmppGateway(Gateway):
         c_octets("password", self.password.get_secret_value(), LONGEST_PASSWORD)
         c_octets("addressRange", self.address_range, 40)
         c_octets("serviceType", self.service_type, 5)
+        c_octets("sourceAddress", self.source_address or "", 20)
+        c_octets("systemId", self.system_id, 15)
+        c_octets("systemType", self.system_type, 12)
         if not self.replicas_allowed:
             raise ValueError("bindsAllowed: a transmitter_and_receiver takes two binds")
         if self.bind_type == "transmitter" and self.receipts is not Receipts.NONE:
@@ -185,8 +189,11 @@ class ApiKey(_Model):
         if (self.key is None) == (self.key_hash is None):
             raise ValueError("exactly one of key and keyHash is needed")
         if self.key is not None:
-            if len(self.key.get_secret_value()) < 16:
+            key = self.key.get_secret_value()
+            if len(key) < 16:
                 raise ValueError("key: at least 16 characters")
+            if key != key.strip():  # what comes over HTTP never has any
+                raise ValueError("key: begins or ends with white space")
             try:
                 self.key.get_secret_value().encode()
             except UnicodeEncodeError:
@@ -206,8 +213,17 @@ class Configuration(_Model):
     gateways: tuple[AnyGateway, ...]
     default_gateway: GatewayId
     api_keys: tuple[ApiKey, ...] = ()
-    default_region: str | None = Field(None, pattern=r"^[A-Z]{2}$", description="for numbers without a country code")
+    default_region: str | None = Field(None, description="for numbers without a country code: ISO 3166, as KE or GB")
     validity_seconds: int = Field(int(timedelta(hours=48).total_seconds()), ge=60, le=7 * 24 * 3600)
+
+    @field_validator("default_region")
+    @classmethod
+    def _has_numbers(cls, region: str | None) -> str | None:
+        if region is not None and not is_region(region):
+            raise ValueError(
+                "no numbers are known of such a region; ISO 3166 has two capital letters for each, as KE or GB"
+            )
+        return region
 
     def gateway(self, gateway_id: str) -> AnyGateway:
         """The gateway with this id. Raises KeyError."""

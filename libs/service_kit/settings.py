@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -22,6 +23,12 @@ def _fits(key: SecretStr) -> SecretStr:
     return key
 
 
+def _fits_a_header(token: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[!-~][ -~]*[!-~]", token.get_secret_value()):
+        raise ValueError("must be of printable ASCII characters, without blanks at its ends")
+    return token
+
+
 FingerprintKey = Annotated[SecretStr, AfterValidator(_fits)]
 """The key of fingerprints of phone numbers (`libs.phone_numbers.privacy.fingerprint`): 16 to 64 octets."""
 
@@ -35,7 +42,7 @@ class ServiceSettings(KafkaSettings):
 
     ops_host: str = Field("127.0.0.1", description="address of the service's own health, metrics and internal API")
     ops_port: int = Field(ge=0, le=65535, description="its port; 0 picks a free one")
-    internal_token: SecretStr = Field(
+    internal_token: Annotated[SecretStr, AfterValidator(_fits_a_header)] = Field(
         description="shared by the services: opens their internal API to each other", min_length=16
     )
     log_level: str = Field(

@@ -32,6 +32,8 @@ from libs.storage.partitions import (
 log = structlog.get_logger()
 
 CHECK_SECONDS = 3600
+LONGEST_KEPT_DAYS = 20_000
+"""Partitions know no time before 1970."""
 TRIES = 20
 RETRY_SECONDS = 3.0
 BATCH_ROWS = 5_000

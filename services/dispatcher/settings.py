@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from libs.contracts.events import GatewayId
 from libs.service_kit.settings import ConfiguredSettings, DatabaseSettings, FingerprintKey
+from libs.storage.retention import LONGEST_KEPT_DAYS
 
 CLOSING_SECONDS = 5.0
 """What a stop takes after the drain: to store the last answers, unbind and leave the consumer groups."""
@@ -28,6 +29,7 @@ class DispatcherSettings(DatabaseSettings, ConfiguredSettings):
     dispatcher_keep_days: int = Field(
         35,
         ge=21,
+        le=LONGEST_KEPT_DAYS,
         description="how long attempts and marks are kept: longer than the topics, so that a replay sends nothing anew",
     )
     inbound_key: FingerprintKey = Field(

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from libs.service_kit.kafka import KafkaServers, KafkaSettings
 from libs.service_kit.settings import ConfiguredSettings, DatabaseSettings, PostgresDsn
+from libs.storage.retention import LONGEST_KEPT_DAYS
 
 
 class ProjectionSettings(DatabaseSettings, ConfiguredSettings):
@@ -24,6 +25,7 @@ class ProjectionSettings(DatabaseSettings, ConfiguredSettings):
     projection_keep_days: int = Field(
         400,
         ge=380,
+        le=LONGEST_KEPT_DAYS,
         description="how long messages, their history and their personal data are kept, from their acceptance on: longer than one"
         " may wait for its time (366 days) and then be sent (7)",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from libs.service_kit.settings import ConfiguredSettings, DatabaseSettings, FingerprintKey
+from libs.storage.retention import LONGEST_KEPT_DAYS
 
 
 class ReceiptsSettings(DatabaseSettings, ConfiguredSettings):
@@ -15,6 +16,7 @@ class ReceiptsSettings(DatabaseSettings, ConfiguredSettings):
     receipts_keep_days: int = Field(
         35,
         ge=29,
+        le=LONGEST_KEPT_DAYS,
         description="how long provider ids, parked receipts and doubts are kept: longer than the topics and the life of an id together",
     )
 

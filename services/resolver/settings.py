@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, HttpUrl
 
 from libs.service_kit.settings import ConfiguredSettings, DatabaseSettings
+from libs.storage.retention import LONGEST_KEPT_DAYS
 
 
 class ResolverSettings(DatabaseSettings, ConfiguredSettings):
@@ -14,5 +15,6 @@ class ResolverSettings(DatabaseSettings, ConfiguredSettings):
     resolver_keep_days: int = Field(
         35,
         ge=21,
+        le=LONGEST_KEPT_DAYS,
         description="how long decisions and cancellations are kept: longer than the topics, so that a replay decides nothing anew",
     )

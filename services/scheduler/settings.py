@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from libs.service_kit.settings import DatabaseSettings
+from libs.storage.retention import LONGEST_KEPT_DAYS
 
 
 class SchedulerSettings(DatabaseSettings):
@@ -24,5 +25,8 @@ class SchedulerSettings(DatabaseSettings):
         description="after this long a message that is leaving is taken over from a replica that died",
     )
     scheduler_keep_days: int = Field(
-        35, ge=21, description="how long what is done is remembered: as long as attempts and decisions are"
+        35,
+        ge=21,
+        le=LONGEST_KEPT_DAYS,
+        description="how long what is done is remembered: as long as attempts and decisions are",
     )

@@ -62,6 +62,24 @@ def test_the_default_file_of_the_local_stack_is_good():
         ("systemId: me", "sytemId: me", "gateways.0.sytemId: Extra inputs are not permitted"),
         ("password: secret", f"password: {'x' * 65}", "3: gateways.0: password: longer than 64 characters"),
         ("password: secret", "password: пароль", "3: gateways.0: password: has a character that is not in latin-1"),
+        ("systemId: me", "systemId: я", "3: gateways.0: systemId: has a character that is not in latin-1"),
+        (
+            "systemId: me",
+            "systemId: me\n    systemType: я",
+            "gateways.0: systemType: has a character that is not in latin-1",
+        ),
+        (
+            "systemId: me",
+            "systemId: me\n    sourceAddress: Банк",
+            "sourceAddress: has a character that is not in latin-1",
+        ),
+        ("systemId: me", 'systemId: me\n    sourceAddress: "a\\0"', "sourceAddress: has a NUL"),
+        (
+            "defaultGateway: demo",
+            "defaultGateway: demo\ndefaultRegion: UK",
+            "defaultRegion: no numbers are known of such a region",
+        ),
+        ("key: ${KEY}", 'key: "0123456789abcdef\\n"', "apiKeys.0: key: begins or ends with white space"),
         ("password: secret", "defaultAlphabet: latin9", "Input should be 'gsm', 'latin1' or 'ascii'"),
         (
             "password: secret",

@@ -56,6 +56,16 @@ def test_problems_of_the_environment_and_of_the_configuration_file_are_told_toge
     assert second == f"  {file}:1: defaultGateway: Field required"
 
 
+@pytest.mark.parametrize("token", ["0123456789abcdef ", "0123456789abcdef\n", "0123456789\nabcdef", "0123456789abcdéf"])
+def test_a_token_that_no_header_carries_as_it_is_is_refused(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], token: str
+):
+    environment.setenv("INTERNAL_TOKEN", token)
+    assert told(ServiceSettings, capsys) == [
+        "INTERNAL_TOKEN: must be of printable ASCII characters, without blanks at its ends"
+    ]
+
+
 @pytest.mark.parametrize("servers", ["kafka:9092", "a:1,b:2", "a:1, 10.0.0.1:65535", "[::1]:9092"])
 def test_brokers_are_hosts_with_ports(environment: pytest.MonkeyPatch, servers: str):
     environment.setenv("KAFKA_BOOTSTRAP_SERVERS", servers)
