@@ -147,6 +147,7 @@ async def test_what_is_parked_is_for_our_own_services_and_names_no_number(runnin
     for wrong in ("0", "1001", "many"):
         status, words = await running.program.get(f"/internal/parked?limit={wrong}")
         assert (status, words.startswith("limit:")) == (400, True)
+    assert (await running.program.get("/internal/parked?gateway=%00"))[0] == 400
     (item,) = [item for item in await parked(running) if item["providerId"] == name]
     assert (item["gateway"], item["state"], item["error"], item["word"]) == ("demo", "delivered", "0A1", "SENT")
     assert (item["carrierTime"], item["observedAt"]) == ("2603011202", "2026-03-01T12:00:02+00:00")
