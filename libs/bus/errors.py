@@ -57,6 +57,7 @@ _POSTGRES = (
     asyncpg.LockNotAvailableError,
     asyncpg.QueryCanceledError,  # statement_timeout
     asyncpg.InvalidAuthorizationSpecificationError,  # class 28: the role or its password is being changed
+    asyncpg.InsufficientPrivilegeError,  # a right was revoked, or the disk is mounted read-only
     asyncpg.InvalidCatalogNameError,  # the database is being moved
     asyncpg.PostgresIOError,
     asyncpg.DatabaseDroppedError,

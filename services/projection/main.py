@@ -20,7 +20,7 @@ from libs.service_kit.lifecycle import Lifecycle, run_service
 from libs.service_kit.settings import load_configured
 from libs.storage.database import BY_KEY, Pool, open_database
 from libs.storage.retention import keep_partitions
-from services.projection import queries
+from services.projection import queries, store
 from services.projection.arrivals import Arrivals
 from services.projection.consumed import CONSUMED
 from services.projection.folding import NO_MESSAGE_ID
@@ -51,8 +51,13 @@ async def start(life: Lifecycle, settings: ProjectionSettings, configuration: Co
         dsn = str(settings.postgres_dsn)
         return await open_database(dsn, SCHEMA, MIGRATIONS, connections, PARTITIONED, parameters)
 
+    async def open_writer() -> Pool:
+        pool = await open_pool(FOLDING, BY_KEY)
+        await store.require_rights(pool)
+        return pool
+
     reading = settings.postgres_connections - FOLDING
-    writer = await life.part("postgres", lambda: open_pool(FOLDING, BY_KEY), lambda pool: pool.close())
+    writer = await life.part("postgres", open_writer, lambda pool: pool.close())
     life.watch("postgres", lambda: writer.fetchval("SELECT 1"))
     readers = await life.part(
         "postgres for reads", lambda: open_pool(reading, queries.PARAMETERS), lambda pool: pool.close()

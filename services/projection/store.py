@@ -17,6 +17,7 @@ from aiokafka.structs import TopicPartition
 from msgspec.structs import astuple
 
 from libs.storage.command_tags import rows_of_tag
+from libs.storage.database import DsnError, Pool
 from libs.storage.partitions import Connection, Partitioned
 from services.projection.journal import NewEntry, ids_in
 from services.projection.rows import MessageRow, NewPersonalRow
@@ -135,6 +136,12 @@ async def _merge(connection: Connection, table: str, rows: Iterable[tuple[object
     await connection.execute(f"CREATE TEMP TABLE IF NOT EXISTS {beside} (LIKE {table}) ON COMMIT DELETE ROWS")
     await connection.copy_records_to_table(beside, records=rows)
     await connection.execute(f"INSERT INTO {table} SELECT * FROM {beside} ON CONFLICT DO NOTHING")  # noqa: S608 - our own words
+
+
+async def require_rights(pool: Pool) -> None:
+    """Raises DsnError where the role may not do what every batch does."""
+    if not await pool.fetchval("SELECT has_database_privilege(current_database(), 'TEMPORARY')"):
+        raise DsnError("the role lacks a right on the database: TEMPORARY")
 
 
 async def not_ours(connection: Connection, keys: Iterable[Key]) -> list[Key]:

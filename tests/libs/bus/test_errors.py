@@ -8,6 +8,7 @@ from libs.contracts.events import Reason
 
 TRANSIENT = [
     PublishFailed(),
+    asyncpg.InsufficientPrivilegeError(),
     KafkaConnectionError(),
     NotLeaderForPartitionError(),
     ConnectionRefusedError(),
