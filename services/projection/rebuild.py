@@ -194,9 +194,11 @@ async def _estimate(live: Connection) -> int:
 
 @asynccontextmanager
 async def _connection(dsn: str, schema: str) -> AsyncGenerator[Connection]:
-    parameters = PARAMETERS | (queries.PARAMETERS if schema == BESIDE else {})
-    pool = await open_database(dsn, schema, MIGRATIONS, 1, PARTITIONED, parameters)
+    """The new table has no partition that the live one does not have: it would go with the schema, and its rows with it."""
+    partitioned, parameters = ((), PARAMETERS | queries.PARAMETERS) if schema == BESIDE else (PARTITIONED, PARAMETERS)
+    pool = await open_database(dsn, schema, MIGRATIONS, 1, partitioned, parameters)
     try:
+        await store.require_rights(pool)
         async with pool.acquire() as connection:
             yield connection
     finally:

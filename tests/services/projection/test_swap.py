@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from libs.storage.database import MigrationError, migrate
-from libs.storage.partitions import make_ahead
+from libs.storage.partitions import make_ahead, span
 from libs.storage.retention import drop_old
 from services.projection import checking, store
 from services.projection import rebuild as steps
@@ -151,4 +151,20 @@ async def test_what_is_migrated_during_a_rebuild_stays_migrated(
     monkeypatch.setattr(steps, "MIGRATIONS", of_next_release)
     await outbox.rebuild()
     assert await outbox.pool.fetchval("SELECT to_regclass('messages_batch') IS NOT NULL")
+    assert await outbox.check() == ["equal"]
+
+
+async def test_what_lies_in_the_default_partition_since_its_own_could_not_be_made_is_there_afterwards(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = datetime.now(UTC)
+    start, _ = span(PARTITIONED[0], at)
+    await outbox.pool.execute(f"DROP TABLE messages_{start:%Y%m%d}")
+    await fold_in(outbox.pool, Story(next(numbers), at=at).delivered())
+    async with outbox.pool.acquire() as reader:
+        reading = reader.transaction()
+        await reading.start()
+        await reader.fetch("SELECT * FROM messages")  # so the rebuild can't make it either
+        before(monkeypatch, "_fold_journal", reading.rollback)
+        await outbox.rebuild()
     assert await outbox.check() == ["equal"]
