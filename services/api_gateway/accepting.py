@@ -10,7 +10,7 @@ import structlog
 
 from libs.service_kit.crash_points import crash_point
 from libs.service_kit.metrics import MESSAGES_ACCEPTED
-from services.api_gateway.gatherer import Gatherer, Overloaded, Settle
+from services.api_gateway.gatherer import LEAST_SECONDS, Gatherer, Overloaded, Settle
 from services.api_gateway.idempotency import InProgress, Ledger, OtherBody, Publish, Published, Reservation, Verdict
 from services.api_gateway.known_keys import KnownKeys, in_progress, other_body
 from services.api_gateway.neighbours import Neighbour
@@ -123,6 +123,8 @@ class Accepter:
         if not claimed:
             return None
         try:
+            # What the reservation took is not to be Kafka's fault.
+            deadline = max(deadline, asyncio.get_running_loop().time() + LEAST_SECONDS)
             await self._publisher.publish_many([verdict.record for _, verdict in claimed], deadline)
         except ProblemError as failure:
             try:

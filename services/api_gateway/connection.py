@@ -24,6 +24,8 @@ MAX_PIPELINED = 64
 KEEPALIVE_SECONDS = 75.0
 HEAD_SECONDS = 10.0
 BODY_SECONDS = 10.0
+BODY_BYTES_A_SECOND = 64 * 1024
+"""A body may take a second more for each so many bytes of it that have come."""
 STALLED_SECONDS = 30.0
 """For how long a client may read nothing of the answers that wait for it."""
 LINGER_SECONDS = 2.0
@@ -326,14 +328,19 @@ class Connection(asyncio.Protocol):
         if self._lingering or not self._writable:
             if idle > (LINGER_SECONDS if self._lingering else STALLED_SECONDS):
                 self.abort()
-        elif self._incoming is not None and idle > BODY_SECONDS:
-            words = f"the body did not come within {BODY_SECONDS:g} s"
+        elif self._incoming is not None and idle > self._body_seconds:
+            words = f"the body did not come within {self._body_seconds:.0f} s"
             self._give_up(ProblemError(HTTPStatus.REQUEST_TIMEOUT, words))
         elif self._in_head and not self._calls and idle > HEAD_SECONDS:
             words = f"the head did not come within {HEAD_SECONDS:g} s"
             self._give_up(ProblemError(HTTPStatus.REQUEST_TIMEOUT, words))
         elif not self._calls and idle > KEEPALIVE_SECONDS and self._transport is not None:
             self._transport.close()
+
+    @property
+    def _body_seconds(self) -> float:
+        come = self._incoming.most_bytes - self._room if self._incoming is not None else 0
+        return BODY_SECONDS + come / BODY_BYTES_A_SECOND
 
     def _give_up(self, problem: ProblemError) -> None:
         """Answer what is coming in with this problem, as the last thing on this connection; what still comes is not looked at."""

@@ -44,7 +44,7 @@ class Gatherer(Generic[T, R]):
         self._timeout_seconds = timeout_seconds
         self._items: list[T] = []
         self._settles: list[Settle[R]] = []
-        self._first_at = 0.0
+        self._asked_at: list[float] = []
         self._wake = asyncio.Event()
         self._stopping = False
         self._loop = asyncio.get_running_loop()
@@ -55,9 +55,9 @@ class Gatherer(Generic[T, R]):
         if len(self._items) >= MAX_WAITING or self._stopping:
             raise Overloaded
         if not self._items:
-            self._first_at = self._loop.time()
             self._wake.set()
         self._items.append(item)
+        self._asked_at.append(self._loop.time())
         self._settles.append(settle)
 
     async def stop(self) -> None:
@@ -73,14 +73,13 @@ class Gatherer(Generic[T, R]):
             await self._wake.wait()
             if not self._stopping:
                 await asyncio.sleep(self._gather_seconds * min(MOST_TIMES, 1 + served / SLOWER_EVERY))
-            items, settles = self._items[:MAX_BATCH], self._settles[:MAX_BATCH]
-            deadline = max(self._first_at + self._timeout_seconds, self._loop.time() + LEAST_SECONDS)
-            del self._items[:MAX_BATCH], self._settles[:MAX_BATCH]
-            self._first_at = self._loop.time()
+            items, settles, asked_at = self._items[:MAX_BATCH], self._settles[:MAX_BATCH], self._asked_at[:MAX_BATCH]
+            del self._items[:MAX_BATCH], self._settles[:MAX_BATCH], self._asked_at[:MAX_BATCH]
             if not self._items and not self._stopping:
                 self._wake.clear()
             served = len(items)
             if items:
+                deadline = max(asked_at[0] + self._timeout_seconds, self._loop.time() + LEAST_SECONDS)
                 await self._serve(items, settles, deadline)
 
     async def _serve(self, items: list[T], settles: list[Settle[R]], deadline: float) -> None:

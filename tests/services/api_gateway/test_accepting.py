@@ -10,7 +10,8 @@ import pytest
 from libs.bus.errors import PublishFailed
 from libs.contracts.events import Leg, PersonKind, Priority, SmsRequested, event_id
 from libs.contracts.message_ids import time_of
-from tests.services.api_gateway.fakes import OTHER_TENANT_KEY, SEND_KEY, Gateway
+from services.api_gateway import gatherer
+from tests.services.api_gateway.fakes import OTHER_TENANT_KEY, SEND_KEY, Gateway, running_gateway
 from tests.waiting import until
 
 
@@ -187,6 +188,16 @@ async def test_after_a_failed_publish_the_next_try_need_not_wait(gateway: Gatewa
     answer = await gateway.send(idempotency_key="a")
     assert answer.status == 202
     assert answer.body["id"] == str(next(iter(gateway.ledger.rows.values())).message_id)
+
+
+async def test_that_the_reservation_took_long_is_not_kafkas_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gatherer, "LEAST_SECONDS", 0.0)  # so the flush's time is over when it is reserved
+    async with running_gateway(timeout_seconds=0.0) as gateway:
+        gateway.publisher.gate.clear()
+        answer = asyncio.create_task(gateway.send(idempotency_key="a"))
+        await until(lambda: gateway.publisher.calls == 1)
+        gateway.publisher.gate.set()
+        assert (await answer).status == 202
 
 
 async def test_without_postgres_only_requests_with_a_key_are_503(gateway: Gateway) -> None:

@@ -229,6 +229,24 @@ async def test_slow_clients_are_let_go(
     patient.close()
 
 
+async def test_a_large_body_has_the_longer_the_more_of_it_has_come(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    protocol, transport = connection.Connection(gateway.server), Unread(asyncio.Protocol())
+    protocol.connection_made(transport)
+    monkeypatch.setattr(connection, "BODY_SECONDS", -10.0)
+    head = (
+        b"POST /sms/bulk HTTP/1.1\r\n" + HEADERS + b"Content-Type: application/json\r\nContent-Length: 9999999\r\n\r\n"
+    )
+    protocol.data_received(head + b" " * 20 * connection.BODY_BYTES_A_SECOND)
+    protocol.sweep()
+    assert transport.kept == b""
+    monkeypatch.setattr(connection, "BODY_SECONDS", -30.0)
+    protocol.sweep()
+    assert transport.kept.startswith(b"HTTP/1.1 408 ")
+    protocol.connection_lost(None)
+
+
 async def test_what_came_in_one_piece_is_served_only_as_far_as_its_answers_are_read(gateway: Gateway) -> None:
     protocol = connection.Connection(gateway.server)
     transport = Unread(protocol)

@@ -156,3 +156,20 @@ async def test_an_item_has_until_its_own_deadline_however_long_the_flush_before_
     await asyncio.gather(first, second)
     assert before + TIMEOUT_SECONDS <= flushes.deadlines[1] <= after + TIMEOUT_SECONDS
     await gathered.stop()
+
+
+async def test_who_waits_for_more_than_one_flush_has_no_longer_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gatherer, "MAX_BATCH", 1)
+    flushes = Flushes()
+    gathered = make(flushes)
+    flushes.gate.clear()
+    asked = [asyncio.create_task(ask(gathered, n)) for n in range(3)]
+    await asyncio.sleep(0)
+    now = asyncio.get_running_loop().time
+    after = now()
+    await until(lambda: now() > after and bool(flushes.batches))
+    flushes.gate.set()
+    await asyncio.gather(*asked)
+    assert len(flushes.deadlines) == 3
+    assert max(flushes.deadlines) <= after + TIMEOUT_SECONDS
+    await gathered.stop()
