@@ -56,6 +56,8 @@ DRAIN_SECONDS = 10.0
 REBALANCE_TIMEOUT_MS = 20_000  # longer than DRAIN_SECONDS
 ANSWER_SECONDS = 5.0
 RUNNING = "running"
+TOMBSTONE = Reason("tombstone", "the record has no value: what is deleted must be said by an event")
+"""In a compacted topic of others there may be any number of them."""
 _A_DAY_MS = 24 * 3600 * 1000
 
 _LOGINS: dict[Mechanism, type[SASLPlaintext | SASLScram256 | SASLScram512]] = {
@@ -214,6 +216,9 @@ class _Subscription(ConsumerRebalanceListener):
             self._idle.set()
 
     async def _handle(self, record: Record) -> None:
+        if record.raw is None:
+            await self._letters.send(record, TOMBSTONE, give_up=self.give_up)
+            return
         try:
             event = self._decode(record.raw)
         except Undecodable as error:

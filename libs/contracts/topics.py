@@ -85,7 +85,7 @@ INBOUND = Topic(
 )
 CONTACT_CHANGED = Topic(
     name="contact.changed",
-    purpose="A person's number or name as an upstream system knows it.",
+    purpose="A person's number or name as an upstream system knows it; a deletion is an event too, and a record without one is not read.",
     data=ContactChanged,
     key=BY_PERSON,
     compactable=True,

@@ -12,7 +12,7 @@ import aiohttp
 from libs.bus.admin import ensure_topics
 from libs.bus.consumer import BatchConsumer
 from libs.bus.dead_letters import count_from_zero
-from libs.bus.faststream_app import FastStreamApp
+from libs.bus.faststream_app import TOMBSTONE, FastStreamApp
 from libs.bus.group_progress import GroupProgress
 from libs.bus.producer import Producer
 from libs.contracts import topics
@@ -42,8 +42,8 @@ async def start(life: Lifecycle, settings: ResolverSettings, configuration: Conf
     """Internal HTTP first, so that waiting can be seen; the consumers last. The stop goes the other way."""
     kafka = settings.kafka
     count_from_zero([*MESSAGES, topics.COMMANDS, topics.CONTACT_CHANGED])
-    count_from_zero([topics.CONTACT_CHANGED], contacts.NUL.code)
-    count_from_zero([topics.CONTACT_CHANGED], contacts.TENANT.code)
+    for reason in (contacts.NUL, contacts.TENANT, TOMBSTONE):
+        count_from_zero([topics.CONTACT_CHANGED], reason.code)
     api = PeopleApi(configuration.default_region, _now)
     await life.serve_ops(api.routes())
 

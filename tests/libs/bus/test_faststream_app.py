@@ -105,6 +105,16 @@ async def test_headers_that_are_no_text_lose_nothing(bus: Harness, value: bytes 
     assert dict(letter.headers)["odd"] == value
 
 
+async def test_tombstones_are_kept_as_dead_letters_and_stop_nobody(bus: Harness) -> None:
+    topic, group, seen = await bus.topic(), bus.group(), Seen()
+    await bus.producer.publish_many([Outgoing(topic.name, b"t/client/17", None)] * 5)
+    await bus.publish(topic, "1")
+    app = await started(bus, topic, group, seen, limit=3)
+    await until(lambda: seen.names == ["1"])
+    assert app.ready
+    assert {dict(letter.headers)["dead-letter-reason"] for letter in await bus.dead_letters(topic)} == {b"tombstone"}
+
+
 async def test_what_a_transaction_takes_back_is_not_handled(bus: Harness) -> None:
     topic, group, seen = await bus.topic(), bus.group(), Seen()
     async with AIOKafkaProducer(bootstrap_servers=bus.bootstrap, transactional_id=group) as upstream:
