@@ -165,7 +165,8 @@ class Session(asyncio.Protocol):
         self._report(answers)
 
     def eof_received(self) -> None:
-        self.close_reason = self.close_reason or "the provider closed the connection"
+        # Its time is limited so: by itself it waits for ever to write to a peer that does not read.
+        self.end("the provider closed the connection")
 
     def pause_writing(self) -> None:
         self._writing_paused = True

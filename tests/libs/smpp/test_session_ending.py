@@ -105,6 +105,21 @@ async def test_unbinding_ends_although_the_provider_says_nothing(monkeypatch: py
         await until(lambda: connection.lost)
 
 
+async def test_a_provider_that_reads_no_more_and_closes_its_side_is_unbound_from_and_left() -> None:
+    async with scripted_smsc(silent) as smsc, bound(smsc, window=1_000_000) as (owner, session, connection):
+        connection.transport.pause_reading()
+        written = 0
+        while session.free_window:  # until bytes are left over that nobody takes
+            session.submit_many(submissions(*range(written, written + 1000)))
+            written += 1000
+            await asyncio.sleep(0)
+        connection.transport.write_eof()
+        await until(lambda: session.close_reason)
+        assert not session.bound
+        await asyncio.wait_for(session.unbind(drain_seconds=0.0), 20.0)
+        assert len(owner.answers) == written and set(owner.kinds.values()) == {SESSION_CLOSED}
+
+
 async def test_a_connection_lost_while_draining_ends_the_waiting() -> None:
     async with scripted_smsc(silent) as smsc, bound(smsc) as (owner, session, connection):
         session.submit_many(submissions("a"))
