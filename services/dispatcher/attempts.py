@@ -94,7 +94,7 @@ class Attempt(msgspec.Struct, gc=False):
 class LegState:
     """One leg in the hands of this instance: the record, its places in the topic, and the attempts known so far."""
 
-    __slots__ = ("attempts", "event", "held", "key", "parts", "places", "queued")
+    __slots__ = ("asked", "attempts", "event", "held", "key", "parts", "places", "queued")
 
     def __init__(self, event: MessageEvent[SmsDispatch], places: list[object]) -> None:
         data = event.data
@@ -103,6 +103,8 @@ class LegState:
         self.key = LegKey(quick_uuid(event.subject.int), data.leg.cycle, data.leg.leg)
         self.parts = data.segments
         self.attempts: list[Attempt] = []
+        self.asked = False
+        """Whether a claim of parts of it is not answered: they may be granted, and are no attempts here yet. The sender's to say."""
         self.held = False
         """Whether it is in this instance's hands: not done, and not given back in a rebalance. The board's to say."""
         self.queued = False
@@ -118,11 +120,11 @@ def newest(leg: LegState, part: int) -> Attempt | None:
 
 
 def is_concluded(leg: LegState) -> bool:
-    """Whether the leg's record is done with: nothing is under way, and nothing will be claimed any more."""
+    """Whether the leg's record is done with: nothing is under way or asked for, and nothing will be claimed any more."""
     if leg.parts == 1 and len(leg.attempts) == 1:  # most legs
         outcome = leg.attempts[0].outcome
         return outcome is not None and outcome not in AGAIN
-    if any(a.outcome is None for a in leg.attempts):
+    if leg.asked or any(a.outcome is None for a in leg.attempts):
         return False
     return not next_tries(leg)
 

@@ -15,7 +15,7 @@ from libs.bus.errors import is_transient
 from libs.service_kit.config_file import Gateway
 from libs.service_kit.crash_points import crash_point
 from libs.service_kit.metrics import BREAKER_OPEN, CLAIMED, IN_FLIGHT, THROTTLES
-from services.dispatcher.attempts import Attempt, LegKey, LegState
+from services.dispatcher.attempts import Attempt, LegKey, LegState, is_concluded
 from services.dispatcher.board import Board
 from services.dispatcher.breaker import Breaker
 from services.dispatcher.drivers.port import Driver, Result, Submission, Verdict
@@ -206,10 +206,14 @@ class Sender:
 
     async def _claim(self, claim: Claim) -> None:
         self._claim_open = True
+        for ask in claim.asks:
+            ask.leg.asked = True
         try:
             verdicts = await self._until_answered(claim)
         finally:
             self._claim_open = False
+        for ask in claim.asks:  # by an answer alone: what ends without one may have been granted all the same
+            ask.leg.asked = False
         granted: list[Sent] = []
         unknown: dict[LegKey, LegState] = {}
         owner = self._lease.instance
@@ -225,6 +229,8 @@ class Sender:
             answered = {id(verdict.ask) for verdict in verdicts}
             rest = {ask.leg.key: ask.leg for ask in claim.asks if id(ask) not in answered}
             self._board.queue_first(rest.values())
+            # What another part's outcome has ended meanwhile has no more to claim.
+            unknown |= {key: leg for key, leg in rest.items() if is_concluded(leg)}
             self._not_before = self._loop.time() + NOTHING_GRANTED_SECONDS
         if unknown:
             self._look(list(unknown.values()))
