@@ -32,7 +32,8 @@ RETURNING slot
 """
 
 _PEERS = """
-SELECT instance, beat, bound, EXISTS (SELECT FROM bind_slots s WHERE (s.gateway, s.instance) = (i.gateway, i.instance)) AS has_slot
+SELECT instance, beat, bound, coalesce(lease_seconds, $3) AS lease_seconds,
+       EXISTS (SELECT FROM bind_slots s WHERE (s.gateway, s.instance) = (i.gateway, i.instance)) AS has_slot
   FROM instances i WHERE gateway = $1 AND NOT dead AND instance <> $2
 """
 
@@ -102,9 +103,10 @@ class Lease:
             await connection.execute("INSERT INTO rates (gateway) VALUES ($1) ON CONFLICT DO NOTHING", self._gateway)
             self._hear(
                 await connection.fetchval(
-                    "INSERT INTO instances (instance, gateway) VALUES ($1, $2) RETURNING clock_timestamp()",
+                    "INSERT INTO instances (instance, gateway, lease_seconds) VALUES ($1, $2, $3) RETURNING clock_timestamp()",
                     self.instance,
                     self._gateway,
+                    self._seconds,
                 )
             )
         self._valid_until = sent_at + self._seconds
@@ -126,7 +128,7 @@ class Lease:
             renewing.cancel()
 
     async def beat(self) -> None:
-        """Renew the lease, and mark dead the peers whose beat has stood still for a lease's length."""
+        """Renew the lease, and mark dead the peers whose beat has stood still for their lease's length."""
         sent_at = self._clock()
         said = await self._pool.fetchval(
             "UPDATE instances SET beat = beat + 1, bound = $2 WHERE instance = $1 AND NOT dead RETURNING clock_timestamp()",
@@ -172,7 +174,7 @@ class Lease:
         self._postgres_said, self._said_at = said, self._clock()
 
     async def _watch_peers(self) -> None:
-        rows = await self._pool.fetch(_PEERS, self._gateway, self.instance)
+        rows = await self._pool.fetch(_PEERS, self._gateway, self.instance, self._seconds)
         now = self._clock()
         seen: dict[UUID, _Seen] = {}
         for row in rows:
@@ -181,7 +183,7 @@ class Lease:
             since = before.since if before is not None and before.beat == beat else now
             bound_since = before.bound_since if before is not None else None
             seen[peer] = _Seen(beat, since, (bound_since or now) if row["bound"] else None)
-            if now - seen[peer].since >= self._seconds + GRACE_SECONDS:
+            if now - seen[peer].since >= row["lease_seconds"] + GRACE_SECONDS:
                 marked = await self._pool.fetchval(
                     "UPDATE instances SET dead = true WHERE instance = $1 AND beat = $2 RETURNING true", peer, beat
                 )

@@ -3,6 +3,7 @@
 import asyncio
 from datetime import UTC, datetime
 from itertools import pairwise
+from uuid import UUID
 
 import pytest
 from msgspec.structs import replace
@@ -14,6 +15,7 @@ from services.dispatcher.attempts import Attempt, LegState, Outcome, next_tries
 from services.dispatcher.lease import Lease, LeaseOver
 from services.dispatcher.ledger import Ask, Claim, ClaimVerdict, Ledger, Settled
 from tests.services.dispatcher.builders import GATEWAY, dispatch_event, leg_of
+from tests.waiting import until
 
 THREE_PARTS = "x" * 400
 
@@ -262,6 +264,19 @@ async def test_a_peer_whose_beat_stands_still_is_marked_dead_and_one_that_beats_
     assert not await pool.fetchval("SELECT dead FROM instances WHERE instance = $1", lively.instance)
     await silent.beat()
     assert not silent.valid, "a lapsed lease is never renewed"
+
+
+async def test_a_peer_is_judged_by_the_length_of_its_own_lease_and_by_ours_if_it_has_told_none(pool: Pool):
+    watcher, longer, older_release = (Lease(pool, GATEWAY, seconds) for seconds in (0.2, 60, 60))
+    for lease in (watcher, longer, older_release):
+        await lease.register()
+    await pool.execute("UPDATE instances SET lease_seconds = NULL WHERE instance = $1", older_release.instance)
+
+    async def dead() -> list[UUID]:
+        await watcher.beat()
+        return [row["instance"] for row in await pool.fetch("SELECT instance FROM instances WHERE dead")]
+
+    assert await until(dead) == [older_release.instance]
 
 
 async def test_a_lease_knows_what_the_clock_of_postgres_shows_at_least(pool: Pool):
