@@ -89,6 +89,8 @@ class Attempt(msgspec.Struct, gc=False):
     provider_id: str | None = None
     reason_code: str | None = None
     reason_words: str | None = None
+    leg_opened_at: datetime | None = None
+    """Of a late refusal: when the doubt that it ended had opened the next leg."""
 
 
 class LegState:

@@ -66,7 +66,7 @@ def events_of(leg: LegState, attempt: Attempt, resend: bool) -> list[Outgoing]:
     """What is told of an attempt with this outcome; nothing if its part is tried again in place.
 
     `resend`: the gateway's policy sends the message once more where this leg is in doubt. That opens the leg after it, so a late refusal
-    is not final.
+    is not final. It tells of that leg once more: who declared the doubt may have found the refusal in its place.
     """
     outcome = attempt.outcome
     if outcome is Outcome.DEFERRED:
@@ -76,13 +76,15 @@ def events_of(leg: LegState, attempt: Attempt, resend: bool) -> list[Outgoing]:
     status = STATUSES.get(outcome) if outcome is not None else None
     if status is None:
         return []
-    if outcome is Outcome.LATE_FAILED and resend:
+    if outcome is Outcome.LATE_FAILED and (resend or attempt.leg_opened_at is not None):
         status = Status.REFUSED
     events = [_status(leg, attempt, status)]
     if outcome is Outcome.LATE_RETURNED:
         events.append(_returned(leg, attempt, PROVEN, refused=True))
     elif status is Status.IN_DOUBT and resend:
         events.append(_returned(leg, attempt, RESENT, refused=False))
+    elif attempt.leg_opened_at is not None:
+        events.append(_returned(leg, attempt, RESENT, refused=False, at=attempt.leg_opened_at))
     return events
 
 
@@ -121,17 +123,19 @@ def _status(leg: LegState, attempt: Attempt, status: Status) -> Outgoing:
     return Outgoing(topics.STATUS.name, message_id.encode(), encode(told))
 
 
-def _returned(leg: LegState, attempt: Attempt, reason: Reason, refused: bool) -> Outgoing:
-    assert attempt.observed_at is not None, "an outcome is stored with its time"
+def _returned(leg: LegState, attempt: Attempt, reason: Reason, refused: bool, at: datetime | None = None) -> Outgoing:
+    """`at`: when the next leg was opened, if not when the outcome came."""
+    at = at or attempt.observed_at
+    assert at is not None, "an outcome is stored with its time"
     message = leg.event.data.message
     opening = SmsReturned(
         message=message,
-        leg=_next_leg(leg, attempt.observed_at),
+        leg=_next_leg(leg, at),
         reason=reason,
         refused_part=attempt.part if refused else 0,
         refused_try=attempt.try_number if refused else 0,
     )
-    return _opening(topics.returned(message.priority), leg, attempt.observed_at, opening)
+    return _opening(topics.returned(message.priority), leg, at, opening)
 
 
 def _deferred(leg: LegState, attempt: Attempt) -> Outgoing:

@@ -23,7 +23,7 @@ PARTITIONED = (Partitioned("attempts", by_uuid=False, fillfactor=40),)
 
 _READ = """
 SELECT a.message_id, a.cycle, a.leg, a.part, a.try, a.owner, a.outcome, a.observed_at, a.provider_id,
-       a.reason_code, a.reason_words, coalesce(i.dead, true) AS owner_dead
+       a.reason_code, a.reason_words, a.leg_opened_at, coalesce(i.dead, true) AS owner_dead
   FROM unnest($1::text::timestamptz[], $2::text::uuid[], $3::text::smallint[], $4::text::smallint[])
        AS u (leg_at, message_id, cycle, leg)
   JOIN attempts a USING (leg_at, message_id, cycle, leg)
@@ -190,12 +190,15 @@ class Ledger:
         self,
         settled: Settled,
         may_open_leg: bool,
+        doubt_opens_leg: bool,
         events_of: Callable[[Attempt], Iterable[Outgoing]],
     ) -> tuple[Attempt, list[LateEvent]]:
         """Store an outcome whose row already has one, under the lock that claims take.
 
         A row in doubt takes the late outcome, and the events that follow from it are stored beside it. Any other row stands as it
         is: the answer was stored before, or says nothing new. Gives back the row as it now is, and the events to publish.
+
+        Where the doubt itself opens the next leg, a refusal keeps when: who declared the doubt may find the refusal in its place.
         """
         leg, answer = settled.leg, settled.attempt
         async with self._pool.acquire() as connection, connection.transaction():
@@ -206,12 +209,15 @@ class Ledger:
             if not in_doubt or answer.outcome is None or answer.outcome is Outcome.DOUBT:
                 return row, []
             row.outcome = late_outcome(attempts, row, answer.outcome, may_open_leg)
+            if doubt_opens_leg and row.outcome is Outcome.LATE_FAILED:
+                row.leg_opened_at = row.observed_at
             row.observed_at, row.provider_id = answer.observed_at, answer.provider_id
             row.reason_code, row.reason_words = answer.reason_code, answer.reason_words
             await connection.execute(
                 """
                 UPDATE attempts
-                   SET outcome = $7::text::"char", observed_at = $8, provider_id = $9, reason_code = $10, reason_words = $11
+                   SET outcome = $7::text::"char", observed_at = $8, provider_id = $9, reason_code = $10, reason_words = $11,
+                       leg_opened_at = $12
                  WHERE leg_at = $1 AND message_id = $2 AND cycle = $3 AND leg = $4 AND part = $5 AND try = $6
                 """,
                 leg.event.data.leg.leg_at,
@@ -223,6 +229,7 @@ class Ledger:
                 row.provider_id,
                 row.reason_code,
                 row.reason_words,
+                row.leg_opened_at,
             )
             late = [
                 LateEvent(
@@ -318,6 +325,7 @@ class Ledger:
                     provider_id=r["provider_id"],
                     reason_code=r["reason_code"],
                     reason_words=r["reason_words"],
+                    leg_opened_at=r["leg_opened_at"],
                 )
             )
         return found

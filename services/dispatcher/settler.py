@@ -183,7 +183,7 @@ class Settler:
         resend = self._resends(leg)
         may_open = not resend and may_come_back(leg, settled.attempt, self._gateway.tries)
         row, events = await until_done(
-            lambda: self._ledger.settle_late(settled, may_open, lambda a: events_of(leg, a, resend)),
+            lambda: self._ledger.settle_late(settled, may_open, resend, lambda a: events_of(leg, a, resend)),
             what="store a late outcome",
         )
         LATE_ANSWERS.labels(self._gateway.id, word_of(row.outcome)).inc()

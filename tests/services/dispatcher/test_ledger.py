@@ -178,7 +178,7 @@ async def test_an_outcome_is_stored_once_and_stays(ledger: Ledger, lease: Lease)
     assert await ledger.settle([answered(leg, 1, Outcome.ACCEPTED)]) == []
     second = answered(leg, 1, Outcome.FAILED)
     assert await ledger.settle([second]) == [second]
-    row, events = await ledger.settle_late(second, True, lambda _: [])
+    row, events = await ledger.settle_late(second, True, False, lambda _: [])
     assert (row.outcome, events) == (Outcome.ACCEPTED, [])
 
 
@@ -213,7 +213,7 @@ async def test_a_late_answer_is_stored_with_its_events_which_whoever_outlives_th
     await pool.execute("UPDATE attempts SET outcome = 'P'")
     late = answered(leg, 1, answer)
     assert await ledger.settle([late]) == [late]
-    row, stored = await ledger.settle_late(late, True, lambda _: [Outgoing("t", b"k", b"v")])
+    row, stored = await ledger.settle_late(late, True, False, lambda _: [Outgoing("t", b"k", b"v")])
     assert (row.outcome, len(stored)) == (becomes, events)
     _, other = await another(pool)
     assert await other.orphaned_events(10) == []

@@ -34,7 +34,7 @@ class SlowLedger:
         return late
 
     async def settle_late(
-        self, settled: Settled, may_open_leg: bool, events_of: Any
+        self, settled: Settled, may_open_leg: bool, doubt_opens_leg: bool, events_of: Any
     ) -> tuple[Attempt, list[LateEvent]]:
         self.calls.append([(settled.leg.event.data.message.text, f"late {settled.attempt.outcome}")])
         return settled.attempt, []
