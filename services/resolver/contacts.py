@@ -14,14 +14,14 @@ from typing import NamedTuple
 
 from libs.bus.errors import BadRecord
 from libs.contracts.events import SLUG, ContactChanged, PersonKind, Reason
-from libs.contracts.http.requests import MAX_NAME_CHARACTERS
+from libs.contracts.http.requests import MAX_NAME_CHARACTERS, ONE_LINE
 from libs.phone_numbers.parse import NumberError, parse
 from libs.storage.array_literals import array_literal
 from libs.storage.database import Pool
 
-NUL = Reason("contact.nul", "data: recipient holds a NUL")
+ID = Reason("contact.id", "data: the recipient's id holds a control character")
 TENANT = Reason("contact.tenant", f"data: tenant is none that a configuration can name ({SLUG})")
-_TENANT = re.compile(SLUG)
+_TENANT, _ID = re.compile(SLUG), re.compile(ONE_LINE)
 FIRST, LAST = datetime(2, 1, 1, tzinfo=UTC), datetime(9998, 12, 31, tzinfo=UTC)
 """Between these every moment can be stored, read and added to. Beyond them are the "never" and "always" of upstream systems."""
 
@@ -63,14 +63,14 @@ async def apply_change(pool: Pool, change: ContactChanged, default_region: str |
     """Store a change that an upstream system tells of. False if what is stored is at least as new.
 
     A number that can't be used is not kept: its problem is, so that messages to this person end with that reason. Of a name are kept as
-    many characters as over HTTP, and no NUL. Raises BadRecord for an id that holds one, and for a tenant whose messages there
-    can't be. A moment that is as good as never counts as the first or the last that can be kept.
+    many characters as over HTTP, and no NUL. Raises BadRecord for a tenant or an id that no message can have. A moment that is as good
+    as never counts as the first or the last that can be kept.
     """
     phone, problem, name = None, None, None
     if not _TENANT.fullmatch(change.tenant):
         raise BadRecord(TENANT)
-    if "\0" in change.recipient.id:
-        raise BadRecord(NUL)
+    if not _ID.fullmatch(change.recipient.id):
+        raise BadRecord(ID)
     if not change.deleted:
         name = change.name and change.name.replace("\0", "")[:MAX_NAME_CHARACTERS]
         if change.phone is not None:

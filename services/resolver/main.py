@@ -42,7 +42,7 @@ async def start(life: Lifecycle, settings: ResolverSettings, configuration: Conf
     """Internal HTTP first, so that waiting can be seen; the consumers last. The stop goes the other way."""
     kafka = settings.kafka
     count_from_zero([*MESSAGES, topics.COMMANDS, topics.CONTACT_CHANGED])
-    for reason in (contacts.NUL, contacts.TENANT, TOMBSTONE):
+    for reason in (contacts.ID, contacts.TENANT, TOMBSTONE):
         count_from_zero([topics.CONTACT_CHANGED], reason.code)
     api = PeopleApi(configuration.default_region, _now)
     await life.serve_ops(api.routes())

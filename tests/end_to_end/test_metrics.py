@@ -20,7 +20,7 @@ def dead(topics: tuple[str, ...], *reasons: str) -> set[tuple[str, ...]]:
 
 RARE: dict[str, set[tuple[str, ...]]] = {
     "resolver": dead((*REQUESTED, *RETURNED, "sms.commands", "contact.changed"), *ANY)
-    | dead(("contact.changed",), "contact.nul"),
+    | dead(("contact.changed",), "contact.id", "contact.tenant", "tombstone"),
     "scheduler": dead((*DEFERRED, "sms.commands"), *ANY) | dead(DEFERRED, "invalid"),
     "dispatcher": dead(("sms.commands",), *ANY)
     | dead(DEMO, "undecodable", "invalid")

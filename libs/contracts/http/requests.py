@@ -90,9 +90,9 @@ def _rfc3339(value: Any) -> Any:
         raise ValueError("there is no such date or time") from None
 
 
-_ONE_LINE = r"^[^\x00-\x1f\x7f]+$"
+ONE_LINE = r"^[^\x00-\x1f\x7f]+$"
 
-_Label = Annotated[str, Field(min_length=1, max_length=64, pattern=_ONE_LINE)]
+_Label = Annotated[str, Field(min_length=1, max_length=64, pattern=ONE_LINE)]
 PersonId = Annotated[_Label, or_number(_Label)]
 Tag = _Label
 _NO_NUL = AfterValidator(_without_nul)

@@ -45,9 +45,10 @@ async def test_of_a_name_as_much_is_kept_as_over_http(pool: Pool, person: Person
     assert await known(pool, person) == Contact(PHONE, None, "J" + "é" * 199, NOW, deleted=False)
 
 
-async def test_nobody_has_a_nul_in_the_id(pool: Pool):
-    with pytest.raises(BadRecord, match="recipient holds a NUL"):
-        await apply(pool, contact_changed("a\0b").data)
+@pytest.mark.parametrize("person_id", ["a\0b", "17\r", "17\n", "\x7f"])
+async def test_nobody_has_a_control_character_in_the_id(pool: Pool, person_id: str):
+    with pytest.raises(BadRecord, match="id holds a control character"):
+        await apply(pool, contact_changed(person_id).data)
 
 
 @pytest.mark.parametrize("tenant", ["", "acme\n", "acme ", "Acme", "a\0b", "x" * 41, "x" * 12_000])

@@ -30,16 +30,16 @@ async def test_a_number_that_no_event_can_carry_becomes_a_problem(postgres: Data
     await pool.close()
 
 
-async def test_changes_of_tenants_that_cannot_be_are_forgotten(postgres: DatabaseFactory, tmp_path: Path) -> None:
+async def test_changes_of_people_that_cannot_be_are_forgotten(postgres: DatabaseFactory, tmp_path: Path) -> None:
     for migration in MIGRATIONS.glob("000[1-5]_*.sql"):
         shutil.copy(migration, tmp_path)
     dsn = await postgres()
     before = await open_database(dsn, "resolver", tmp_path, 1, PARTITIONED)
-    for tenant in ("t", "t ", "t\n"):
+    for tenant, person in (("t", "1"), ("t ", "1"), ("t\n", "1"), ("t", "17\r"), ("t", "\x7f")):
         for phone in ("+254711000001", "+254711000002"):
-            await contacts.put(before, Person(tenant, PersonKind.CLIENT, "1"), phone, None, datetime.now(UTC))
-    assert await before.fetchval("SELECT count(*) FROM changed_people") == 3
+            await contacts.put(before, Person(tenant, PersonKind.CLIENT, person), phone, None, datetime.now(UTC))
+    assert await before.fetchval("SELECT count(*) FROM changed_people") == 5
     await before.close()
     pool = await open_database(dsn, "resolver", MIGRATIONS, 1, PARTITIONED)
-    assert [row[0] for row in await pool.fetch("SELECT tenant FROM changed_people")] == ["t"]
+    assert [tuple(row) for row in await pool.fetch("SELECT tenant, id FROM changed_people")] == [("t", "1")]
     await pool.close()
