@@ -34,9 +34,10 @@ _PINNED = {
     "default_transaction_isolation": "read committed",
     "lock_timeout": "0",
     "statement_timeout": "0",
+    "log_parameter_max_length_on_error": "0",
 }
 """Whatever the server, the database or the role is set to: bounds of partitions are read as text, a statement is to see what was
-committed while it waited, and what may take how long is said where it is asked."""
+committed while it waited, what may take how long is said where it is asked, and numbers and texts are nothing for a log."""
 
 _USABLE = """
     SELECT has_schema_privilege(oid, 'USAGE') AND has_schema_privilege(oid, 'CREATE') FROM pg_namespace WHERE nspname = $1"""
