@@ -82,7 +82,7 @@ class StoredOffsetsSource(KafkaSource):
             for partition in partitions & stored.keys():
                 # Kafka has lost what it had there: what it has now was not applied.
                 if stored[partition].next_offset > ends[partition]:
-                    log.error("stored offset is beyond the end: all is read", **partition._asdict())
+                    log.error("kafka.records_lost: all that it has is read", **partition._asdict())
                     await self._forget(partition)
                     del stored[partition]
         except Exception as error:

@@ -66,7 +66,7 @@ async def test_what_kafka_has_lost_and_holds_anew_is_read_from_the_beginning(har
         while len(records) < 2:
             records += await stream.getmany(timeout_ms=1000, max_records=10)
     assert sorted(names(records)) == ["one", "two"]
-    assert [entry["log_level"] for entry in logs if "beyond the end" in entry["event"]] == ["error", "error"]
+    assert [entry["log_level"] for entry in logs if "kafka.records_lost" in entry["event"]] == ["error", "error"]
     async with pool.acquire() as connection:
         assert not await store.read_positions(connection)
 
