@@ -198,9 +198,13 @@ class ReceiptState(StrEnum):
     REJECTED = "rejected"
 
 
+LONGEST_PROVIDER_ID = 255
+"""More than SMPP 3.4 §5.2.23 allows (64 octets); an index takes no text of any length. Nobody registers or matches a longer one."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayReceipt:
-    """A delivery receipt as a gateway gave it. `provider_id` is normalised as the gateway is configured, and has at most 255 characters.
+    """A delivery receipt as a gateway gave it. `provider_id` is normalised as the gateway is configured, and no longer than that.
 
     `word` is the carrier's own for a state that is none of ours, at most 16 letters, digits and underscores; `state` is then `ENROUTE`.
     """

@@ -195,7 +195,7 @@ class ApiKey(_Model):
             if key != key.strip():  # what comes over HTTP never has any
                 raise ValueError("key: begins or ends with white space")
             try:
-                self.key.get_secret_value().encode()
+                key.encode()
             except UnicodeEncodeError:
                 raise ValueError("key: is not UTF-8") from None
         return self

@@ -14,7 +14,7 @@ from libs.bus.port import KeyValue, Publisher
 from libs.bus.record import Record
 from libs.bus.tracing import trace_id_of
 from libs.contracts import topics
-from libs.contracts.events import GatewayReceipt, MessageEvent, Reason, SmsStatus
+from libs.contracts.events import LONGEST_PROVIDER_ID, GatewayReceipt, MessageEvent, Reason, SmsStatus
 from libs.contracts.statuses import Status
 from libs.contracts.unasked import is_unasked
 from libs.phone_numbers.privacy import fingerprint
@@ -33,8 +33,6 @@ it out again costs more than all else about it. Until then its record is not fin
 
 # Eight digits and more, however they are spaced out.
 _NUMBER = re.compile(r"[(+]*0*+(?:[0-9][ ().-]*){8,}")
-LONGEST_ID = 255
-"""Of a provider's ids: dispatchers register none that is longer, and an index takes no text of any length."""
 
 WITHOUT_ID = Reason("receipt.without-id", "provider_id: is empty")
 UNUSABLE_ID = Reason("receipt.unusable-id", "provider_id: is too long, or holds a NUL")
@@ -121,7 +119,7 @@ def sort_out(
         elif isinstance(data, GatewayReceipt):
             if not data.provider_id:
                 raise BadRecord(WITHOUT_ID)
-            if len(data.provider_id) > LONGEST_ID or "\0" in data.provider_id:
+            if len(data.provider_id) > LONGEST_PROVIDER_ID or "\0" in data.provider_id:
                 raise BadRecord(UNUSABLE_ID)
             receipts.append(
                 Receipt(

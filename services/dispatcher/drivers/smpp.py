@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 
-from libs.contracts.events import Encoding, GatewayReceipt, Priority, ReceiptState, SmsInbound
+from libs.contracts.events import LONGEST_PROVIDER_ID, Encoding, GatewayReceipt, Priority, ReceiptState, SmsInbound
 from libs.service_kit.config_file import SmppGateway
 from libs.service_kit.tls import tls_context
 from libs.smpp import tlv
@@ -27,9 +27,6 @@ from services.dispatcher.drivers.port import Callbacks, Report, Result, Submissi
 NO_RECEIPT = 0
 FINAL_AND_FAILURE_RECEIPT = 1
 """registered_delivery (SMPP 3.4 §5.2.17): a receipt for success and for failure."""
-
-LONGEST_ID = 255
-"""What a response may name as the message's id: SMPP 3.4 §5.2.23 allows 64 octets, and nobody could index what has no bound."""
 
 DEFAULT_CODINGS = {Alphabet.GSM: 0, Alphabet.LATIN1: 3, Alphabet.ASCII: 1}
 """The data_coding that names each alphabet whosever default it is (SMPP 3.4 §5.2.19): what a person wrote is told under this one."""
@@ -180,7 +177,7 @@ class SmppDriver:
         token, command_status = answer.token, answer.command_status
         if command_status == 0:
             provider_id = normalise_id(answer.message_id, self._gateway.response_id_format)
-            return Result(token, Verdict.ACCEPTED, provider_id if 0 < len(provider_id) <= LONGEST_ID else None)
+            return Result(token, Verdict.ACCEPTED, provider_id if 0 < len(provider_id) <= LONGEST_PROVIDER_ID else None)
         if command_status is None:
             kind = answer.kind
             return Result(token, Verdict.NO_ANSWER, code=f"smpp.{kind.name.lower()}", words=kind.value)

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from libs.contracts.events import GatewayReceipt, Priority, SmsDispatch, SmsInbound
+from libs.contracts.events import LONGEST_PROVIDER_ID, GatewayReceipt, Priority, SmsDispatch, SmsInbound
 from libs.service_kit.config_file import SmppGateway
 from libs.smpp import pdus, tlv
 from libs.smpp.receipt import MessageState
 from services.dispatcher.drivers.port import Callbacks, Report, Result, Submission, Verdict
-from services.dispatcher.drivers.smpp import LONGEST_ID, SmppDriver, _source, _validity_period
+from services.dispatcher.drivers.smpp import SmppDriver, _source, _validity_period
 from tests.libs.smpp.examples import receipt_tlvs
 from tests.libs.smpp.scripted_smsc import Connection, Script, plainly, scripted_smsc
 from tests.services.dispatcher.builders import dispatch_event
@@ -83,8 +83,8 @@ def names(message_id: bytes) -> Script:
         (b"a", "a"),
         (b"", None),
         (b" ", None),
-        (b"a" * LONGEST_ID, "a" * LONGEST_ID),
-        (b"a" * (LONGEST_ID + 1), None),
+        (b"a" * LONGEST_PROVIDER_ID, "a" * LONGEST_PROVIDER_ID),
+        (b"a" * (LONGEST_PROVIDER_ID + 1), None),
     ],
     ids=["an id", "none", "blank", "the longest", "too long"],
 )
