@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from uuid import UUID
 
 from libs.contracts.events import (
@@ -71,10 +71,11 @@ def sms(message_id: UUID, fold: MessageFold, personal: Sequence[PersonalRow]) ->
     )
 
 
-def with_history(message: Sms, journal: Iterable[Line]) -> SmsWithHistory:
+def with_history(message: Sms, journal: Iterable[Line], personal: Sequence[PersonalRow]) -> SmsWithHistory:
     """The message with every transition, oldest first; at one moment, in the order of a message's way."""
     told = [(line.topic, event_of(line).data) for line in journal]
-    transitions = [transition(topic, data) for topic, data in told if not isinstance(data, SmsCommand)]
+    phones = {(row.cycle, row.leg): row.phone for row in personal}
+    transitions = [transition(topic, data, phones) for topic, data in told if not isinstance(data, SmsCommand)]
     history = sorted(transitions, key=lambda t: (t.at, t.cycle, t.leg, RANK[t.status], t.part, t.try_number))
     first = min((d for _, d in told if isinstance(d, SmsRequested)), key=lambda d: d.leg.cycle, default=None)
     return SmsWithHistory(
@@ -90,9 +91,14 @@ def validity_seconds(data: SmsRequested) -> int:
     return round((data.message.valid_until - begins).total_seconds())
 
 
-def transition(topic: str, data: SmsRequested | SmsReturned | SmsDeferred | SmsDispatch | SmsStatus) -> Transition:
+def transition(
+    topic: str,
+    data: SmsRequested | SmsReturned | SmsDeferred | SmsDispatch | SmsStatus,
+    phones: Mapping[tuple[int, int], str | None],
+) -> Transition:
     """What an event says of its message: a request or a return accepts it, a dispatch queues it, a status says itself.
 
+    `phones` are the message's numbers by cycle and leg: each dispatch looked one up, and the journal doesn't repeat it.
     A command says nothing: asking changes nothing, what comes of it is an event of its own.
     """
     cycle, leg = data.leg.cycle, data.leg.leg
@@ -120,6 +126,8 @@ def transition(topic: str, data: SmsRequested | SmsReturned | SmsDeferred | SmsD
             part=0,
             try_number=0,
             gateway=data.gateway,
+            phone=phones.get((cycle, leg)),
+            sender_id=data.source_address,
         )
     deferred = isinstance(data, SmsDeferred)
     return Transition(

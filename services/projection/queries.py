@@ -55,7 +55,8 @@ async def find(pool: Pool, tenant: str, message_id: UUID, seconds: float) -> Sms
         personal = await _personal(connection, [message_id], seconds)
         journal = await connection.fetch(_JOURNAL, message_id, timeout=seconds)
     lines = (line for entry in journal for line in lines_in(message_id, entry["body"]))
-    return answers.with_history(answers.sms(message_id, decode_fold(fold), personal[message_id]), lines)
+    numbers = personal[message_id]
+    return answers.with_history(answers.sms(message_id, decode_fold(fold), numbers), lines, numbers)
 
 
 async def batch(pool: Pool, tenant: str, batch_id: UUID, seconds: float) -> Batch | None:

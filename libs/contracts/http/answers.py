@@ -80,7 +80,7 @@ class Bulk(ApiModel):
 
 
 class Batch(ApiModel):
-    """GET /batches/{id}: the accepted messages of a batch. `total` counts them all, `by_status` those that the outbox knows so far."""
+    """GET /batches/{id}: the accepted messages of a batch. `total` counts them all, `byStatus` those that the outbox knows so far."""
 
     id: UUID
     total: int = Field(
@@ -91,7 +91,7 @@ class Batch(ApiModel):
 
 
 class Person(ApiModel):
-    """A client or staff member. `phone` is in E.164; `phone_problem` says why it can't be used."""
+    """A client or staff member. `phone` is in E.164; `phoneProblem` says why it can't be used."""
 
     id: str
     phone: str | None
@@ -114,6 +114,10 @@ class Transition(ApiModel):
     provider_id: str | None = None
     reason: Reason | None = None
     carrier_time: str | None = None
+    phone: str | None = Field(
+        default=None, description="of `queued`: the number that this leg goes to, as looked up for it"
+    )
+    sender_id: str | None = Field(default=None, description="of `queued`: the sender that this leg goes out under")
 
 
 class Part(ApiModel):
@@ -126,7 +130,7 @@ class Part(ApiModel):
 
 
 class Sms(ApiModel):
-    """A message as the outbox shows it. `phone` is the number it was sent to, as of the moment of sending."""
+    """A message as the outbox shows it. `phone` is the number it was sent to, as of the moment of sending: that of the leg shown."""
 
     id: UUID
     number: int | None
@@ -139,7 +143,7 @@ class Sms(ApiModel):
     status_at: datetime
     reason: Reason | None
     priority: Priority | None
-    sender_id: str | None
+    sender_id: str | None = Field(description="as asked for; the history says under which it went out")
     tags: tuple[str, ...]
     custom_data: dict[str, JsonValue] | None
     gateway: str | None
@@ -149,9 +153,11 @@ class Sms(ApiModel):
     valid_until: datetime | None
     submitted_at: datetime | None
     delivered_at: datetime | None
-    cycle: int
-    leg: int
-    possible_double: bool
+    cycle: int = Field(description="1 at first, one more for each resend")
+    leg: int = Field(description="1 at first in a cycle, one more each time that the number is looked up anew")
+    possible_double: bool = Field(
+        description="more than one attempt may have reached the phone: after a resend of what the carrier had taken, or of a doubt"
+    )
     requested_by: str | None
     parts: tuple[Part, ...]
     scheduled_at: datetime | None = Field(None, description="when it will be due, while it waits for that")
@@ -169,7 +175,7 @@ class SmsWithHistory(Sms):
 
 
 class SmsPage(ApiModel):
-    """GET /sms: newest first. `next_cursor` is given back as `cursor` for the next page; null on the last."""
+    """GET /sms: newest first. `nextCursor` is given back as `cursor` for the next page; null on the last."""
 
     items: tuple[Sms, ...]
     next_cursor: str | None
@@ -204,7 +210,7 @@ class Inbound(ApiModel):
 
 
 class InboundPage(ApiModel):
-    """GET /inbound: newest first. `next_cursor` is given back as `cursor` for the next page; null on the last."""
+    """GET /inbound: newest first. `nextCursor` is given back as `cursor` for the next page; null on the last."""
 
     items: tuple[Inbound, ...]
     next_cursor: str | None

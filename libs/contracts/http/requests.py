@@ -173,7 +173,8 @@ class PersonIn(ApiModel):
     """PUT /clients/{id} and /staff/{id}: all that is known of the person, replacing what was."""
 
     phone: Annotated[str, Field(max_length=MAX_PHONE_CHARACTERS), _NO_NUL] | None = Field(
-        None, description="international, or national in the configured region"
+        None,
+        description="international, or national in the configured region; one that its country's numbering plan has",
     )
     name: Annotated[str, Field(max_length=MAX_NAME_CHARACTERS), _NO_NUL] | None = None
 

@@ -37,6 +37,7 @@ TENANT = "bank"
 TEXT = "Your appointment is on Monday at nine"
 PHONE = "+4915112345678"
 NAME = "Ann Example"
+SENDER = "POSTRIDER"
 START = datetime(2026, 11, 20, 8, tzinfo=UTC)
 
 
@@ -109,7 +110,7 @@ class Story:
             gateway=self.gateway,
             phone=self.phone,
             person_name=NAME,
-            source_address=None,
+            source_address=SENDER,
             encoding=Encoding.GSM7,
             segments=segments,
             decided_at=self._later(),

@@ -12,7 +12,7 @@ from libs.storage.database import Pool
 from services.projection.queries import batch, find, page
 from tests.services.projection.asking import SECONDS, at, numbers
 from tests.services.projection.conftest import fold_in
-from tests.services.projection.stories import NAME, START, TENANT, TEXT, Story, message_id
+from tests.services.projection.stories import NAME, SENDER, START, TENANT, TEXT, Story, message_id
 
 
 async def test_one_message_has_its_whole_history_oldest_first(pool: Pool) -> None:
@@ -23,7 +23,7 @@ async def test_one_message_has_its_whole_history_oldest_first(pool: Pool) -> Non
         story.status(Status.REFUSED, reason="throttled"),
         story.returned(1, 1),
     ]
-    story.phone = "+4915187654321"
+    first_phone, story.phone = story.phone, "+4915187654321"
     told += [story.dispatched(), story.status(Status.SUBMITTED), story.status(Status.DELIVERED)]
     await fold_in(pool, told[::-1], batch=2)
     found = await find(pool, TENANT, story.id, SECONDS)
@@ -42,6 +42,9 @@ async def test_one_message_has_its_whole_history_oldest_first(pool: Pool) -> Non
     assert reasons == ["throttled", "number-changed"]
     assert (found.history[5].gateway, found.history[5].provider_id) == ("demo", "5-2-1-1")
     assert found.history[6].carrier_time == "2611200801"
+    # Each leg shows the number that was looked up for it, and the sender it went out under.
+    assert [t.phone for t in found.history] == [None, first_phone, None, None, story.phone, None, None]
+    assert [t.sender_id for t in found.history] == [None, SENDER, None, None, SENDER, None, None]
 
 
 async def test_a_message_that_waits_says_until_when_and_its_history_why(pool: Pool) -> None:
