@@ -11,7 +11,16 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, cast
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
 from libs.contracts.events import SLUG, GatewayId
@@ -55,9 +64,7 @@ class Gateway(_Model):
     """What every gateway has, whatever it speaks."""
 
     id: GatewayId
-    source_address: str | None = Field(
-        None, max_length=20, description="shown to the person; a request's senderId goes first"
-    )
+    source_address: str | None = Field(None, description="shown to the person; a request's senderId goes first")
     default_alphabet: Alphabet = Field(
         Alphabet.GSM, description="what the provider takes data_coding 0 for; what it lacks goes as UCS-2"
     )
@@ -87,21 +94,32 @@ class Gateway(_Model):
         """How many dispatchers may send at once; further ones stand by."""
 
 
+def _latin1(longest: int) -> AfterValidator:
+    """For a text that SMPP carries as a C-octet string of at most so many octets."""
+
+    def check(given: str | SecretStr) -> str | SecretStr:
+        c_octets(given.get_secret_value() if isinstance(given, SecretStr) else given, longest)
+        return given
+
+    return AfterValidator(check)
+
+
 class SmppGateway(Gateway):
     """An SMSC to which dispatchers bind. TON and NPI as in SMPP 3.4 §5.2.5 and §5.2.6."""
 
     type: Literal["smpp"]
     host: str = Field(min_length=1)
     port: int = Field(ge=1, le=65535)
-    system_id: str = Field(max_length=15)
-    password: SecretStr = Field(SecretStr(""), description=f"in latin-1, at most {LONGEST_PASSWORD} octets")
-    system_type: str = Field("", max_length=12)
+    system_id: Annotated[str, _latin1(15)]
+    password: Annotated[SecretStr, _latin1(LONGEST_PASSWORD)] = SecretStr("")
+    system_type: Annotated[str, _latin1(12)] = ""
     address_ton: int = Field(0, ge=0, le=6, description="of addressRange, as is addressNpi")
     address_npi: int = Field(0, ge=0, le=18)
-    address_range: str = Field("", description="the addresses that the bind serves; in latin-1, at most 40 octets")
-    service_type: str = Field("", description="of what is submitted; in latin-1, at most 5 octets")
+    address_range: Annotated[str, _latin1(40)] = Field("", description="the addresses that the bind serves")
+    service_type: Annotated[str, _latin1(5)] = Field("", description="of what is submitted")
     bind_type: Literal["transceiver", "transmitter", "transmitter_and_receiver"] = "transceiver"
     binds_allowed: int = Field(1, ge=1, le=100, description="binds that the provider allows at once, of whatever type")
+    source_address: Annotated[str, _latin1(20)] | None = None
     source_ton: int = Field(5, ge=0, le=6)
     source_npi: int = Field(0, ge=0, le=18)
     destination_ton: int = Field(1, ge=0, le=6)
@@ -143,12 +161,6 @@ class SmppGateway(Gateway):
 
     @model_validator(mode="after")
     def _check(self) -> SmppGateway:
-        c_octets("password", self.password.get_secret_value(), LONGEST_PASSWORD)
-        c_octets("addressRange", self.address_range, 40)
-        c_octets("serviceType", self.service_type, 5)
-        c_octets("sourceAddress", self.source_address or "", 20)
-        c_octets("systemId", self.system_id, 15)
-        c_octets("systemType", self.system_type, 12)
         if not self.replicas_allowed:
             raise ValueError("bindsAllowed: a transmitter_and_receiver takes two binds")
         if self.bind_type == "transmitter" and self.receipts is not Receipts.NONE:

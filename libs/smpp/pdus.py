@@ -44,30 +44,38 @@ class Pdu(msgspec.Struct, frozen=True):
         """The whole PDU, header included."""
 
 
-def c_octets(field: str, value: str, limit: int) -> bytes:
-    """`value` as a C-octet string without its NUL; at most `limit` octets."""
+def c_octets(value: str, limit: int) -> bytes:
+    """`value` as a C-octet string of at most `limit` octets, without its NUL. ValueError, with the reason alone, where it is none."""
     if len(value) > limit:
-        raise ValueError(f"{field}: longer than {limit} characters")
+        raise ValueError(f"longer than {limit} characters")
     try:
         octets = value.encode("latin-1")
     except UnicodeEncodeError:
-        raise ValueError(f"{field}: has a character that is not in latin-1") from None
+        raise ValueError("has a character that is not in latin-1") from None
     if b"\0" in octets:
-        raise ValueError(f"{field}: has a NUL")
+        raise ValueError("has a NUL")
     return octets
 
 
-_shared_octets: Final = lru_cache(maxsize=1000)(c_octets)
+def _field(name: str, value: str, limit: int) -> bytes:
+    """The same for a field of a PDU, which the reason then names."""
+    try:
+        return c_octets(value, limit)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+_shared_field: Final = lru_cache(maxsize=1000)(_field)
 """The same, for fields that are alike in many messages."""
 
 
 def _address_octets(source: str, destination: str) -> tuple[bytes, bytes]:
-    """Both addresses of a message as C-octet strings; c_octets written out, since this is the hottest encoder."""
+    """Both addresses of a message as C-octet strings; `_field` written out, since this is the hottest encoder."""
     if source.isascii() and destination.isascii():
         pair = source.encode(), destination.encode()
         if len(source) <= 20 and len(destination) <= 20 and 0 not in pair[0] and 0 not in pair[1]:
             return pair
-    return c_octets("source_addr", source, 20), c_octets("destination_addr", destination, 20)
+    return _field("source_addr", source, 20), _field("destination_addr", destination, 20)
 
 
 def _pdu(command_id: int, command_status: int, sequence: int, body: bytes) -> bytes:
@@ -88,13 +96,13 @@ class Bind(Pdu, frozen=True):
 
     def encode(self, sequence: int) -> bytes:
         body = b"%b\0%b\0%b\0%c%c%c%b\0" % (
-            c_octets("system_id", self.system_id, 64),
-            c_octets("password", self.password, LONGEST_PASSWORD),
-            c_octets("system_type", self.system_type, 12),
+            _field("system_id", self.system_id, 64),
+            _field("password", self.password, LONGEST_PASSWORD),
+            _field("system_type", self.system_type, 12),
             self.interface_version,
             self.addr_ton,
             self.addr_npi,
-            c_octets("address_range", self.address_range, 40),
+            _field("address_range", self.address_range, 40),
         )
         return _pdu(self.bind_type.value, 0, sequence, body)
 
@@ -110,7 +118,7 @@ class BindResp(Pdu, frozen=True):
     def encode(self, sequence: int) -> bytes:
         body = b""
         if not self.command_status:
-            body = c_octets("system_id", self.system_id, 64) + b"\0" + encode_tlvs(self.tlvs)
+            body = _field("system_id", self.system_id, 64) + b"\0" + encode_tlvs(self.tlvs)
         return _pdu(self.bind_type.value | RESPONSE_BIT, self.command_status, sequence, body)
 
 
@@ -122,8 +130,8 @@ class Outbind(Pdu, frozen=True):
     password: str = ""
 
     def encode(self, sequence: int) -> bytes:
-        system_id = c_octets("system_id", self.system_id, 64)
-        password = c_octets("password", self.password, LONGEST_PASSWORD)
+        system_id = _field("system_id", self.system_id, 64)
+        password = _field("password", self.password, LONGEST_PASSWORD)
         return _pdu(self.command_id, 0, sequence, b"%b\0%b\0" % (system_id, password))
 
 
@@ -161,7 +169,7 @@ class _Message(Pdu, frozen=True, gc=False):
         source, destination = _address_octets(self.source_addr, self.destination_addr)
         try:
             body = b"%b\0%c%c%b\0%c%c%b\0%c%c%c%b\0%b\0%c%c%c%c%c%b" % (
-                _shared_octets("service_type", self.service_type, 5) if self.service_type else b"",
+                _shared_field("service_type", self.service_type, 5) if self.service_type else b"",
                 self.source_addr_ton,
                 self.source_addr_npi,
                 source,
@@ -171,10 +179,10 @@ class _Message(Pdu, frozen=True, gc=False):
                 self.esm_class,
                 self.protocol_id,
                 self.priority_flag,
-                c_octets("schedule_delivery_time", self.schedule_delivery_time, 16)
+                _field("schedule_delivery_time", self.schedule_delivery_time, 16)
                 if self.schedule_delivery_time
                 else b"",
-                _shared_octets("validity_period", self.validity_period, 16) if self.validity_period else b"",
+                _shared_field("validity_period", self.validity_period, 16) if self.validity_period else b"",
                 self.registered_delivery,
                 self.replace_if_present_flag,
                 self.data_coding,
@@ -225,13 +233,13 @@ class DataSm(Pdu, frozen=True):
 
     def encode(self, sequence: int) -> bytes:
         body = b"%b\0%c%c%b\0%c%c%b\0%c%c%c%b" % (
-            c_octets("service_type", self.service_type, 5),
+            _field("service_type", self.service_type, 5),
             self.source_addr_ton,
             self.source_addr_npi,
-            c_octets("source_addr", self.source_addr, 64),
+            _field("source_addr", self.source_addr, 64),
             self.dest_addr_ton,
             self.dest_addr_npi,
-            c_octets("destination_addr", self.destination_addr, 64),
+            _field("destination_addr", self.destination_addr, 64),
             self.esm_class,
             self.registered_delivery,
             self.data_coding,
@@ -250,7 +258,7 @@ class _MessageResp(Pdu, frozen=True, gc=False):
     tlvs: dict[int, bytes] = {}
 
     def encode(self, sequence: int) -> bytes:
-        message_id = c_octets("message_id", self.message_id, 64) if self.message_id else b""
+        message_id = _field("message_id", self.message_id, 64) if self.message_id else b""
         body = message_id + b"\0" + encode_tlvs(self.tlvs) if self.tlvs else message_id + b"\0"
         return HEADER.pack(16 + len(body), self.command_id, self.command_status, sequence) + body
 

@@ -60,20 +60,20 @@ def test_the_default_file_of_the_local_stack_is_good():
         ("host: localhost", "host: smsc..example", "5: gateways.0.host: is no host name"),
         ("host: localhost", 'host: ""', "5: gateways.0.host: String should have at least 1 character"),
         ("systemId: me", "sytemId: me", "gateways.0.sytemId: Extra inputs are not permitted"),
-        ("password: secret", f"password: {'x' * 65}", "3: gateways.0: password: longer than 64 characters"),
-        ("password: secret", "password: пароль", "3: gateways.0: password: has a character that is not in latin-1"),
-        ("systemId: me", "systemId: я", "3: gateways.0: systemId: has a character that is not in latin-1"),
+        ("password: secret", f"password: {'x' * 65}", "8: gateways.0.password: longer than 64 characters"),
+        ("password: secret", "password: пароль", "8: gateways.0.password: has a character that is not in latin-1"),
+        ("systemId: me", "systemId: я", "7: gateways.0.systemId: has a character that is not in latin-1"),
         (
             "systemId: me",
             "systemId: me\n    systemType: я",
-            "gateways.0: systemType: has a character that is not in latin-1",
+            "8: gateways.0.systemType: has a character that is not in latin-1",
         ),
         (
             "systemId: me",
             "systemId: me\n    sourceAddress: Банк",
-            "sourceAddress: has a character that is not in latin-1",
+            "8: gateways.0.sourceAddress: has a character that is not in latin-1",
         ),
-        ("systemId: me", 'systemId: me\n    sourceAddress: "a\\0"', "sourceAddress: has a NUL"),
+        ("systemId: me", 'systemId: me\n    sourceAddress: "a\\0"', "8: gateways.0.sourceAddress: has a NUL"),
         (
             "defaultGateway: demo",
             "defaultGateway: demo\ndefaultRegion: UK",
@@ -90,9 +90,9 @@ def test_the_default_file_of_the_local_stack_is_good():
         ("password: secret", "userMessageReference: 2", "8: gateways.0.userMessageReference: Input should be a valid"),
         ("password: secret", "receipts: all", "Input should be 'each', 'first', 'last' or 'none'"),
         ("password: secret", "bindType: transmitter", "3: gateways.0: receipts: must be none, since a transmitter"),
-        ("password: secret", "serviceType: CMTTTT", "3: gateways.0: serviceType: longer than 5 characters"),
-        ("password: secret", "serviceType: смс", "3: gateways.0: serviceType: has a character that is not in latin-1"),
-        ("password: secret", f"addressRange: {'x' * 41}", "3: gateways.0: addressRange: longer than 40 characters"),
+        ("password: secret", "serviceType: CMTTTT", "8: gateways.0.serviceType: longer than 5 characters"),
+        ("password: secret", "serviceType: смс", "8: gateways.0.serviceType: has a character that is not in latin-1"),
+        ("password: secret", f"addressRange: {'x' * 41}", "8: gateways.0.addressRange: longer than 40 characters"),
         ("password: secret", "addressTon: 7", "8: gateways.0.addressTon: Input should be less than or equal to 6"),
         (
             "password: secret",
@@ -121,6 +121,16 @@ def test_a_mistake_is_told_with_its_line_and_reason(tmp_path: Path, change: str,
     found = problems(tmp_path, GOOD.replace(change, to))
     assert any(told in line for line in found), found
     assert all(line.split(":", 1)[0].isdigit() for line in found), found
+
+
+def test_every_field_that_a_bind_could_not_carry_is_told_with_its_line(tmp_path: Path):
+    bad = f"systemId: {'x' * 16}\n    systemType: {'x' * 13}\n    sourceAddress: {'x' * 21}\n    password: пароль"
+    assert problems(tmp_path, GOOD.replace("systemId: me\n    password: secret", bad)) == [
+        "9: gateways.0.sourceAddress: longer than 20 characters",
+        "7: gateways.0.systemId: longer than 15 characters",
+        "10: gateways.0.password: has a character that is not in latin-1",
+        "8: gateways.0.systemType: longer than 12 characters",
+    ]
 
 
 def test_every_mistake_is_told_at_once(tmp_path: Path):
@@ -207,7 +217,8 @@ def test_what_the_environment_says_is_no_reference(tmp_path: Path):
 @pytest.mark.parametrize(
     ("change", "to", "told"),
     [
-        ("password: secret", f"password: much-too-Secret-{'1' * 64}", "3: gateways.0: password"),
+        ("password: secret", f"password: much-too-Secret-{'1' * 64}", "8: gateways.0.password: longer"),
+        ("password: secret", "password: Secret-пароль", "8: gateways.0.password: has a character"),
         ("password: secret", "password: !much-too-Secret-1", "8:15: a tag (!)"),
         ("password: secret", "password: !much!Secret-1", "8:15: not YAML"),
         ("password: secret", "password: *Secret-1", "8:15: an alias (*)"),
