@@ -35,10 +35,7 @@ DEFAULT_TENANT = "default"
 
 
 class InDoubt(StrEnum):
-    """What to do with an attempt whose outcome nobody knows (docs/architecture.md, rule 3).
-
-    To send it again under the same idempotency key is for the first driver that can hand one to its provider.
-    """
+    """What to do with an attempt whose outcome nobody knows (docs/architecture.md, rule 3)."""
 
     HOLD = "hold"
     RESEND_ONCE = "resend_once"
@@ -184,12 +181,26 @@ class Scope(StrEnum):
     INBOUND_READ = "inbound:read"
 
 
+def _sendable(given: SecretStr) -> SecretStr:
+    """A key that can't be guessed, and that a caller can send over HTTP."""
+    key = given.get_secret_value()
+    if len(key) < 16:
+        raise ValueError("at least 16 characters")
+    if key != key.strip():  # what comes over HTTP never has any
+        raise ValueError("begins or ends with white space")
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        raise ValueError("is not UTF-8") from None
+    return given
+
+
 class ApiKey(_Model):
     """A caller. The file holds either the key (`${NAME}` takes it from the environment) or its SHA-256 in hex."""
 
     name: str = Field(pattern=SLUG)
     tenant: TenantId
-    key: SecretStr | None = Field(None, description="at least 16 characters")
+    key: Annotated[SecretStr, AfterValidator(_sendable)] | None = Field(None, description="at least 16 characters")
     key_hash: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
     scopes: frozenset[Scope]
     requests_per_second: float = Field(
@@ -200,16 +211,6 @@ class ApiKey(_Model):
     def _check(self) -> ApiKey:
         if (self.key is None) == (self.key_hash is None):
             raise ValueError("exactly one of key and keyHash is needed")
-        if self.key is not None:
-            key = self.key.get_secret_value()
-            if len(key) < 16:
-                raise ValueError("key: at least 16 characters")
-            if key != key.strip():  # what comes over HTTP never has any
-                raise ValueError("key: begins or ends with white space")
-            try:
-                key.encode()
-            except UnicodeEncodeError:
-                raise ValueError("key: is not UTF-8") from None
         return self
 
     @property

@@ -79,7 +79,7 @@ def test_the_default_file_of_the_local_stack_is_good():
             "defaultGateway: demo\ndefaultRegion: UK",
             "defaultRegion: no numbers are known of such a region",
         ),
-        ("key: ${KEY}", 'key: "0123456789abcdef\\n"', "apiKeys.0: key: begins or ends with white space"),
+        ("key: ${KEY}", 'key: "0123456789abcdef\\n"', "12: apiKeys.0.key: begins or ends with white space"),
         ("password: secret", "defaultAlphabet: latin9", "Input should be 'gsm', 'latin1' or 'ascii'"),
         (
             "password: secret",
@@ -106,10 +106,10 @@ def test_the_default_file_of_the_local_stack_is_good():
         ),
         ("scopes: [sms:send]", "scopes: [sms:fly]", "13: apiKeys.0.scopes"),
         ("defaultGateway: demo", "defaultGateway: other", "there is no gateway 'other'"),
-        ("key: ${KEY}", "key: short", "at least 16 characters"),
+        ("key: ${KEY}", "key: short", "12: apiKeys.0.key: at least 16 characters"),
         ("key: ${KEY}", "", "exactly one of key and keyHash"),
         ("key: ${KEY}", "key: ${NOT_THERE}", "12: apiKeys.0.key: the environment has no NOT_THERE"),
-        ("key: ${KEY}", 'key: "a key of enough length \\ud800"', "key: is not UTF-8"),
+        ("key: ${KEY}", 'key: "a key of enough length \\ud800"', "12: apiKeys.0.key: is not UTF-8"),
         ("gateways:", "gateways: [", "3:3: not YAML from here on"),
         ("port: ${PORT}", "port: ${PORT}\n    port: 1", "7: gateways.0.port: is there twice"),
         ("apiKeys:", "gateways: []\napiKeys:", "9: gateways: is there twice"),
@@ -131,6 +131,12 @@ def test_every_field_that_a_bind_could_not_carry_is_told_with_its_line(tmp_path:
         "10: gateways.0.password: has a character that is not in latin-1",
         "8: gateways.0.systemType: longer than 12 characters",
     ]
+
+
+def test_a_bad_key_is_told_beside_what_else_is_wrong_with_its_entry(tmp_path: Path):
+    assert [
+        line.split(": ")[1] for line in problems(tmp_path, GOOD.replace("${KEY}", "short").replace("sms:send", "x"))
+    ] == ["apiKeys.0.key", "apiKeys.0.scopes.0"]
 
 
 def test_every_mistake_is_told_at_once(tmp_path: Path):
@@ -289,7 +295,7 @@ def test_what_the_environment_has_as_a_key_that_is_no_text_is_told_beside_all_el
     environment = ENVIRONMENT | {"KEY": os.fsdecode(b"\xff\xfe of enough length"), "PORT": "none"}
     assert [line.split(": ")[1] for line in problems(tmp_path, GOOD, environment)] == [
         "gateways.0.port",
-        "apiKeys.0",
+        "apiKeys.0.key",
     ]
 
 
