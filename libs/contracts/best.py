@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from libs.contracts.events import Reason
 from libs.contracts.statuses import RANK, Status
-from libs.contracts.unasked import is_unasked
+from libs.contracts.without_receipt import is_without_receipt
 
 
 class Best(NamedTuple):
@@ -28,10 +28,10 @@ class Best(NamedTuple):
 
     def over_in_try(self, other: Best) -> bool:
         """The same of what is told of one try: where no receipt was asked for, delivery alone says more than acceptance."""
-        unasked = is_unasked(self.reason)
-        if unasked is is_unasked(other.reason):
+        without_receipt = is_without_receipt(self.reason)
+        if without_receipt is is_without_receipt(other.reason):
             return self.over(other)
-        return other.status is not Status.DELIVERED if unasked else self.status is Status.DELIVERED
+        return other.status is not Status.DELIVERED if without_receipt else self.status is Status.DELIVERED
 
     @property
     def shown_status(self) -> Status:

@@ -11,7 +11,6 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from libs.contracts.asked import CANCEL_TOO_LATE, Asked, cancel_asked_at, take_command
 from libs.contracts.best import Best
 from libs.contracts.events import (
     Encoding,
@@ -25,9 +24,10 @@ from libs.contracts.events import (
     SmsReturned,
     SmsStatus,
 )
+from libs.contracts.folded_commands import CANCEL_TOO_LATE, FoldedCommand, cancel_asked_at, fold_command
 from libs.contracts.message_view import MessageView, PartView
 from libs.contracts.statuses import NEGATIVE_FINALS, RANK, UNSETTLED, Status
-from libs.contracts.unasked import is_unasked
+from libs.contracts.without_receipt import is_without_receipt
 
 
 @dataclass(slots=True)
@@ -91,7 +91,7 @@ class MessageFold:
     person: str
     request: Request | None
     legs: list[LegFold]
-    asked: list[Asked]
+    commands: list[FoldedCommand]
 
 
 AnyMessageEvent = (
@@ -121,7 +121,7 @@ def apply(fold: MessageFold, event: AnyMessageEvent) -> None:
         _apply_status(fold, event.id, data)
         return
     if isinstance(data, SmsCommand):
-        take_command(fold.asked, data)
+        fold_command(fold.commands, data)
         return
     leg = _leg(fold, data.leg.cycle, data.leg.leg)
     if isinstance(data, SmsDispatch):
@@ -231,8 +231,8 @@ def shown(fold: MessageFold) -> tuple[LegFold, Best]:
     if len(fold.legs) == 1 and (only := _leg_status(fold.legs[0])) is not None:
         return fold.legs[0], only
     known = [(leg, best) for leg in fold.legs if (best := _leg_status(leg)) is not None]
-    if not known and fold.asked:  # a command overtook what it is about, which must have been accepted
-        first = min(fold.asked, key=lambda x: x.asked_at)
+    if not known and fold.commands:  # a command overtook what it is about, which must have been accepted
+        first = min(fold.commands, key=lambda x: x.asked_at)
         return LegFold(first.cycle, 1, 0, None, None, None, []), Best(Status.ACCEPTED, first.asked_at, "", None)
     if not known:
         raise ValueError("nothing is folded yet")
@@ -245,7 +245,7 @@ def shown(fold: MessageFold) -> tuple[LegFold, Best]:
 def view(fold: MessageFold) -> MessageView:
     """What is shown of a message: the rules of "Coordinates and order" over everything folded so far."""
     leg, best = shown(fold)
-    cancel_asked = cancel_asked_at(fold.asked, leg.cycle)
+    cancel_asked = cancel_asked_at(fold.commands, leg.cycle)
     too_late = cancel_asked is not None and (best.status in UNSETTLED or best.status is Status.DELIVERED)
     submitted = [a.submitted_at for g in fold.legs if g.cycle == leg.cycle for a in g.attempts if a.submitted_at]
     return MessageView(
@@ -253,7 +253,9 @@ def view(fold: MessageFold) -> MessageView:
         observed_at=best.observed_at,
         cycle=leg.cycle,
         leg=leg.leg,
-        reason=CANCEL_TOO_LATE if too_late and (best.reason is None or is_unasked(best.reason)) else best.reason,
+        reason=CANCEL_TOO_LATE
+        if too_late and (best.reason is None or is_without_receipt(best.reason))
+        else best.reason,
         gateway=leg.gateway,
         encoding=leg.encoding,
         segments=leg.parts,
@@ -311,7 +313,7 @@ def _join(parts: list[Best], count: int) -> Best | None:
         return max(doubted, key=Best.order)
     if len(parts) < count:
         return None
-    telling = [b for b in parts if not is_unasked(b.reason)] or parts
+    telling = [b for b in parts if not is_without_receipt(b.reason)] or parts
     slowest = min(RANK[b.status] for b in telling)
     return max((b for b in telling if RANK[b.status] == slowest), key=Best.order)
 

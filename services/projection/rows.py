@@ -13,10 +13,10 @@ from uuid import UUID
 
 import msgspec
 
-from libs.contracts.asked import Asked
 from libs.contracts.best import Best
 from libs.contracts.events import Encoding, PersonKind, SmsDispatch, SmsRequested
 from libs.contracts.fold import AnyMessageEvent, Attempt, LegFold, MessageFold, Request, shown
+from libs.contracts.folded_commands import FoldedCommand
 
 
 class MessageRow(msgspec.Struct, frozen=True, gc=False):
@@ -125,7 +125,7 @@ _Leg = tuple[int, int, int, str | None, Encoding | None, Best | None, list[_Atte
 _leg = itemgetter(1, 2)
 _attempt = attrgetter("part", "try_number", "best", "accepted", "doubted", "refused", "submitted_at", "provider_id")
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[str, PersonKind, str, Request | None, list[_Leg], list[Asked]]).decode
+_decode = msgspec.msgpack.Decoder(tuple[str, PersonKind, str, Request | None, list[_Leg], list[FoldedCommand]]).decode
 
 
 def encode_fold(fold: MessageFold) -> bytes:
@@ -135,15 +135,15 @@ def encode_fold(fold: MessageFold) -> bytes:
         for g in fold.legs
     ]
     try:
-        return _encode((fold.tenant, fold.kind, fold.person, fold.request, legs, fold.asked))
+        return _encode((fold.tenant, fold.kind, fold.person, fold.request, legs, fold.commands))
     except OverflowError:  # rare enough that nobody else pays for looking
         request = fold.request and fold.request._replace(custom_data=storable_data(fold.request.custom_data))
-        return _encode((fold.tenant, fold.kind, fold.person, request, legs, fold.asked))
+        return _encode((fold.tenant, fold.kind, fold.person, request, legs, fold.commands))
 
 
 def decode_fold(stored: bytes) -> MessageFold:
     """The fold again."""
-    tenant, kind, person, request, legs, asked = _decode(stored)
+    tenant, kind, person, request, legs, commands = _decode(stored)
     return MessageFold(
         tenant,
         kind,
@@ -153,5 +153,5 @@ def decode_fold(stored: bytes) -> MessageFold:
             LegFold(cycle, leg, parts, gateway, encoding, whole, [Attempt(*each) for each in attempts], due_at)
             for cycle, leg, parts, gateway, encoding, whole, attempts, due_at in legs
         ],
-        asked,
+        commands,
     )

@@ -16,7 +16,7 @@ from libs.bus.tracing import trace_id_of
 from libs.contracts import topics
 from libs.contracts.events import LONGEST_PROVIDER_ID, GatewayReceipt, MessageEvent, Reason, SmsStatus
 from libs.contracts.statuses import Status
-from libs.contracts.unasked import is_unasked
+from libs.contracts.without_receipt import is_without_receipt
 from libs.phone_numbers.privacy import fingerprint
 from libs.service_kit.crash_points import crash_point
 from libs.service_kit.metrics import RECEIPTS_MATCHED
@@ -106,7 +106,7 @@ def sort_out(
         if isinstance(data, SmsStatus):
             if data.gateway is None or not isinstance(event, MessageEvent):
                 continue
-            if is_unasked(data.reason):
+            if is_without_receipt(data.reason):
                 unasked.append(_attempt(event, data, None))
             elif data.status is Status.SUBMITTED and data.provider_id:
                 destination = data.destination and fingerprint(data.destination, destination_key)

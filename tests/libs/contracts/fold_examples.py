@@ -27,7 +27,7 @@ from libs.contracts.events import (
 from libs.contracts.fold import AnyMessageEvent, MessageFold, apply, new_fold, view
 from libs.contracts.message_view import MessageView
 from libs.contracts.statuses import Status
-from libs.contracts.unasked import NOT_ASKED
+from libs.contracts.without_receipt import NOT_ASKED
 
 ID = UUID("019b30cb-7a50-7a55-9d3e-2b1f0c8e7a41")
 T0 = datetime(2026, 1, 31, 8, tzinfo=UTC)

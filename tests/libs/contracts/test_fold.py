@@ -5,7 +5,6 @@ from datetime import timedelta
 
 import pytest
 
-from libs.contracts.asked import CANCEL_TOO_LATE
 from libs.contracts.events import (
     CommandKind,
     Encoding,
@@ -13,8 +12,9 @@ from libs.contracts.events import (
     SmsStatus,
 )
 from libs.contracts.fold import AnyMessageEvent
+from libs.contracts.folded_commands import CANCEL_TOO_LATE
 from libs.contracts.statuses import Status
-from libs.contracts.unasked import NOT_ASKED
+from libs.contracts.without_receipt import NOT_ASKED
 from tests.libs.contracts.fold_examples import (
     CYCLE2,
     LEG2,

@@ -13,7 +13,7 @@ from libs.contracts.events import (
 )
 from libs.contracts.fold import AnyMessageEvent, apply, new_fold, view
 from libs.contracts.statuses import Status
-from libs.contracts.unasked import NOT_ASKED
+from libs.contracts.without_receipt import NOT_ASKED
 from tests.libs.contracts.fold_examples import (
     VALID_UNTIL,
     Place,

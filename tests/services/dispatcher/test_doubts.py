@@ -7,7 +7,7 @@ import pytest
 
 from libs.contracts.events import SmsDispatch
 from libs.contracts.statuses import Status
-from libs.contracts.unasked import NOT_ASKED
+from libs.contracts.without_receipt import NOT_ASKED
 from libs.service_kit import metrics
 from services.dispatcher.lease import Lease
 from services.dispatcher.ledger import Ask, Claim, Ledger

@@ -15,7 +15,7 @@ from libs.bus.dead_letters import LIMIT
 from libs.contracts import topics
 from libs.contracts.events import Encoding, MessageEvent, Priority, Reason, SmsDispatch
 from libs.contracts.statuses import Status
-from libs.contracts.unasked import NOT_ASKED
+from libs.contracts.without_receipt import NOT_ASKED
 from services.dispatcher import instance, sender
 from services.dispatcher.lease import Lease
 from services.dispatcher.ledger import ClaimVerdict, Ledger

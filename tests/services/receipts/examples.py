@@ -20,7 +20,7 @@ from libs.contracts.events import (
     event_id,
 )
 from libs.contracts.statuses import Status
-from libs.contracts.unasked import NOT_ASKED
+from libs.contracts.without_receipt import NOT_ASKED
 from libs.storage.database import Pool
 from services.receipts import correlation, store
 from services.receipts.handlers import sort_out
