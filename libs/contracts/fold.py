@@ -128,10 +128,10 @@ def apply(fold: MessageFold, event: AnyMessageEvent) -> None:
         leg.parts = max(leg.parts, data.segments)
         leg.gateway = data.gateway
         leg.encoding = data.encoding
-        _raise(leg, Best(Status.QUEUED, data.decided_at, event.id, None))
+        _keep_best(leg, Best(Status.QUEUED, data.decided_at, event.id, None))
     elif isinstance(data, SmsRequested):
         _take_request(fold, data)
-        _raise(leg, Best(Status.ACCEPTED, data.leg.leg_at, event.id, None))
+        _keep_best(leg, Best(Status.ACCEPTED, data.leg.leg_at, event.id, None))
     else:
         _reopen(fold, leg, event.id, data)
 
@@ -166,7 +166,7 @@ def _reopen(fold: MessageFold, leg: LegFold, event_id: str, data: SmsReturned | 
         opening = Best(Status.SCHEDULED, data.deferred_at, event_id, data.reason)
     else:
         opening = Best(Status.ACCEPTED, data.leg.leg_at, event_id, data.reason)
-    _raise(leg, opening)
+    _keep_best(leg, opening)
     if data.refused_part:
         before = _leg(fold, data.leg.cycle, data.leg.leg - 1)
         proof = Best(Status.REFUSED, opening.observed_at, event_id, data.reason)
@@ -178,7 +178,7 @@ def _apply_status(fold: MessageFold, event_id: str, data: SmsStatus) -> None:
     leg.parts = max(leg.parts, data.parts)
     best = Best(data.status, data.observed_at, event_id, data.reason)
     if data.part == 0:
-        _raise(leg, best)
+        _keep_best(leg, best)
         return
     attempt = _attempt(leg, data.part, data.try_number, best)
     provider_id = data.provider_id
@@ -208,7 +208,7 @@ def _leg(fold: MessageFold, cycle: int, leg: int) -> LegFold:
     return new
 
 
-def _raise(leg: LegFold, best: Best) -> None:
+def _keep_best(leg: LegFold, best: Best) -> None:
     if leg.whole is None or best.over(leg.whole):
         leg.whole = best
 
@@ -274,12 +274,12 @@ def _speakers(leg: LegFold) -> list[Attempt]:
         return leg.attempts
     chosen: dict[int, Attempt] = {}
     for a in leg.attempts:
-        if a.part not in chosen or _voice(a) > _voice(chosen[a.part]):
+        if a.part not in chosen or _precedence(a) > _precedence(chosen[a.part]):
             chosen[a.part] = a
     return [chosen[part] for part in sorted(chosen)]
 
 
-def _voice(a: Attempt) -> tuple[int, int, datetime, str]:
+def _precedence(a: Attempt) -> tuple[int, int, datetime, str]:
     certainty = 2 if a.accepted else 1 if a.maybe_accepted else 0
     newer = RANK[a.best.status] if a.accepted else a.try_number
     return (certainty, newer, a.best.observed_at, a.best.event_id)
