@@ -20,7 +20,7 @@ Loc = tuple[str | int, ...]
 
 _REFERENCE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
 _MISSPELT = re.compile(r".*\$\{.*|\s*\$[A-Z][A-Z0-9_]*\s*", re.DOTALL)
-"""Not refused, its own text would be the key or password, which everybody could read."""
+"""A misspelt reference would itself become the password, and anybody could read it."""
 
 _QUOTES = "a value that begins with a special character needs quotes"
 _WORDS: dict[type[yaml.YAMLError], str] = {
