@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from libs.smpp.pdus import ESM_CLASS_UDHI
 from libs.sms_text.gsm import decode_gsm
-from libs.sms_text.segments import ESM_CLASS_UDHI
 
 _CONCATENATED_8_BIT: Final = 0x00
 _CONCATENATED_16_BIT: Final = 0x08

@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from libs.smpp.pdus import ESM_CLASS_UDHI
 from libs.sms_text.gsm import ESCAPE, decode_gsm, encode_gsm
 
 SINGLE_SEPTETS: Final = 160
@@ -21,10 +22,8 @@ SINGLE_UNITS: Final = 70
 PART_UNITS: Final = 66
 MAX_SEGMENTS: Final = 255
 
-ESM_CLASS_UDHI: Final = 0x40
 
-
-class Encoding(enum.Enum):
+class _Encoding(enum.Enum):
     """How a text is encoded; the value is SMPP's data_coding (SMPP 3.4 §5.2.19)."""
 
     GSM = 0
@@ -47,15 +46,15 @@ class Segment(msgspec.Struct, frozen=True, gc=False):
     data_coding: int
 
 
-def encoding_of(text: str, alphabet: Alphabet = Alphabet.GSM) -> Encoding:
-    """GSM when its alphabet and the provider's have every character, else UCS-2. ValueError when `text` has a lone surrogate."""
+def needs_ucs2(text: str, alphabet: Alphabet = Alphabet.GSM) -> bool:
+    """Whether GSM's alphabet or the provider's lacks a character of it. ValueError when `text` has a lone surrogate."""
     encoding, _ = _encode(text, ucs2=False)
-    if encoding is Encoding.GSM and alphabet is not Alphabet.GSM:
+    if encoding is _Encoding.GSM and alphabet is not Alphabet.GSM:
         try:
             text.encode(alphabet)
         except UnicodeEncodeError:
-            return Encoding.UCS2
-    return encoding
+            return True
+    return encoding is _Encoding.UCS2
 
 
 def count_segments(text: str, *, ucs2: bool = False) -> int:
@@ -91,8 +90,8 @@ def segments(text: str, reference: int, *, ucs2: bool = False, alphabet: Alphabe
     ]
 
 
-def _written(octets: bytes, encoding: Encoding, alphabet: Alphabet) -> bytes:
-    if alphabet is Alphabet.GSM or encoding is Encoding.UCS2:
+def _written(octets: bytes, encoding: _Encoding, alphabet: Alphabet) -> bytes:
+    if alphabet is Alphabet.GSM or encoding is _Encoding.UCS2:
         return octets
     try:
         return decode_gsm(octets).encode(alphabet)
@@ -100,23 +99,23 @@ def _written(octets: bytes, encoding: Encoding, alphabet: Alphabet) -> bytes:
         raise ValueError(f"text: has a character that {alphabet} lacks") from None
 
 
-def _encode(text: str, ucs2: bool) -> tuple[Encoding, bytes]:
+def _encode(text: str, ucs2: bool) -> tuple[_Encoding, bytes]:
     septets = None if ucs2 else encode_gsm(text)
     if septets is not None:
-        return Encoding.GSM, septets
+        return _Encoding.GSM, septets
     try:
-        return Encoding.UCS2, text.encode("utf-16-be")
+        return _Encoding.UCS2, text.encode("utf-16-be")
     except UnicodeEncodeError as error:
         raise ValueError(f"text: a lone surrogate at character {error.start}") from None
 
 
-def _single_octets(encoding: Encoding) -> int:
-    return SINGLE_SEPTETS if encoding is Encoding.GSM else 2 * SINGLE_UNITS
+def _single_octets(encoding: _Encoding) -> int:
+    return SINGLE_SEPTETS if encoding is _Encoding.GSM else 2 * SINGLE_UNITS
 
 
-def _cuts(encoding: Encoding, octets: bytes) -> list[tuple[int, int]]:
+def _cuts(encoding: _Encoding, octets: bytes) -> list[tuple[int, int]]:
     """Where each of several segments starts and ends."""
-    cuts = list(_gsm_cuts(octets) if encoding is Encoding.GSM else _ucs2_cuts(octets))
+    cuts = list(_gsm_cuts(octets) if encoding is _Encoding.GSM else _ucs2_cuts(octets))
     if len(cuts) > MAX_SEGMENTS:
         raise ValueError(f"text: needs {len(cuts)} segments, more than {MAX_SEGMENTS}")
     return cuts

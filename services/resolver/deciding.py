@@ -72,7 +72,7 @@ def decide(message: Message, contact: Contact | None, now: datetime, route: Rout
         return Ended(now, Status.REJECTED, Reason("unsendable_text", "the text is empty"))
     gateway = route(message, contact)
     try:
-        ucs2 = sms_text.encoding_of(message.text, gateway.default_alphabet) is sms_text.Encoding.UCS2
+        ucs2 = sms_text.needs_ucs2(message.text, gateway.default_alphabet)
         segments = sms_text.count_segments(message.text, ucs2=ucs2)
     except ValueError as error:  # its words never quote the text
         return Ended(now, Status.REJECTED, Reason("unsendable_text", str(error)))

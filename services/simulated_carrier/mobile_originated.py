@@ -7,9 +7,9 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from libs.smpp import tlv
-from libs.smpp.pdus import DeliverSm
+from libs.smpp.pdus import ESM_CLASS_UDHI, DeliverSm
 from libs.sms_text.parts import read_part
-from libs.sms_text.segments import ESM_CLASS_UDHI, segments
+from libs.sms_text.segments import segments
 from services.simulated_carrier.delivery import Delivery, delivery_of
 
 _PART_OCTETS: Final = 133  # 140 less a user data header of 7

@@ -4,7 +4,7 @@ from collections import defaultdict
 from datetime import datetime
 from typing import Any
 
-from libs.sms_text.segments import Encoding, count_segments, encoding_of
+from libs.sms_text.segments import count_segments, needs_ucs2
 from tests.end_to_end.client import Api, Carrier, Json
 from tests.services.simulated_carrier.texts import JoinedText, join_texts
 
@@ -69,7 +69,7 @@ def _as_sent(client: str, text: str, n: int, provider_ids: list[str], tries: dic
         "tags": ["thousand"],
         "customData": {"text": n},
         "gateway": "demo",
-        "encoding": "ucs2" if encoding_of(text) is Encoding.UCS2 else "gsm7",
+        "encoding": "ucs2" if needs_ucs2(text) else "gsm7",
         "segments": len(provider_ids),
         "cycle": 1,
         "leg": 1,
