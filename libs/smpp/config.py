@@ -1,4 +1,4 @@
-"""What a session needs to know."""
+"""What a session needs to know of its provider."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from libs.smpp.pdus import BindType
 
 @dataclass(frozen=True, kw_only=True)
 class SessionConfig:
-    """One bind. ValueError, naming the field, for a value that can't work."""
+    """One bind. Whoever reads the values bounds them: port and window are 1 or more, times above 0."""
 
     host: str
     port: int
@@ -29,19 +29,5 @@ class SessionConfig:
     """How long an answer to a request may take before it is reported as timed out."""
     enquire_link_seconds: float = 30.0
     """How often to ask whether the other side is still there."""
-    bind_timeout_seconds: float = 10.0
-    """How long connecting, the TLS handshake and the bind may take together."""
     tls: Callable[[], ssl.SSLContext] | None = field(default=None, repr=False)
     """Called for each bind, in a thread. None: not encrypted."""
-    max_waiting_delivers: int = 10_000
-    """The most deliver_sm that wait for their handler; what comes above is refused for now, so the SMSC sends it again."""
-    deliver_batch: int = 500
-    """The most deliver_sm handed to the handler at once."""
-
-    def __post_init__(self) -> None:
-        for name in ("port", "window", "max_waiting_delivers", "deliver_batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: must be at least 1")
-        for name in ("response_timeout_seconds", "enquire_link_seconds", "bind_timeout_seconds"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}: must be above 0")

@@ -14,16 +14,18 @@ from libs.smpp.errors import BindError
 from libs.smpp.session import Session
 from libs.smpp.submission import OnAnswers
 
+BIND_SECONDS = 10.0
+"""How long connecting, the TLS handshake and the bind may take together."""
 NEXT_ADDRESS_SECONDS = 0.25
-"""So long one address of a name may take before the next is tried beside it (RFC 8305 §5)."""
+"""How long one address of a name may take before the next is tried beside it (RFC 8305 §5)."""
 
 
 async def open_session(config: SessionConfig, on_answers: OnAnswers, on_deliver: OnDeliver) -> Session:
-    """Connect and bind within the configured time. BindError says in words why it did not work."""
+    """Connect and bind within `BIND_SECONDS`. BindError says in words why it did not work."""
     loop = asyncio.get_running_loop()
     session = Session(config, on_answers, on_deliver)
     try:
-        async with asyncio.timeout(config.bind_timeout_seconds):
+        async with asyncio.timeout(BIND_SECONDS):
             tls = await _tls(config)
             addresses = await loop.getaddrinfo(config.host, config.port, type=SOCK_STREAM)
             # asyncio, like uvloop, waits for the first of a name's addresses for as long as there is time, and one may be dead.
@@ -33,7 +35,7 @@ async def open_session(config: SessionConfig, on_answers: OnAnswers, on_deliver:
             await session.bind()
     except TimeoutError:
         session.end("no answer to the bind", cut=True)
-        raise BindError(f"no answer to the bind within {config.bind_timeout_seconds:g} s") from None
+        raise BindError(f"no answer to the bind within {BIND_SECONDS:g} s") from None
     except OSError as error:
         session.end("no connection", cut=True)
         raise BindError(f"no connection to the provider: {error}") from error

@@ -24,10 +24,13 @@ _log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger("smpp"
 class Delivers:
     """A queue with one worker, beside the reading of the socket: a slow handler holds up no response.
 
-    The queue is bounded. What comes when it is full is answered with a temporary error at once, and so comes again.
+    At most `limit` wait. What comes above is answered with a temporary error at once, and so comes again. At most `batch` are handed to
+    the handler at once.
     """
 
-    def __init__(self, handle: OnDeliver, write: Callable[[bytes], None], limit: int, batch: int) -> None:
+    def __init__(
+        self, handle: OnDeliver, write: Callable[[bytes], None], limit: int = 10_000, batch: int = 500
+    ) -> None:
         self._handle = handle
         self._write = write
         self._limit = limit

@@ -41,7 +41,7 @@ class Session(asyncio.Protocol):
         self._on_answers = on_answers
         self._loop = asyncio.get_running_loop()
         self._window = Window(config.window, config.response_timeout_seconds)
-        self._delivers = Delivers(on_deliver, self._write, config.max_waiting_delivers, config.deliver_batch)
+        self._delivers = Delivers(on_deliver, self._write)
         self._framer = Framer()
         self._transport: asyncio.Transport | None = None
         self._next_sequence = 1

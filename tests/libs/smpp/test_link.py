@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-import pytest
-
 from libs.smpp import pdus
 from libs.smpp.config import SessionConfig
 from libs.smpp.connect import open_session
@@ -245,12 +243,6 @@ async def test_the_link_goes_on_when_callbacks_raise() -> None:
             smsc.connections[0].transport.abort()
             await until(lambda: link.bound and len(smsc.connections) == 2)
             assert states == [LinkState.BINDING, LinkState.BOUND, LinkState.UNBOUND, LinkState.BINDING, LinkState.BOUND]
-
-
-@pytest.mark.parametrize("field", ["window", "port", "response_timeout_seconds", "enquire_link_seconds"])
-def test_a_configuration_that_cannot_work_names_its_field(field: str) -> None:
-    with pytest.raises(ValueError, match=field):
-        SessionConfig(**{"host": "h", "port": 1, "system_id": "x", field: 0})
 
 
 def test_a_configuration_shown_hides_its_password() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from libs.smpp import pdus
+from libs.smpp import connect, pdus
 from libs.smpp.errors import BindError
 from libs.smpp.pdus import BindType, Pdu, SubmitSm
 from libs.smpp.status import CommandStatus
@@ -44,10 +44,11 @@ async def test_a_refused_bind_is_told_in_words(nack: bool) -> None:
         await until(lambda: smsc.connections[0].lost)
 
 
-async def test_a_bind_without_an_answer_ends_in_time() -> None:
+async def test_a_bind_without_an_answer_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connect, "BIND_SECONDS", 0.1)
     async with scripted_smsc(lambda *_: True) as smsc:
-        with pytest.raises(BindError, match="no answer to the bind within") as raised:
-            await Owner().open(smsc.config(bind_timeout_seconds=0.1))
+        with pytest.raises(BindError, match=r"no answer to the bind within 0\.1 s") as raised:
+            await Owner().open(smsc.config())
         assert raised.value.command_status is None
         await until(lambda: smsc.connections[0].lost)
 

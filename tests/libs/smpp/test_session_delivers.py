@@ -1,8 +1,12 @@
 """What an SMSC brings: every way in which a deliver can come out."""
 
 import struct
+from functools import partial
+
+import pytest
 
 from libs.smpp import pdus
+from libs.smpp.delivers import Delivers
 from libs.smpp.pdus import Pdu, SubmitSm
 from libs.smpp.status import CommandStatus
 from tests.libs.smpp.scripted_smsc import Connection, scripted_smsc
@@ -40,9 +44,9 @@ async def test_a_failing_handler_makes_the_smsc_send_again() -> None:
         assert session.bound
 
 
-async def test_a_flood_of_delivers_is_bounded_and_the_surplus_comes_again() -> None:
-    changes = {"max_waiting_delivers": 2, "deliver_batch": 1}
-    async with scripted_smsc() as smsc, bound(smsc, **changes) as (owner, _, connection):
+async def test_a_flood_of_delivers_is_bounded_and_the_surplus_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("libs.smpp.session.Delivers", partial(Delivers, limit=2, batch=1))
+    async with scripted_smsc() as smsc, bound(smsc) as (owner, _, connection):
         owner.may_deliver.clear()
         connection.send(100, deliver(0))
         await until(lambda: owner.delivered)
