@@ -142,7 +142,7 @@ class Session(Connection):
                     return
         except PduError as error:  # the stream can't be cut into PDUs any further
             self._settle()
-            self._answer_rubbish(error)
+            self._refuse(error)
             self.close()
             return
         self._settle()
@@ -157,7 +157,7 @@ class Session(Connection):
         try:
             sequence, pdu = decode(frame)
         except PduError as error:
-            self._answer_rubbish(error)
+            self._refuse(error)
             return
         if isinstance(pdu, SubmitSm):
             if self.transmits:
@@ -214,7 +214,7 @@ class Session(Connection):
         if not status:
             self._owner.writable(self)
 
-    def _answer_rubbish(self, error: PduError) -> None:
+    def _refuse(self, error: PduError) -> None:
         """A submit that can't be read is refused as one, anything else by generic_nack; a response by neither."""
         if error.command_id == SubmitSm.command_id:
             self.send(pdus.SubmitSmResp(error.command_status).encode(error.sequence))
