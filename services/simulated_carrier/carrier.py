@@ -15,6 +15,7 @@ from libs.smpp.pdus import SubmitSm
 from libs.smpp.status import CommandStatus
 from services.simulated_carrier.accounts import Account, Redelivery
 from services.simulated_carrier.behaviour import Behaviour
+from services.simulated_carrier.clock import clock_us
 from services.simulated_carrier.delivery import Delivery
 from services.simulated_carrier.intake import Intake, Later, Response
 from services.simulated_carrier.ledger import Ledger
@@ -30,11 +31,6 @@ _BUCKET_SECONDS: Final = 0.02  # how late a receipt may be: each bucket costs a 
 _UNBIND_SECONDS: Final = 2
 
 _log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger()
-
-
-def clock_us() -> int:
-    """µs since the epoch."""
-    return time.time_ns() // 1_000
 
 
 class Carrier:

@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from libs.smpp.status import CommandStatus
 from services.simulated_carrier.behaviour import Behaviour
-from services.simulated_carrier.carrier import Carrier, clock_us
+from services.simulated_carrier.carrier import Carrier
+from services.simulated_carrier.clock import clock_us
 from services.simulated_carrier.hand_made import ReceiptOrder, UnknownMessageError, find_message, write_ordered
 from services.simulated_carrier.ledger import read_lines
 from services.simulated_carrier.mobile_originated import MobileOriginated, write_messages

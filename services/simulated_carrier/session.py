@@ -13,6 +13,7 @@ from libs.smpp.codec import Framer, decode
 from libs.smpp.errors import PduError
 from libs.smpp.pdus import HEADER, BindType, DeliverSmResp, GenericNack, Pdu, SubmitSm
 from libs.smpp.status import CommandStatus
+from services.simulated_carrier.clock import clock_us
 from services.simulated_carrier.connection import Connection
 from services.simulated_carrier.delivery import Delivery, frame_of
 
@@ -132,7 +133,7 @@ class Session(Connection):
         self._owner.writable(self)
 
     def data_received(self, data: bytes) -> None:
-        self._received_at = time.time_ns() // 1_000
+        self._received_at = clock_us()
         self.last_heard = time.monotonic()
         self.enquired = False
         try:
