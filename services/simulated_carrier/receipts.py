@@ -1,7 +1,6 @@
 """Delivery receipts in the many ways in which carriers write them (SMPP 3.4 §5.2.12, §5.3, Appendix B).
 
-The text is written here, not by `libs.smpp.receipt`, which writes the one form of the appendix: to stray from it is
-the purpose.
+`libs.smpp.receipt` reads what is written here. Nothing is shared with it but constants, so that the one can't hide a mistake of the other.
 """
 
 from __future__ import annotations
