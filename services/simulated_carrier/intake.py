@@ -32,6 +32,19 @@ class Response(NamedTuple):
 Later = Response | Receipt | Redelivery
 
 
+_Accepted = tuple[SubmitSm, int, str]
+"""With its sequence in the ledger and its provider id as the response writes it."""
+
+
+class _Judged(NamedTuple):
+    """What becomes of the submits of one read; those behind one that drops the connection are never looked at."""
+
+    entries: list[LedgerEntry]
+    responses: list[bytes]
+    accepted: list[_Accepted]
+    drops_connection: bool
+
+
 class Intake:
     """`deliver` takes receipts that are due now."""
 
@@ -50,16 +63,21 @@ class Intake:
         self._deliver = deliver
 
     def take(self, session: Session, submits: list[tuple[int, SubmitSm]], received_at: int) -> None:
-        """OSError when the ledger can't be written: nothing was answered then, and the connection ends."""
-        system_id = session.system_id
+        """OSError when the ledger can't be written: nothing was answered then."""
+        judged = self._judged(session, submits, received_at)
+        self._ledger.append(judged.entries)
+        self._statistics.count_arrivals(received_at, len(judged.entries), len(judged.accepted))
+        self._answer(session, judged, received_at)
+
+    def _judged(self, session: Session, submits: list[tuple[int, SubmitSm]], received_at: int) -> _Judged:
         id_format = self._steering.behaviour.responses.id_format
         entries: list[LedgerEntry] = []
-        frames: list[bytes] = []
-        accepted: list[tuple[SubmitSm, int, str]] = []
-        verdict: Verdict | None = None
+        responses: list[bytes] = []
+        accepted: list[_Accepted] = []
+        drops_connection = False
         for ledger_sequence, (sequence, submit) in enumerate(submits, start=self._ledger.next_sequence):
             verdict = _judge_form(submit) or self._steering.judge_submit(
-                system_id, submit.destination_addr, received_at
+                session.system_id, submit.destination_addr, received_at
             )
             message_id = None
             if verdict.accepted:
@@ -70,36 +88,34 @@ class Intake:
             if status is None:
                 self._statistics.unanswered += 1
             else:
-                frames.append(_response(sequence, status, message_id))
+                responses.append(_response(sequence, status, message_id))
                 if status:
                     self._statistics.refused[status] += 1
             if verdict.drops_connection:
+                drops_connection = True
                 break
-        self._ledger.append(entries)
-        self._statistics.count_arrivals(received_at, len(entries), len(accepted))
-        early, at_once, in_the_end = self._receipts(session.system_id, accepted, received_at)
-        self._deliver(early)
-        self._respond(session, frames)
-        if verdict is not None and verdict.drops_connection:
-            session.close(reset=self._steering.behaviour.drop.reset)
+        return _Judged(entries, responses, accepted, drops_connection)
+
+    def _answer(self, session: Session, judged: _Judged, received_at: int) -> None:
+        """Responses and receipts, now or later, each in its place."""
         response_delay = self._steering.behaviour.responses.delay_ms / 1_000
+        early, at_once, in_the_end = self._receipts(session.system_id, judged.accepted, received_at)
+        self._deliver(early)
         if response_delay:
+            self._later.extend(response_delay, [Response(session, frame) for frame in judged.responses])
             self._later.extend(response_delay, at_once)
         else:
+            for frame in judged.responses:
+                session.send(frame)
+        if judged.drops_connection:
+            session.close(reset=self._steering.behaviour.drop.reset)
+        if not response_delay:
             self._deliver(at_once)
         for delay, receipts in in_the_end.items():
             self._later.extend(response_delay + delay, receipts)
 
-    def _respond(self, session: Session, frames: list[bytes]) -> None:
-        delay_ms = self._steering.behaviour.responses.delay_ms
-        for frame in frames:
-            if delay_ms:
-                self._later.add(delay_ms / 1_000, Response(session, frame))
-            else:
-                session.send(frame)
-
     def _receipts(
-        self, system_id: str, accepted: list[tuple[SubmitSm, int, str]], received_at: int
+        self, system_id: str, accepted: list[_Accepted], received_at: int
     ) -> tuple[list[Receipt], list[Receipt], dict[float, list[Receipt]]]:
         """What is to be reported of these submits before the responses, right behind them, and seconds after them."""
         behaviour = self._steering.behaviour.receipts
