@@ -57,12 +57,12 @@ class Ledger:
 
     def __init__(self, directory: Path) -> None:
         """Goes on with what is in `directory`; a line that a kill cut off is removed, since it was never answered."""
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory = directory
         self._encoder = msgspec.json.Encoder()
         path = current_file(directory)
         self.path = path or _file(directory, 1)
-        self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._descriptor = _open(self.path)
         self._size, self.next_sequence = _continue_at(self.path)
         os.ftruncate(self._descriptor, self._size)
 
@@ -87,7 +87,7 @@ class Ledger:
         if fresh == self.path:
             return
         old_path, old_descriptor = self.path, self._descriptor
-        self._descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        self._descriptor = _open(fresh, os.O_EXCL)
         self.path, self._size = fresh, 0
         os.close(old_descriptor)
         old_path.unlink()
@@ -144,6 +144,13 @@ def _offset_after(file: BinaryIO, after: int) -> int:
 
 def _file(directory: Path, first_sequence: int) -> Path:
     return directory / f"ledger-{first_sequence:015d}.jsonl"
+
+
+def _open(path: Path, flags: int = 0) -> int:
+    """To write to; readable by its owner alone, since it has numbers and texts."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | flags, 0o600)
+    os.fchmod(descriptor, 0o600)  # one that was there already may have been readable by all
+    return descriptor
 
 
 def _continue_at(path: Path) -> tuple[int, int]:

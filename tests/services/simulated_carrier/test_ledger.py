@@ -45,6 +45,21 @@ def test_what_was_appended_is_read_back_before_the_ledger_is_closed(tmp_path: Pa
     ledger.close()
 
 
+def test_nobody_else_on_the_machine_can_read_it(tmp_path: Path) -> None:
+    directory = tmp_path / "ledger"
+    ledger = Ledger(directory)
+    assert directory.stat().st_mode & 0o777 == 0o700
+    assert ledger.path.stat().st_mode & 0o777 == 0o600
+    ledger.append([entry(1)])
+    ledger.start_new()
+    assert ledger.path.stat().st_mode & 0o777 == 0o600
+    ledger.path.chmod(0o644)  # as an older release left it
+    ledger.close()
+    ledger = Ledger(directory)
+    assert ledger.path.stat().st_mode & 0o777 == 0o600
+    ledger.close()
+
+
 def test_a_directory_without_a_ledger_has_no_entries(tmp_path: Path) -> None:
     assert list(read_ledger(tmp_path)) == []
 
