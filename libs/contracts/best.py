@@ -27,7 +27,7 @@ class Best(NamedTuple):
         return rank > other_rank or (rank == other_rank and self[1:3] > other[1:3])
 
     def over_in_try(self, other: Best) -> bool:
-        """The same of what is told of one try: where no receipt was asked for, delivery alone says more than acceptance."""
+        """The same of two events about one try. One that says that no receipt was asked for gives way to a delivery alone."""
         without_receipt = is_without_receipt(self.reason)
         if without_receipt is is_without_receipt(other.reason):
             return self.over(other)

@@ -21,7 +21,7 @@ def whole_ending(
     source: str,
     traceparent: str | None,
 ) -> MessageEvent[SmsStatus]:
-    """It speaks of no part, so `part`, `parts` and `try_number` are 0. `at` is when that was decided."""
+    """The event speaks of no part, so `part`, `parts` and `try_number` are 0. `at` is when that was decided."""
     return MessageEvent(
         id=event_id(SmsStatus.TYPE, message_id, leg.cycle, leg.leg, 0, 0, status),
         type=SmsStatus.TYPE,

@@ -204,7 +204,7 @@ LONGEST_PROVIDER_ID = 255
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayReceipt:
-    """A delivery receipt as a gateway gave it. `provider_id` is normalised as the gateway is configured, and no longer than that.
+    """A delivery receipt as a gateway gave it. `provider_id` is normalised as the gateway is configured, and no longer than 255 characters.
 
     `word` is the carrier's own for a state that is none of ours, at most 16 letters, digits and underscores; `state` is then `ENROUTE`.
     """
@@ -273,7 +273,7 @@ class CommandKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SmsCommand:
-    """What is asked about a message that is on its way. It names its cycle, and binds what was decided before `asked_at`."""
+    """What is asked about a message that is on its way. It names its cycle, and holds for what was decided before `asked_at`."""
 
     TYPE = "postrider.sms.command.v1"
 

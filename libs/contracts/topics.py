@@ -35,7 +35,7 @@ class Topic:
     partitions: int = PARTITIONS
     retention_ms: int = 14 * DAY_MS
     compactable: bool = False
-    """Whether the last event of each key is enough, so that others may have made it compacted."""
+    """Whether the last event of each key is enough, so that whoever runs Kafka may have made the topic compacted."""
     replication: int = 3
 
     @property

@@ -20,5 +20,5 @@ def decimal_text(value: Any) -> Any:
 
 
 def or_number(text: Any) -> BeforeValidator:
-    """Stands behind a person's id that is this text, or an integer of as many characters."""
+    """For a person's id: besides this text it may be an integer of as many characters."""
     return BeforeValidator(decimal_text, json_schema_input_type=text | _Number)

@@ -43,9 +43,11 @@ def is_region(code: str) -> bool:
 
 
 def parse(number: str, default_region: str | None = None) -> E164:
-    """The E.164 form of `number`. One without "+" is read as dialled in `default_region` (ISO 3166, "KE"). If none is dialled so there, a
-    leading "00" stands for "+", whatever the region dials abroad by, and digits alone are read as if they had it; not without a region,
-    where nobody knows whether they are dialled so at home.
+    """The E.164 form of `number`.
+
+    One without "+" is read as dialled in `default_region` (ISO 3166, "KE"). If no number is dialled so there, a leading "00" stands for
+    "+", whatever the region dials abroad by, and digits alone are read as if "+" stood before them. Without a region digits alone are
+    refused: they may be a national number of any country.
 
     NumberError when it is empty, unparsable (letters and extensions included: an SMS can't reach them), without a
     country, invalid or too long.

@@ -21,7 +21,7 @@ def fingerprint(number: str, key: bytes) -> bytes:
     ending = number[-_COMPARED_DIGITS:]
     if len(ending) < _COMPARED_DIGITS or not (ending.isascii() and ending.isdigit()):
         ending = _digits(number)[-_COMPARED_DIGITS:]
-    keyed = _keyed(key).copy()  # half of what it costs to take the key in anew
+    keyed = _keyed(key).copy()  # at half the cost of a new one
     keyed.update(ending.encode())
     return keyed.digest()
 

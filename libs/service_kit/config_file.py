@@ -290,7 +290,7 @@ def _clashes(values: Any) -> Iterator[tuple[Loc, str]]:
 
 
 def _entries(values: Any, name: str) -> list[dict[str, Any]]:
-    """Those of one list, empty where an entry is none."""
+    """The entries of one list; an empty one for each that has no fields."""
     found = cast(dict[str, Any], values).get(name) if isinstance(values, dict) else None
     entries = cast(list[Any], found) if isinstance(found, list) else []
     return [cast(dict[str, Any], entry) if isinstance(entry, dict) else {} for entry in entries]

@@ -56,7 +56,8 @@ class YamlFile:
     def at(self, loc: Loc, words: str, *, missing: bool = False) -> str:
         """`file:line: field: reason`; the line of the nearest part of the file that the mistake is in.
 
-        A step that the file does not have, as a union's branch, is left out, unless it is the last and what is `missing`.
+        A step that the file does not have (a union's branch, say) is left out, unless it is the last and the mistake is that it is
+        `missing`.
         """
         node, shown = self._node, list[str | int]()
         for step in loc:
@@ -66,7 +67,7 @@ class YamlFile:
         return self._told(node, (*shown, loc[-1]) if missing else shown, words)
 
     def _told(self, node: yaml.Node | None, loc: Sequence[str | int], words: str) -> str:
-        """Of a name what precedes its colon: after it stands a value, where a space is forgotten."""
+        """Of a name only what precedes a colon: where a space was forgotten (`password:secret`), a value stands behind it."""
         field = ".".join(str(step).partition(":")[0] for step in loc)
         return f"{self._path}:{_line(node)}: {field + ': ' if field else ''}{words}"
 
@@ -132,7 +133,7 @@ def _child(node: yaml.Node | None, step: str | int) -> yaml.Node | None:
 
 
 def _pairs(node: yaml.MappingNode) -> list[tuple[yaml.ScalarNode, yaml.Node]]:
-    """What has no plain name as its key can't be read, and is told as such."""
+    """Without those whose key is no plain name: the loader refuses them, with their place."""
     return [(key, value) for key, value in node.value if isinstance(key, yaml.ScalarNode)]
 
 

@@ -46,7 +46,7 @@ async def open_session(config: SessionConfig, on_answers: OnAnswers, on_deliver:
 
 
 async def _tls(config: SessionConfig) -> ssl.SSLContext | None:
-    """Made for each bind, since the authorities' file may have been replaced; beside the loop, since the system's are many."""
+    """Made for each bind, since the file of authorities may have been replaced; in a thread, since it takes long to read the system's."""
     if config.tls is None:
         return None
     try:

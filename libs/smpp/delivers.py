@@ -57,8 +57,8 @@ class Delivers:
             await asyncio.wait([self._worker])
 
     def stop(self, *, cancel: bool) -> None:
-        """Take no more and drop what waits, as it can't be answered any more. The batch in the handler's hands is cancelled
-        or left to its end."""
+        """Take no more and drop what waits, as it can't be answered any more. The batch that the handler has is cancelled too, or may
+        be finished."""
         self._accepting = False
         self._waiting.clear()
         if cancel and self._worker is not None:

@@ -37,8 +37,8 @@ _STEADY_SECONDS: Final = 10.0
 
 
 def wait_after_loss(failures: int, chance: float) -> float:
-    """Seconds to wait after `failures` losses in a row (from 1): anything from nothing to the doubled first wait, up to a cap, as
-    `chance` (0 to 1) has it, so that replicas don't come back in step."""
+    """Seconds to wait after `failures` losses in a row (from 1): a share of a wait that doubles with each loss, up to a cap. The share,
+    `chance` (0 to 1), is drawn so that replicas don't come back in step."""
     return chance * min(30.0, 0.2 * 2.0 ** min(failures - 1, 30))
 
 

@@ -3,8 +3,8 @@
 Appendix B is an example, not a rule, and every SMSC varies it. So reading never fails: what is missing or unreadable is
 empty or None. An exception here would make the SMSC deliver the same receipt for ever.
 
-A field's value is one word, or a date: whatever stands behind it belongs to a field that we don't know, and may be the number or
-the message itself, which what is kept of a receipt must not hold.
+A field's value is one word, or a date. Whatever stands behind it belongs to a field that we don't know. It may be the number or the
+message itself, and so is never kept.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ _VALUES: Final = {
 _APPENDIX_B: Final = re.compile(
     r"id:([\w-]+) sub:[0-9]* dlvrd:[0-9]* submit date:[0-9]* done date:([0-9]{0,32}) stat:([A-Z]{0,32}) err:(\w{0,32})(?: [tT]ext:|$)"
 )
-# What nobody but an SMSC writes: all fields of Appendix B, of which dates may be empty; or dates, and counts or none.
+# What nobody but an SMSC writes: all fields of Appendix B, dates that may be empty included; or one date at least, with or without counts.
 _UNMARKED: Final = re.compile(
     r"id:[\w.-]+ (?:sub:[0-9]* dlvrd:[0-9]* submit date:[0-9]* done date:[0-9]* "
     r"|(?:(?:sub|dlvrd):[0-9]* )*(?:(?:submit|done) date:[0-9]{10,14} )+)stat:(\w+) err:\w{0,32}(?: text:|[\s\0]*$)",

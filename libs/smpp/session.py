@@ -1,7 +1,7 @@
 """One ESME session (SMPP 3.4 §2) over one connection: bind, submit, answers, delivers, enquire_link, unbind.
 
 Nothing is done per message but encoding and one entry in the window: bytes leave in one write per batch, answers are told
-in one call per read, and one periodic sweep watches all timers. `libs.smpp.link` keeps such sessions coming.
+in one call per read, and one periodic sweep watches all timers. `libs.smpp.link` opens the next session when one has ended.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Session(asyncio.Protocol):
                 _log.exception("smpp_write_failed", count=len(frames))
                 self.end("writing to the connection failed", cut=True)
         if self._next_sequence > _MAX_SEQUENCE - _SPARE_SEQUENCES - self._config.window:
-            # None is used again: a late answer could meet the wrong token.
+            # No number is used twice: a late answer could meet the wrong token.
             self._renew("its sequence numbers are used up")
         return unsent
 
@@ -165,7 +165,7 @@ class Session(asyncio.Protocol):
         self._report(answers)
 
     def eof_received(self) -> None:
-        # Its time is limited so: by itself it waits for ever to write to a peer that does not read.
+        # `end` limits the time: by itself the transport waits for ever to write to a peer that does not read.
         self.end("the provider closed the connection")
 
     def pause_writing(self) -> None:
@@ -182,7 +182,7 @@ class Session(asyncio.Protocol):
             self._sweep_timer.cancel()
         if not self._bind_answer.done():
             self._bind_answer.set_exception(BindError(self.close_reason))
-            self._bind_answer.exception()  # read, in case that nobody waits for it any more
+            self._bind_answer.exception()  # looked at, or asyncio complains of it where nobody waits any more
         self._delivers.stop(cancel=False)
         self._report([Answer(token, AnswerKind.SESSION_CLOSED) for token in self._window.close()])
         self._unbound.set()
@@ -301,7 +301,7 @@ class Session(asyncio.Protocol):
         return sequence
 
     async def _unbound_by_provider(self, sequence: int) -> None:
-        """What is open is finished before the provider has its answer: it has promised nothing for afterwards."""
+        """What is open is finished before the provider has its answer: after it, nothing more need come."""
         await self._finish_open(self._loop.time() + self._config.response_timeout_seconds)
         self._write(pdus.UnbindResp().encode(sequence))
         self.end("the provider unbound")

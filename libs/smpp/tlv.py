@@ -33,8 +33,8 @@ def encode_tlvs(tlvs: Mapping[int, bytes]) -> bytes:
 def decode_tlvs(data: bytes, position: int) -> dict[int, bytes]:
     """The parameters from `position` to the end; of a repeated tag the last one.
 
-    One to three octets left over are padding that some SMSCs send, and ignored. A value that reaches past the end is a
-    PduError with ESME_RINVPARLEN (§5.3.1 lets unknown tags pass, whatever their value).
+    Unknown tags pass, whatever their value (§5.3.1). One to three octets left over are padding that some SMSCs send, and
+    ignored. A value that reaches past the end is a PduError with ESME_RINVPARLEN.
     """
     tlvs: dict[int, bytes] = {}
     end = len(data)

@@ -17,7 +17,7 @@ class Window:
         self._size = size
         self._timeout_seconds = timeout_seconds
         self._open: dict[int, tuple[object, float]] = {}
-        """With the end of its time; ends ascend, as the order is of sending."""
+        """Token and the end of its time. Ends ascend, since entries are in the order sent."""
         self._late: dict[int, object] = {}
 
     @property

@@ -62,7 +62,7 @@ def is_text(data_coding: int, *, national: bool = False) -> bool:
 
 def decode_text(octets: bytes, data_coding: int) -> str:
     """The text of one whole message: join the octets of its parts in their order first, since other senders do split
-    pairs. It never fails; what can't be read shows as U+FFFD."""
+    surrogate pairs. It never fails; what can't be read shows as U+FFFD."""
     alphabet = _alphabet(data_coding)
     return decode_gsm(octets) if alphabet == _GSM else octets.decode(alphabet or "latin-1", "replace")
 

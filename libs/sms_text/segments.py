@@ -31,7 +31,7 @@ class _Encoding(enum.Enum):
 
 
 class Alphabet(enum.StrEnum):
-    """What a provider takes the octets of data_coding 0 for, its default alphabet. On the air such a text is GSM all the same."""
+    """A provider's default alphabet: what the octets of data_coding 0 mean to it. On the air such a text is GSM all the same."""
 
     GSM = "gsm"
     LATIN1 = "latin1"
@@ -71,9 +71,11 @@ def count_segments(text: str, *, ucs2: bool = False) -> int:
 def segments(text: str, reference: int, *, ucs2: bool = False, alphabet: Alphabet = Alphabet.GSM) -> list[Segment]:
     """The segments of `text`; several are joined by `reference` (0 to 65535), which a text of one segment doesn't need.
 
-    `ucs2`: also where GSM would do. No escape and no surrogate pair is split. GSM text is unpacked, one septet per octet: the SMSC
-    packs it. Another `alphabet` has one octet for each character, cut where the septets are. ValueError when `reference` is out
-    of range, `alphabet` lacks a character, or `text` has a lone surrogate or needs more than 255 segments.
+    `ucs2`: UCS-2 even where GSM would do. No escape and no surrogate pair is split. GSM text is unpacked, one septet per octet: the SMSC
+    packs it. In another `alphabet` a character is one octet, and the text is cut where it would be cut as GSM.
+
+    ValueError when `reference` is out of range, `alphabet` lacks a character, or `text` has a lone surrogate or needs more than 255
+    segments.
     """
     if not 0 <= reference <= 0xFFFF:
         raise ValueError("reference: must be 0 to 65535")

@@ -88,7 +88,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        # Python 3.11's transport begins to read right after this call, whatever is said within it.
+        # Python 3.11's transport begins to read right after this call, even if it was paused within it.
         asyncio.get_running_loop().call_soon(self._read_or_not)
 
     def connection_lost(self, exc: Exception | None) -> None:

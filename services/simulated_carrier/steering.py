@@ -51,7 +51,7 @@ class Steering:
         outcomes = behaviour.receipts.outcomes
         self._states = list(outcomes)
         self._weights = list(outcomes.values())
-        # Nothing refuses a submit on its own account before the next behaviour is set.
+        # All of these at their defaults: every submit is accepted and answered, until the next behaviour is set.
         self._takes_all = (
             behaviour.drop == Drop()
             and behaviour.refusals == Refusals()

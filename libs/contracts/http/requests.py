@@ -51,7 +51,7 @@ def _not_blank(text: str) -> str:
 
 def _storable(data: dict[str, JsonValue]) -> dict[str, JsonValue]:
     """JSON as it can be kept: its parsers let through NaN, numbers that become infinite and integers of any length, and storage takes no
-    U+0000. Nested no deeper than whoever reads it inside an answer can follow: parsers give up somewhere."""
+    U+0000. Nested no deeper than the parsers of those who read it in an answer can follow."""
     level: list[JsonValue] = [data]
     depth = 0
     while level:
@@ -96,7 +96,7 @@ _Label = Annotated[str, Field(min_length=1, max_length=64, pattern=ONE_LINE)]
 PersonId = Annotated[_Label, or_number(_Label)]
 Tag = _Label
 _NO_NUL = AfterValidator(_without_nul)
-"""Stands behind a text's lengths, which would else be told in items and not in characters."""
+"""Put after the length constraints, or pydantic words their errors for lists."""
 _AskedNumber = Annotated[str, Field(min_length=1, max_length=MAX_PHONE_CHARACTERS), _NO_NUL, AfterValidator(_with_plus)]
 Cursor = Annotated[str, Field(max_length=200), _NO_NUL]
 Outcome = Literal["delivered", "failed"]
@@ -180,7 +180,7 @@ class PersonIn(ApiModel):
 
 
 UNFILTERED = {"limit", "cursor"}
-"""What a query may say without leaving anything out: a search for it is long only where PostgreSQL is slow."""
+"""Parameters that leave nothing out: a query with no others takes long only where PostgreSQL itself is slow."""
 
 
 class SmsQuery(ApiModel):
