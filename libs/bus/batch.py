@@ -20,7 +20,7 @@ class Batch:
     prepared: object = None
     """What `prepare` made of exactly these records, if there was time for it."""
     stream: RecordStream | None = None
-    """Where they come from."""
+    """Where they come from; None where a test makes the batch of a handler that does not ask."""
 
     def __len__(self) -> int:
         return len(self.records)
@@ -30,8 +30,7 @@ class Batch:
 
     def next_offsets(self) -> Mapping[TopicPartition, int]:
         """Up to where all is done when this batch is: for a handler that stores offsets with its work."""
-        if self.stream is None:
-            return {record.source: record.offset + 1 for record in self.records}
+        assert self.stream is not None
         return self.stream.once_finished(self.records)
 
     def of(self, *topics: Topic) -> list[Record]:

@@ -20,7 +20,6 @@ from libs.bus.errors import (
     BadRecord,
     RecordTooLarge,
     TooManyDeadLetters,
-    Undecodable,
 )
 from libs.bus.port import Outgoing, Publisher
 from libs.bus.record import Record
@@ -43,8 +42,6 @@ def reason_of(error: BaseException) -> Reason:
     """Why a record can't be handled, in words that hold nothing of its content."""
     if isinstance(error, BadRecord):
         return error.reason
-    if isinstance(error, Undecodable):
-        return Reason(UNDECODABLE, error.reason)
     return Reason(HANDLER_ERROR, fault(error))
 
 

@@ -8,14 +8,6 @@ from aiokafka.errors import KafkaError
 from libs.contracts.events import Reason
 
 
-class Undecodable(ValueError):
-    """A record's value is not the event that its topic carries. The reason names field and fault, never the content."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
 class PublishFailed(Exception):
     """Not every record was acknowledged in time. Some may have been: publish all of them again, under the same ids."""
 
@@ -34,7 +26,7 @@ PERHAPS_OURS = frozenset({HANDLER_ERROR, UNDECODABLE, INVALID})
 
 
 class BadRecord(Exception):
-    """A handler's word that a record can never be handled, and why; it goes to the dead letters with that reason.
+    """A record can never be handled, and why: it goes to the dead letters with that reason.
 
     That is a verdict on the data, which carriers and phones can write as they like, so any number of them stops nobody; unless its code is
     in `PERHAPS_OURS`. Anything else that a handler raises (and that is not transient) has the reason `handler-error`.
@@ -43,6 +35,13 @@ class BadRecord(Exception):
     def __init__(self, reason: Reason) -> None:
         super().__init__(f"{reason.code}: {reason.words}")
         self.reason = reason
+
+
+class Undecodable(BadRecord):
+    """A record's value is not the event that its topic carries. The words name field and fault, never the content."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(Reason(UNDECODABLE, words))
 
 
 class TooManyDeadLetters(Exception):

@@ -222,7 +222,7 @@ class _Subscription(ConsumerRebalanceListener):
         try:
             event = self._decode(record.raw)
         except Undecodable as error:
-            await self._letters.send(record, Reason("undecodable", error.reason), give_up=self.give_up)
+            await self._letters.send(record, reason_of(error), give_up=self.give_up)
             return
         try:
             await until_done(
