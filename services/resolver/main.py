@@ -12,7 +12,7 @@ import aiohttp
 from libs.bus.admin import ensure_topics
 from libs.bus.consumer import BatchConsumer
 from libs.bus.dead_letters import count_from_zero
-from libs.bus.faststream_app import TOMBSTONE, FastStreamApp
+from libs.bus.event_consumer import TOMBSTONE, EventConsumer
 from libs.bus.group_progress import GroupProgress
 from libs.bus.producer import Producer
 from libs.contracts import topics
@@ -72,10 +72,8 @@ async def start(life: Lifecycle, settings: ResolverSettings, configuration: Conf
     async def on_contact_changed(event: Event[ContactChanged]) -> None:
         await contacts.apply_change(pool, event.data, configuration.default_region)
 
-    changes = FastStreamApp(kafka, "resolver", producer)
-    changes.subscribe(topics.CONTACT_CHANGED, group="resolver.contacts", handler=on_contact_changed)
-    life.ready_when("contact changes", lambda: None if changes.ready else changes.state)
-    await life.part("contact changes", changes.start, lambda _: changes.stop())
+    changes = EventConsumer(kafka, topics.CONTACT_CHANGED, "resolver.contacts", on_contact_changed, producer)
+    await life.consumer("contact changes", changes)
 
     timeout = aiohttp.ClientTimeout(total=10)
     session = aiohttp.ClientSession(timeout=timeout)

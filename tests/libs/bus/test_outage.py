@@ -10,7 +10,7 @@ import pytest
 
 from deploy.local.kafka import SHORT_RUN, Kafka
 from libs.bus.errors import PublishFailed
-from libs.bus.faststream_app import EventHandler, FastStreamApp
+from libs.bus.event_consumer import EventConsumer, EventHandler
 from libs.bus.kafka_source import KafkaSource
 from libs.bus.producer import Producer
 from libs.service_kit.kafka import Cluster
@@ -37,11 +37,11 @@ async def test_everything_starts_before_kafka_and_survives_its_death(broker: Kaf
     consumer = harness.consumer([topic], handled, group)
     await consumer.start()
     declaring = asyncio.create_task(harness.declare(topic))
-    app, seen = FastStreamApp(Cluster(broker.bootstrap_servers), "early", early), asyncio.Event()
-    app.subscribe(topic, harness.group(), handler=_tell(seen))
-    await app.start()
+    seen = asyncio.Event()
+    events = EventConsumer(Cluster(broker.bootstrap_servers), topic, harness.group(), _tell(seen), early)
+    await events.start()
     await asyncio.sleep(0.5)
-    assert app.state == "starting"
+    assert events.state == "starting"
     assert (starting.done(), declaring.done(), consumer.state) == (False, False, "starting")
 
     await broker.start()
@@ -50,7 +50,7 @@ async def test_everything_starts_before_kafka_and_survives_its_death(broker: Kaf
     await until(lambda: handled.names == ["before"])
 
     await seen.wait()
-    await app.stop()
+    await events.stop()
 
     await broker.kill()
     impatient = Producer(Cluster(broker.bootstrap_servers), "impatient", delivery_timeout=1)

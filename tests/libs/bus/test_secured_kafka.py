@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from deploy.local.kafka import SHORT_RUN, Kafka
 from deploy.local.ports import free_port
-from libs.bus.faststream_app import FastStreamApp
+from libs.bus.event_consumer import EventConsumer
 from libs.bus.group_progress import GroupProgress
 from libs.bus.replay import open_dead_letters
 from libs.contracts.events import ContactChanged, Event
@@ -119,14 +119,14 @@ async def test_every_client_is_let_in(bus: Harness) -> None:
     await bus.publish(topic, "1")
     await bus.producer.publish(topic.name, [(b"key", b"unreadable")])
     await bus.consumer([topic], handled, group).start()
-    app, seen = FastStreamApp(bus.cluster, "test", bus.producer), asyncio.Event()
+    seen = asyncio.Event()
 
     async def see(event: Event[ContactChanged]) -> None:
         seen.set()
 
-    app.subscribe(topic, bus.group(), see)
-    bus.running.append(app)
-    await app.start()
+    events = EventConsumer(bus.cluster, topic, bus.group(), see, bus.producer)
+    bus.running.append(events)
+    await events.start()
     await asyncio.wait_for(seen.wait(), 20)
     await until(lambda: handled.names == ["1"])
     progress = GroupProgress(bus.cluster, group, [topic])

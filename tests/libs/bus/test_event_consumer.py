@@ -1,17 +1,18 @@
 """FastStream's traps, each shown to be closed on a real broker."""
 
 import asyncio
+from functools import partial
 
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
 from deploy.local.ports import free_port
+from libs.bus import event_consumer
 from libs.bus.dead_letters import DeadLetters
 from libs.bus.errors import BadRecord
-from libs.bus.faststream_app import EventHandler, FastStreamApp
+from libs.bus.event_consumer import EventConsumer, EventHandler
 from libs.bus.port import Outgoing
-from libs.bus.record import Record
 from libs.contracts.events import ContactChanged, Event, Reason
 from libs.contracts.topics import Topic
 from libs.service_kit.kafka import Cluster
@@ -27,34 +28,37 @@ class Seen:
         self.names.append(event.data.name)
 
 
-async def started(bus: Harness, topic: Topic, group: str, handler: EventHandler, limit: int = 20) -> FastStreamApp:
-    app = FastStreamApp(bus.cluster, "test", bus.producer)
-    app.subscribe(topic, group, handler, dead_letter_limit=limit)
-    bus.running.append(app)
-    await app.start()
-    return app
+async def started(bus: Harness, topic: Topic, group: str, handler: EventHandler) -> EventConsumer:
+    consumer = EventConsumer(bus.cluster, topic, group, handler, bus.producer)
+    bus.running.append(consumer)
+    await consumer.start()
+    return consumer
+
+
+@pytest.fixture
+def at_most_three_dead_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_consumer, "DeadLetters", partial(DeadLetters, limit=3))
 
 
 async def test_each_event_is_handled_in_order_and_committed(bus: Harness) -> None:
     topic, group, seen = await bus.topic(), bus.group(), Seen()
     await bus.publish(topic, "1", "2", "3")
-    app = await started(bus, topic, group, seen)
+    consumer = await started(bus, topic, group, seen)
     await until(lambda: len(seen.names) == 3)
-    assert app.ready
-    await app.stop()
+    assert consumer.ready
+    await consumer.stop()
     assert seen.names == ["1", "2", "3"]
     assert await bus.committed(group, topic) == [3]
-    assert app.state == "stopped"
+    assert consumer.state == "stopped"
 
 
 async def test_of_several_brokers_that_are_named_any_will_do(bus: Harness) -> None:
     topic, seen = await bus.topic(), Seen()
     await bus.publish(topic, "1")
     nobody = f"127.0.0.1:{free_port()}"
-    app = FastStreamApp(Cluster(f"{nobody}, {bus.bootstrap}"), "test", bus.producer)
-    app.subscribe(topic, bus.group(), seen)
-    bus.running.append(app)
-    await app.start()
+    consumer = EventConsumer(Cluster(f"{nobody}, {bus.bootstrap}"), topic, bus.group(), seen, bus.producer)
+    bus.running.append(consumer)
+    await consumer.start()
     await until(lambda: seen.names == ["1"])
 
 
@@ -67,21 +71,37 @@ async def test_nothing_is_committed_before_the_handler_has_returned(bus: Harness
         await let_go.wait()
 
     await bus.publish(topic, "1")
-    app = await started(bus, topic, group, handle)
+    consumer = await started(bus, topic, group, handle)
     await entered.wait()
     assert await bus.committed(group, topic) == [None]
-    stopping = asyncio.create_task(app.stop())
+    stopping = asyncio.create_task(consumer.stop())
     let_go.set()
     await stopping
     assert await bus.committed(group, topic) == [1]
 
 
+async def test_stop_does_not_wait_beyond_its_budget_and_commits_nothing_unfinished(bus: Harness) -> None:
+    topic, group = await bus.topic(), bus.group()
+    entered = asyncio.Event()
+
+    async def handle(event: Event[ContactChanged]) -> None:
+        entered.set()
+        await asyncio.Event().wait()
+
+    await bus.publish(topic, "1")
+    consumer = await started(bus, topic, group, handle)
+    await entered.wait()
+    async with asyncio.timeout(5):
+        await consumer.stop(budget_seconds=0.1)
+    assert await bus.committed(group, topic) == [None]
+
+
 async def test_a_body_that_is_no_event_goes_to_the_dead_letters_once_and_is_committed(bus: Harness) -> None:
     topic, group, seen = await bus.topic(), bus.group(), Seen()
     await bus.producer.publish(topic.name, [(b"k", b"{not json"), (b"k", None), change("good")])
-    app = await started(bus, topic, group, seen)
+    consumer = await started(bus, topic, group, seen)
     await until(lambda: seen.names == ["good"])
-    await app.stop()
+    await consumer.stop()
     assert await bus.committed(group, topic) == [3]
     letters = await bus.dead_letters(topic)
     assert [letter.value for letter in letters] == [b"{not json", None]
@@ -97,21 +117,22 @@ async def test_headers_that_are_no_text_lose_nothing(bus: Harness, value: bytes 
     (key, event) = change("1")
     await bus.producer.publish_many([Outgoing(topic.name, key, event, odd), Outgoing(topic.name, key, b"bad", odd)])
     await bus.publish(topic, "2")
-    app = await started(bus, topic, group, seen)
+    consumer = await started(bus, topic, group, seen)
     await until(lambda: "2" in seen.names)
-    await app.stop()
+    await consumer.stop()
     assert seen.names == ["1", "2"]
     (letter,) = await bus.dead_letters(topic)
     assert dict(letter.headers)["odd"] == value
 
 
+@pytest.mark.usefixtures("at_most_three_dead_letters")
 async def test_tombstones_are_kept_as_dead_letters_and_stop_nobody(bus: Harness) -> None:
     topic, group, seen = await bus.topic(), bus.group(), Seen()
     await bus.producer.publish_many([Outgoing(topic.name, b"t/client/17", None)] * 5)
     await bus.publish(topic, "1")
-    app = await started(bus, topic, group, seen, limit=3)
+    consumer = await started(bus, topic, group, seen)
     await until(lambda: seen.names == ["1"])
-    assert app.ready
+    assert consumer.ready
     assert {dict(letter.headers)["dead-letter-reason"] for letter in await bus.dead_letters(topic)} == {b"tombstone"}
 
 
@@ -125,9 +146,9 @@ async def test_what_a_transaction_takes_back_is_not_handled(bus: Harness) -> Non
         async with upstream.transaction():
             key, value = change("committed")
             await upstream.send_and_wait(topic.name, key=key, value=value)
-    app = await started(bus, topic, group, seen)
+    consumer = await started(bus, topic, group, seen)
     await until(lambda: "committed" in seen.names)
-    await app.stop()
+    await consumer.stop()
     assert seen.names == ["committed"]
 
 
@@ -139,38 +160,30 @@ async def test_a_fault_of_ours_stops_the_subscriber_and_is_told(bus: Harness, mo
 
     monkeypatch.setattr(DeadLetters, "send", fails)
     await bus.producer.publish(topic.name, [(b"k", b"bad")])
-    app = await started(bus, topic, group, seen)
-    await until(lambda: app.state == "stopped: RuntimeError")
-    await app.stop()
+    consumer = await started(bus, topic, group, seen)
+    await until(lambda: consumer.state == "stopped: RuntimeError")
+    await consumer.stop()
     assert await bus.committed(group, topic) == [None]
 
 
-async def test_an_event_that_can_not_be_handled_goes_to_the_dead_letters_and_the_service_hears_of_it(
-    bus: Harness,
-) -> None:
-    topic, group = await bus.topic(), bus.group()
-    heard: list[tuple[int, Reason]] = []
+async def test_an_event_that_can_not_be_handled_goes_to_the_dead_letters(bus: Harness) -> None:
+    topic, group, seen = await bus.topic(), bus.group(), Seen()
 
     async def handle(event: Event[ContactChanged]) -> None:
         if event.data.name == "bad":
             raise BadRecord(Reason("no-such-person", "The person is unknown"))
         if event.data.name == "broken":
             raise KeyError("+4915112345678")
+        await seen(event)
 
-    async def on_dead_letter(record: Record, reason: Reason) -> None:
-        heard.append((record.offset, reason))
-
-    await bus.publish(topic, "1", "bad", "2", "broken")
-    app = FastStreamApp(bus.cluster, "test", bus.producer)
-    app.subscribe(topic, group, handle, on_dead_letter=on_dead_letter)
-    bus.running.append(app)
-    await app.start()
-    await until(lambda: len(heard) == 2)
-    assert heard[0] == (1, Reason("no-such-person", "The person is unknown"))
-    assert heard[1][0] == 3
-    assert heard[1][1].code == "handler-error"
-    assert heard[1][1].words.startswith("KeyError in test_faststream_app.py:")
-    assert len(await bus.dead_letters(topic)) == 2
+    await bus.publish(topic, "1", "bad", "2", "broken", "3")
+    await started(bus, topic, group, handle)
+    await until(lambda: seen.names == ["1", "2", "3"])
+    bad, broken = [dict(letter.headers) for letter in await bus.dead_letters(topic)]
+    assert (bad["dead-letter-offset"], bad["dead-letter-reason"]) == (b"1", b"no-such-person")
+    assert bad["dead-letter-words"] == b"The person is unknown"
+    assert (broken["dead-letter-offset"], broken["dead-letter-reason"]) == (b"3", b"handler-error")
+    assert broken["dead-letter-words"].startswith(b"KeyError in test_event_consumer.py:")
 
 
 async def test_while_a_neighbour_is_away_the_event_is_tried_again_in_place(bus: Harness) -> None:
@@ -185,9 +198,9 @@ async def test_while_a_neighbour_is_away_the_event_is_tried_again_in_place(bus: 
         await seen(event)
 
     await bus.publish(topic, "1", "2")
-    app = await started(bus, topic, group, handle)
+    consumer = await started(bus, topic, group, handle)
     await until(lambda: len(seen.names) == 2)
-    await app.stop()
+    await consumer.stop()
     assert tried == ["1", "1", "1", "2"]
     assert await bus.dead_letters(topic) == []
     assert await bus.committed(group, topic) == [2]
@@ -210,6 +223,7 @@ async def test_an_event_given_up_while_a_neighbour_is_away_comes_again(bus: Harn
     await until(lambda: seen.names == ["1"])
 
 
+@pytest.mark.usefixtures("at_most_three_dead_letters")
 async def test_a_run_of_failures_stops_the_subscriber_and_leaves_the_rest_uncommitted(bus: Harness) -> None:
     topic, group = await bus.topic(), bus.group()
     tried: list[str | None] = []
@@ -220,10 +234,10 @@ async def test_a_run_of_failures_stops_the_subscriber_and_leaves_the_rest_uncomm
             raise KeyError
 
     await bus.publish(topic, "good", *(f"bad {n}" for n in range(10)))
-    app = await started(bus, topic, group, handle, limit=3)
-    await until(lambda: app.state == "stopped: too many dead letters")
-    assert not app.ready
-    await app.stop()
+    consumer = await started(bus, topic, group, handle)
+    await until(lambda: consumer.state == "stopped: too many dead letters")
+    assert not consumer.ready
+    await consumer.stop()
     assert len(await bus.dead_letters(topic)) == 3
     assert await bus.committed(group, topic) == [4]
     assert tried == ["good", "bad 0", "bad 1", "bad 2", "bad 3"]
@@ -231,13 +245,13 @@ async def test_a_run_of_failures_stops_the_subscriber_and_leaves_the_rest_uncomm
 
 async def test_a_missing_topic_is_waited_for_and_not_created(bus: Harness) -> None:
     topic, group, seen = bus.undeclared(partitions=2), bus.group(), Seen()
-    app = await started(bus, topic, group, seen)
+    consumer = await started(bus, topic, group, seen)
     admin = AIOKafkaAdminClient(bootstrap_servers=bus.bootstrap)
     await admin.start()
     await asyncio.sleep(0.5)
     assert topic.name not in await admin.list_topics()
     await admin.close()
-    assert app.state == "starting"
+    assert consumer.state == "starting"
     await bus.declare(topic)
     await bus.publish(topic, "1")
     await until(lambda: seen.names == ["1"])
@@ -256,9 +270,8 @@ async def test_a_rebalance_waits_for_the_event_in_hand(bus: Harness) -> None:
     await bus.publish(topic, "1")
     first = await started(bus, topic, group, handle)
     await entered.wait()
-    (subscription,) = first._subscriptions
     newcomer = await started(bus, topic, group, handle)
-    await until(subscription.give_up.is_set)  # the rebalance has come to the first
+    await until(first._give_up.is_set)  # the rebalance has come to the first
     await asyncio.sleep(0.2)
     assert not newcomer.ready
     let_go.set()
