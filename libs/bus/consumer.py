@@ -1,6 +1,6 @@
 """The loop of every service on the hot path: fetch a batch, handle it, commit it, let the next one grow.
 
-    consumer = BatchConsumer(cluster, group="resolver", topics=[REQUESTED_HIGH, REQUESTED], handler=handle, producer=producer)
+    consumer = BatchConsumer(cluster, "resolver", [REQUESTED_HIGH, REQUESTED], handle, producer)
     await consumer.start()         # returns at once; it waits for Kafka in the background
     consumer.ready, consumer.state
     await consumer.stop(budget_seconds=25)
@@ -19,28 +19,19 @@ What a handler returns stays unfinished and uncommitted, and comes again with th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from functools import partial
 
 from libs.bus.batch import Handler, Prepare
-from libs.bus.consumer_lane import RUNNING, ConsumerLane
-from libs.bus.dead_letters import LIMIT, OnDeadLetter
-from libs.bus.kafka_source import KafkaSource
+from libs.bus.consumer_lane import DRAIN_SECONDS, RUNNING, ConsumerLane
 from libs.bus.pacing import PACED, UNPACED, Pacing
-from libs.bus.port import Gathering, OpenSource, Publisher, Topics
-from libs.bus.stream import REBALANCE_TIMEOUT_MS, RecordStream
+from libs.bus.port import Publisher, Topics
+from libs.bus.stream import DEFAULTS, RecordStream, StreamOptions
 from libs.contracts.topics import Topic
 from libs.service_kit.kafka import Cluster
 
-MAX_RECORDS = 2000
-DRAIN_SECONDS = 25.0
-
 
 class BatchConsumer:
-    """See the top of this file. `drain_seconds` bounds how long a rebalance waits for the batch in hand.
-
-    Events that name `own_source` are passed over. Without `decode` records come without their events, for a handler that reads them
-    itself (`codec.Decoders`), each when it is at hand: `Undecodable`, if it raises that, is a dead letter's reason as it is here.
-    """
+    """See the top of this file. `producer` is for dead letters; `pacing` is for the normal lane."""
 
     def __init__(
         self,
@@ -51,39 +42,9 @@ class BatchConsumer:
         producer: Publisher,
         *,
         prepare: Prepare | None = None,
-        own_source: str | None = None,
-        on_dead_letter: OnDeadLetter | None = None,
-        dead_letter_limit: int = LIMIT,
-        max_records: int = MAX_RECORDS,
         pacing: Pacing = PACED,
-        drain_seconds: float = DRAIN_SECONDS,
-        open_source: OpenSource = KafkaSource,
-        gather: Callable[[], Gathering] | None = None,
-        decode: bool = True,
+        options: StreamOptions = DEFAULTS,
     ) -> None:
-        if drain_seconds * 1000 >= REBALANCE_TIMEOUT_MS:
-            raise ValueError(
-                "drain_seconds must be shorter than the rebalance timeout, or the group goes on without us"
-            )
-
-        def lane(name: str, topics: Topics, pacing: Pacing) -> ConsumerLane:
-            def open_stream(lane: ConsumerLane) -> RecordStream:
-                return RecordStream(
-                    cluster,
-                    group=name,
-                    topics=topics,
-                    producer=producer,
-                    on_revoked=lane.drain,
-                    on_dead_letter=on_dead_letter,
-                    own_source=own_source,
-                    limit=dead_letter_limit,
-                    open_source=open_source,
-                    gathering=gather() if gather is not None else None,
-                    decode=decode,
-                )
-
-            return ConsumerLane(name, open_stream, handler, prepare, pacing, max_records, drain_seconds)
-
         high = [topic for topic in topics if isinstance(topic, Topic) and topic.name.endswith(".high")]
         normal = [topic for topic in topics if topic not in high]
         self.groups: dict[str, Topics] = {}
@@ -94,7 +55,8 @@ class BatchConsumer:
         if normal:
             self.groups[group] = normal
         for name, read in self.groups.items():
-            self._lanes.append(lane(name, read, UNPACED if read is high else pacing))
+            open_stream = partial(RecordStream, cluster, name, read, producer, options=options)
+            self._lanes.append(ConsumerLane(name, open_stream, handler, prepare, UNPACED if read is high else pacing))
 
     @property
     def ready(self) -> bool:

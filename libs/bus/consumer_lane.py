@@ -15,7 +15,7 @@ from libs.bus.batch import Batch, Handler, Prepare
 from libs.bus.dead_letters import reason_of
 from libs.bus.errors import TooManyDeadLetters
 from libs.bus.pacing import Pacing
-from libs.bus.port import Partitions
+from libs.bus.port import OnRebalance, Partitions
 from libs.bus.record import Record
 from libs.bus.stream import RecordStream, count_consumed
 from libs.service_kit.faults import fault
@@ -23,6 +23,10 @@ from libs.service_kit.metrics import BATCH_SECONDS, BATCH_SIZE, CONSUMER_RETRIES
 
 log = structlog.get_logger()
 
+MAX_RECORDS = 2000
+"""Of a batch."""
+DRAIN_SECONDS = 25.0
+"""How long a rebalance waits for the batch in hand: less than `stream.REBALANCE_TIMEOUT_MS`, and time to commit."""
 _COMMIT_SECONDS = 0.2
 """The least time between two commits, which cost as much as a small batch. What a crash leaves uncommitted comes again."""
 _FETCH_TIMEOUT_MS = 1000
@@ -36,26 +40,22 @@ _LEAVE_SECONDS = 6.0
 
 
 class ConsumerLane:
-    """See the top of this file. `pacing` spaces its batches, `drain_seconds` bounds how long a rebalance waits for the one in hand."""
+    """See the top of this file. `open_stream` is told what to await before partitions are taken away; `pacing` spaces the batches."""
 
     def __init__(
         self,
         name: str,
-        open_stream: Callable[[ConsumerLane], RecordStream],
+        open_stream: Callable[[OnRebalance], RecordStream],
         handler: Handler,
         prepare: Prepare | None,
         pacing: Pacing,
-        max_records: int,
-        drain_seconds: float,
     ) -> None:
         self.state = "starting"
         self._name = name
         self._handler = handler
         self._prepare = prepare
         self._pacing = pacing
-        self._max_records = max_records
-        self._drain_seconds = drain_seconds
-        self._stream = open_stream(self)
+        self._stream = open_stream(self.drain)
         self._held: list[Record] = []
         self._committed_at = 0.0
         self._ahead: asyncio.Task[Batch] | None = None
@@ -106,7 +106,7 @@ class ConsumerLane:
 
     async def drain(self, partitions: Partitions) -> None:
         """Before partitions are taken away: wait for the batch in hand, but not for a neighbour to come back."""
-        await self._finish_in_hand(self._drain_seconds)
+        await self._finish_in_hand(DRAIN_SECONDS)
 
     async def _finish_in_hand(self, seconds: float) -> None:
         self._give_up.set()
@@ -146,7 +146,7 @@ class ConsumerLane:
         fetching, self._ahead = self._ahead or self._fetch(), None
         batch = await fetching
         fetched = self._stream.fetched
-        pace = self._pacing.seconds(fetched, self._max_records) if fetched else 0.0
+        pace = self._pacing.seconds(fetched, MAX_RECORDS) if fetched else 0.0
         if pace:
             self._stream.rest(pace)
         started = time.monotonic()
@@ -155,7 +155,7 @@ class ConsumerLane:
         if self._held or len(records) < len(batch):
             batch = Batch(records, stream=self._stream)
         self._held = []
-        if fetched >= self._max_records and not self._stopping:
+        if fetched >= MAX_RECORDS and not self._stopping:
             self._ahead = asyncio.create_task(self._fetch_ahead())
         if records:
             self._idle.clear()
@@ -180,7 +180,7 @@ class ConsumerLane:
 
     async def _fetch(self) -> Batch:
         timeout = _FETCH_TIMEOUT_HOLDING_MS if self._held else _FETCH_TIMEOUT_MS
-        records = await self._stream.getmany(timeout_ms=timeout, max_records=self._max_records)
+        records = await self._stream.getmany(timeout_ms=timeout, max_records=MAX_RECORDS)
         return Batch(records, stream=self._stream)
 
     async def _fetch_ahead(self) -> Batch:

@@ -1,7 +1,8 @@
 """A broker in memory, so that handlers and consumers can be tested without one: partitions, offsets, consumer groups, eager rebalances.
 
     bus = MemoryBus()
-    consumer = BatchConsumer(Cluster(""), "resolver", [REQUESTED], handle, bus.producer(), open_source=bus.source)
+    options = StreamOptions(open_source=bus.source)
+    consumer = BatchConsumer(Cluster(""), "resolver", [REQUESTED], handle, bus.producer(), options=options)
 
 It shows what Kafka shows: records come again from the committed offset after a member left without committing, a rebalance takes all
 partitions from all members of the group first, a commit by one who is no longer a member is refused. Topics exist once they are declared

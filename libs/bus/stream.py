@@ -1,7 +1,6 @@
 """Records of a consumer group, decoded, with commits up to the lowest unfinished one: what every consumer here is built on.
 
-    stream = RecordStream(cluster, group="dispatcher.demo", topics=[dispatch("demo")], producer=producer,
-                          on_revoked=drain)
+    stream = RecordStream(cluster, "dispatcher.demo", [dispatch("demo")], producer, on_revoked=drain)
     await stream.start()                                     # waits for Kafka, the topics and an assignment
     records = await stream.getmany(timeout_ms=100, max_records=500)   # list[Record]; [] after the timeout
     stream.finished(records)                                 # in any order, in any portions, also from other tasks
@@ -11,8 +10,7 @@
 Undecodable records are in the dead letters, and finished, before `getmany` returns. In a rebalance `getmany` waits, `on_revoked` is
 awaited while the partitions are still ours (finish there what is in flight, in less than the rebalance timeout), what is finished
 then is committed, and the rest is forgotten: `finished` ignores it from then on, and its new owner gets it again. `epoch`
-changes as soon as a rebalance begins. Events that name `own_source` are passed over, never delivered: what a service says on a topic
-that it also reads comes back to it.
+changes as soon as a rebalance begins.
 """
 
 from __future__ import annotations
@@ -22,6 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 
@@ -44,7 +43,8 @@ from libs.service_kit.metrics import CONSUMER_LAG, RECORDS_CONSUMED
 log = structlog.get_logger()
 
 REBALANCE_TIMEOUT_MS = 40_000
-"""How long the group waits for a member that has to come back: longer than any consumer here takes to finish what it has in hand."""
+"""How long the group waits in a rebalance until a member has given its partitions back: longer than any of them may take to finish what
+it has in hand, or the group would go on without it."""
 LAG_EVERY_SECONDS = 5.0
 _DECODED_AT_ONCE = 250
 """Records between two breaks, about a millisecond: in them the handler of another batch goes on as soon as PostgreSQL has answered."""
@@ -54,24 +54,38 @@ _partition_of: Callable[[Record], TopicPartition] = attrgetter("source")
 _topic_of: Callable[[Record], str] = attrgetter("source.topic")
 
 
+@dataclass(frozen=True, slots=True)
+class StreamOptions:
+    """How a service reads its records, where it is not as all others do."""
+
+    own_source: str | None = None
+    """Events that name it as their source are passed over: what a service publishes to a topic that it also reads comes back to it."""
+    on_dead_letter: OnDeadLetter | None = None
+    """See `DeadLetters`."""
+    dead_letter_limit: int = LIMIT
+    """So many dead letters in a row are taken before `TooManyDeadLetters` is raised."""
+    open_source: OpenSource = KafkaSource
+    gather: Callable[[], Gathering] | None = None
+    """Makes what keeps records back, one for each stream."""
+    decode: bool = True
+    """Without, records come without their events, for a handler that reads them itself with `codec.Decoders`. What that can't decode goes
+    to the dead letters for the same reason as it would here."""
+
+
+DEFAULTS = StreamOptions()
+
+
 class RecordStream:
-    """See the top of this file. `limit` is how many dead letters in a row are taken before `TooManyDeadLetters` is raised."""
+    """See the top of this file. `producer` is for dead letters, `on_revoked` is awaited before partitions are taken away."""
 
     def __init__(
         self,
         cluster: Cluster,
-        *,
         group: str,
         topics: Topics,
         producer: Publisher,
         on_revoked: OnRebalance | None = None,
-        on_dead_letter: OnDeadLetter | None = None,
-        own_source: str | None = None,
-        limit: int = LIMIT,
-        rebalance_timeout_ms: int = REBALANCE_TIMEOUT_MS,
-        open_source: OpenSource = KafkaSource,
-        gathering: Gathering | None = None,
-        decode: bool = True,
+        options: StreamOptions = DEFAULTS,
     ) -> None:
         self.epoch = 0
         """Changes as soon as partitions are being taken away: what was delivered before is ours no longer than `on_revoked` runs."""
@@ -81,24 +95,25 @@ class RecordStream:
         """What keeps it from reading, as far as was seen lately."""
         self._owned_epoch = 0  # follows `epoch` when the partitions are gone
         self._group = group
-        self._is_own = None if own_source is None else said_by(own_source)
-        self._decoders = Decoders(topics) if decode else None
+        self._is_own = None if options.own_source is None else said_by(options.own_source)
+        self._decoders = Decoders(topics) if options.decode else None
         self._marks = Watermarks()
         self._on_revoked = on_revoked
-        self._gathering = gathering
+        self._gathering = None if options.gather is None else options.gather()
         self._more_gathered = False
         # Two runs: that the next record can be read says nothing of whether it can be handled.
+        limit, on_dead_letter = options.dead_letter_limit, options.on_dead_letter
         self._undecodables = DeadLetters(producer, group, limit=limit, on_dead_letter=on_dead_letter)
         self._dead_letters = DeadLetters(producer, group, limit=limit, on_dead_letter=on_dead_letter)
         self._give_up = asyncio.Event()
         self._lag_task: asyncio.Task[None] | None = None
-        self._source = open_source(
+        self._source = options.open_source(
             cluster,
             group=group,
             topics=topics,
             on_revoked=self._revoked,
             on_assigned=self._assigned,
-            rebalance_timeout_ms=rebalance_timeout_ms,
+            rebalance_timeout_ms=REBALANCE_TIMEOUT_MS,
         )
 
     async def start(self) -> None:

@@ -15,7 +15,7 @@ from libs.bus.errors import INVALID
 from libs.bus.pacing import PACED
 from libs.bus.port import Partitions, Publisher
 from libs.bus.record import Record
-from libs.bus.stream import RecordStream, count_consumed
+from libs.bus.stream import RecordStream, StreamOptions, count_consumed
 from libs.contracts import topics
 from libs.contracts.events import Encoding, MessageEvent, Priority, Reason, SmsDispatch
 from libs.sms_text.segments import count_segments
@@ -60,11 +60,11 @@ class Intake:
         self._drain = drain
         self._stream = RecordStream(
             settings.kafka,
-            group="dispatcher." + topic.name.removeprefix("sms.dispatch."),
-            topics=[topic],
-            producer=producer,
-            on_revoked=self._revoked,
-            on_dead_letter=on_dead_letter,
+            "dispatcher." + topic.name.removeprefix("sms.dispatch."),
+            [topic],
+            producer,
+            self._revoked,
+            StreamOptions(on_dead_letter=on_dead_letter),
         )
 
     async def run(self) -> None:

@@ -13,6 +13,7 @@ from libs.bus.consumer import BatchConsumer
 from libs.bus.dead_letters import count_from_zero
 from libs.bus.pacing import UNHURRIED
 from libs.bus.producer import Producer
+from libs.bus.stream import StreamOptions
 from libs.contracts import topics
 from libs.contracts.events import Priority
 from libs.service_kit.config_file import Configuration
@@ -79,10 +80,12 @@ async def start(life: Lifecycle, settings: ProjectionSettings, configuration: Co
         producer,
         prepare=lambda batch: prepare(batch.records, pool=writer, recent=recent),
         pacing=UNHURRIED,
-        open_source=source_on(writer),
-        gather=MessagesGathered,
-        decode=False,
-        dead_letter_limit=MOST_DEAD_LETTERS,
+        options=StreamOptions(
+            dead_letter_limit=MOST_DEAD_LETTERS,
+            open_source=source_on(writer),
+            gather=MessagesGathered,
+            decode=False,
+        ),
     )
     arrivals = Arrivals(kafka, readers)
     await life.part("kafka for reads", arrivals.start, lambda _: arrivals.stop())

@@ -12,6 +12,7 @@ from libs.bus.dead_letters import count_from_zero
 from libs.bus.group_progress import GroupProgress
 from libs.bus.pacing import UNHURRIED
 from libs.bus.producer import Producer
+from libs.bus.stream import StreamOptions
 from libs.contracts import topics
 from libs.service_kit.config_file import Configuration
 from libs.service_kit.lifecycle import Lifecycle, run_service
@@ -57,7 +58,8 @@ async def start(life: Lifecycle, settings: ReceiptsSettings, configuration: Conf
     handler = partial(
         handle, pool=pool, publisher=producer, destination_key=settings.destination_key, recent=RecentRegistrations()
     )
-    consumer = BatchConsumer(kafka, "receipts", CONSUMED, handler, producer, own_source=SOURCE, pacing=UNHURRIED)
+    own_passed_over = StreamOptions(own_source=SOURCE)
+    consumer = BatchConsumer(kafka, "receipts", CONSUMED, handler, producer, pacing=UNHURRIED, options=own_passed_over)
     progress = GroupProgress(kafka, "receipts", CONSUMED)
     await life.part("progress", progress.start, lambda _: progress.stop())
     caught_up = CaughtUp(progress)

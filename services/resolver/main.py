@@ -15,6 +15,7 @@ from libs.bus.dead_letters import count_from_zero
 from libs.bus.event_consumer import TOMBSTONE, EventConsumer
 from libs.bus.group_progress import GroupProgress
 from libs.bus.producer import Producer
+from libs.bus.stream import StreamOptions
 from libs.contracts import topics
 from libs.contracts.events import ContactChanged, Event, Priority
 from libs.contracts.topics import PROJECTION_GROUP, RESOLVER_GROUP, Topic
@@ -61,8 +62,8 @@ async def start(life: Lifecycle, settings: ResolverSettings, configuration: Conf
     await life.part("kafka", producer.start, lambda _: producer.stop())
 
     handler = partial(resolve, pool=pool, producer=producer, route=default_route(configuration), now=_now)
-    on_dead_letter = partial(tell_history, pool=pool, producer=producer, now=_now)
-    messages = BatchConsumer(kafka, RESOLVER_GROUP, MESSAGES, handler, producer, on_dead_letter=on_dead_letter)
+    options = StreamOptions(on_dead_letter=partial(tell_history, pool=pool, producer=producer, now=_now))
+    messages = BatchConsumer(kafka, RESOLVER_GROUP, MESSAGES, handler, producer, options=options)
     commands = BatchConsumer(
         kafka, "resolver.commands", (topics.COMMANDS,), partial(marks.mark, pool=pool, now=_now), producer
     )

@@ -12,6 +12,7 @@ from libs.bus.dead_letters import count_from_zero
 from libs.bus.errors import INVALID
 from libs.bus.group_progress import GroupProgress
 from libs.bus.producer import Producer
+from libs.bus.stream import StreamOptions
 from libs.contracts import topics
 from libs.contracts.topics import RESOLVER_GROUP
 from libs.service_kit.lifecycle import Lifecycle, run_service
@@ -71,8 +72,8 @@ async def start(life: Lifecycle, settings: SchedulerSettings) -> None:
     life.background("leaving", leaving.wait())
 
     handler = partial(handle, pool=pool, producer=producer, now=_now, on_arrival=leaving.on_arrival)
-    on_dead_letter = partial(tell_history, pool=pool, producer=producer, now=_now)
-    consumer = BatchConsumer(kafka, "scheduler", CONSUMED, handler, producer, on_dead_letter=on_dead_letter)
+    options = StreamOptions(on_dead_letter=partial(tell_history, pool=pool, producer=producer, now=_now))
+    consumer = BatchConsumer(kafka, "scheduler", CONSUMED, handler, producer, options=options)
     await life.consumer("consumer", consumer)
 
 

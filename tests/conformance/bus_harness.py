@@ -12,17 +12,18 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
+from libs.bus import consumer_lane
 from libs.bus.admin import ensure_topics
-from libs.bus.batch import Batch
+from libs.bus.batch import Batch, Prepare
 from libs.bus.codec import encode
 from libs.bus.consumer import BatchConsumer
 from libs.bus.kafka_source import KafkaSource
 from libs.bus.memory import MemoryBus, MemorySource
-from libs.bus.pacing import Pacing
-from libs.bus.port import OpenSource, Publisher, Topics
+from libs.bus.pacing import UNPACED, Pacing
+from libs.bus.port import OnRebalance, OpenSource, Publisher, Topics
 from libs.bus.producer import Producer
 from libs.bus.record import Record
-from libs.bus.stream import RecordStream
+from libs.bus.stream import RecordStream, StreamOptions
 from libs.contracts.events import ContactChanged, Event, PersonKind, UpstreamRecipient
 from libs.contracts.topics import Topic
 from libs.service_kit.kafka import Cluster
@@ -88,29 +89,34 @@ class Harness:
     def group(self) -> str:
         return f"group.{uuid4().hex[:12]}"
 
-    def consumer(self, topics: Topics, handler: Handler, group: str | None = None, **options: Any) -> BatchConsumer:
-        options.setdefault("pacing", Pacing(0, 0))
+    def consumer(
+        self,
+        topics: Topics,
+        handler: Handler,
+        group: str | None = None,
+        *,
+        prepare: Prepare | None = None,
+        pacing: Pacing = UNPACED,
+        **options: Any,
+    ) -> BatchConsumer:
         consumer = BatchConsumer(
             self.cluster,
             group or self.group(),
             topics,
             handler,
             self.producer,
-            open_source=self.open_source,
-            **options,
+            prepare=prepare,
+            pacing=pacing,
+            options=StreamOptions(open_source=self.open_source, **options),
         )
         self.running.append(consumer)
         return consumer
 
-    def stream(self, topics: Topics, group: str | None = None, **options: Any) -> RecordStream:
-        stream = RecordStream(
-            self.cluster,
-            group=group or self.group(),
-            topics=topics,
-            producer=self.producer,
-            open_source=self.open_source,
-            **options,
-        )
+    def stream(
+        self, topics: Topics, group: str | None = None, on_revoked: OnRebalance | None = None, **options: Any
+    ) -> RecordStream:
+        made = StreamOptions(open_source=self.open_source, **options)
+        stream = RecordStream(self.cluster, group or self.group(), topics, self.producer, on_revoked, made)
         self.running.append(stream)
         return stream
 
@@ -184,3 +190,9 @@ async def bus(bootstrap: Cluster | str | None) -> AsyncIterator[Harness]:
     harness = await open_harness(bootstrap)
     yield harness
     await harness.close()
+
+
+@pytest.fixture
+def batches_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A consumer's batches have two records at most."""
+    monkeypatch.setattr(consumer_lane, "MAX_RECORDS", 2)

@@ -1,9 +1,9 @@
 import pytest
 from pytest import FixtureRequest
 
-from tests.conformance.bus_harness import bus
+from tests.conformance.bus_harness import batches_of_two, bus
 
-__all__ = ["bus"]
+__all__ = ["batches_of_two", "bus"]
 
 
 @pytest.fixture(params=["memory", "kafka"])

@@ -2,6 +2,9 @@
 
 import asyncio
 
+import pytest
+
+from libs.bus import consumer_lane
 from libs.bus.batch import Batch
 from libs.bus.port import Partitions
 from libs.bus.record import Record
@@ -146,6 +149,7 @@ async def test_stop_finishes_the_batch_in_hand_and_commits_it(bus: Harness) -> N
     assert (consumer.ready, consumer.state) == (False, "stopped")
 
 
+@pytest.mark.usefixtures("batches_of_two")
 async def test_a_stop_while_the_next_batch_is_at_hand_commits_too(bus: Harness) -> None:
     topic, group = await bus.topic(), bus.group()
     entered, finish = asyncio.Event(), asyncio.Event()
@@ -158,7 +162,7 @@ async def test_a_stop_while_the_next_batch_is_at_hand_commits_too(bus: Harness) 
             await finish.wait()
 
     await bus.publish(topic, "1", "2", "3", "4", "5", "6")
-    consumer = bus.consumer([topic], handle, group, max_records=2)
+    consumer = bus.consumer([topic], handle, group)
     await consumer.start()
     await entered.wait()
     stopping = asyncio.create_task(consumer.stop(budget_seconds=10))
@@ -213,7 +217,10 @@ async def test_a_rebalance_waits_for_the_batch_in_hand_and_its_records_do_not_co
     assert sorted(handled.names + others.names) == ["1", "2", "3", "4"]
 
 
-async def test_a_batch_that_outlasts_the_drain_holds_up_no_rebalance_and_comes_again(bus: Harness) -> None:
+async def test_a_batch_that_outlasts_the_drain_holds_up_no_rebalance_and_comes_again(
+    bus: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer_lane, "DRAIN_SECONDS", 0.2)
     topic, group = await bus.topic(), bus.group()
     entered, let_go = asyncio.Event(), asyncio.Event()
     handled = Handled()
@@ -224,7 +231,7 @@ async def test_a_batch_that_outlasts_the_drain_holds_up_no_rebalance_and_comes_a
         await handled(batch)
 
     await bus.publish(topic, "1")
-    await bus.consumer([topic], handle, group, drain_seconds=0.2).start()
+    await bus.consumer([topic], handle, group).start()
     await entered.wait()
     newcomer = bus.consumer([topic], handle, group)
     await newcomer.start()

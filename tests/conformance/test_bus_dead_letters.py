@@ -157,7 +157,7 @@ async def test_a_run_of_undecodable_records_stops_the_stream_too(bus: Harness) -
     topic = await bus.topic()
     rows = [(b"k", b"{"), (b"k", b"{"), change("good"), (b"k", b"{"), (b"k", b"{"), (b"k", b"{")]
     await bus.producer.publish(topic.name, rows)
-    stream = bus.stream([topic], limit=2)
+    stream = bus.stream([topic], dead_letter_limit=2)
     await stream.start()
     with pytest.raises(TooManyDeadLetters):
         for _ in range(10):

@@ -9,6 +9,7 @@ from aiokafka.structs import TopicPartition
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
+from libs.bus import consumer_lane
 from libs.bus import stream as stream_module
 from libs.bus.batch import Batch
 from libs.bus.memory import MemorySource
@@ -39,14 +40,16 @@ def test_the_pause_shrinks_from_half_a_batch_on() -> None:
     assert pauses == [0.075, 0.12, 0.12, 0.06, 0, 0]
 
 
+@pytest.mark.usefixtures("batches_of_two")
 async def test_a_full_batch_is_never_followed_by_a_pause(bus: Harness) -> None:
     topic, handled = await bus.topic(), Handled()
     await bus.publish(topic, *"12345")
-    await bus.consumer([topic], handled, pacing=A_MINUTE, max_records=2).start()
+    await bus.consumer([topic], handled, pacing=A_MINUTE).start()
     await until(lambda: len(handled.names) == 5)
     assert handled.batches == [["1", "2"], ["3", "4"], ["5"]]
 
 
+@pytest.mark.usefixtures("batches_of_two")
 async def test_the_batch_behind_a_full_one_is_prepared_while_that_is_handled(bus: Harness) -> None:
     topic, handled, prepared = await bus.topic(), list[tuple[list[str], object]](), asyncio.Event()
 
@@ -60,7 +63,7 @@ async def test_the_batch_behind_a_full_one_is_prepared_while_that_is_handled(bus
         handled.append((names(batch.records), batch.prepared))
 
     await bus.publish(topic, *"12345")
-    await bus.consumer([topic], handle, prepare=prepare, max_records=2).start()
+    await bus.consumer([topic], handle, prepare=prepare).start()
     await until(lambda: len(handled) == 3)
     assert handled == [
         (["1", "2"], None),
@@ -69,6 +72,7 @@ async def test_the_batch_behind_a_full_one_is_prepared_while_that_is_handled(bus
     ]
 
 
+@pytest.mark.usefixtures("batches_of_two")
 async def test_what_was_prepared_is_for_the_whole_batch_alone_and_a_failure_of_it_is_the_handlers(bus: Harness) -> None:
     topic, handled = await bus.topic(), Handled()
     given: dict[str, object] = {}
@@ -85,7 +89,7 @@ async def test_what_was_prepared_is_for_the_whole_batch_alone_and_a_failure_of_i
         await handled(batch)
 
     await bus.publish(topic, *"123456")
-    await bus.consumer([topic], handle, prepare=prepare, max_records=2).start()
+    await bus.consumer([topic], handle, prepare=prepare).start()
     await until(lambda: handled.names == ["1", "2", "3", "5", "6"])
     assert given == {"1 2": None, "3 4": "prepared", "3": None, "4": None, "5 6": None}
 
@@ -140,10 +144,8 @@ async def test_high_priority_is_never_paced(bus: Harness) -> None:
         await until(lambda name=name: handled.names[-1:] == [name])
 
 
-async def test_a_drain_longer_than_the_rebalance_is_refused(bus: Harness) -> None:
-    topic = await bus.topic()
-    with pytest.raises(ValueError, match="drain_seconds"):
-        bus.consumer([topic], Handled(), drain_seconds=40)
+def test_a_rebalance_waits_longer_than_the_batch_in_hand_may_take() -> None:
+    assert consumer_lane.DRAIN_SECONDS * 1000 < stream_module.REBALANCE_TIMEOUT_MS
 
 
 async def test_a_commit_that_fails_is_made_up_for_by_the_next(bus: Harness) -> None:

@@ -93,6 +93,7 @@ class Hoard(Odd):
         return handed
 
 
+@pytest.mark.usefixtures("batches_of_two")
 async def test_while_more_is_gathered_than_a_batch_takes_no_new_records_are_waited_for(bus: Harness) -> None:
     topic, handled, waits = await bus.topic(), Handled(), list[int]()
 
@@ -103,7 +104,7 @@ async def test_while_more_is_gathered_than_a_batch_takes_no_new_records_are_wait
 
     bus.read_through(Watched)
     await bus.publish(topic, *"1234")
-    await bus.consumer([topic], handled, max_records=2, gather=Hoard).start()
+    await bus.consumer([topic], handled, gather=Hoard).start()
     await until(lambda: handled.batches == [["1", "2"], ["3", "4"]])
     await until(lambda: len(waits) >= 4)
     assert waits[:4] == [1000, 100, 0, 1000]

@@ -9,13 +9,17 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.structs import TopicPartition
 from structlog.testing import capture_logs
 
+from libs.bus import stream as stream_module
 from libs.bus.partitioning import partition_of
 from libs.bus.port import Partitions
 from tests.conformance.bus_harness import Handled, open_harness
 from tests.waiting import until
 
 
-async def test_who_stops_while_giving_partitions_back_leaves_the_group_all_the_same(kafka: str) -> None:
+async def test_who_stops_while_giving_partitions_back_leaves_the_group_all_the_same(
+    kafka: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_module, "REBALANCE_TIMEOUT_MS", 120_000)
     harness = await open_harness(kafka)
     topic, group = await harness.topic(partitions=2), harness.group()
     giving_back = asyncio.Event()
@@ -24,10 +28,10 @@ async def test_who_stops_while_giving_partitions_back_leaves_the_group_all_the_s
         giving_back.set()
         await asyncio.Event().wait()
 
-    leaving = harness.stream([topic], group, on_revoked=give_back, rebalance_timeout_ms=120_000)
+    leaving = harness.stream([topic], group, on_revoked=give_back)
     await leaving.start()
     await until(lambda: len(leaving.assignment()) == 2)
-    staying = harness.stream([topic], group, rebalance_timeout_ms=120_000)
+    staying = harness.stream([topic], group)
     joining = asyncio.create_task(staying.start())
     await giving_back.wait()
     await leaving.stop()

@@ -19,7 +19,7 @@ from deploy.local.kafka import SHORT_RUN, Kafka
 from deploy.local.ports import free_port
 from libs.bus.admin import ensure_topics
 from libs.bus.codec import encode
-from libs.bus.consumer import MAX_RECORDS
+from libs.bus.consumer_lane import MAX_RECORDS
 from libs.bus.dead_letters import LIMIT
 from libs.contracts import topics
 from libs.contracts.events import Priority
