@@ -50,6 +50,7 @@ _DECODED_AT_ONCE = 250
 """Records between two breaks, about a millisecond: in them the handler of another batch goes on as soon as PostgreSQL has answered."""
 _GATHERING_MS = 100
 """How soon a record that is kept back to be gathered is looked at again."""
+_Found = Mapping[TopicPartition, Sequence[Record]]
 _partition_of: Callable[[Record], TopicPartition] = attrgetter("source")
 _topic_of: Callable[[Record], str] = attrgetter("source.topic")
 
@@ -149,24 +150,54 @@ class RecordStream:
         Raises `TooManyDeadLetters`.
         """
         self.fetched = 0
-        wanted = self.assignment()
-        if self._gathering is not None:
-            wanted = self._gathering.wanted(wanted)
-            if self._gathering:
-                timeout_ms = 0 if self._more_gathered else min(timeout_ms, _GATHERING_MS)
+        wanted, timeout_ms = self._wanted(timeout_ms)
         found = await self._source.fetch(wanted, timeout_ms=timeout_ms, max_records=max_records)
         epoch = self.epoch  # not before: a fetch outlives a rebalance and then brings what is ours since
+        found = self._gathered(self._delivered(found), max_records)
+        records = await self._decoded(found, epoch)
+        return records if self.epoch == epoch else []
+
+    def _wanted(self, timeout_ms: int) -> tuple[Partitions, int]:
+        """From which partitions to fetch, and how long to wait for something."""
+        assigned, gathering = self.assignment(), self._gathering
+        if gathering is None:
+            return assigned, timeout_ms
+        wanted = gathering.wanted(assigned)
+        if not gathering:
+            return wanted, timeout_ms
+        return wanted, 0 if self._more_gathered else min(timeout_ms, _GATHERING_MS)
+
+    def _delivered(self, found: _Found) -> _Found:
+        """What was found, without what the service published itself. Marks what is to be finished before it may be committed."""
         self.fetched = sum(map(len, found.values()))
         if self._is_own is not None:
-            found = {partition: self._others(partition, each, self._is_own) for partition, each in found.items()}
-        else:
-            for partition, each in found.items():
-                self._marks.delivered(partition, [record.offset for record in each])
-        if self._gathering is not None:
-            found = self._gathering.pass_on(found, max_records)
-            passed_on = sum(map(len, found.values()))
-            self._more_gathered = passed_on >= max_records
-            self.fetched = max(self.fetched, passed_on)
+            return {partition: self._others(partition, each, self._is_own) for partition, each in found.items()}
+        for partition, each in found.items():
+            self._marks.delivered(partition, [record.offset for record in each])
+        return found
+
+    def _others(
+        self, partition: TopicPartition, records: Sequence[Record], is_own: Callable[[bytes], bool]
+    ) -> list[Record]:
+        """Those that the service did not publish itself. The rest is finished by passing it over."""
+        others = [record for record in records if record.raw is None or not is_own(record.raw)]
+        if records:
+            self._marks.delivered(partition, [record.offset for record in others], records[-1].offset + 1)
+        RECORDS_CONSUMED.labels(partition.topic).inc(len(records) - len(others))
+        return others
+
+    def _gathered(self, found: _Found, most: int) -> _Found:
+        """What is to be handled now, of what was found and of what was kept back before."""
+        if self._gathering is None:
+            return found
+        found = self._gathering.pass_on(found, most)
+        passed_on = sum(map(len, found.values()))
+        self._more_gathered = passed_on >= most
+        self.fetched = max(self.fetched, passed_on)
+        return found
+
+    async def _decoded(self, found: _Found, epoch: int) -> list[Record]:
+        """The records with their events. What can't be decoded goes to the dead letters. Ends early when the partitions are taken away."""
         now = time.monotonic()
         records: list[Record] = []
         for partition, of_partition in found.items():
@@ -195,17 +226,7 @@ class RecordStream:
                         await asyncio.sleep(0)
             if len(records) > good:
                 self._undecodables.succeeded()
-        return records if self.epoch == epoch else []
-
-    def _others(
-        self, partition: TopicPartition, records: Sequence[Record], is_own: Callable[[bytes], bool]
-    ) -> list[Record]:
-        """What is to be delivered; the rest is finished by passing it."""
-        others = [record for record in records if record.raw is None or not is_own(record.raw)]
-        if records:
-            self._marks.delivered(partition, [record.offset for record in others], records[-1].offset + 1)
-        RECORDS_CONSUMED.labels(partition.topic).inc(len(records) - len(others))
-        return others
+        return records
 
     async def dead_letter(self, record: Record, reason: Reason) -> None:
         """Put a record that can't be handled into the dead letters, and finish it.
