@@ -124,8 +124,8 @@ class KafkaSource(ConsumerRebalanceListener):
             if not found and _fetcher_died(consumer):
                 raise KafkaError("the fetch task ended")
             rebalances = self._rebalances
-            if set_back := await self._gone_on(consumer, found):
-                await self._rejoin(consumer, set_back)
+            if lost := await self._find_lost(consumer, found):
+                await self._rejoin(consumer, lost)
                 return {}
             # What was fetched before a rebalance is not ours any more, or comes again.
             return found if self._rebalances == rebalances else {}
@@ -134,12 +134,16 @@ class KafkaSource(ConsumerRebalanceListener):
             await self._rejoin(consumer)
             return {}
 
-    async def _gone_on(
+    async def _find_lost(
         self, consumer: AIOKafkaConsumer, found: Mapping[TopicPartition, Sequence[Record]]
     ) -> dict[TopicPartition, int]:
-        """Compare where partitions go on with where they should. Where Kafka has lost records that we had, it gives those that took their
-        offsets: answers the first of them. Where it has deleted what we had yet to read, that is logged."""
-        set_back: dict[TopicPartition, int] = {}
+        """Compare the offsets that were fetched with those that should come next.
+
+        If they are lower, Kafka has lost records that we had read, and gave their offsets to new ones: answers the first offset that was
+        fetched of each such partition, from where it must be read anew. If they are higher because Kafka has deleted records before we
+        read them, that is logged.
+        """
+        lost: dict[TopicPartition, int] = {}
         following: dict[TopicPartition, int] = {}
         rebalances = self._rebalances
         for partition, records in found.items():
@@ -153,17 +157,17 @@ class KafkaSource(ConsumerRebalanceListener):
                 continue
             if first < expected:
                 log.error("kafka.records_lost: all that it has is read", **partition._asdict())
-                set_back[partition] = first
+                lost[partition] = first
             elif (begin := (await consumer.beginning_offsets([partition]))[partition]) > expected:
                 log.error("kafka.records_missed", **partition._asdict(), records=begin - expected)
         if self._rebalances != rebalances:
             return {}
         self._next.update(following)
-        return set_back
+        return lost
 
-    async def set_back(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Let these partitions be read from here on. Raises KafkaError, TimeoutError."""
-        await KafkaSource.commit(self, offsets)
+    async def _go_back_to(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Have these partitions read from these offsets once the group is joined again. Raises KafkaError, TimeoutError."""
+        await self._commit_to_kafka(offsets)
 
     def rest(self, seconds: float) -> None:
         # Else aiokafka asks at once, is answered as soon as one record is there, and that one waits here for all of the pause.
@@ -178,11 +182,11 @@ class KafkaSource(ConsumerRebalanceListener):
             consumer = self._started()
             consumer.resume(*consumer.paused())
 
-    async def _rejoin(self, consumer: AIOKafkaConsumer, set_back: Mapping[TopicPartition, int] | None = None) -> None:
+    async def _rejoin(self, consumer: AIOKafkaConsumer, back_to: Mapping[TopicPartition, int] | None = None) -> None:
         await self._on_revoked(consumer.assignment())
-        if set_back:  # not before: what was finished of what is lost is committed there
+        if back_to:  # only now: `_on_revoked` commits higher offsets, of what was finished and is lost
             try:
-                await self.set_back(set_back)
+                await self._go_back_to(back_to)
             except Exception as error:
                 log.error("kafka.not_set_back", group=self._group, error=type(error).__name__)
         await _close(consumer)
@@ -190,6 +194,9 @@ class KafkaSource(ConsumerRebalanceListener):
         await self.start()
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        await self._commit_to_kafka(offsets)
+
+    async def _commit_to_kafka(self, offsets: Mapping[TopicPartition, int]) -> None:
         async with asyncio.timeout(COMMIT_SECONDS):
             await self._started().commit(dict(offsets))
 

@@ -108,11 +108,11 @@ class StoredOffsetsSource(KafkaSource):
             log.warning("stored offsets not committed", error=type(error).__name__)
         return True
 
-    async def set_back(self, offsets: Mapping[TopicPartition, int]) -> None:
+    async def _go_back_to(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Raises asyncpg's errors too."""
         for partition in offsets:
             await self._forget(partition)
-        await super().set_back(offsets)
+        await super()._go_back_to(offsets)
 
     async def _forget(self, partition: TopicPartition) -> None:
         async with self._pool.acquire(timeout=POOL_SECONDS) as connection:
@@ -121,7 +121,7 @@ class StoredOffsetsSource(KafkaSource):
     async def _tell(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Commit these to Kafka, with what it does not know yet."""
         untold = self._untold
-        await super().commit({**untold, **offsets})
+        await self._commit_to_kafka({**untold, **offsets})
         if self._untold is untold:
             self._untold = {}
 

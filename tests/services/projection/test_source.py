@@ -135,7 +135,7 @@ async def test_what_could_not_be_committed_at_the_beginning_is_with_the_next_com
     idle = 1 - one
     await folded(pool, topic, *applied)
     tries: list[Mapping[TopicPartition, int]] = []
-    commit: Commit = KafkaSource.commit
+    commit: Commit = KafkaSource._commit_to_kafka
 
     async def failing_once(source: KafkaSource, offsets: Mapping[TopicPartition, int]) -> None:
         tries.append(offsets)
@@ -143,7 +143,7 @@ async def test_what_could_not_be_committed_at_the_beginning_is_with_the_next_com
             raise KafkaError
         await commit(source, offsets)
 
-    monkeypatch.setattr(KafkaSource, "commit", failing_once)
+    monkeypatch.setattr(KafkaSource, "_commit_to_kafka", failing_once)
     stream = harness.stream([topic], group)
     await stream.start()
     records = []
