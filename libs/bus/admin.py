@@ -96,7 +96,7 @@ async def _ensure(admin: AIOKafkaAdminClient, topics: Sequence[Topic]) -> None:
 
 
 async def _look_at_configs(admin: AIOKafkaAdminClient, there: Sequence[NewTopic], compactable: Collection[str]) -> None:
-    """What was made by others may say otherwise. Where we may not ask, nothing is said."""
+    """Compare the settings of topics that others may have made. Topics whose settings we may not read are passed over."""
     configs = await _configs(admin, [new.name for new in there])
     short: list[str] = []
     for new in there:
@@ -112,7 +112,7 @@ async def _look_at_configs(admin: AIOKafkaAdminClient, there: Sequence[NewTopic]
 
 
 async def _configs(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str, dict[str, str]]:
-    """By topic, what we ask of its settings."""
+    """The cleanup policy and retention of each topic whose settings we may read."""
     asked = [ConfigResource(ConfigResourceType.TOPIC, name, dict.fromkeys((_POLICY, _RETENTION), "")) for name in names]
     return {
         name: {entry[0]: entry[1] for entry in entries}

@@ -1,23 +1,24 @@
-"""What aiokafka's clients do not survive by themselves, for all of this process.
+"""Repairs to aiokafka's clients, for the whole process: what they do not survive, or do not name, by themselves.
 
-The task that keeps a client's metadata up to date ends, unnoticed, by an error that it does not expect; whoever then waits for metadata
-waits for ever: a consumer's commits and its return to the group, a producer that must find a partition's new leader. Here such an error is
-an update that failed, which is tried again.
+The task that keeps a client's metadata up to date ends, without a word, by an error that it does not expect. Whoever waits for metadata
+then waits for ever: a consumer's commits and its return to the group, a producer that must find a partition's new leader. Here such an
+error is an update that failed, and is tried again.
 
-A client asks the brokers that it has last heard of, and no other. Those may be one, if that was alone when it heard of it; if it is gone
-then, the others are never found. Here the brokers that the client was given at first are asked again.
+A client asks only the brokers that it last heard of. That may be one, if the others were away just then; when that one goes, the client
+never finds the others. Here it then asks the brokers that it was configured with.
 
-Members of a group give every request most of a minute, since a join waits until all others have come. A broker whose host is gone without a
-word would hold up for as long what others could answer. So here to connect takes a few seconds, and a connection on which answers are due
-and nothing comes in is given up soon, unless a join waits there: then the client asks who leads now. What comes in slowly goes on coming.
+A group's members give every request most of a minute, since a join is answered only when all others have joined. A broker whose host is
+gone without a word would hold up for as long what other brokers could answer. So here connecting takes a few seconds at most, and a
+connection is closed on which answers are due and nothing comes in for a while, unless a join waits there: the client then asks who leads
+now. An answer that comes in slowly keeps its connection.
 
-Whom a broker does not let in hears that it can't be reached. Why is told here: a certificate or a login that is not taken.
+aiokafka reports a refused certificate or login as "unreachable"; the reason is logged here.
 
-A commit that nobody waits for any more goes on by itself, and its failure would be logged as nobody's, without a name. It is told when the
-commit is called off, and what comes after is of no interest.
+A commit goes on by itself when its caller gives it up, and asyncio would log its failure as an exception that nobody retrieved. The caller
+has said that it gave up, so what becomes of the commit is of no interest.
 
-One unexpected error is known: under uvloop, to write to a connection that the broker has just closed is a RuntimeError, where an OSError is
-expected (https://github.com/aio-libs/aiokafka/issues/1038). Here it becomes what aiokafka makes of an OSError.
+Under uvloop, to write to a connection that the broker has just closed is a RuntimeError, where aiokafka expects an OSError
+(https://github.com/aio-libs/aiokafka/issues/1038). Here it becomes what aiokafka makes of an OSError.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 10.0
 """As long as the producer's and the admin's requests may take at most; by then Kafka has chosen other leaders."""
 LOOK_SECONDS = 2.5
+"""How often a connection on which answers are due is looked at."""
 _JOINING = (JoinGroupRequest.API_KEY, SyncGroupRequest.API_KEY)
 _watched = WeakSet[AIOKafkaConnection]()
 
@@ -95,9 +97,9 @@ def _send_or_lose(self: AIOKafkaConnection, request: object, expect_response: bo
 
 
 def _watch(connection: Any, silent_seconds: float = 0.0) -> None:
-    """Answers are due: look again whether something has come."""
+    """Answers are due: look again, in a while, whether something has come in."""
     _watched.add(connection)
-    asyncio.get_running_loop().call_later(LOOK_SECONDS, _look, connection, _come(connection), silent_seconds)
+    asyncio.get_running_loop().call_later(LOOK_SECONDS, _look, connection, _progress(connection), silent_seconds)
 
 
 def _look(connection: Any, before: tuple[int, int], silent_seconds: float) -> None:
@@ -106,7 +108,7 @@ def _look(connection: Any, before: tuple[int, int], silent_seconds: float) -> No
         return
     silent_seconds += LOOK_SECONDS
     _, oldest, _ = connection._requests[0]  # a broker answers in order
-    if oldest.API_KEY in _JOINING or _come(connection) != before:
+    if oldest.API_KEY in _JOINING or _progress(connection) != before:
         _watch(connection)
     elif silent_seconds < ANSWER_SECONDS:
         _watch(connection, silent_seconds)
@@ -114,8 +116,8 @@ def _look(connection: Any, before: tuple[int, int], silent_seconds: float) -> No
         connection.close(reason=CloseReason.CONNECTION_TIMEOUT)
 
 
-def _come(connection: Any) -> tuple[int, int]:
-    """What changes while an answer comes in: how many have, and the octets of the next."""
+def _progress(connection: Any) -> tuple[int, int]:
+    """What changes while answers come in: how many have come, and how many octets of the next."""
     return connection._correlation_id - len(connection._requests), len(connection._reader._buffer)
 
 
@@ -135,7 +137,7 @@ async def _update_or_fail(self: Any, metadata: Any, topics: object) -> bool:
             return False
         await self.bootstrap()
         return await _update(self, metadata, topics)
-    except KafkaConnectionError:  # nobody is there, which is logged
+    except KafkaConnectionError:  # no broker can be reached, which aiokafka logs
         metadata.failed_update(None)
         return False
     except Exception as error:
@@ -145,7 +147,7 @@ async def _update_or_fail(self: Any, metadata: Any, topics: object) -> bool:
 
 
 def repair_clients() -> None:
-    """Done again, it changes nothing."""
+    """Make the repairs above. A second call changes nothing."""
     _connection.connect = _connect_soon
     _connection.close = _close_and_say_why
     AIOKafkaConnection.send = _send_or_lose

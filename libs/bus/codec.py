@@ -52,7 +52,7 @@ class Decoders(dict[str, Decode]):
 
 
 def decoder_for(event: type[E]) -> Callable[[bytes | None], E]:
-    """Reads one type of event, as in `decoder_for(MessageEvent[SmsStatus])`, into what stands for it (`quick_events`).
+    """Reads one type of event, as in `decoder_for(MessageEvent[SmsStatus])`, into the struct that stands for it (`quick_events`).
 
     The function raises `Undecodable` for anything else: nothing, broken JSON, a missing field, a wrong type, a time without zone.
     """
@@ -82,7 +82,7 @@ _read_source = msgspec.json.Decoder(_Source).decode
 
 
 def said_by(source: str) -> Callable[[bytes], bool]:
-    """Tells of an event's bytes whether it names this source, for a sixth of what decoding costs. What is no JSON names none."""
+    """Tells from an event's bytes whether it names this source, for a sixth of what decoding costs. What is no JSON names none."""
     mark = source.encode()
 
     def said(value: bytes) -> bool:
@@ -116,7 +116,7 @@ _ID_BEGINS, _ID_ENDS = len(_SUBJECT), len(_SUBJECT) + 36
 def subject_of(value: bytes | None) -> bytes:
     """The id of the message that an event is about, as its bytes write it, found without decoding it (a seventh of the cost).
 
-    It is nothing, or something else, where the bytes are not as `encode` writes them.
+    It is empty, or something else, where the bytes are not as `encode` writes them.
     """
     if value is None or (at := value.find(_SUBJECT)) < 0:
         return b""

@@ -34,9 +34,9 @@ _FETCH_TIMEOUT_HOLDING_MS = 100
 """How soon a record that is held comes again when nothing else does."""
 RUNNING = "running"
 _AWAY_FAILURES = 3
-"""So often in a row a batch fails, in about a second, before a neighbour counts as away: conflicts pass sooner."""
+"""After so many failures of a batch in a row, about a second, a neighbour counts as away: conflicts are over sooner."""
 _LEAVE_SECONDS = 6.0
-"""What of a stop's budget is left for the last commit, and for leaving the group, where the batch in hand takes the rest."""
+"""What the batch in hand leaves of a stop's budget, for the last commit and for leaving the group."""
 
 
 class ConsumerLane:
@@ -97,7 +97,7 @@ class ConsumerLane:
         self._stopping = True
         await self._finish_in_hand(max(budget_seconds / 2, budget_seconds - _LEAVE_SECONDS))
         if self._task is not None:
-            if not self._leaving:  # else it would neither commit nor leave
+            if not self._leaving:  # a cancel would keep it from committing and leaving
                 self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task

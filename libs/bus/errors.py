@@ -28,8 +28,8 @@ PERHAPS_OURS = frozenset({HANDLER_ERROR, UNDECODABLE, INVALID})
 class BadRecord(Exception):
     """A record can never be handled, and why: it goes to the dead letters with that reason.
 
-    That is a verdict on the data, which carriers and phones can write as they like, so any number of them stops nobody; unless its code is
-    in `PERHAPS_OURS`. Anything else that a handler raises (and that is not transient) has the reason `handler-error`.
+    It is the data's fault, and carriers and phones can write what they like: so any number of such records stops no consumer, unless the
+    code is in `PERHAPS_OURS`. Anything else that a handler raises (and that is not transient) has the reason `handler-error`.
     """
 
     def __init__(self, reason: Reason) -> None:

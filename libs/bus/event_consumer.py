@@ -91,7 +91,7 @@ class EventConsumer(ConsumerRebalanceListener):
         self._consumed = RECORDS_CONSUMED.labels(topic.name)
         self._retries = CONSUMER_RETRIES.labels(group)
         self._broker = KafkaBroker(
-            cluster.bootstrap_servers.split(","),  # it takes a string for one broker
+            cluster.bootstrap_servers.split(","),  # FastStream takes a string for one broker
             security=_security(cluster),
             client_id=group,
             request_timeout_ms=REBALANCE_TIMEOUT_MS + 10_000,

@@ -16,7 +16,7 @@ from libs.bus.backoff import delays
 from libs.bus.port import OnRebalance, Partitions, Topics, pattern_of
 from libs.bus.record import Record
 from libs.bus.unpacking import as_records
-from libs.contracts.topics import Topic
+from libs.contracts.topics import DAY_MS, Topic
 from libs.service_kit.kafka import Cluster
 
 log = structlog.get_logger()
@@ -30,8 +30,7 @@ METADATA_MAX_AGE_MS = 30_000
 COMMIT_SECONDS = 5.0
 STOP_SECONDS = 5.0
 LEAVE_SECONDS = 1.0
-"""What a stop that took longer may still take."""
-_A_DAY_MS = 24 * 3600 * 1000
+"""How long leaving the group may take when a stop was broken off after `STOP_SECONDS`."""
 
 
 class KafkaSource(ConsumerRebalanceListener):
@@ -40,7 +39,8 @@ class KafkaSource(ConsumerRebalanceListener):
     max_partition_fetch_bytes = MAX_PARTITION_FETCH_BYTES
     """How much of each partition is fetched ahead, compressed, and kept in memory while the consumer is behind."""
     fetch_max_wait_ms = 250
-    """How long the broker may hold a fetch that finds nothing. A partition drained meanwhile joins only the next fetch."""
+    """How long the broker may hold a fetch that finds nothing. Partitions that run out of records meanwhile
+    are asked for only with the next fetch."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class KafkaSource(ConsumerRebalanceListener):
         self._consumer: AIOKafkaConsumer | None = None
         self._rest: asyncio.TimerHandle | None = None
         self._next: dict[TopicPartition, int] = {}
-        """The offset that each partition is to go on with, as far as something was fetched since it was assigned."""
+        """The next offset of each partition of which something was fetched since it was assigned."""
         self._rebalances = 0
 
     async def start(self) -> None:
@@ -95,7 +95,7 @@ class KafkaSource(ConsumerRebalanceListener):
             # The broker answers JoinGroup only when the others have drained; this must not time out before.
             request_timeout_ms=self._rebalance_timeout_ms + 10_000,
             # A batch that waits for Postgres to come back is not idle, however long that takes.
-            max_poll_interval_ms=_A_DAY_MS,
+            max_poll_interval_ms=DAY_MS,
         )
         pattern = pattern_of(self._topics)
         if pattern is None:
@@ -120,7 +120,7 @@ class KafkaSource(ConsumerRebalanceListener):
         self._end_rest()
         try:
             fetched = await consumer.getmany(*partitions, timeout_ms=timeout_ms, max_records=max_records)
-            found = cast(Mapping[TopicPartition, Sequence[Record]], fetched)  # by as_records
+            found = cast(Mapping[TopicPartition, Sequence[Record]], fetched)  # made by `as_records`
             if not found and _fetcher_died(consumer):
                 raise KafkaError("the fetch task ended")
             rebalances = self._rebalances
@@ -170,7 +170,7 @@ class KafkaSource(ConsumerRebalanceListener):
         await self._commit_to_kafka(offsets)
 
     def rest(self, seconds: float) -> None:
-        # Else aiokafka asks at once, is answered as soon as one record is there, and that one waits here for all of the pause.
+        # Else aiokafka fetches ahead at once and is answered as soon as one record is there, which then waits here for all of the pause.
         consumer = self._started()
         consumer.pause(*consumer.assignment())
         self._rest = asyncio.get_running_loop().call_later(seconds, self._end_rest)
@@ -235,7 +235,7 @@ async def _close(consumer: AIOKafkaConsumer) -> None:
 
 
 async def _leave(consumer: AIOKafkaConsumer) -> None:
-    """What is left of aiokafka's stop when that was broken off."""
+    """The steps of aiokafka's stop that it may not have come to when it was broken off."""
     own: dict[str, Any] = vars(consumer)
     if (coordinator := own["_coordinator"]) is not None:
         await coordinator._stop_heartbeat_task()

@@ -212,7 +212,7 @@ class MemorySource:
                 return {}
 
     def rest(self, seconds: float) -> None:
-        """There is nobody to be spared."""
+        """There is no broker to be spared."""
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         await asyncio.sleep(0)

@@ -18,8 +18,8 @@ T = TypeVar("T")
 class OffsetsReader:
     """Joins no group and fetches nothing. `seconds` is how long a question may take.
 
-    After one that failed the next is asked by a new consumer: aiokafka goes on asking a broker whose host is gone without a word, since a
-    question that is called off tells it nothing.
+    After a question that failed the next is asked by a new consumer: when a question is given up, aiokafka does not learn that the host of
+    its broker is gone, and would go on asking that broker.
     """
 
     def __init__(self, cluster: Cluster, *, client_id: str, seconds: float, group: str | None = None) -> None:
@@ -58,7 +58,7 @@ class OffsetsReader:
             self._close_beside(consumer)
 
     def _close_beside(self, consumer: AIOKafkaConsumer) -> None:
-        """It may wait for a broker that is gone, and nobody is to wait for that."""
+        """Close it in a task of its own: that may wait for a broker that is gone, and nobody is to wait for it."""
         closing = asyncio.create_task(_close(consumer))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
@@ -71,7 +71,7 @@ class OffsetsReader:
                     client_id=self._client_id,
                     group_id=self._group,
                     enable_auto_commit=False,
-                    request_timeout_ms=round(self._seconds * 1000 / 2),  # else no second broker could be asked
+                    request_timeout_ms=round(self._seconds * 1000 / 2),  # so that a second broker can be asked
                 )
                 try:
                     await consumer.start()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Pacing:
     """The least time from one batch's fetch to the next, by the size of the first: seconds, growing evenly up to `full_at` records.
 
-    Of a batch that could have had `most`, it shrinks again from half of that on: then there is more to do than can wait.
+    Where a batch could have had `most` records, it shrinks again from half of them on, and is nothing for a full batch: there is a backlog.
     """
 
     floor: float = 0.030
@@ -24,4 +24,4 @@ class Pacing:
 PACED = Pacing()
 UNPACED = Pacing(0, 0)
 UNHURRIED = Pacing(floor=0.1)
-"""For what no message waits for."""
+"""For consumers whose work no message waits for."""

@@ -109,7 +109,7 @@ class Gathering(Protocol):
         ...
 
     def wanted(self, partitions: Partitions) -> Partitions:
-        """From which of these it wants more now: of one at least."""
+        """From which of these partitions it wants more now: from one at least."""
         ...
 
     def pass_on(

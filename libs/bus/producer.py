@@ -32,7 +32,7 @@ log = structlog.get_logger()
 MAX_RECORD_BYTES = 2 * 1024 * 1024 - 4096
 """What a topic takes (`max.message.bytes` in the contracts), less what a batch adds."""
 MAX_DEAD_LETTER_BYTES = MAX_RECORD_BYTES + 64 * 1024
-"""A dead letter is a record with headers more."""
+"""A dead letter is a record with more headers."""
 _RECORD_OVERHEAD = 64  # lengths, offsets, the one header: what a record takes beside key and value
 
 
@@ -68,7 +68,7 @@ class Producer:
         await self._connection.get()
 
     async def ask(self) -> None:
-        """Returns when Kafka has answered, whatever there is to publish. Raises KafkaError or OSError."""
+        """Return when Kafka has answered a question of ours, also while there is nothing to publish. Raises KafkaError or OSError."""
         kafka: Any = await self._connection.get()
         await kafka.client.fetch_all_metadata()
 
@@ -126,7 +126,7 @@ class Producer:
             ) from None
 
     async def _look_up(self, topic: str) -> None:
-        """Learn how many partitions a topic has; that is fixed for life. The lock, like the next one, keeps calls in their order."""
+        """Learn how many partitions a topic has, which never changes. The lock, like that of `_admit`, keeps calls in their order."""
         async with self._lookups[topic]:
             while topic not in self._partitions:
                 kafka = await self._connection.get()

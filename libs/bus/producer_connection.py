@@ -22,7 +22,7 @@ log = structlog.get_logger()
 MAX_BATCH_BYTES = 512 * 1024
 TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 REFUSED = (TopicAuthorizationFailedError, InvalidTopicError)
-"""What the broker would answer again."""
+"""What the broker would answer again, however often it is asked."""
 _COMPRESSION = "snappy"
 """Batches of events are a fifth of their size by it, for half a microsecond an event, written and read (docs/decisions/0021)."""
 _REQUEST_TIMEOUT_MS = 10_000

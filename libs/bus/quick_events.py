@@ -66,7 +66,7 @@ def _default(field: Field[Any]) -> Any:
 
 
 def _checked(hint: Any) -> Any:
-    """A field's type as msgspec must hear it, to check what pydantic checks."""
+    """A field's type in msgspec's terms, so that it checks what pydantic checks."""
     if hint is datetime:
         return _TIME
     if get_origin(hint) in (Union, UnionType):

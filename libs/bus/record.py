@@ -10,11 +10,11 @@ from aiokafka.structs import TopicPartition
 
 Headers = Sequence[tuple[str, bytes]]
 CLOUDEVENTS: list[tuple[str, bytes]] = [("content-type", b"application/cloudevents+json")]
-"""Of nearly every record; kept once, not with each."""
+"""The headers of nearly every record: one list for all of them."""
 
 
 class Record(msgspec.Struct, gc=False):
-    """A source makes it without event; the stream that delivers it says the rest, and nobody changes it from then on.
+    """A source makes it without its event; the stream that delivers it fills in the rest, and nobody changes it from then on.
 
     `event` is the envelope of the topic's declared type; None if it can't be, or is not to be, decoded.
 

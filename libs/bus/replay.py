@@ -42,7 +42,7 @@ class UnknownDeadLetter(LookupError):
 class DeadLetter:
     """What may be shown of a dead letter: never its content. `topic` is where it came from; `place` is where it lies.
 
-    `record` stands for the record that it was made of, in this process: all dead letters of one have the same.
+    `record` is a hash of the record that it was made of, which holds in this process alone: all dead letters of one record have the same.
     """
 
     topic: str
@@ -190,6 +190,6 @@ def _letter(place: TopicPartition, record: ConsumerRecord[bytes, bytes]) -> Dead
         words=header("words"),
         group=header("group"),
         message_id=message_id_of(record.value),
-        # With the content: after a topic is made anew its offsets name other records.
+        # Of the content too: in a topic that was deleted and made anew, the same offsets name other records.
         record=hash((header("topic"), header("partition"), header("offset"), record.key, record.value)),
     )

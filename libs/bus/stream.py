@@ -47,7 +47,7 @@ REBALANCE_TIMEOUT_MS = 40_000
 it has in hand, or the group would go on without it."""
 LAG_EVERY_SECONDS = 5.0
 _DECODED_AT_ONCE = 250
-"""Records between two breaks, about a millisecond: in them the handler of another batch goes on as soon as PostgreSQL has answered."""
+"""After so many records, about a millisecond, other tasks have a turn: the handler of another batch goes on if PostgreSQL has answered."""
 _GATHERING_MS = 100
 """How soon a record that is kept back to be gathered is looked at again."""
 _Found = Mapping[TopicPartition, Sequence[Record]]
@@ -91,10 +91,10 @@ class RecordStream:
         self.epoch = 0
         """Changes as soon as partitions are being taken away: what was delivered before is ours no longer than `on_revoked` runs."""
         self.fetched = 0
-        """How many records the last `getmany` found or delivered, those among them that it passed over or put away too."""
+        """How many records the last `getmany` fetched, or handed on if those are more. What it passed over or could not decode counts."""
         self.missing: str | None = None
         """What keeps it from reading, as far as was seen lately."""
-        self._owned_epoch = 0  # follows `epoch` when the partitions are gone
+        self._owned_epoch = 0  # of the records that may be finished: follows `epoch` once the partitions are gone
         self._group = group
         self._is_own = None if options.own_source is None else said_by(options.own_source)
         self._decoders = Decoders(topics) if options.decode else None
@@ -102,8 +102,8 @@ class RecordStream:
         self._on_revoked = on_revoked
         self._gathering = None if options.gather is None else options.gather()
         self._more_gathered = False
-        # Two runs: that the next record can be read says nothing of whether it can be handled.
         limit, on_dead_letter = options.dead_letter_limit, options.on_dead_letter
+        # Two runs: that a record can be decoded must not end a run of those that can't be handled.
         self._undecodables = DeadLetters(producer, group, limit=limit, on_dead_letter=on_dead_letter)
         self._dead_letters = DeadLetters(producer, group, limit=limit, on_dead_letter=on_dead_letter)
         self._give_up = asyncio.Event()
@@ -250,7 +250,7 @@ class RecordStream:
             self._gathering.hurry()
 
     def once_finished(self, records: Sequence[Record]) -> Mapping[TopicPartition, int]:
-        """What may be committed of their partitions when these are finished, for who stores it with the work itself."""
+        """What may be committed of their partitions when these are finished, for a handler that stores offsets with its work."""
         offsets: dict[TopicPartition, set[int]] = {}
         for partition, run in groupby(records, _partition_of):
             offsets.setdefault(partition, set()).update(record.offset for record in run)
@@ -307,7 +307,7 @@ class RecordStream:
                 self._show_lag(await self._source.lag_bounds())
             except Exception as error:  # whatever it is, a gauge must not stop the work
                 failures += 1
-                if failures == 2:  # a rebalance too may take one look's time
+                if failures == 2:  # one alone may be a rebalance
                     log.warning("kafka.away", group=self._group, error=type(error).__name__)
                     self.missing = f"Kafka does not answer: {type(error).__name__}"
                     hide_lag(self.assignment())
@@ -325,7 +325,7 @@ class RecordStream:
 
 
 def hide_lag(partitions: Iterable[TopicPartition]) -> None:
-    """Nothing is known of these any more."""
+    """Show no lag for these partitions: nothing is known of it any more."""
     for partition in partitions:
         with suppress(KeyError):
             CONSUMER_LAG.remove(partition.topic, str(partition.partition))

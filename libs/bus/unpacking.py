@@ -1,9 +1,9 @@
-"""A fetch's records as ours, straight from its bytes: by way of aiokafka's own, each costs a microsecond more, and more memory.
+"""Our records made straight from the bytes of a fetch: by way of aiokafka's own, each costs a microsecond more, and more memory.
 
     consumer = AIOKafkaConsumer(..., value_deserializer=as_records)     # its `getmany` brings `Record`, without events
 
-aiokafka has no place where one could say what its records are made of: this one changes how it makes them, for consumers that name
-`as_records` alone.
+aiokafka can't be told which class its records are to have. So the class that makes them is replaced here; consumers that don't name
+`as_records` still get aiokafka's own records.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def as_records(value: bytes) -> bytes:
 
 class _OurRecords(PartitionRecords):
     def __iter__(self) -> Iterator[Record]:
-        return self._records_iterator  # what it would call itself, once a record
+        return self._records_iterator  # else aiokafka's `__next__` would be called for each record
 
     def _consumer_record(self, tp: TopicPartition, record: Any) -> Record:
         headers = record.headers

@@ -129,13 +129,13 @@ async def test_an_answer_that_comes_in_slowly_is_waited_for() -> None:
     answer = asyncio.ensure_future(connection.send(MetadataRequest([])))
     nearly = client_repairs.ANSWER_SECONDS - client_repairs.LOOK_SECONDS
     for _ in range(3):
-        before = client_repairs._come(connection)
+        before = client_repairs._progress(connection)
         connection._reader.feed_data(b"\0")
         client_repairs._look(connection, before, nearly)
         assert connection.connected()
-    client_repairs._look(connection, client_repairs._come(connection), 0.0)
+    client_repairs._look(connection, client_repairs._progress(connection), 0.0)
     assert connection.connected()
-    client_repairs._look(connection, client_repairs._come(connection), nearly)
+    client_repairs._look(connection, client_repairs._progress(connection), nearly)
     assert not connection.connected()
     with pytest.raises(KafkaConnectionError):
         await answer
