@@ -14,6 +14,7 @@ from uuid import UUID
 
 import msgspec
 
+from libs.bus.record import Record
 from libs.contracts.events import MessageEvent, SmsDispatch
 from libs.storage.uuids import quick_uuid
 
@@ -94,21 +95,20 @@ class Attempt(msgspec.Struct, gc=False):
 
 
 class LegState:
-    """One leg in the hands of this instance: the record, its places in the topic, and the attempts known so far."""
+    """One leg, as this instance knows it: its event, the records that brought it, and the attempts known so far."""
 
-    __slots__ = ("asked", "attempts", "event", "held", "key", "parts", "places", "queued")
+    __slots__ = ("asked", "attempts", "event", "key", "parts", "queued", "records")
 
-    def __init__(self, event: MessageEvent[SmsDispatch], places: list[object]) -> None:
+    def __init__(self, event: MessageEvent[SmsDispatch]) -> None:
         data = event.data
         self.event = event
-        self.places = places
         self.key = LegKey(quick_uuid(event.subject.int), data.leg.cycle, data.leg.leg)
         self.parts = data.segments
+        self.records: list[Record] = []
+        """The same event may come more than once. None is left when the leg is done, or given back in a rebalance. The board's to say."""
         self.attempts: list[Attempt] = []
         self.asked = False
         """Whether a claim of parts of it is not answered: they may be granted, and are no attempts here yet. The sender's to say."""
-        self.held = False
-        """Whether it is in this instance's hands: not done, and not given back in a rebalance. The board's to say."""
         self.queued = False
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import datetime
 from itertools import count
 
+from libs.bus.record import Record
 from libs.contracts.events import MessageEvent, Priority, SmsDispatch
 from services.dispatcher.attempts import LegKey, LegState, next_tries
 from services.dispatcher.events import join_reference
@@ -34,26 +35,24 @@ class Board:
         """Whether a leg of high priority waits for a claim."""
         return bool(self._high)
 
-    def add(self, event: MessageEvent[SmsDispatch], place: object) -> None:
-        """Take a record. The record of a leg that is here already only adds a place."""
-        leg = LegState(event, [place])
+    def add(self, event: MessageEvent[SmsDispatch], record: Record) -> None:
+        """Take a record and its event. If the leg is here already, the record only waits for its end with the others."""
+        leg = LegState(event)
         known = self._legs.setdefault(leg.key, leg)
+        known.records.append(record)
         if known is leg:
-            leg.held = True
             self.queue(leg)
-        else:
-            known.places.append(place)
 
     def queue(self, leg: LegState) -> None:
         """Let it be claimed."""
-        if not leg.queued and leg.held:
+        if not leg.queued and leg.records:
             leg.queued = True
             self._queue_of(leg).append(leg)
 
     def queue_first(self, legs: Iterable[LegState]) -> None:
         """Let these be claimed before all others of their priority; they were asked for, and not granted."""
         for leg in reversed(list(legs)):
-            if not leg.queued and leg.held:
+            if not leg.queued and leg.records:
                 leg.queued = True
                 self._queue_of(leg).appendleft(leg)
 
@@ -74,7 +73,7 @@ class Board:
             while queue and len(asks) < room:
                 leg = queue.popleft()
                 leg.queued = False
-                if not leg.held:
+                if not leg.records:
                     continue
                 if leg.parts == 1 and not leg.attempts:  # most legs
                     asks.append(Ask(leg, 1, 1, 0))
@@ -94,31 +93,29 @@ class Board:
             for leg in expired:
                 queue.remove(leg)
                 leg.queued = False
-                if leg.held and len(asks) < room:
+                if leg.records and len(asks) < room:
                     asks += _asks(leg)
                 else:
                     self.queue(leg)
         return asks
 
-    def finish(self, leg: LegState) -> list[object]:
-        """The leg is done; the places of its records."""
-        if not leg.held:
+    def finish(self, leg: LegState) -> list[Record]:
+        """The leg is done; its records."""
+        if not leg.records:
             return []
-        leg.held = False
         del self._legs[leg.key]
-        places, leg.places = leg.places, []  # a late answer may still name the leg, and their records are large
-        return places
+        records, leg.records = leg.records, []  # a late answer may still name the leg, and they are large
+        return records
 
-    def withdraw(self, mine: Callable[[object], bool]) -> None:
-        """Give back these places: another instance reads their records again. A leg without a place is not ours any more."""
+    def withdraw(self, topic: str) -> None:
+        """Give back a topic's records: another instance reads them again. A leg without a record is not ours any more."""
         for key, leg in list(self._legs.items()):
-            leg.places = [place for place in leg.places if not mine(place)]
-            if not leg.places:
-                leg.held = False
+            leg.records = [record for record in leg.records if record.topic != topic]
+            if not leg.records:
                 del self._legs[key]
-        self._high = deque(leg for leg in self._high if leg.held)
-        self._normal = deque(leg for leg in self._normal if leg.held)
-        self._later = [entry for entry in self._later if entry[2].held]
+        self._high = deque(leg for leg in self._high if leg.records)
+        self._normal = deque(leg for leg in self._normal if leg.records)
+        self._later = [entry for entry in self._later if entry[2].records]
         heapq.heapify(self._later)
 
     def _queue_of(self, leg: LegState) -> deque[LegState]:

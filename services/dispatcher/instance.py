@@ -19,7 +19,7 @@ from libs.service_kit.metrics import BOUND, STANDBY
 from libs.storage.database import Pool
 from services.dispatcher.board import Board
 from services.dispatcher.drivers.port import Callbacks, Driver, Report, Result
-from services.dispatcher.intake import Intake, Place
+from services.dispatcher.intake import Intake
 from services.dispatcher.lease import Lease, LeaseOver
 from services.dispatcher.ledger import Ledger
 from services.dispatcher.poison import tell_history
@@ -71,6 +71,8 @@ class Instance:
         self._sender = Sender(
             gateway, self._lease, ledger, self._board, self._driver, self._on_results, self._settler.look
         )
+        self._intakes: dict[str, Intake] = {}
+        """By topic."""
         self._registered = False
         self._standby = True
         self._unbound_since: float | None = None
@@ -162,6 +164,7 @@ class Instance:
                     self._drain_for_rebalance,
                     partial(tell_history, ledger=self.ledger, publisher=self._producer),
                 )
+                self._intakes[intake.topic] = intake
                 intakes.append(asyncio.create_task(intake.run()))
             beside += [
                 asyncio.create_task(work)
@@ -276,13 +279,12 @@ class Instance:
         BOUND.labels(self._gateway.id).set(int(bound))
         self._sender.wake()
 
-    def _done(self, places: Sequence[object]) -> None:
-        by_intake: defaultdict[Intake, list[Record]] = defaultdict(list)
-        for place in places:
-            assert isinstance(place, Place)
-            by_intake[place.intake].append(place.record)
-        for intake, records in by_intake.items():
-            intake.finished(records)
+    def _done(self, records: Sequence[Record]) -> None:
+        by_topic: defaultdict[str, list[Record]] = defaultdict(list)
+        for record in records:
+            by_topic[record.topic].append(record)
+        for topic, finished in by_topic.items():
+            self._intakes[topic].finished(finished)
 
     async def _wait_stop(self) -> None:
         await self._stop.wait()

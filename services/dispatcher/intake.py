@@ -6,9 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-import msgspec
-import structlog
-
 from libs.bus.backoff import GivenUp
 from libs.bus.dead_letters import OnDeadLetter
 from libs.bus.errors import INVALID
@@ -22,19 +19,10 @@ from libs.sms_text.segments import count_segments
 from services.dispatcher.board import Board
 from services.dispatcher.settings import DispatcherSettings
 
-log = structlog.get_logger()
-
 LARGEST_FETCH = 2000
 FETCH_MILLISECONDS = 200
 COMMIT_SECONDS = 0.25
 SMALLINT_MAX = 32767
-
-
-class Place(msgspec.Struct):
-    """Where a leg's record stands."""
-
-    intake: Intake
-    record: Record
 
 
 class Intake:
@@ -52,6 +40,7 @@ class Intake:
     ) -> None:
         gateway = settings.dispatcher_gateway
         topic = topics.dispatch(gateway, priority)
+        self.topic = topic.name
         self._gateway = gateway
         self._settings = settings
         self._paced = priority is not Priority.HIGH
@@ -77,7 +66,7 @@ class Intake:
         finally:
             commits.cancel()
             await self._stream.commit()
-            self._board.withdraw(self._mine)
+            self._board.withdraw(self.topic)
             await self._stream.stop()
 
     def finished(self, records: list[Record]) -> None:
@@ -108,7 +97,7 @@ class Intake:
             if fault is not None:
                 await self._stream.dead_letter(record, Reason(INVALID, fault))
             else:
-                self._board.add(event, Place(self, record))
+                self._board.add(event, record)
                 good += 1
         if good:
             self._wake()
@@ -116,10 +105,7 @@ class Intake:
 
     async def _revoked(self, _: Partitions) -> None:
         await self._drain()
-        self._board.withdraw(self._mine)
-
-    def _mine(self, place: object) -> bool:
-        return isinstance(place, Place) and place.intake is self
+        self._board.withdraw(self.topic)
 
     async def _commit_often(self) -> None:
         while True:

@@ -13,6 +13,7 @@ import structlog
 from libs.bus.backoff import until_done
 from libs.bus.pacing import Pacing
 from libs.bus.port import Outgoing, Publisher
+from libs.bus.record import Record
 from libs.contracts.without_receipt import NOT_ASKED
 from libs.service_kit.config_file import Gateway, InDoubt
 from libs.service_kit.crash_points import crash_point
@@ -54,7 +55,7 @@ RETRY_LAST_SECONDS = 60.0
 
 
 class Settler:
-    """Takes results and legs to look at; `done` takes the places of records whose work is durable."""
+    """Takes results and legs to look at; `done` takes the records whose work is durable."""
 
     def __init__(
         self,
@@ -62,7 +63,7 @@ class Settler:
         ledger: Ledger,
         board: Board,
         publisher: Publisher,
-        done: Callable[[Sequence[object]], None],
+        done: Callable[[Sequence[Record]], None],
         wake: Callable[[], None],
     ) -> None:
         self._gateway = gateway
@@ -154,11 +155,11 @@ class Settler:
         crash_point("dispatcher.publish-commit")
         if late:
             await until_done(lambda: self._ledger.forget_events(late), what="forget late events")
-        places: list[object] = []
+        records: list[Record] = []
         for leg in touched.values():
-            places += self._next(leg)
-        if places:
-            self._done(places)
+            records += self._next(leg)
+        if records:
+            self._done(records)
         self._wake_sender()
 
     def _next_results(self) -> list[Settled]:
@@ -199,7 +200,7 @@ class Settler:
 
     async def _read(self, legs: list[LegState]) -> list[LegState]:
         """Take the stored attempts into the legs; what dead instances left without an outcome is in doubt from now on."""
-        legs = [leg for leg in legs if leg.held]
+        legs = [leg for leg in legs if leg.records]
         if not legs:
             return []
         found = await until_done(lambda: self._ledger.read(legs), what="read attempts")
@@ -230,8 +231,8 @@ class Settler:
         leg.attempts.append(row)
         return self._events(leg, row)
 
-    def _next(self, leg: LegState) -> list[object]:
-        """What becomes of a leg now; the places of its records if it is done."""
+    def _next(self, leg: LegState) -> list[Record]:
+        """What becomes of a leg now; its records if it is done."""
         if is_concluded(leg):
             return self._board.finish(leg)
         now = self._loop.time()

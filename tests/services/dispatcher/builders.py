@@ -1,8 +1,12 @@
-"""Dispatch events to claim."""
+"""Dispatch events to claim, and their records."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
+from aiokafka.structs import TopicPartition
+
+from libs.bus.record import Record
+from libs.contracts import topics
 from libs.contracts.events import (
     Encoding,
     Leg,
@@ -15,7 +19,6 @@ from libs.contracts.events import (
     event_id,
 )
 from libs.sms_text.segments import count_segments
-from services.dispatcher.attempts import LegState
 
 GATEWAY = "demo"
 
@@ -61,5 +64,6 @@ def dispatch_event(
     )
 
 
-def leg_of(event: MessageEvent[SmsDispatch]) -> LegState:
-    return LegState(event, [])
+def record_of(event: MessageEvent[SmsDispatch], offset: int = 0) -> Record:
+    topic = topics.dispatch(event.data.gateway, event.data.message.priority)
+    return Record(TopicPartition(topic.name, 0), offset, None, None, (), event)

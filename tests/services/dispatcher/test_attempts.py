@@ -20,7 +20,7 @@ from services.dispatcher.attempts import (
     next_tries,
     refused_for_now,
 )
-from tests.services.dispatcher.builders import dispatch_event, leg_of
+from tests.services.dispatcher.builders import dispatch_event
 
 ONE, TWO = "hello", "x" * 200
 ME = uuid4()
@@ -29,7 +29,7 @@ O = Outcome  # noqa: E741 - the table below is read by its letters
 
 
 def leg(text: str, *attempts: tuple[int, int, Outcome | None]) -> LegState:
-    made = leg_of(dispatch_event(text))
+    made = LegState(dispatch_event(text))
     made.attempts = [Attempt(part, try_number, ME, outcome) for part, try_number, outcome in attempts]
     return made
 
@@ -120,7 +120,7 @@ def test_a_refused_leg_waits_longer_each_time_up_to_an_hour_and_each_message_a_l
     number: int, seconds: float
 ):
     def waits(message_id: UUID) -> float:
-        refused = leg_of(dispatch_event(message_id=message_id, leg=number))
+        refused = LegState(dispatch_event(message_id=message_id, leg=number))
         return (due_at(refused, now) - now).total_seconds()
 
     now = datetime.now(UTC)
@@ -138,7 +138,7 @@ def refused_leg(number: int, *, cycle: int = 1, scheduled: bool = False, valid_s
     if scheduled:
         message = replace(message, scheduled_at=message.accepted_at)
     data = replace(event.data, message=message, leg=replace(event.data.leg, cycle=cycle))
-    return leg_of(replace(event, data=data))
+    return LegState(replace(event, data=data))
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_the_leg_after_one_that_only_waited_is_the_first_that_sends(
     event = dispatch_event(leg=number)
     before = timedelta(0) if waited_for_its_time else timedelta(seconds=1)
     message = replace(event.data.message, scheduled_at=event.data.leg.leg_at - before)
-    assert is_first_sending(leg_of(replace(event, data=replace(event.data, message=message)))) is expected
+    assert is_first_sending(LegState(replace(event, data=replace(event.data, message=message)))) is expected
 
 
 @pytest.mark.parametrize(("before", "expected"), [(0, O.TEMPORARY), (1, O.TEMPORARY), (2, O.FAILED)])

@@ -15,7 +15,7 @@ from services.dispatcher.breaker import OPENS_AT
 from services.dispatcher.drivers.port import Result, Verdict
 from services.dispatcher.ledger import Claim, ClaimVerdict
 from services.dispatcher.sender import LARGEST_CLAIM, Sender, Sent
-from tests.services.dispatcher.builders import dispatch_event
+from tests.services.dispatcher.builders import dispatch_event, record_of
 
 
 class Ground:
@@ -44,6 +44,10 @@ class Ground:
         self.claimed.append(claim)
         return [ClaimVerdict(ask, "G", 0.0) for ask in claim.asks]
 
+    def add(self, valid_seconds: float = 3600) -> None:
+        event = dispatch_event(valid_seconds=valid_seconds)
+        self.board.add(event, record_of(event))
+
     async def turn(self) -> int:
         """One turn of the sender: how many parts it asked for."""
         before = len(self.claimed)
@@ -52,7 +56,7 @@ class Ground:
 
     def answer(self, verdict: Verdict, messages: int = 1) -> list[Result]:
         """Results for so many messages of their own."""
-        legs = [LegState(dispatch_event(), []) for _ in range(messages)]
+        legs = [LegState(dispatch_event()) for _ in range(messages)]
         results = [Result(Sent(leg, Attempt(1, 1, uuid4()), 0, 0.0), verdict) for leg in legs]
         self.sender.account(results)
         return results
@@ -66,8 +70,8 @@ def shown() -> float:
 @pytest.mark.parametrize(("window", "waiting"), [(10_000, 1_500), (2_002, 1_001), (100, 500)])
 async def test_an_empty_window_is_filled_however_large_it_is_and_however_many_wait(window: int, waiting: int):
     ground = Ground(window, free=window)
-    for n in range(waiting):
-        ground.board.add(dispatch_event(), n)
+    for _ in range(waiting):
+        ground.add()
     assert await ground.turn() == min(window, waiting, LARGEST_CLAIM)
 
 
@@ -75,7 +79,7 @@ async def test_many_messages_in_a_row_without_an_acceptance_are_the_gateways_fau
     ground = Ground(window=100, free=100)
     assert {r.verdict for r in ground.answer(Verdict.TEMPORARY, OPENS_AT - 1)} == {Verdict.TEMPORARY}
     assert {r.verdict for r in ground.answer(Verdict.TEMPORARY, 5)} == {Verdict.THROTTLED}, "it costs them no try"
-    ground.board.add(dispatch_event(), 1)
+    ground.add()
     assert await ground.turn() == 0, "it pauses"
     assert shown() == 1
     Ground(window=100, free=100)
@@ -98,7 +102,7 @@ async def test_a_word_about_any_message_ends_the_run(word: Verdict):
 
 async def test_a_message_that_is_refused_again_and_again_is_no_fault_of_the_gateway():
     ground = Ground(window=100, free=100)
-    leg = LegState(dispatch_event(), [])
+    leg = LegState(dispatch_event())
     for n in range(2 * OPENS_AT):
         result = Result(Sent(leg, Attempt(1, n, uuid4()), 0, 0.0), Verdict.TEMPORARY)
         ground.sender.account([result])
@@ -109,7 +113,7 @@ async def test_what_has_expired_by_the_clock_of_postgres_alone_is_asked_for_whil
     ground = Ground(window=10, free=10)
     ground.driver.missing = "unbound"
     ground.driver.free = 0
-    ground.board.add(dispatch_event(valid_seconds=-60), "its place")
+    ground.add(valid_seconds=-60)
     ground.lease.postgres_time -= timedelta(hours=1)
     assert await ground.turn() == 0, "our clock is an hour ahead"
     ground.sender._look_for_expired_at = 0.0

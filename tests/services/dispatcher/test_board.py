@@ -1,9 +1,16 @@
 """Which legs are claimed next, and whose they are."""
 
-from libs.contracts.events import Priority
-from services.dispatcher.attempts import Attempt, LegState, Outcome
+from libs.bus.record import Record
+from libs.contracts.events import MessageEvent, Priority, SmsDispatch
+from services.dispatcher.attempts import Attempt, Outcome
 from services.dispatcher.board import Board
-from tests.services.dispatcher.builders import dispatch_event
+from tests.services.dispatcher.builders import dispatch_event, record_of
+
+
+def add(board: Board, event: MessageEvent[SmsDispatch], offset: int = 0) -> Record:
+    record = record_of(event, offset)
+    board.add(event, record)
+    return record
 
 
 def taken(board: Board, room: int) -> list[tuple[str, int]]:
@@ -13,15 +20,15 @@ def taken(board: Board, room: int) -> list[tuple[str, int]]:
 def test_high_priority_goes_first_and_order_is_kept_within_a_priority():
     board = Board()
     for text, priority in (("n1", Priority.NORMAL), ("n2", Priority.NORMAL), ("h1", Priority.HIGH)):
-        board.add(dispatch_event(text, priority=priority), text)
+        add(board, dispatch_event(text, priority=priority))
     assert taken(board, 10) == [("h1", 1), ("n1", 1), ("n2", 1)]
     assert taken(board, 10) == []
 
 
 def test_a_message_of_many_parts_is_taken_as_far_as_there_is_room_and_stays_at_the_front():
     board = Board()
-    board.add(dispatch_event("a" * 400), 1)
-    board.add(dispatch_event("b"), 2)
+    add(board, dispatch_event("a" * 400))
+    add(board, dispatch_event("b"))
     asks = board.take(2)
     assert [a.part for a in asks] == [1, 2]
     asks[0].leg.attempts = [Attempt(a.part, 1, a.leg.event.subject) for a in asks]
@@ -31,27 +38,26 @@ def test_a_message_of_many_parts_is_taken_as_far_as_there_is_room_and_stays_at_t
 def test_what_was_not_granted_goes_back_to_the_front_in_its_order():
     board = Board()
     for text in ("a", "b", "c"):
-        board.add(dispatch_event(text), text)
+        add(board, dispatch_event(text))
     legs = [ask.leg for ask in board.take(2)]
     board.queue_first(legs)
     assert taken(board, 9) == [("a", 1), ("b", 1), ("c", 1)]
 
 
-def test_a_record_that_comes_twice_is_one_leg_with_two_places():
+def test_a_record_that_comes_twice_is_one_leg_with_two_records():
     board = Board()
     event = dispatch_event()
-    board.add(event, "first")
-    board.add(event, "second")
+    first, second = add(board, event, 1), add(board, event, 2)
     (ask,) = board.take(9)
-    assert board.finish(ask.leg) == ["first", "second"]
-    board.add(event, "third")
+    assert board.finish(ask.leg) == [first, second]
+    third = add(board, event, 3)
     (ask,) = board.take(9)
-    assert board.finish(ask.leg) == ["third"], "the leg that was done is forgotten"
+    assert board.finish(ask.leg) == [third], "the leg that was done is forgotten"
 
 
 def test_a_leg_that_waits_for_a_moment_is_claimed_from_then_on():
     board = Board()
-    board.add(dispatch_event(), 1)
+    add(board, dispatch_event())
     (ask,) = board.take(9)
     ask.leg.attempts = [Attempt(1, 1, ask.leg.event.subject, Outcome.TEMPORARY)]
     board.queue_at(ask.leg, 5.0)
@@ -63,30 +69,31 @@ def test_a_leg_that_waits_for_a_moment_is_claimed_from_then_on():
 
 def test_what_is_given_back_is_neither_claimed_nor_done_here():
     board = Board()
-    kept, lost = dispatch_event("kept"), dispatch_event("lost")
-    board.add(kept, "mine")
-    board.add(lost, "theirs")
-    board.withdraw(lambda place: place == "theirs")
-    legs: list[LegState] = [ask.leg for ask in board.take(9)]
-    assert [leg.event for leg in legs] == [kept]
-    gone = LegState(lost, [])
-    assert not gone.held and board.finish(gone) == []
+    kept, lost, asked_for = dispatch_event(priority=Priority.HIGH), dispatch_event(), dispatch_event()
+    add(board, asked_for)
+    (ask,) = board.take(9)
+    add(board, kept)
+    record = add(board, lost)
+    board.withdraw(record.topic)
+    assert [ask.leg.event for ask in board.take(9)] == [kept]
+    assert board.finish(ask.leg) == []
 
 
 def test_what_is_given_back_waits_here_no_longer():
     board = Board()
-    for text in ("a", "b", "c"):
-        board.add(dispatch_event(text), text)
+    add(board, dispatch_event())
     (ask,) = board.take(1)
     board.queue_at(ask.leg, 5.0)
-    board.withdraw(lambda place: place != "b")
+    add(board, dispatch_event(priority=Priority.HIGH))
+    record = add(board, dispatch_event())
+    board.withdraw(record.topic)
     assert board.waiting == 1
     assert board.next_moment(0.0) is None
 
 
 def test_a_leg_that_is_done_holds_on_to_no_record():
     board = Board()
-    board.add(dispatch_event(), "place")
+    record = add(board, dispatch_event())
     (ask,) = board.take(1)
-    assert board.finish(ask.leg) == ["place"]
-    assert ask.leg.places == []
+    assert board.finish(ask.leg) == [record]
+    assert ask.leg.records == []

@@ -27,14 +27,14 @@ def test_high_priority_keeps_topics_of_its_own_in_the_next_leg(outcome: Outcome,
     for priority, suffix in ((Priority.NORMAL, ""), (Priority.HIGH, ".high")):
         event = dispatch_event(priority=priority)
         attempt = Attempt(1, 1, uuid4(), outcome, observed_at=event.time)
-        events = events_of(LegState(event, []), attempt, resend=True)
+        events = events_of(LegState(event), attempt, resend=True)
         assert [e.topic for e in events] == [t if t == "sms.status" else t + suffix for t in topics]
 
 
 def told(outcome: Outcome, provider_id: str | None = None, resend: bool = False) -> tuple[SmsStatus, LegState]:
     """The status that an attempt with this outcome brings, and the attempt's leg."""
     event = dispatch_event()
-    leg = LegState(event, [])
+    leg = LegState(event)
     attempt = Attempt(1, 1, uuid4(), outcome, observed_at=event.time, provider_id=provider_id)
     status, *_ = events_of(leg, attempt, resend)
     return read_status(status.value or b"").data, leg

@@ -14,7 +14,7 @@ from services.dispatcher import ledger as statements
 from services.dispatcher.attempts import Attempt, LegState, Outcome, next_tries
 from services.dispatcher.lease import Lease, LeaseOver
 from services.dispatcher.ledger import Ask, Claim, ClaimVerdict, Ledger, Settled
-from tests.services.dispatcher.builders import GATEWAY, dispatch_event, leg_of
+from tests.services.dispatcher.builders import GATEWAY, dispatch_event
 from tests.waiting import until
 
 THREE_PARTS = "x" * 400
@@ -63,7 +63,7 @@ async def another(pool: Pool, interval_us: int = 0) -> tuple[Lease, Ledger]:
 
 
 async def test_a_fresh_leg_is_granted_and_its_attempt_is_there_before_anything_is_sent(ledger: Ledger, lease: Lease):
-    leg = leg_of(dispatch_event(THREE_PARTS))
+    leg = LegState(dispatch_event(THREE_PARTS))
     assert letters(await claim(ledger, leg)) == "GGG"
     stored = (await ledger.read([leg]))[leg.key]
     assert [(a.part, a.outcome, a.owner) for a in stored] == [(p, None, lease.instance) for p in (1, 2, 3)]
@@ -73,14 +73,14 @@ async def test_a_part_is_granted_once_however_often_and_by_whom_it_is_asked_for(
     _, other = await another(pool)
     event = dispatch_event()
     verdicts = await asyncio.gather(
-        *(claim(who, leg_of(event), number=n) for n in range(10) for who in (ledger, other))
+        *(claim(who, LegState(event), number=n) for n in range(10) for who in (ledger, other))
     )
     assert sorted(letters(v) for v in verdicts) == ["G"] + ["K"] * 19
 
 
 async def test_a_repeated_claim_gives_the_same_answer_and_takes_nothing_more(pool: Pool):
     _, ledger = await another(pool, interval_us=10_000)
-    legs = [leg_of(dispatch_event()) for _ in range(5)]
+    legs = [LegState(dispatch_event()) for _ in range(5)]
     first = await claim(ledger, *legs, number=3)
     again = await ledger.claim(Claim(3, asks_of(*legs), 0.0, repeated=True), 0.5)
     assert letters(first) == letters(again) == "GGGGG"
@@ -90,20 +90,20 @@ async def test_a_repeated_claim_gives_the_same_answer_and_takes_nothing_more(poo
 
 
 async def test_a_repeated_claim_that_never_arrived_is_a_first_one(ledger: Ledger):
-    assert letters(await claim(ledger, leg_of(dispatch_event()), repeated=True)) == "G"
+    assert letters(await claim(ledger, LegState(dispatch_event()), repeated=True)) == "G"
 
 
 async def test_an_expired_message_takes_its_row_and_is_never_granted(ledger: Ledger):
-    leg = leg_of(dispatch_event(valid_seconds=-1))
+    leg = LegState(dispatch_event(valid_seconds=-1))
     assert letters(await claim(ledger, leg)) == "X"
     assert (await ledger.read([leg]))[leg.key][0].outcome is Outcome.EXPIRED
-    assert letters(await claim(ledger, leg_of(leg.event), number=2)) == "K"
+    assert letters(await claim(ledger, LegState(leg.event), number=2)) == "K"
 
 
 async def test_a_mark_cancels_what_is_not_sent_and_binds_no_more_once_a_part_may_be_accepted(
     ledger: Ledger, lease: Lease, pool: Pool
 ):
-    begun, fresh = leg_of(dispatch_event(THREE_PARTS)), leg_of(dispatch_event())
+    begun, fresh = LegState(dispatch_event(THREE_PARTS)), LegState(dispatch_event())
     first = await ledger.claim(Claim(1, asks_of(begun)[:1], 0.0), 0.0)
     take(first, lease)
     for leg in (begun, fresh):
@@ -114,24 +114,24 @@ async def test_a_mark_cancels_what_is_not_sent_and_binds_no_more_once_a_part_may
 
 @pytest.mark.parametrize("text", ["one part", THREE_PARTS])
 async def test_a_mark_returns_what_was_decided_before_it(ledger: Ledger, pool: Pool, text: str):
-    leg, later = leg_of(dispatch_event(text)), leg_of(dispatch_event(text))
+    leg, later = LegState(dispatch_event(text)), LegState(dispatch_event(text))
     await pool.execute("INSERT INTO marks VALUES ($1, 1, 'return', now())", leg.event.subject)
     await pool.execute("INSERT INTO marks VALUES ($1, 1, 'return', '2020-01-01Z')", later.event.subject)
     verdicts = await claim(ledger, leg, later)
     assert {v.letter for v in verdicts if v.ask.leg is leg} == {"R"}
     assert {v.letter for v in verdicts if v.ask.leg is later} == {"G"}
     assert {a.outcome for a in (await ledger.read([leg]))[leg.key]} == {Outcome.RETURNED}
-    assert letters(await claim(ledger, leg_of(leg.event), number=2)) == "K" * leg.parts
+    assert letters(await claim(ledger, LegState(leg.event), number=2)) == "K" * leg.parts
 
 
 async def test_rate_grants_are_spaced_shared_by_replicas_and_bounded_to_a_quarter_second(pool: Pool):
     _, one = await another(pool, interval_us=20_000)
     _, two = await another(pool, interval_us=20_000)
-    first = await claim(one, *(leg_of(dispatch_event()) for _ in range(40)))
+    first = await claim(one, *(LegState(dispatch_event()) for _ in range(40)))
     assert 12 <= len(first) <= 14
     gaps = [b.leave_seconds - a.leave_seconds for a, b in pairwise(first)]
     assert all(gap == pytest.approx(0.02, abs=0.001) for gap in gaps)
-    assert len(await claim(two, *(leg_of(dispatch_event()) for _ in range(40)))) <= 2, (
+    assert len(await claim(two, *(LegState(dispatch_event()) for _ in range(40)))) <= 2, (
         "the clock is one for all replicas"
     )
 
@@ -139,41 +139,41 @@ async def test_rate_grants_are_spaced_shared_by_replicas_and_bounded_to_a_quarte
 async def test_a_claim_with_a_lead_gets_moments_from_then_on_and_for_as_much_longer(pool: Pool):
     _, slow = await another(pool, interval_us=20_000)
     _, other = await another(pool, interval_us=20_000)
-    asks = [ask for _ in range(60) for ask in asks_of(leg_of(dispatch_event()))]
+    asks = [ask for _ in range(60) for ask in asks_of(LegState(dispatch_event()))]
     ahead = await slow.claim(Claim(1, asks, 0.0, lead_seconds=0.5), 0.0)
     moments = [granted.leave_seconds for granted in ahead]
     assert moments == pytest.approx([0.5 + 0.02 * place for place in range(len(moments))], abs=0.005)
     assert 38 <= len(moments) <= 39
-    assert await claim(other, leg_of(dispatch_event())) == [], "none goes before what is granted: the clock is one"
+    assert await claim(other, LegState(dispatch_event())) == [], "none goes before what is granted: the clock is one"
 
 
 async def test_a_rate_slower_than_the_horizon_still_grants_one_segment_at_a_time(pool: Pool):
     _, ledger = await another(pool, interval_us=2_000_000)
-    legs = [leg_of(dispatch_event()) for _ in range(3)]
+    legs = [LegState(dispatch_event()) for _ in range(3)]
     grants = await claim(ledger, *legs)
     assert [v.leave_seconds for v in grants] == [pytest.approx(0, abs=0.01)]
-    assert await claim(ledger, leg_of(dispatch_event())) == []
+    assert await claim(ledger, LegState(dispatch_event())) == []
 
 
 async def test_a_rate_clock_that_jumped_ahead_is_set_back(pool: Pool):
     _, ledger = await another(pool, interval_us=20_000)
     await pool.execute("UPDATE rates SET next_at = now() + interval '1 hour'")
-    assert letters(await claim(ledger, leg_of(dispatch_event()))) == "G"
+    assert letters(await claim(ledger, LegState(dispatch_event()))) == "G"
 
 
 async def test_a_dead_instance_is_granted_nothing_but_hears_what_it_was_granted_before(
     ledger: Ledger, lease: Lease, pool: Pool
 ):
-    leg = leg_of(dispatch_event())
+    leg = LegState(dispatch_event())
     await claim(ledger, leg, number=1)
     await pool.execute("UPDATE instances SET dead = true WHERE instance = $1", lease.instance)
     assert letters(await claim(ledger, leg, number=1, repeated=True)) == "G"
     with pytest.raises(LeaseOver):
-        await claim(ledger, leg_of(dispatch_event()), number=2)
+        await claim(ledger, LegState(dispatch_event()), number=2)
 
 
 async def test_an_outcome_is_stored_once_and_stays(ledger: Ledger, lease: Lease):
-    leg = leg_of(dispatch_event())
+    leg = LegState(dispatch_event())
     take(await claim(ledger, leg), lease)
     assert await ledger.settle([answered(leg, 1, Outcome.ACCEPTED)]) == []
     second = answered(leg, 1, Outcome.FAILED)
@@ -183,7 +183,7 @@ async def test_an_outcome_is_stored_once_and_stays(ledger: Ledger, lease: Lease)
 
 
 async def test_doubt_is_declared_only_about_the_dead(ledger: Ledger, lease: Lease, pool: Pool):
-    leg = leg_of(dispatch_event())
+    leg = LegState(dispatch_event())
     take(await claim(ledger, leg), lease)
     _, other = await another(pool)
     assert await other.declare_doubt([leg]) == 0
@@ -208,7 +208,7 @@ async def test_doubt_is_declared_only_about_the_dead(ledger: Ledger, lease: Leas
 async def test_a_late_answer_is_stored_with_its_events_which_whoever_outlives_the_owner_finds(
     ledger: Ledger, lease: Lease, pool: Pool, answer: Outcome, becomes: Outcome, events: int
 ):
-    leg = leg_of(dispatch_event())
+    leg = LegState(dispatch_event())
     take(await claim(ledger, leg), lease)
     await pool.execute("UPDATE attempts SET outcome = 'P'")
     late = answered(leg, 1, answer)
@@ -224,7 +224,7 @@ async def test_a_late_answer_is_stored_with_its_events_which_whoever_outlives_th
 
 
 async def test_nothing_is_claimed_in_a_leg_that_late_proof_has_closed(ledger: Ledger, lease: Lease, pool: Pool):
-    leg = leg_of(dispatch_event(THREE_PARTS))
+    leg = LegState(dispatch_event(THREE_PARTS))
     take(await ledger.claim(Claim(1, asks_of(leg)[:1], 0.0), 0.0), lease)
     await pool.execute("UPDATE attempts SET outcome = 'n'")
     assert letters(await claim(ledger, leg, number=2)) == "KK"
@@ -233,8 +233,8 @@ async def test_nothing_is_claimed_in_a_leg_that_late_proof_has_closed(ledger: Le
 async def test_a_leg_that_holds_more_than_the_caller_knows_is_not_claimed(ledger: Ledger, pool: Pool):
     event = dispatch_event(THREE_PARTS)
     _, other = await another(pool)
-    await other.claim(Claim(1, asks_of(leg_of(event))[:1], 0.0), 0.0)
-    assert letters(await claim(ledger, leg_of(event))) == "KKK"
+    await other.claim(Claim(1, asks_of(LegState(event))[:1], 0.0), 0.0)
+    assert letters(await claim(ledger, LegState(event))) == "KKK"
 
 
 async def test_one_slot_is_held_by_one_and_passes_on_when_its_holder_is_dead(pool: Pool):
@@ -293,7 +293,7 @@ async def test_a_message_is_deferred_once_and_only_while_nobody_has_claimed_its_
     def refused(leg: LegState) -> list[Settled]:
         return [answered(leg, part, Outcome.TEMPORARY) for part in (1, 2, 3)]
 
-    under_way, free = leg_of(dispatch_event(THREE_PARTS)), leg_of(dispatch_event(THREE_PARTS))
+    under_way, free = LegState(dispatch_event(THREE_PARTS)), LegState(dispatch_event(THREE_PARTS))
     take(await claim(ledger, under_way, free), lease)
     await ledger.settle([*refused(under_way), *refused(free)])
     for leg in (under_way, free):

@@ -8,16 +8,17 @@ from typing import Any, cast
 import pytest
 
 from libs.bus.port import Outgoing
+from libs.bus.record import Record
 from libs.service_kit.config_file import SmppGateway
 from libs.storage.database import Pool
-from services.dispatcher.attempts import Outcome
+from services.dispatcher.attempts import LegState, Outcome
 from services.dispatcher.board import Board
 from services.dispatcher.drivers.port import Result, Submission, Verdict
 from services.dispatcher.lease import Lease
 from services.dispatcher.ledger import Claim, ClaimVerdict, Ledger
 from services.dispatcher.sender import Sender
 from services.dispatcher.settler import Settler
-from tests.services.dispatcher.builders import GATEWAY, dispatch_event, leg_of
+from tests.services.dispatcher.builders import GATEWAY, dispatch_event, record_of
 from tests.waiting import until
 
 CONFIGURED = SmppGateway(id=GATEWAY, type="smpp", host="unused", port=1, system_id="unused")
@@ -57,9 +58,10 @@ class Ground:
         self.free = 1
         self.missing = None
         self.written: dict[int, object] = {}
-        self.done: list[object] = []
+        self.record = record_of(self.event)
+        self.done: list[Record] = []
         board, anything = Board(), cast(Any, self)
-        board.add(self.event, "its record")
+        board.add(self.event, self.record)
         self.settler = Settler(CONFIGURED, self.ledger, board, anything, self.done.extend, lambda: self.sender.wake())
         self.sender = Sender(CONFIGURED, lease, self.ledger, board, anything, self.settler.take, self.settler.look)
 
@@ -79,7 +81,7 @@ class Ground:
 
     async def outcomes(self) -> dict[int, Outcome | None]:
         """What is stored of each part."""
-        leg = leg_of(self.event)
+        leg = LegState(self.event)
         return {attempt.part: attempt.outcome for attempt in (await self.ledger.read([leg]))[leg.key]}
 
 
@@ -118,7 +120,7 @@ async def test_a_record_waits_for_the_outcome_of_a_part_whose_grant_is_not_heard
         assert ground.done == []
         await ground.answer(2, Verdict.ACCEPTED)
         assert await ground.outcomes() == {1: Outcome.FAILED, 2: Outcome.ACCEPTED}
-        assert ground.done == ["its record"]
+        assert ground.done == [ground.record]
 
 
 async def test_a_record_is_done_when_the_claim_that_it_waited_for_has_granted_nothing(pool: Pool, lease: Lease):
@@ -127,7 +129,7 @@ async def test_a_record_is_done_when_the_claim_that_it_waited_for_has_granted_no
         assert await ground.outcomes() == {1: Outcome.FAILED}
         assert ground.done == []
         ground.ledger.may_answer.set()
-        await until(lambda: ground.done == ["its record"])
+        await until(lambda: ground.done == [ground.record])
 
 
 async def test_a_record_whose_claim_ends_unanswered_is_left_to_who_calls_its_part_in_doubt(pool: Pool, lease: Lease):
@@ -136,5 +138,5 @@ async def test_a_record_whose_claim_ends_unanswered_is_left_to_who_calls_its_par
         await ground.answer(1, Verdict.FAILED)
         assert ground.done == []
         await lease.release()
-        assert await ground.ledger.declare_doubt([leg_of(ground.event)]) == 1
+        assert await ground.ledger.declare_doubt([LegState(ground.event)]) == 1
         assert await ground.outcomes() == {1: Outcome.FAILED, 2: Outcome.DOUBT_BY_PEER}

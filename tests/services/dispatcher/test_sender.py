@@ -12,7 +12,7 @@ from services.dispatcher.board import Board
 from services.dispatcher.drivers.port import Result, Submission, Verdict
 from services.dispatcher.ledger import Claim, ClaimVerdict
 from services.dispatcher.sender import Sender
-from tests.services.dispatcher.builders import GATEWAY, dispatch_event
+from tests.services.dispatcher.builders import GATEWAY, dispatch_event, record_of
 
 
 class Ground:
@@ -41,7 +41,8 @@ class Ground:
         self.sender._loop = ground
 
     def another(self) -> None:
-        self.board.add(dispatch_event(), "its place")
+        event = dispatch_event()
+        self.board.add(event, record_of(event))
 
     def time(self) -> float:
         return self.now

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 from libs.bus.port import Outgoing
+from libs.bus.record import Record
 from libs.service_kit.config_file import SmppGateway
 from services.dispatcher.attempts import Attempt
 from services.dispatcher.board import Board
@@ -13,7 +14,7 @@ from services.dispatcher.drivers.port import Result, Verdict
 from services.dispatcher.ledger import LateEvent, Settled
 from services.dispatcher.sender import Sent
 from services.dispatcher.settler import Settler
-from tests.services.dispatcher.builders import dispatch_event
+from tests.services.dispatcher.builders import dispatch_event, record_of
 
 GATEWAY = SmppGateway.model_validate({"id": "demo", "type": "smpp", "host": "h", "port": 1, "system_id": "s"})
 
@@ -44,13 +45,14 @@ class SlowLedger:
 
 
 async def test_a_late_answer_that_comes_in_one_round_with_its_doubt_is_stored_after_it():
-    ledger, board, done = SlowLedger(), Board(), list[object]()
+    ledger, board, done = SlowLedger(), Board(), list[Record]()
     anything: Any = ledger
 
     settler = Settler(GATEWAY, anything, board, anything, done.extend, lambda: None)
     tokens: dict[str, Sent] = {}
     for text in ("first", "slow"):
-        board.add(dispatch_event(text), text)
+        event = dispatch_event(text)
+        board.add(event, record_of(event))
         (ask,) = board.take(1)
         attempt = Attempt(1, 1, uuid4(), ours=True)
         ask.leg.attempts.append(attempt)
@@ -67,4 +69,4 @@ async def test_a_late_answer_that_comes_in_one_round_with_its_doubt_is_stored_af
     running.cancel()
     assert ledger.calls[:3] == [[("first", "A")], [("slow", "D")], [("slow", "A")]]
     assert ledger.calls[3] == [("slow", "late A")]
-    assert done == ["first", "slow"]
+    assert [record.event.data.message.text for record in done] == ["first", "slow"]
