@@ -112,6 +112,25 @@ class LegState:
         self.queued = False
 
 
+def join_reference(leg: LegState) -> int:
+    """The 16-bit number that joins the parts of a message: made from the leg's coordinates, so it is the same after a crash.
+
+    0 for a message of one part, which needs none.
+    """
+    return _two_octets(leg, 0, 0) if leg.parts > 1 else 0
+
+
+def attempt_reference(leg: LegState, part: int, try_number: int) -> int:
+    """The 16-bit user_message_reference of one attempt (SMPP 3.4 §5.3.2.17)."""
+    return _two_octets(leg, part, try_number)
+
+
+def _two_octets(leg: LegState, part: int, try_number: int) -> int:
+    """The last 16 bits of a message id are random. The factors keep apart the numbers of attempts that are likely to be open together."""
+    message_id, cycle, number = leg.key
+    return (message_id.int + cycle * 40_503 + number * 7_919 + part * 251 + try_number) & 0xFFFF
+
+
 def newest(leg: LegState, part: int) -> Attempt | None:
     """The try that speaks for a part. A part is tried again only after proof that the last try was not accepted."""
     found: Attempt | None = None

@@ -11,7 +11,6 @@ from itertools import count
 from libs.bus.record import Record
 from libs.contracts.events import MessageEvent, Priority, SmsDispatch
 from services.dispatcher.attempts import LegKey, LegState, next_tries
-from services.dispatcher.events import join_reference
 from services.dispatcher.ledger import Ask
 
 
@@ -76,7 +75,7 @@ class Board:
                 if not leg.records:
                     continue
                 if leg.parts == 1 and not leg.attempts:  # most legs
-                    asks.append(Ask(leg, 1, 1, 0))
+                    asks.append(Ask(leg, 1, 1))
                     continue
                 found = _asks(leg)
                 free = room - len(asks)
@@ -124,5 +123,4 @@ class Board:
 
 def _asks(leg: LegState) -> list[Ask]:
     """All that is to be claimed next of a leg."""
-    reference = join_reference(leg) if leg.parts > 1 else 0
-    return [Ask(leg, part, try_number, reference) for part, try_number in next_tries(leg)]
+    return [Ask(leg, part, try_number) for part, try_number in next_tries(leg)]

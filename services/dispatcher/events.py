@@ -19,7 +19,7 @@ from libs.contracts.events import (
     person_key,
 )
 from libs.contracts.statuses import Status
-from services.dispatcher.attempts import Attempt, LegState, Outcome, due_at
+from services.dispatcher.attempts import Attempt, LegState, Outcome, attempt_reference, due_at
 
 SOURCE = "postrider/dispatcher"
 
@@ -50,16 +50,6 @@ OWN_REASONS: dict[Outcome, Reason] = {
 RESENT = Reason("in_doubt_resend", "in doubt, and the gateway's policy is to send once more")
 CHANGED = Reason("contact_changed", "what is known of the person changed before it was sent")
 PROVEN = Reason("late_refusal", "the provider's late answer proves that it was not accepted")
-
-
-def join_reference(leg: LegState) -> int:
-    """The 16-bit number that joins a leg's parts: made from its coordinates, so it is the same after a crash."""
-    return _two_octets(leg, 0, 0)
-
-
-def attempt_reference(leg: LegState, part: int, try_number: int) -> int:
-    """The 16-bit user_message_reference of one attempt (SMPP 3.4 §5.3.2.17)."""
-    return _two_octets(leg, part, try_number)
 
 
 def events_of(leg: LegState, attempt: Attempt, resend: bool) -> list[Outgoing]:
@@ -171,9 +161,3 @@ def _opening(topic: topics.Topic, leg: LegState, time: datetime, data: SmsReturn
         data=data,
     )
     return Outgoing(topic.name, person_key(data.message.tenant, data.message.recipient), encode(told))
-
-
-def _two_octets(leg: LegState, part: int, try_number: int) -> int:
-    """The message id ends in chance; its attempts follow at distances that keep apart those that are likely together."""
-    message_id, cycle, number = leg.key
-    return (message_id.int + cycle * 40_503 + number * 7_919 + part * 251 + try_number) & 0xFFFF

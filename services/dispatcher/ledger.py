@@ -15,7 +15,7 @@ from libs.storage.array_literals import array_literal
 from libs.storage.command_tags import rows_of_tag
 from libs.storage.database import Pool
 from libs.storage.partitions import Connection, Partitioned
-from services.dispatcher.attempts import Attempt, LegKey, LegState, Outcome, deferral, late_outcome
+from services.dispatcher.attempts import Attempt, LegKey, LegState, Outcome, deferral, join_reference, late_outcome
 from services.dispatcher.lease import LeaseOver
 
 # A row is settled soon after its claim, and longer then: room for both in its page keeps that from touching the index.
@@ -55,7 +55,6 @@ class Ask(msgspec.Struct, gc=False):
     leg: LegState
     part: int
     try_number: int
-    reference: int
 
 
 @dataclass(slots=True)
@@ -117,7 +116,7 @@ class Ledger:
                 array_literal([ask.try_number for ask in asks]),
                 array_literal(firsts),
                 array_literal([0 if first else len(leg.attempts) for leg, first in zip(legs, firsts, strict=True)]),
-                array_literal([ask.reference for ask in asks]),
+                array_literal([join_reference(leg) for leg in legs]),
             ]
         )
         rows = await self._pool.fetch(

@@ -15,11 +15,10 @@ from libs.bus.errors import is_transient
 from libs.service_kit.config_file import Gateway
 from libs.service_kit.crash_points import crash_point
 from libs.service_kit.metrics import BREAKER_OPEN, CLAIMED, IN_FLIGHT, THROTTLES
-from services.dispatcher.attempts import Attempt, LegKey, LegState, is_concluded
+from services.dispatcher.attempts import Attempt, LegKey, LegState, attempt_reference, is_concluded, join_reference
 from services.dispatcher.board import Board
 from services.dispatcher.breaker import Breaker
 from services.dispatcher.drivers.port import Driver, Result, Submission, Verdict
-from services.dispatcher.events import attempt_reference
 from services.dispatcher.lease import Lease, LeaseOver
 from services.dispatcher.ledger import Ask, Claim, ClaimVerdict, Ledger
 from services.dispatcher.throttle import Throttle
@@ -44,7 +43,6 @@ class Sent(msgspec.Struct, eq=False):
 
     leg: LegState
     attempt: Attempt
-    reference: int
     leaves_at: float
 
 
@@ -222,7 +220,7 @@ class Sender:
             if verdict.letter == "G":
                 attempt = Attempt(ask.part, ask.try_number, owner, ours=True)
                 leg.attempts.append(attempt)
-                granted.append(Sent(leg, attempt, ask.reference, claim.sent_at + verdict.leave_seconds))
+                granted.append(Sent(leg, attempt, claim.sent_at + verdict.leave_seconds))
             else:  # the claim wrote a row that ends the leg, or found rows that were not known
                 unknown[leg.key] = leg
         if len(verdicts) < len(claim.asks):
@@ -298,5 +296,5 @@ class Sender:
 
 def _submission(sent: Sent) -> Submission:
     leg, attempt = sent.leg, sent.attempt
-    reference = attempt_reference(leg, attempt.part, attempt.try_number)
-    return Submission(sent, leg.event.data, attempt.part, sent.reference, reference)
+    part = attempt.part
+    return Submission(sent, leg.event.data, part, join_reference(leg), attempt_reference(leg, part, attempt.try_number))

@@ -57,7 +57,7 @@ class Ground:
     def answer(self, verdict: Verdict, messages: int = 1) -> list[Result]:
         """Results for so many messages of their own."""
         legs = [LegState(dispatch_event()) for _ in range(messages)]
-        results = [Result(Sent(leg, Attempt(1, 1, uuid4()), 0, 0.0), verdict) for leg in legs]
+        results = [Result(Sent(leg, Attempt(1, 1, uuid4()), 0.0), verdict) for leg in legs]
         self.sender.account(results)
         return results
 
@@ -104,7 +104,7 @@ async def test_a_message_that_is_refused_again_and_again_is_no_fault_of_the_gate
     ground = Ground(window=100, free=100)
     leg = LegState(dispatch_event())
     for n in range(2 * OPENS_AT):
-        result = Result(Sent(leg, Attempt(1, n, uuid4()), 0, 0.0), Verdict.TEMPORARY)
+        result = Result(Sent(leg, Attempt(1, n, uuid4()), 0.0), Verdict.TEMPORARY)
         ground.sender.account([result])
         assert result.verdict is Verdict.TEMPORARY
 

@@ -67,7 +67,7 @@ async def test_a_refusal_that_takes_the_place_of_a_peers_doubt_opens_the_leg_tha
     board.withdraw(ours.topic)
 
     async def answer() -> None:
-        settler.take([Result(Sent(ask.leg, ask.leg.attempts[0], 0, 0.0), verdict, code="smpp.x", words="w")])
+        settler.take([Result(Sent(ask.leg, ask.leg.attempts[0], 0.0), verdict, code="smpp.x", words="w")])
         await settler._round()
 
     peers_ledger.between = answer

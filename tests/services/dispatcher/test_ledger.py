@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from libs.bus.port import Outgoing
 from libs.storage.database import Pool
 from services.dispatcher import ledger as statements
-from services.dispatcher.attempts import Attempt, LegState, Outcome, next_tries
+from services.dispatcher.attempts import Attempt, LegState, Outcome, join_reference, next_tries
 from services.dispatcher.lease import Lease, LeaseOver
 from services.dispatcher.ledger import Ask, Claim, ClaimVerdict, Ledger, Settled
 from tests.services.dispatcher.builders import GATEWAY, dispatch_event
@@ -21,7 +21,7 @@ THREE_PARTS = "x" * 400
 
 
 def asks_of(*legs: LegState) -> list[Ask]:
-    return [Ask(leg, part, try_number, 7) for leg in legs for part, try_number in next_tries(leg)]
+    return [Ask(leg, part, try_number) for leg in legs for part, try_number in next_tries(leg)]
 
 
 async def claim(ledger: Ledger, *legs: LegState, number: int = 1, repeated: bool = False) -> list[ClaimVerdict]:
@@ -67,6 +67,17 @@ async def test_a_fresh_leg_is_granted_and_its_attempt_is_there_before_anything_i
     assert letters(await claim(ledger, leg)) == "GGG"
     stored = (await ledger.read([leg]))[leg.key]
     assert [(a.part, a.outcome, a.owner) for a in stored] == [(p, None, lease.instance) for p in (1, 2, 3)]
+
+
+async def test_the_number_that_joins_its_parts_is_stored_with_each_attempt(ledger: Ledger, pool: Pool):
+    several, single = LegState(dispatch_event(THREE_PARTS)), LegState(dispatch_event())
+    await claim(ledger, several, single)
+    stored = await pool.fetch("SELECT message_id, reference FROM attempts GROUP BY 1, 2")
+    assert {r["message_id"]: r["reference"] for r in stored} == {
+        several.key.message_id: join_reference(several),
+        single.key.message_id: 0,
+    }
+    assert len(stored) == 2
 
 
 async def test_a_part_is_granted_once_however_often_and_by_whom_it_is_asked_for(ledger: Ledger, pool: Pool):

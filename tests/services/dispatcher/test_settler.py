@@ -56,7 +56,7 @@ async def test_a_late_answer_that_comes_in_one_round_with_its_doubt_is_stored_af
         (ask,) = board.take(1)
         attempt = Attempt(1, 1, uuid4(), ours=True)
         ask.leg.attempts.append(attempt)
-        tokens[text] = Sent(ask.leg, attempt, 0, 0.0)
+        tokens[text] = Sent(ask.leg, attempt, 0.0)
     running = asyncio.create_task(settler.run())
     settler.take([Result(tokens["first"], Verdict.ACCEPTED, "1")])
     await asyncio.sleep(0)  # it is being stored
