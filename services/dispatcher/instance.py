@@ -53,12 +53,12 @@ class Instance:
         settings: DispatcherSettings,
         gateway: Gateway,
         pool: Pool,
-        producer: Publisher,
+        publisher: Publisher,
         make_driver: MakeDriver,
     ) -> None:
         self._settings = settings
         self._gateway = gateway
-        self._producer = producer
+        self._publisher = publisher
         self._lease = Lease(pool, gateway.id, settings.dispatcher_lease_seconds)
         self._board = Board()
         rate = gateway.segments_per_second
@@ -67,7 +67,7 @@ class Instance:
         self._driver = make_driver(
             gateway, Callbacks(on_results=self._on_answers, on_reports=self._on_reports, on_change=self._on_change)
         )
-        self._settler = Settler(gateway, ledger, self._board, producer, self._done, lambda: self._sender.wake())
+        self._settler = Settler(gateway, ledger, self._board, publisher, self._done, lambda: self._sender.wake())
         self._sender = Sender(
             gateway, self._lease, ledger, self._board, self._driver, self._on_results, self._settler.look
         )
@@ -159,10 +159,10 @@ class Instance:
                     self._settings,
                     priority,
                     self._board,
-                    self._producer,
+                    self._publisher,
                     self._sender.wake,
                     self._drain_for_rebalance,
-                    partial(tell_history, ledger=self.ledger, publisher=self._producer),
+                    partial(tell_history, ledger=self.ledger, publisher=self._publisher),
                 )
                 self._intakes[intake.topic] = intake
                 intakes.append(asyncio.create_task(intake.run()))
@@ -268,7 +268,7 @@ class Instance:
         self._settler.take(results)
 
     async def _on_reports(self, reports: Sequence[Report]) -> None:
-        await publish_reports(self._producer, self._settings.inbound_key.get_secret_value().encode(), reports)
+        await publish_reports(self._publisher, self._settings.inbound_key.get_secret_value().encode(), reports)
 
     def _on_change(self) -> None:
         self._lease.bound = bound = self._driver.missing is None

@@ -33,7 +33,7 @@ class Intake:
         settings: DispatcherSettings,
         priority: Priority,
         board: Board,
-        producer: Publisher,
+        publisher: Publisher,
         wake: Callable[[], None],
         drain: Callable[[], Awaitable[None]],
         on_dead_letter: OnDeadLetter,
@@ -51,7 +51,7 @@ class Intake:
             settings.kafka,
             "dispatcher." + topic.name.removeprefix("sms.dispatch."),
             [topic],
-            producer,
+            publisher,
             self._revoked,
             StreamOptions(on_dead_letter=on_dead_letter),
         )
