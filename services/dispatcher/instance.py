@@ -264,7 +264,7 @@ class Instance:
         self._on_results(results)
 
     def _on_results(self, results: Sequence[Result]) -> None:
-        self._sender.account(results)
+        self._sender.judge(results)
         self._settler.take(results)
 
     async def _on_reports(self, reports: Sequence[Report]) -> None:

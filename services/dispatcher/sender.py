@@ -139,9 +139,9 @@ class Sender:
             waits.append(self._not_before - now)
         return max(min(waits), 0.001)
 
-    def account(self, results: Sequence[Result]) -> None:
-        """Results came: their places in the window are free. While the gateway is at fault, a refusal for now is its own, not the
-        message's, and becomes THROTTLED here."""
+    def judge(self, results: Sequence[Result]) -> None:
+        """Learn from results what the gateway takes, before they are settled: while it is at fault, a refusal for now is its own and not
+        the message's, and is changed to THROTTLED here. Their places in the window are free."""
         now = self._loop.time()
         breaker, was_open = self._breaker, self._breaker.open
         for result in results:

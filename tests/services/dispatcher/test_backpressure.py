@@ -58,7 +58,7 @@ class Ground:
         """Results for so many messages of their own."""
         legs = [LegState(dispatch_event()) for _ in range(messages)]
         results = [Result(Sent(leg, Attempt(1, 1, uuid4()), 0.0), verdict) for leg in legs]
-        self.sender.account(results)
+        self.sender.judge(results)
         return results
 
 
@@ -105,7 +105,7 @@ async def test_a_message_that_is_refused_again_and_again_is_no_fault_of_the_gate
     leg = LegState(dispatch_event())
     for n in range(2 * OPENS_AT):
         result = Result(Sent(leg, Attempt(1, n, uuid4()), 0.0), Verdict.TEMPORARY)
-        ground.sender.account([result])
+        ground.sender.judge([result])
         assert result.verdict is Verdict.TEMPORARY
 
 

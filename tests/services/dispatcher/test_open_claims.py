@@ -75,7 +75,7 @@ class Ground:
     async def answer(self, part: int, verdict: Verdict) -> None:
         """The carrier's word for a part, until it is stored and what follows from it is done."""
         results = [Result(self.written[part], verdict)]
-        self.sender.account(results)
+        self.sender.judge(results)
         self.settler.take(results)
         await until(lambda: self.settler.idle)
 
