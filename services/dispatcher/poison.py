@@ -14,8 +14,8 @@ from libs.contracts.endings import whole_ending
 from libs.contracts.events import Reason
 from libs.contracts.statuses import Status
 from services.dispatcher.attempts import LegKey
-from services.dispatcher.events import SOURCE
 from services.dispatcher.ledger import Ledger
+from services.dispatcher.publications import SOURCE
 
 _read_status = decoder(topics.STATUS)
 

@@ -13,7 +13,7 @@ from libs.contracts import topics
 from libs.contracts.events import Event, GatewayReceipt, receipt_key
 from libs.phone_numbers.privacy import fingerprint
 from services.dispatcher.drivers.port import Report
-from services.dispatcher.events import SOURCE
+from services.dispatcher.publications import SOURCE
 
 _Event: type[Event[Report]] = quick(Event[Report])
 

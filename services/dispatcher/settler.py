@@ -32,8 +32,8 @@ from services.dispatcher.attempts import (
 )
 from services.dispatcher.board import Board
 from services.dispatcher.drivers.port import Result, Verdict
-from services.dispatcher.events import events_of
 from services.dispatcher.ledger import LateEvent, Ledger, Settled
+from services.dispatcher.publications import events_of
 from services.dispatcher.sender import Sent
 
 log = structlog.get_logger()

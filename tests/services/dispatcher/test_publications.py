@@ -8,7 +8,7 @@ from libs.bus.codec import decoder_for
 from libs.contracts.events import MessageEvent, Priority, SmsStatus
 from libs.contracts.statuses import Status
 from services.dispatcher.attempts import Attempt, LegState, Outcome, attempt_reference
-from services.dispatcher.events import events_of
+from services.dispatcher.publications import events_of
 from tests.services.dispatcher.builders import dispatch_event
 
 read_status = decoder_for(MessageEvent[SmsStatus])

@@ -1,4 +1,4 @@
-"""From attempts to events. Every field comes from the stored row or from the record, so a repeat is the same event under the same id."""
+"""The events that tell of an attempt. Made of its stored row and its leg's record alone, so that a repeat is the same to the byte."""
 
 from __future__ import annotations
 
