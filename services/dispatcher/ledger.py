@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -200,8 +201,7 @@ class Ledger:
         Where the doubt itself opens the next leg, a refusal keeps when: who declared the doubt may find the refusal in its place.
         """
         leg, answer = settled.leg, settled.attempt
-        async with self._pool.acquire() as connection, connection.transaction():
-            await connection.execute("SELECT FROM rates WHERE gateway = $1 FOR UPDATE", self._gateway)
+        async with self._locked() as connection:
             attempts = (await self._read(connection, [leg])).get(leg.key, [])
             row = next(a for a in attempts if a.part == answer.part and a.try_number == answer.try_number)
             in_doubt = row.outcome in (Outcome.DOUBT, Outcome.DOUBT_BY_PEER)
@@ -212,44 +212,12 @@ class Ledger:
                 row.leg_opened_at = row.observed_at
             row.observed_at, row.provider_id = answer.observed_at, answer.provider_id
             row.reason_code, row.reason_words = answer.reason_code, answer.reason_words
-            await connection.execute(
-                """
-                UPDATE attempts
-                   SET outcome = $7::text::"char", observed_at = $8, provider_id = $9, reason_code = $10, reason_words = $11,
-                       leg_opened_at = $12
-                 WHERE leg_at = $1 AND message_id = $2 AND cycle = $3 AND leg = $4 AND part = $5 AND try = $6
-                """,
-                leg.event.data.leg.leg_at,
-                *leg.key,
-                row.part,
-                row.try_number,
-                str(row.outcome),
-                row.observed_at,
-                row.provider_id,
-                row.reason_code,
-                row.reason_words,
-                row.leg_opened_at,
-            )
-            late = [
-                LateEvent(
-                    await connection.fetchval(
-                        "INSERT INTO late_events (gateway, owner, topic, key, value) VALUES ($1, $2, $3, $4, $5) RETURNING id",
-                        self._gateway,
-                        self._instance,
-                        event.topic,
-                        event.key,
-                        event.value,
-                    ),
-                    event,
-                )
-                for event in events_of(row)
-            ]
-            return row, late
+            await self._write_late(connection, leg, row)
+            return row, [await self._keep(connection, event) for event in events_of(row)]
 
     async def defer(self, leg: LegState, tries: int) -> Attempt | None:
         """Store what defers a message of several parts, if `deferral` says so of what is stored, under the lock that claims take."""
-        async with self._pool.acquire() as connection, connection.transaction():
-            await connection.execute("SELECT FROM rates WHERE gateway = $1 FOR UPDATE", self._gateway)
+        async with self._locked() as connection:
             row = deferral(leg, (await self._read(connection, [leg])).get(leg.key, []), tries)
             if row is not None:
                 await connection.execute(
@@ -273,8 +241,7 @@ class Ledger:
     async def reject(self, leg_at: datetime, leg: LegKey, reason: Reason) -> datetime | None:
         """End a leg that can't be sent, in place of its first try, under the lock that claims take. Answers when that was, which is
         earlier if it is said again; None if anything else is stored of the leg."""
-        async with self._pool.acquire() as connection, connection.transaction():
-            await connection.execute("SELECT FROM rates WHERE gateway = $1 FOR UPDATE", self._gateway)
+        async with self._locked() as connection:
             await connection.execute(_REJECT, leg_at, *leg, self._instance, reason.code, reason.words)
             return await connection.fetchval(_REJECTED, leg_at, *leg, reason.code)
 
@@ -307,12 +274,52 @@ class Ledger:
         """They are published."""
         await self._pool.execute("DELETE FROM late_events WHERE id = ANY($1)", [e.id for e in events])
 
+    @asynccontextmanager
+    async def _locked(self) -> AsyncGenerator[Connection]:
+        """A transaction under the lock that claims take: until it ends, nothing is claimed of this gateway."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            await connection.execute("SELECT FROM rates WHERE gateway = $1 FOR UPDATE", self._gateway)
+            yield connection
+
+    async def _write_late(self, connection: Connection, leg: LegState, row: Attempt) -> None:
+        await connection.execute(
+            """
+            UPDATE attempts
+               SET outcome = $7::text::"char", observed_at = $8, provider_id = $9, reason_code = $10, reason_words = $11,
+                   leg_opened_at = $12
+             WHERE leg_at = $1 AND message_id = $2 AND cycle = $3 AND leg = $4 AND part = $5 AND try = $6
+            """,
+            leg.event.data.leg.leg_at,
+            *leg.key,
+            row.part,
+            row.try_number,
+            str(row.outcome),
+            row.observed_at,
+            row.provider_id,
+            row.reason_code,
+            row.reason_words,
+            row.leg_opened_at,
+        )
+
+    async def _keep(self, connection: Connection, event: Outgoing) -> LateEvent:
+        """Store an event until it is published."""
+        return LateEvent(
+            await connection.fetchval(
+                "INSERT INTO late_events (gateway, owner, topic, key, value) VALUES ($1, $2, $3, $4, $5) RETURNING id",
+                self._gateway,
+                self._instance,
+                event.topic,
+                event.key,
+                event.value,
+            ),
+            event,
+        )
+
     async def _read(self, connection: Connection, legs: Sequence[LegState]) -> dict[LegKey, list[Attempt]]:
         rows = await connection.fetch(_READ, *_coordinates(legs))
         found: dict[LegKey, list[Attempt]] = {}
         for r in rows:
             outcome: bytes | None = r["outcome"]
-            observed: datetime | None = r["observed_at"]
             found.setdefault(LegKey(r["message_id"], r["cycle"], r["leg"]), []).append(
                 Attempt(
                     part=r["part"],
@@ -320,7 +327,7 @@ class Ledger:
                     owner=r["owner"],
                     outcome=Outcome(outcome.decode()) if outcome is not None else None,
                     owner_dead=r["owner_dead"],
-                    observed_at=observed,
+                    observed_at=r["observed_at"],
                     provider_id=r["provider_id"],
                     reason_code=r["reason_code"],
                     reason_words=r["reason_words"],
