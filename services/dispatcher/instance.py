@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 import structlog
@@ -46,7 +46,8 @@ MakeDriver = Callable[[Gateway, Callbacks], Driver]
 
 
 class Instance:
-    """Takes a lease, a bind slot, the bind, then its share of the topics; gives them back in reverse."""
+    """Takes a lease, a bind slot, the bind, then its share of the topics. At the end it closes the bind, stores its last answers, and gives
+    back the topics, the slot and the lease."""
 
     def __init__(
         self,
@@ -63,7 +64,7 @@ class Instance:
         self._board = Board()
         rate = gateway.segments_per_second
         interval_us = round(1_000_000 / rate) if rate else 0
-        self.ledger = ledger = Ledger(pool, gateway.id, self._lease.instance, interval_us)
+        self._ledger = ledger = Ledger(pool, gateway.id, self._lease.instance, interval_us)
         self._driver = make_driver(
             gateway, Callbacks(on_results=self._on_answers, on_reports=self._on_reports, on_change=self._on_change)
         )
@@ -111,9 +112,7 @@ class Instance:
             self._stopped_for = f"stopped: too many dead letters: {error}"
             raise
         finally:
-            settling.cancel()
-            beats.cancel()
-            await asyncio.gather(settling, beats, return_exceptions=True)
+            await _end([settling, beats])
             await self._release()
         if self._gives_way:  # to who looks for a free slot meanwhile
             log.warning("no bind: a peer takes over", gateway=self._gateway.id, reason=self._driver.missing)
@@ -140,62 +139,67 @@ class Instance:
             STANDBY.labels(self._gateway.id).set(0)
 
     async def _send(self, beats: asyncio.Task[None], settling: asyncio.Task[None]) -> None:
-        """Bind, then join the consumer groups and work; at the end drain, commit, leave and unbind."""
+        """Bind, join the consumer groups and work until something ends; then give the bind and the partitions back."""
         self._unbound_since = asyncio.get_running_loop().time()
         self._driver.start()
         intakes: list[asyncio.Task[None]] = []
-        beside: list[asyncio.Task[None]] = []
-        ended: set[asyncio.Task[None]] = set()
-        stop = asyncio.create_task(self._wait_stop())
+        beside: list[asyncio.Task[object]] = [asyncio.create_task(self._stop.wait())]
         try:
-            while self._driver.missing and not self._stop.is_set() and not beats.done():
-                if self._gives_way:
-                    return
-                if self._unbound_seconds > BIND_SECONDS:
-                    break
-                await self._stopped_within(POLL_SECONDS)
+            await self._until_bound(beats)
+            if self._gives_way:
+                return
             for priority in (Priority.HIGH, Priority.NORMAL):
-                intake = Intake(
-                    self._settings,
-                    priority,
-                    self._board,
-                    self._publisher,
-                    self._sender.wake,
-                    self._drain_for_rebalance,
-                    partial(tell_history, ledger=self.ledger, publisher=self._publisher),
-                )
+                intake = self._intake(priority)
                 self._intakes[intake.topic] = intake
                 intakes.append(asyncio.create_task(intake.run()))
-            beside += [
-                asyncio.create_task(work)
-                for work in (self._sender.run(), self._publish_orphans(), self._until_way_is_given())
-            ]
-            ended, _ = await asyncio.wait(
-                [beats, settling, *intakes, *beside, stop], return_when=asyncio.FIRST_COMPLETED
-            )
+            for work in (self._sender.run(), self._publish_orphans(), self._until_way_is_given()):
+                beside.append(asyncio.create_task(work))
+            ended, _ = await asyncio.wait([beats, settling, *intakes, *beside], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._ending = True
-            self._sender.pause()
-            if self._lease.valid and not settling.done():
-                await self._until_drained(self._settings.dispatcher_drain_seconds)
-            self._sender.withdraw()
-            await self._driver.stop(LAST_REPORTS_SECONDS if self._lease.valid else 0)
-            BOUND.labels(self._gateway.id).set(0)
-            if not settling.done():
-                await self._until_drained(LAST_ANSWERS_SECONDS)
-            for task in intakes:
-                task.cancel()
-            await asyncio.gather(*intakes, return_exceptions=True)  # they commit and leave their groups
-            for task in [*beside, stop]:
-                task.cancel()
-            await asyncio.gather(*beside, stop, return_exceptions=True)
-            await self._until_stored(settling)
-        for task in ended - {stop}:
+            await self._give_back(intakes, beside, settling)
+        for task in ended:
             error = task.exception()
             if isinstance(error, LeaseOver):
                 log.warning("lease is over", instance=str(self._lease.instance), gateway=self._gateway.id)
             elif error is not None:
                 raise error
+
+    async def _until_bound(self, beats: asyncio.Task[None]) -> None:
+        """Wait for the bind, for `BIND_SECONDS` at most."""
+        while self._driver.missing and self._unbound_seconds <= BIND_SECONDS:
+            if beats.done() or await self._stopped_within(POLL_SECONDS):
+                return
+
+    def _intake(self, priority: Priority) -> Intake:
+        return Intake(
+            self._settings,
+            priority,
+            self._board,
+            self._publisher,
+            self._sender.wake,
+            self._drain_for_rebalance,
+            partial(tell_history, ledger=self._ledger, publisher=self._publisher),
+        )
+
+    async def _give_back(
+        self,
+        intakes: Collection[asyncio.Task[None]],
+        beside: Collection[asyncio.Task[object]],
+        settling: asyncio.Task[None],
+    ) -> None:
+        """Drain, unbind, commit and leave the consumer groups; then store what is answered. The lease is kept until then."""
+        self._ending = True
+        self._sender.pause()
+        if self._lease.valid and not settling.done():
+            await self._until_drained(self._settings.dispatcher_drain_seconds)
+        self._sender.withdraw()
+        await self._driver.stop(LAST_REPORTS_SECONDS if self._lease.valid else 0)
+        BOUND.labels(self._gateway.id).set(0)
+        if not settling.done():
+            await self._until_drained(LAST_ANSWERS_SECONDS)
+        await _end(intakes)  # they commit and leave their groups
+        await _end(beside)
+        await self._until_stored(settling)
 
     @property
     def _unbound_seconds(self) -> float:
@@ -286,9 +290,6 @@ class Instance:
         for topic, finished in by_topic.items():
             self._intakes[topic].finished(finished)
 
-    async def _wait_stop(self) -> None:
-        await self._stop.wait()
-
     async def _stopped_within(self, seconds: float) -> bool:
         try:
             async with asyncio.timeout(seconds):
@@ -296,6 +297,12 @@ class Instance:
         except TimeoutError:
             return False
         return True
+
+
+async def _end(tasks: Collection[asyncio.Task[object]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def live(make: Callable[[], Instance], stopped: asyncio.Event) -> None:

@@ -1,18 +1,22 @@
 """What the history says of a dispatch that went to the dead letters."""
 
+from uuid import uuid4
+
 from aiokafka import TopicPartition
 
 from libs.bus.codec import encode
 from libs.bus.record import Record
 from libs.contracts.events import Reason
 from libs.contracts.statuses import Status
+from services.dispatcher.ledger import Ledger
 from services.dispatcher.poison import tell_history
 from tests.services.dispatcher.world import MakeWorld, all_told
 
 
 async def test_what_went_to_the_dead_letters_ends_as_one_and_the_same_event_unless_it_was_claimed(world: MakeWorld):
     async with world() as w:
-        ledger = w.start().ledger
+        w.start()
+        ledger = Ledger(w.pool, w.gateway.id, uuid4(), interval_us=0)
         event, claimed = w.event("dead"), w.event("claimed")
         await w.send(claimed)
         await w.until(all_told(w, [claimed], Status.SUBMITTED))
@@ -32,7 +36,7 @@ async def test_what_went_to_the_dead_letters_ends_as_one_and_the_same_event_unle
 
 async def test_a_name_that_no_event_may_carry_is_no_name_and_ends_nothing(world: MakeWorld):
     async with world() as w:
-        ledger, nameless = w.start().ledger, w.event("nameless")
+        ledger, nameless = Ledger(w.pool, w.gateway.id, uuid4(), interval_us=0), w.event("nameless")
         object.__setattr__(nameless.data.message.recipient, "id", "x" * 65)
         record = Record(TopicPartition("t", 0), 0, None, encode(nameless), (), None)
         await tell_history(record, Reason("invalid", "an id that is too long"), ledger, w.producer)
