@@ -9,6 +9,7 @@ from functools import partial
 
 import structlog
 
+from libs.bus.backoff import until_done
 from libs.bus.errors import TooManyDeadLetters, is_transient
 from libs.bus.port import Publisher
 from libs.bus.record import Record
@@ -247,12 +248,7 @@ class Instance:
 
     async def _publish_orphans(self) -> None:
         while True:
-            try:
-                await self._settler.publish_orphans()
-            except Exception as error:
-                if not is_transient(error):
-                    raise
-                log.warning("late events of dead peers wait", reason=type(error).__name__)
+            await until_done(self._settler.publish_orphans, what="publish late events of dead peers")
             await asyncio.sleep(ORPHANS_SECONDS)
 
     async def _release(self) -> None:
