@@ -68,7 +68,7 @@ class Claim:
     number: int
     asks: Sequence[Ask]
     sent_at: float
-    lead_seconds: float = 0.0
+    lead_seconds: float
     repeated: bool = False
 
 

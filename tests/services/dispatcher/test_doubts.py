@@ -94,7 +94,7 @@ async def test_what_a_dead_peer_left_without_an_outcome_is_doubt_and_counted_by_
         await peer.register()
         event = w.event("x" * 400)
         asks = [Ask(LegState(event), part, 1) for part in (1, 2, 3)]
-        await Ledger(w.pool, w.gateway.id, peer.instance, 0).claim(Claim(1, asks, 0.0), 0.0)
+        await Ledger(w.pool, w.gateway.id, peer.instance, 0).claim(Claim(1, asks, 0.0, 0.0), 0.0)
         await peer.release()
         w.start()
         await w.send(event)

@@ -25,7 +25,7 @@ def asks_of(*legs: LegState) -> list[Ask]:
 
 
 async def claim(ledger: Ledger, *legs: LegState, number: int = 1, repeated: bool = False) -> list[ClaimVerdict]:
-    asked = Claim(number, asks_of(*legs), 0.0, repeated=repeated)
+    asked = Claim(number, asks_of(*legs), 0.0, 0.0, repeated=repeated)
     return await ledger.claim(asked, 0.0)
 
 
@@ -93,7 +93,7 @@ async def test_a_repeated_claim_gives_the_same_answer_and_takes_nothing_more(poo
     _, ledger = await another(pool, interval_us=10_000)
     legs = [LegState(dispatch_event()) for _ in range(5)]
     first = await claim(ledger, *legs, number=3)
-    again = await ledger.claim(Claim(3, asks_of(*legs), 0.0, repeated=True), 0.5)
+    again = await ledger.claim(Claim(3, asks_of(*legs), 0.0, 0.0, repeated=True), 0.5)
     assert letters(first) == letters(again) == "GGGGG"
     for a, b in zip(first, again, strict=True):
         assert a.ask.leg is b.ask.leg
@@ -115,7 +115,7 @@ async def test_a_mark_cancels_what_is_not_sent_and_binds_no_more_once_a_part_may
     ledger: Ledger, lease: Lease, pool: Pool
 ):
     begun, fresh = LegState(dispatch_event(THREE_PARTS)), LegState(dispatch_event())
-    first = await ledger.claim(Claim(1, asks_of(begun)[:1], 0.0), 0.0)
+    first = await ledger.claim(Claim(1, asks_of(begun)[:1], 0.0, 0.0), 0.0)
     take(first, lease)
     for leg in (begun, fresh):
         await pool.execute("INSERT INTO marks VALUES ($1, 1, 'cancel', now())", leg.event.subject)
@@ -236,7 +236,7 @@ async def test_a_late_answer_is_stored_with_its_events_which_whoever_outlives_th
 
 async def test_nothing_is_claimed_in_a_leg_that_late_proof_has_closed(ledger: Ledger, lease: Lease, pool: Pool):
     leg = LegState(dispatch_event(THREE_PARTS))
-    take(await ledger.claim(Claim(1, asks_of(leg)[:1], 0.0), 0.0), lease)
+    take(await ledger.claim(Claim(1, asks_of(leg)[:1], 0.0, 0.0), 0.0), lease)
     await pool.execute("UPDATE attempts SET outcome = 'n'")
     assert letters(await claim(ledger, leg, number=2)) == "KK"
 
@@ -244,7 +244,7 @@ async def test_nothing_is_claimed_in_a_leg_that_late_proof_has_closed(ledger: Le
 async def test_a_leg_that_holds_more_than_the_caller_knows_is_not_claimed(ledger: Ledger, pool: Pool):
     event = dispatch_event(THREE_PARTS)
     _, other = await another(pool)
-    await other.claim(Claim(1, asks_of(LegState(event))[:1], 0.0), 0.0)
+    await other.claim(Claim(1, asks_of(LegState(event))[:1], 0.0, 0.0), 0.0)
     assert letters(await claim(ledger, LegState(event))) == "KKK"
 
 
