@@ -1,4 +1,4 @@
-"""The words of the sending protocol, and what a leg's attempts mean: pure, so that it can be read and tested beside the model.
+"""The words of the sending protocol, and what a leg's attempts mean: pure, so that it can be read and tested alone.
 
 `services/dispatcher/migrations` holds the same letters.
 """
@@ -43,7 +43,7 @@ def word_of(outcome: Outcome | None) -> str:
 
 
 AGAIN = frozenset({Outcome.TEMPORARY, Outcome.THROTTLED, Outcome.NOT_SENT})
-"""Proof that this try was not accepted, and no end: the part is tried again in place."""
+"""Proof that this try was not accepted, though the next may be: the part is tried again in the same leg."""
 
 CLOSING = frozenset(
     {
@@ -63,7 +63,8 @@ DEFER_LAST_SECONDS = 3600
 """How long a message refused for now waits before its next leg: doubling, give or take a quarter."""
 
 MOST_LEGS = 10
-"""In a cycle, deferred ones and one that only waited counted: late proof of non-acceptance opens no more, unless there are more tries."""
+"""Of a cycle, with deferred ones and one that only waited for the message's time: late proof of non-acceptance opens none beyond these, or
+beyond the gateway's `tries` where they are more."""
 
 MAYBE_ACCEPTED = frozenset({Outcome.ACCEPTED, Outcome.DOUBT, Outcome.DOUBT_BY_PEER})
 
@@ -105,11 +106,12 @@ class LegState:
         self.key = LegKey(quick_uuid(event.subject.int), data.leg.cycle, data.leg.leg)
         self.parts = data.segments
         self.records: list[Record] = []
-        """The same event may come more than once. None is left when the leg is done, or given back in a rebalance. The board's to say."""
+        """Several where the event came more than once; none once the leg is done, or given back in a rebalance. Kept by the board."""
         self.attempts: list[Attempt] = []
         self.asked = False
-        """Whether a claim of parts of it is not answered: they may be granted, and are no attempts here yet. The sender's to say."""
+        """Whether a claim of some of its parts is not answered yet: they may be granted without being in `attempts`. Kept by the sender."""
         self.queued = False
+        """Whether it stands in one of the board's queues."""
 
 
 def join_reference(leg: LegState) -> int:
@@ -210,12 +212,14 @@ def deferral(leg: LegState, attempts: Sequence[Attempt], tries: int) -> Attempt 
 def _may_wait(leg: LegState, tries: int, observed_at: datetime) -> bool:
     """Whether a leg refused for now at this time may be followed by another."""
     message, coordinates = leg.event.data.message, leg.event.data.leg
-    before = 1 if message.scheduled_at is not None and coordinates.cycle == 1 else 0  # the leg that only waited
+    # A leg that only waited for the message's time is no try.
+    before = 1 if message.scheduled_at is not None and coordinates.cycle == 1 else 0
     return coordinates.leg - before < tries and due_at(leg, observed_at) < message.valid_until
 
 
 def may_come_back(leg: LegState, late: Attempt, tries: int) -> bool:
-    """Whether late proof that a try was not accepted may open another leg. The gateway's own condition may while the message is valid."""
+    """Whether late proof that a try was not accepted may open another leg. Where the gateway was throttled, it may for as long as the
+    message is valid."""
     if late.outcome is Outcome.THROTTLED:
         return late.observed_at is not None and late.observed_at < leg.event.data.message.valid_until
     return leg.event.data.leg.leg < max(MOST_LEGS, tries)

@@ -35,7 +35,7 @@ class Board:
         return bool(self._high)
 
     def add(self, event: MessageEvent[SmsDispatch], record: Record) -> None:
-        """Take a record and its event. If the leg is here already, the record only waits for its end with the others."""
+        """Take a record and its event. If the leg is here already, the record waits with the leg's others until it is done."""
         leg = LegState(event)
         known = self._legs.setdefault(leg.key, leg)
         known.records.append(record)
@@ -85,7 +85,7 @@ class Board:
         return asks
 
     def take_expired(self, before: datetime, room: int) -> list[Ask]:
-        """The parts of legs whose validity ended before this moment, at most `room` and those of one leg together."""
+        """The parts of legs whose validity ended before this moment: about `room`, since the parts of a leg stay together."""
         asks: list[Ask] = []
         for queue in (self._high, self._normal):
             expired = [leg for leg in queue if leg.event.data.message.valid_until < before][:room]

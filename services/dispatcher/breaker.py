@@ -9,7 +9,7 @@ OPENS_AT = 20
 
 
 class Breaker:
-    """Open from so many failures on until the provider takes a message, or refuses one for good."""
+    """Open after `OPENS_AT` failures in a row, until the provider takes a message, or refuses one for good."""
 
     def __init__(self) -> None:
         self._failing: set[UUID] = set()

@@ -32,15 +32,16 @@ from services.dispatcher.settler import Settler
 log = structlog.get_logger()
 
 ORPHANS_SECONDS = 5.0
+"""How often late events of dead peers are looked for."""
 LAST_ANSWERS_SECONDS = 3.0
-"""At the end, before the partitions are given back, for storing what the closing of the session said of attempts still open."""
+"""How long, at the end, the outcomes that the closing of the bind brings may take to be stored, before the partitions are given back."""
 LAST_REPORTS_SECONDS = 1.0
-"""At the end, for reports that are being published: what the provider gets no answer for it brings again, and it would be another one."""
+"""How long, at the end, reports that are being published may take. What gets no answer is brought again, and then is another report."""
 BIND_SECONDS = 30.0
-"""How long a bind is waited for. Then partitions are taken all the same, so that what passes its validity ends; unless a peer has a bind:
-it can send what here would only wait, so this one gives way."""
+"""How long a bind is waited for. Then this instance gives way to a peer that has one, and can send what here would only wait. If none has
+one it takes its partitions all the same, so that messages end whose validity does."""
 SLOT_SECONDS = 300.0
-"""How long a bind slot is kept without a bind while a peer stands by for it: perhaps it can bind from where it is."""
+"""How long a bind slot is kept without a bind while a peer stands by for it, which may be able to bind where this instance can't."""
 POLL_SECONDS = 0.02
 
 MakeDriver = Callable[[Gateway, Callbacks], Driver]
@@ -90,7 +91,7 @@ class Instance:
 
     @property
     def missing(self) -> str | None:
-        """What keeps it from sending, for readiness; standing by is as it should be."""
+        """What keeps it from sending, for readiness. Nothing does while it stands by: that is as it should be."""
         if not self._registered:
             return "no lease yet"
         return self._stopped_for or (None if self._standby else self._driver.missing)
@@ -100,7 +101,7 @@ class Instance:
         self._stop.set()
 
     async def run(self) -> None:
-        """Live until stopped, or until the lease is over. Raises what can't be waited out."""
+        """Live until stopped, until the lease is over, or until a peer is better placed. Raises any other error that ends it."""
         await self._lease.register()
         self._registered = True
         log.info("instance registered", instance=str(self._lease.instance), gateway=self._gateway.id)
@@ -115,12 +116,12 @@ class Instance:
         finally:
             await _end([settling, beats])
             await self._release()
-        if self._gives_way:  # to who looks for a free slot meanwhile
+        if self._gives_way:  # and stays away until the peer has found the slot free
             log.warning("no bind: a peer takes over", gateway=self._gateway.id, reason=self._driver.missing)
             await self._stopped_within(self._settings.dispatcher_lease_seconds / 2)
 
     async def _until_slot(self, beats: asyncio.Task[None]) -> bool:
-        """Stand by until a bind slot is free; False if it ended before."""
+        """Stand by until a bind slot is taken; False if the instance ends before."""
         STANDBY.labels(self._gateway.id).set(1)
         try:
             while not self._stop.is_set() and not beats.done():
@@ -220,7 +221,10 @@ class Instance:
             pass
 
     async def _drain_for_rebalance(self) -> None:
-        """Stop claiming and wait for what is in flight; what takes longer is settled here later, and looked at again there."""
+        """Stop claiming and wait for what is in flight; what takes longer is left to the new owner.
+
+        An answer that comes later is still stored here; the new owner reads it from the ledger.
+        """
         self._sender.pause()
         self._rebalances += 1
         try:
@@ -239,9 +243,10 @@ class Instance:
             await asyncio.sleep(POLL_SECONDS)
 
     async def _until_stored(self, settling: asyncio.Task[None]) -> None:
-        """What the carrier has answered is stored before the lease is given back, however long Postgres is away; else it becomes doubt.
+        """Wait until all that the carrier has answered is stored, however long Postgres is away: once the lease is given back, peers call
+        in doubt what has no outcome.
 
-        Nobody waits for it: the partitions are the peers' by now. Only a stop ends it early.
+        It holds nobody up, since the partitions are the peers' by now. Only a stop ends it early.
         """
         while not (self._settler.idle or settling.done() or await self._stopped_within(POLL_SECONDS)):
             pass
@@ -252,7 +257,7 @@ class Instance:
             await asyncio.sleep(ORPHANS_SECONDS)
 
     async def _release(self) -> None:
-        """Let peers take over at once; if Postgres is away they wait for the lease's end instead."""
+        """Let peers take over at once. If Postgres is away they find out later, when the beat stands still."""
         try:
             async with asyncio.timeout(2):
                 await self._lease.release()
@@ -305,7 +310,7 @@ async def live(make: Callable[[], Instance], stopped: asyncio.Event) -> None:
     """One instance after the other until stopped; a lapsed lease is never renewed.
 
     After a run of dead letters there is no other: it would go on emptying the topic into them. The process stays, not ready, until it is
-    started again by who has mended the cause.
+    started again by whoever has mended the cause.
     """
     while not stopped.is_set():
         instance = make()

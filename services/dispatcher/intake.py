@@ -79,7 +79,7 @@ class Intake:
             await asyncio.sleep(PACED.floor)
             return
         records = await self._stream.getmany(timeout_ms=FETCH_MILLISECONDS, max_records=LARGEST_FETCH)
-        # Fewer, larger claims: waiting a little costs latency that only unhurried messages pay.
+        # Fewer, larger claims: only messages that are not urgent pay for them, by a short wait.
         pace = PACED.seconds(len(records), LARGEST_FETCH) if self._paced and records else 0.0
         if pace:
             self._stream.rest(pace)

@@ -15,10 +15,10 @@ from libs.storage.database import Pool
 log = structlog.get_logger()
 
 GRACE_SECONDS = 1.0
-"""Peers wait this much longer than the holder, which unbinds as soon as its lease is over: a provider that answers that within this time
+"""Peers call a lease over so much later than its holder, which then unbinds at once: if the provider answers that within this time, it
 never sees a bind too many."""
 
-# Its own, where the answer that it got one was lost; else the first that nobody holds, or one whose holder is dead.
+# The slot that the instance has already, in case an earlier answer was lost; else the first that nobody holds, or whose holder is dead.
 _TAKE_SLOT = """
 INSERT INTO bind_slots (gateway, slot, instance)
 SELECT $1, n, $3
@@ -50,7 +50,7 @@ class _Seen:
 
 
 class Lease:
-    """One instance's lease: one start of the sending part of a process. Once over it is never renewed."""
+    """An instance's right to write to the carrier. Once over it is never renewed."""
 
     def __init__(self, pool: Pool, gateway: str, seconds: float) -> None:
         self.instance: UUID = uuid4()
@@ -77,7 +77,7 @@ class Lease:
 
     @property
     def postgres_time(self) -> datetime:
-        """What Postgres's clock shows by now at least, whatever ours does: what it said last, and the time since."""
+        """What Postgres's clock shows by now, or a little less: the time that it told last, and what the loop has counted since."""
         return self._postgres_said + timedelta(seconds=self._clock() - self._said_at)
 
     @property
@@ -87,7 +87,7 @@ class Lease:
         return 0.0 if since is None else self._clock() - since
 
     def renewed(self, sent_at: float) -> None:
-        """A renewal that was sent at `sent_at` (the loop's clock) was answered; every claim is one."""
+        """A renewal that was sent at `sent_at` (the loop's clock) was answered; every claim is a renewal too."""
         if self.valid:
             self._valid_until = max(self._valid_until, sent_at + self._seconds)
 
@@ -96,7 +96,7 @@ class Lease:
         self._over = True
 
     async def register(self) -> None:
-        """Begin the lease. Forgets what died long ago."""
+        """Begin the lease. Deletes instances that died long ago."""
         sent_at = self._clock()
         async with self._pool.acquire() as connection, connection.transaction():
             await connection.execute("DELETE FROM instances WHERE dead AND started_at < now() - interval '1 day'")
@@ -112,9 +112,9 @@ class Lease:
         self._valid_until = sent_at + self._seconds
 
     async def keep(self) -> None:
-        """Renew it until it is over (LeaseOver): at its end, also while Postgres leaves a renewal unanswered.
+        """Renew it until it is over. Raises LeaseOver then, at once, even while Postgres leaves a renewal unanswered.
 
-        That one is not waited for: a query that is called off may take as long as one that is not.
+        Such a renewal is not waited for: to cancel a query may take as long as the query.
         """
         renewing = asyncio.create_task(self._beat_always())
         renewing.add_done_callback(lambda task: task.cancelled() or task.exception())

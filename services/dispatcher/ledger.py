@@ -19,7 +19,7 @@ from libs.storage.partitions import Connection, Partitioned
 from services.dispatcher.attempts import Attempt, LegKey, LegState, Outcome, deferral, join_reference, late_outcome
 from services.dispatcher.lease import LeaseOver
 
-# A row is settled soon after its claim, and longer then: room for both in its page keeps that from touching the index.
+# A row grows when it is settled, soon after its claim. With room for that in its page, the index need not be touched.
 PARTITIONED = (Partitioned("attempts", by_uuid=False, fillfactor=40),)
 
 _READ = """
@@ -62,7 +62,7 @@ class Ask(msgspec.Struct, gc=False):
 class Claim:
     """A claim keeps its number until it is answered, however often it is sent. `sent_at` is the loop's clock before the first time.
 
-    With a rate, moments begin `lead_seconds` (at most one) from when Postgres has it.
+    If the gateway has a rate, the first part may leave `lead_seconds` (1 at most) after Postgres has the claim.
     """
 
     number: int
@@ -73,7 +73,8 @@ class Claim:
 
 
 class ClaimVerdict(msgspec.Struct, gc=False):
-    """What a claim says of one ask: `G` with the seconds from the claim's `sent_at` at which it may leave, `C`, `R`, `X` or `K`."""
+    """What a claim says of one ask: `G`, granted, to leave so many seconds after the claim's `sent_at`; `C`, `R` or `X`, ended with that
+    outcome; or `K`, the leg holds attempts that the asker does not know."""
 
     ask: Ask
     letter: str
@@ -198,7 +199,8 @@ class Ledger:
         A row in doubt takes the late outcome, and the events that follow from it are stored beside it. Any other row stands as it
         is: the answer was stored before, or says nothing new. Gives back the row as it now is, and the events to publish.
 
-        Where the doubt itself opens the next leg, a refusal keeps when: who declared the doubt may find the refusal in its place.
+        Where the doubt has opened the next leg (`doubt_opens_leg`), a late refusal keeps when: the peer that declared the doubt may find
+        the refusal in its place, and still has to tell of that leg.
         """
         leg, answer = settled.leg, settled.attempt
         async with self._locked() as connection:
@@ -271,7 +273,7 @@ class Ledger:
         return [LateEvent(r["id"], Outgoing(r["topic"], r["key"], r["value"])) for r in rows]
 
     async def forget_events(self, events: Sequence[LateEvent]) -> None:
-        """They are published."""
+        """Delete late events that are published."""
         await self._pool.execute("DELETE FROM late_events WHERE id = ANY($1)", [e.id for e in events])
 
     @asynccontextmanager
@@ -319,21 +321,19 @@ class Ledger:
         rows = await connection.fetch(_READ, *_coordinates(legs))
         found: dict[LegKey, list[Attempt]] = {}
         for r in rows:
-            outcome: bytes | None = r["outcome"]
-            found.setdefault(LegKey(r["message_id"], r["cycle"], r["leg"]), []).append(
-                Attempt(
-                    part=r["part"],
-                    try_number=r["try"],
-                    owner=r["owner"],
-                    outcome=Outcome(outcome.decode()) if outcome is not None else None,
-                    owner_dead=r["owner_dead"],
-                    observed_at=r["observed_at"],
-                    provider_id=r["provider_id"],
-                    reason_code=r["reason_code"],
-                    reason_words=r["reason_words"],
-                    leg_opened_at=r["leg_opened_at"],
-                )
+            attempt = Attempt(
+                part=r["part"],
+                try_number=r["try"],
+                owner=r["owner"],
+                outcome=Outcome(r["outcome"].decode()) if r["outcome"] is not None else None,
+                owner_dead=r["owner_dead"],
+                observed_at=r["observed_at"],
+                provider_id=r["provider_id"],
+                reason_code=r["reason_code"],
+                reason_words=r["reason_words"],
+                leg_opened_at=r["leg_opened_at"],
             )
+            found.setdefault(LegKey(r["message_id"], r["cycle"], r["leg"]), []).append(attempt)
         return found
 
 

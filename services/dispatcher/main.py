@@ -30,7 +30,7 @@ from services.dispatcher.settings import DispatcherSettings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 MARKS_GROUP = "dispatchers.marks"
-"""Of all gateways' dispatchers. A gateway's own groups begin with `dispatcher.` and its id, which might be `marks`."""
+"""One group for the dispatchers of all gateways. `dispatcher.marks` would be the group of a gateway whose id is `marks`."""
 
 
 async def start(life: Lifecycle, settings: DispatcherSettings, gateway: Gateway) -> None:

@@ -56,7 +56,7 @@ def events_of(leg: LegState, attempt: Attempt, resend: bool) -> list[Outgoing]:
     """What is told of an attempt with this outcome; nothing if its part is tried again in place.
 
     `resend`: the gateway's policy sends the message once more where this leg is in doubt. That opens the leg after it, so a late refusal
-    is not final. It tells of that leg once more: who declared the doubt may have found the refusal in its place.
+    is not final. It tells of that leg once more: the peer that declared the doubt may have found the refusal in its place.
     """
     outcome = attempt.outcome
     if outcome is Outcome.DEFERRED:

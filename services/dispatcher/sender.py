@@ -26,28 +26,37 @@ from services.dispatcher.throttle import Throttle
 log = structlog.get_logger()
 
 LATE_SECONDS = 0.25
-"""A part later than this after its granted moment is not sent: it would break the rate of somebody else's second. Without a rate there is
-nothing to break, and while claims take longer nothing at all would be sent."""
+"""A part later than this after its granted moment is not sent: sent later, it would exceed the rate together with what was granted for
+then. Without a rate there is nothing to exceed: however late, it is sent, or slow claims would let nothing leave."""
 LONGEST_LEAD_SECONDS = 1.0
-"""So far ahead a claim asks for its moments where claims are slow, at most: the lease must outlast them."""
+"""How far ahead, at most, lie the moments that a claim asks for where claims are slow. The lease must outlast them."""
 LARGEST_CLAIM = 1000
+"""Segments."""
 IDLE_SECONDS = 0.5
+"""How long the sender waits at most before it looks again at what it may claim."""
 NOTHING_GRANTED_SECONDS = 0.05
+"""How long it waits after a claim that was not granted in full."""
 EXPIRED_EVERY_SECONDS = 1.0
+"""How often it looks for what has passed its validity while the gateway takes nothing."""
+REPEAT_FIRST_SECONDS = 0.05
+"""How soon a claim without an answer is repeated: what it was granted must leave within `LATE_SECONDS`. The wait doubles up to
+`REPEAT_LAST_SECONDS`."""
+REPEAT_LAST_SECONDS = 1.0
 TOGETHER_SECONDS = 0.002
 """Parts whose moments lie this close leave in one write."""
 
 
 class Sent(msgspec.Struct, eq=False):
-    """The token of one attempt: from its grant until nothing more can be heard of it."""
+    """A granted attempt: what the driver is given as the token of its submission, and gives back with each result."""
 
     leg: LegState
     attempt: Attempt
     leaves_at: float
+    """By the loop's clock."""
 
 
 class Sender:
-    """Claims and submits. `tell` takes the results of attempts that were not sent, `look` the legs whose attempts must be read."""
+    """Claims and submits. `tell` takes the results of attempts that were not sent, `look` legs whose stored attempts must be read."""
 
     def __init__(
         self,
@@ -71,7 +80,7 @@ class Sender:
         self._claims = count(1)
         self._claiming = True
         self._claim_open = False
-        self._claims_take = 0.0  # lately (seconds)
+        self._claims_take = 0.0  # how long the last claims waited for their answers (seconds)
         self._not_before = 0.0
         self._look_for_expired_at = 0.0
         self._throttle = Throttle()
@@ -193,7 +202,7 @@ class Sender:
     def _expired(self, now: float) -> list[Ask]:
         """While the gateway takes nothing, what has passed its validity ends all the same: the claim says so of each.
 
-        By Postgres's clock, as the claim: what our own alone calls expired would be granted, and sent.
+        It is judged by Postgres's clock, as in the claim: what only our own clock calls expired would be granted, and sent.
         """
         if not self._claiming or now < self._look_for_expired_at:
             return []
@@ -210,7 +219,7 @@ class Sender:
             verdicts = await self._until_answered(claim)
         finally:
             self._claim_open = False
-        for ask in claim.asks:  # by an answer alone: what ends without one may have been granted all the same
+        for ask in claim.asks:  # not if it ends without an answer: it may have been granted all the same
             ask.leg.asked = False
         granted: list[Sent] = []
         unknown: dict[LegKey, LegState] = {}
@@ -227,7 +236,7 @@ class Sender:
             answered = {id(verdict.ask) for verdict in verdicts}
             rest = {ask.leg.key: ask.leg for ask in claim.asks if id(ask) not in answered}
             self._board.queue_first(rest.values())
-            # What another part's outcome has ended meanwhile has no more to claim.
+            # A leg that another part's outcome has ended meanwhile has nothing more to claim.
             unknown |= {key: leg for key, leg in rest.items() if is_concluded(leg)}
             self._not_before = self._loop.time() + NOTHING_GRANTED_SECONDS
         if unknown:
@@ -248,7 +257,7 @@ class Sender:
 
     async def _until_answered(self, claim: Claim) -> list[ClaimVerdict]:
         """A claim is repeated until it is answered: it may have been granted although the answer was lost."""
-        delay = 0.05
+        delay = REPEAT_FIRST_SECONDS
         while True:
             sent_at = self._loop.time()
             try:
@@ -262,7 +271,7 @@ class Sender:
                 claim.repeated = True
                 log.warning("claim not answered", gateway=self._gateway.id, reason=type(error).__name__)
                 await asyncio.sleep(delay)
-                delay = min(delay * 2, 1.0)
+                delay = min(delay * 2, REPEAT_LAST_SECONDS)
             else:
                 self._lease.renewed(sent_at)
                 self._claims_take = max(self._loop.time() - sent_at, self._claims_take * 0.9)

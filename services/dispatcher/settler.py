@@ -48,10 +48,12 @@ OUTCOMES: dict[Verdict, Outcome] = {
 }
 
 LOOK_AGAIN_SECONDS = 0.5
+"""How often a leg is read again while another instance has an attempt of it under way."""
 PACING = Pacing(floor=0.03, ceiling=0.06, full_at=100)
-"""Shortest time between two rounds: fewer, larger ones. The window is free as soon as the answer is here, so this slows no sending."""
+"""The time between two rounds, so that they are fewer and larger. It slows no sending: an answer makes room in the window at once."""
 RETRY_FIRST_SECONDS = 1.0
 RETRY_LAST_SECONDS = 60.0
+"""How long a part that was refused for now waits for its next try: doubling, less up to a half."""
 
 
 class Settler:
@@ -143,7 +145,7 @@ class Settler:
         touched = {id(one.leg): one.leg for one in settled}
         for leg in await self._read(looks):
             touched[id(leg)] = leg
-            if not self._elsewhere(leg):  # told at once, when all of it is known
+            if not self._elsewhere(leg):  # else it is read again, and told then
                 for attempt in leg.attempts:
                     events += self._events(leg, attempt)
         for leg in touched.values():
@@ -163,7 +165,7 @@ class Settler:
         self._wake_sender()
 
     def _next_results(self) -> list[Settled]:
-        """What has come: of each attempt one result, since one statement stores them all. A late answer is for the next round."""
+        """The results to store now: one of each attempt, since one statement stores them all. Its late answer is for the next round."""
         first: dict[tuple[int, int, int], Settled] = {}
         later: list[Settled] = []
         for one in self._results:
@@ -179,7 +181,7 @@ class Settler:
             await self._ledger.forget_events(events)
 
     async def _late(self, settled: Settled) -> list[LateEvent]:
-        """The row had an outcome before: take what it says now into the leg, and what follows from it."""
+        """Store an answer whose row had an outcome before, and let `settled` say what the row says then. Gives the events to publish."""
         leg = settled.leg
         resend = self._resends(leg)
         may_open = not resend and may_come_back(leg, settled.attempt, self._gateway.tries)
@@ -192,7 +194,7 @@ class Settler:
         return events
 
     def _apply(self, settled: Settled) -> None:
-        """What is stored now holds in the leg too; before, nothing that follows from it may be claimed."""
+        """Take an outcome into the leg, once it is stored: what follows from it may be claimed from then on."""
         attempts, stored = settled.leg.attempts, settled.attempt
         for place, known in enumerate(attempts):
             if known.part == stored.part and known.try_number == stored.try_number:

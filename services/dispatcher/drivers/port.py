@@ -61,7 +61,7 @@ Report = GatewayReceipt | SmsInbound
 @dataclass(frozen=True, slots=True)
 class Callbacks:
     """How a driver tells what happens. `on_reports` returns when the reports are safe: only then they are answered; if it raises, the
-    provider is asked to bring them again. `on_change` says that `missing` or `free` may have changed for the better or worse."""
+    provider is asked to bring them again. `on_change` says that `missing` or `free` may have changed."""
 
     on_results: Callable[[Sequence[Result]], None]
     on_reports: Callable[[Sequence[Report]], Awaitable[None]]

@@ -29,7 +29,7 @@ FINAL_AND_FAILURE_RECEIPT = 1
 """registered_delivery (SMPP 3.4 §5.2.17): a receipt for success and for failure."""
 
 DEFAULT_CODINGS = {Alphabet.GSM: 0, Alphabet.LATIN1: 3, Alphabet.ASCII: 1}
-"""The data_coding that names each alphabet whosever default it is (SMPP 3.4 §5.2.19): what a person wrote is told under this one."""
+"""The data_coding that says each alphabet by name (SMPP 3.4 §5.2.19), for inbound messages whose data_coding only says the default's."""
 
 _ALPHANUMERIC = 5
 _SHORTEST_NUMBER = 8
@@ -45,7 +45,7 @@ VERDICTS: dict[StatusClass, Verdict] = {
 }
 
 RECEIPT_STATES: dict[MessageState | None, ReceiptState] = {
-    # What it says is not final as far as anybody knows: the carrier has the message, and may report it again.
+    # A receipt without a state that is known may not be final: the carrier has the message, and may report it again.
     None: ReceiptState.ENROUTE,
     **{state: ReceiptState(state.name.lower()) for state in MessageState},
 }
@@ -56,8 +56,8 @@ _WORD = re.compile(r"\w{1,16}", re.ASCII)
 def _source(address: str, ton: int, npi: int, *, as_told: bool) -> tuple[str, int, int]:
     """The source address as it travels, with its TON and NPI (SMPP 3.4 §5.2.5, §5.2.6).
 
-    Those that the configuration tells are its address's (`as_told`). A message may bring another of another kind: a name is
-    alphanumeric (5), a number is international (1) if it is long enough, and a short code the network's own (3).
+    The configuration's TON and NPI are those of the configured address (`as_told`). A message may bring an address of another kind: a name
+    is alphanumeric (5), a number is international (1) if it is long enough, and a short code the network's own (3).
     """
     digits = address.lstrip("+")
     if as_told:

@@ -1,4 +1,4 @@
-"""The rules of a leg, case by case, as the model of the sending protocol has them."""
+"""The rules of a leg, case by case."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
