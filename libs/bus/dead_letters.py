@@ -53,8 +53,8 @@ def count_from_zero(topics: Iterable[Topic], *own: str) -> None:
 class DeadLetters:
     """The dead letters of one consumer.
 
-    `on_dead_letter` is called for each once it is stored, so that a service can tell the history of the message, if it can be named
-    (`codec.message_id_of(record.raw)`). Its own faults are logged and change nothing.
+    `on_dead_letter` is called for each once it is stored, so that a service can tell the history of its message (`poison.tell_history`).
+    Its own faults are logged and change nothing.
     """
 
     def __init__(

@@ -11,6 +11,7 @@ import structlog
 
 from libs.bus.backoff import until_done
 from libs.bus.errors import TooManyDeadLetters, is_transient
+from libs.bus.poison import tell_history
 from libs.bus.port import Publisher
 from libs.bus.record import Record
 from libs.contracts.events import Priority
@@ -23,7 +24,8 @@ from services.dispatcher.drivers.port import Callbacks, Driver, Report, Result
 from services.dispatcher.intake import Intake
 from services.dispatcher.lease import Lease, LeaseOver
 from services.dispatcher.ledger import Ledger
-from services.dispatcher.poison import tell_history
+from services.dispatcher.poison import end_leg
+from services.dispatcher.publications import SOURCE
 from services.dispatcher.reports import publish_reports
 from services.dispatcher.sender import Sender
 from services.dispatcher.settings import DispatcherSettings
@@ -180,7 +182,9 @@ class Instance:
             self._publisher,
             self._sender.wake,
             self._drain_for_rebalance,
-            partial(tell_history, ledger=self._ledger, publisher=self._publisher),
+            partial(
+                tell_history, source=SOURCE, publisher=self._publisher, end_leg=partial(end_leg, ledger=self._ledger)
+            ),
         )
 
     async def _give_back(

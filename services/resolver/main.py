@@ -14,6 +14,7 @@ from libs.bus.consumer import BatchConsumer
 from libs.bus.dead_letters import count_from_zero
 from libs.bus.event_consumer import TOMBSTONE, EventConsumer
 from libs.bus.group_progress import GroupProgress
+from libs.bus.poison import tell_history
 from libs.bus.producer import Producer
 from libs.bus.stream import StreamOptions
 from libs.contracts import topics
@@ -30,7 +31,8 @@ from services.resolver.decisions import PARTITIONED
 from services.resolver.handlers import resolve
 from services.resolver.outbox_progress import OutboxProgress
 from services.resolver.people_api import PeopleApi
-from services.resolver.poison import tell_history
+from services.resolver.poison import end_leg
+from services.resolver.publications import SOURCE
 from services.resolver.returning import LOOK_SECONDS, Outbox, ask_back
 from services.resolver.routing import default_route
 from services.resolver.settings import ResolverSettings
@@ -62,7 +64,8 @@ async def start(life: Lifecycle, settings: ResolverSettings, configuration: Conf
     await life.part("kafka", producer.start, lambda _: producer.stop())
 
     handler = partial(resolve, pool=pool, producer=producer, route=default_route(configuration), now=_now)
-    options = StreamOptions(on_dead_letter=partial(tell_history, pool=pool, producer=producer, now=_now))
+    end = partial(end_leg, pool=pool, now=_now)
+    options = StreamOptions(on_dead_letter=partial(tell_history, source=SOURCE, publisher=producer, end_leg=end))
     messages = BatchConsumer(kafka, RESOLVER_GROUP, MESSAGES, handler, producer, options=options)
     commands = BatchConsumer(
         kafka, "resolver.commands", (topics.COMMANDS,), partial(marks.mark, pool=pool, now=_now), producer

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import cache
 from typing import TypeAlias
-from uuid import UUID
 
 from libs.bus.codec import encode, message_key
 from libs.bus.port import Outgoing
@@ -15,7 +14,6 @@ from libs.contracts.events import (
     Leg,
     MessageEvent,
     Priority,
-    Recipient,
     SmsDeferred,
     SmsDispatch,
     SmsRequested,
@@ -38,26 +36,23 @@ def publication(cause: Cause, decision: Decision) -> Outgoing:
         return _dispatch(cause, decision)
     if isinstance(decision, Deferred):
         return _deferral(cause, decision)
-    message, leg = cause.data.message, cause.data.leg
-    return ending(cause.subject, message.tenant, message.recipient, leg, decision, cause.traceparent)
+    return _ending(cause, decision)
 
 
-def ending(
-    message_id: UUID, tenant: str, recipient: Recipient, leg: Leg, decision: Ended, traceparent: str | None
-) -> Outgoing:
-    """The status of a message that ends in the resolver."""
+def _ending(cause: Cause, decision: Ended) -> Outgoing:
+    message = cause.data.message
     event = whole_ending(
-        message_id,
-        tenant,
-        recipient,
-        leg,
+        cause.subject,
+        message.tenant,
+        message.recipient,
+        cause.data.leg,
         decision.status,
         decision.reason,
         at=decision.decided_at,
         source=SOURCE,
-        traceparent=traceparent,
+        traceparent=cause.traceparent,
     )
-    return Outgoing(topics.STATUS.name, message_key(message_id), encode(event))
+    return Outgoing(topics.STATUS.name, message_key(cause.subject), encode(event))
 
 
 def _dispatch(cause: Cause, decision: Dispatch) -> Outgoing:

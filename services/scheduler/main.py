@@ -11,6 +11,7 @@ from libs.bus.consumer import BatchConsumer
 from libs.bus.dead_letters import count_from_zero
 from libs.bus.errors import INVALID
 from libs.bus.group_progress import GroupProgress
+from libs.bus.poison import tell_history
 from libs.bus.producer import Producer
 from libs.bus.stream import StreamOptions
 from libs.contracts import topics
@@ -22,7 +23,8 @@ from libs.storage.database import Pool, open_database
 from services.scheduler import store
 from services.scheduler.handlers import handle
 from services.scheduler.leaving import Leaving
-from services.scheduler.poison import tell_history
+from services.scheduler.poison import end_leg
+from services.scheduler.publications import SOURCE
 from services.scheduler.room import Room
 from services.scheduler.settings import SchedulerSettings
 
@@ -72,7 +74,8 @@ async def start(life: Lifecycle, settings: SchedulerSettings) -> None:
     life.background("leaving", leaving.wait())
 
     handler = partial(handle, pool=pool, producer=producer, now=_now, on_arrival=leaving.on_arrival)
-    options = StreamOptions(on_dead_letter=partial(tell_history, pool=pool, producer=producer, now=_now))
+    end = partial(end_leg, pool=pool, now=_now)
+    options = StreamOptions(on_dead_letter=partial(tell_history, source=SOURCE, publisher=producer, end_leg=end))
     consumer = BatchConsumer(kafka, "scheduler", CONSUMED, handler, producer, options=options)
     await life.consumer("consumer", consumer)
 

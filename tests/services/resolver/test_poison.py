@@ -1,4 +1,5 @@
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -7,13 +8,14 @@ from aiokafka.structs import TopicPartition
 from libs.bus.codec import decoder_for, encode
 from libs.bus.dead_letters import Record
 from libs.bus.memory import MemoryBus
+from libs.bus.poison import tell_history
 from libs.contracts.events import Encoding, MessageEvent, Reason, SmsStatus
 from libs.contracts.statuses import Status
 from libs.storage.database import Pool
 from services.resolver.deciding import Decision, Dispatch
 from services.resolver.decisions import Coordinates, settle
-from services.resolver.poison import tell_history
-from services.resolver.publications import Cause
+from services.resolver.poison import end_leg
+from services.resolver.publications import SOURCE, Cause
 from tests.services.resolver.builders import NOW, PHONE, message, requested
 
 read_status = decoder_for(MessageEvent[SmsStatus])
@@ -24,7 +26,8 @@ REASON = Reason("undecodable", "Expected `str`, got `int` - at `$.data.message.t
 async def told(pool: Pool, raw: bytes | None) -> list[MessageEvent[SmsStatus]]:
     bus = MemoryBus()
     record = Record(TopicPartition("sms.requested", 0), 7, b"acme/client/17", raw, (), None)
-    await tell_history(record, REASON, pool, bus.producer(), lambda: NOW)
+    end = partial(end_leg, pool=pool, now=lambda: NOW)
+    await tell_history(record, REASON, source=SOURCE, publisher=bus.producer(), end_leg=end)
     return [read_status(r.value) for r in bus.records("sms.status")]
 
 
