@@ -8,9 +8,9 @@ from typing import NamedTuple, TypeAlias
 from libs.contracts.events import Encoding, Message, PersonKind, Reason
 from libs.contracts.http.requests import MAX_SEGMENTS
 from libs.contracts.statuses import Status
+from libs.service_kit.config_file import Gateway
 from libs.sms_text import segments as sms_text
 from services.resolver.contacts import Contact
-from services.resolver.routing import Route
 
 
 class Dispatch(NamedTuple):
@@ -55,8 +55,8 @@ def is_early(message: Message, leg: int, now: datetime) -> bool:
     return leg == 1 and message.scheduled_at is not None and message.scheduled_at > now
 
 
-def decide(message: Message, contact: Contact | None, now: datetime, route: Route) -> Decision:
-    """What becomes of a message to a person of whom this is known (None: nothing) at this time."""
+def decide(message: Message, contact: Contact | None, now: datetime, gateway: Gateway) -> Decision:
+    """What becomes now of a message to a person of whom this is known (None: nothing), if it goes out through this gateway."""
     if message.valid_until <= now:
         return Ended(now, Status.EXPIRED, VALIDITY_OVER)
     if message.recipient.kind is PersonKind.NUMBER and not message.allow_unknown_number:
@@ -70,7 +70,6 @@ def decide(message: Message, contact: Contact | None, now: datetime, route: Rout
         return Ended(now, Status.REJECTED, NO_NUMBER if problem is None else Reason("invalid_number", problem))
     if not message.text:
         return Ended(now, Status.REJECTED, Reason("unsendable_text", "the text is empty"))
-    gateway = route(message, contact)
     try:
         ucs2 = sms_text.needs_ucs2(message.text, gateway.default_alphabet)
         segments = sms_text.count_segments(message.text, ucs2=ucs2)

@@ -9,6 +9,7 @@ from datetime import datetime
 from libs.bus.batch import Batch
 from libs.bus.port import Publisher
 from libs.contracts.statuses import Status
+from libs.service_kit.config_file import Gateway
 from libs.service_kit.crash_points import crash_point
 from libs.service_kit.metrics import DECISIONS
 from libs.storage.database import Pool
@@ -19,17 +20,16 @@ from services.resolver.deciding import CANCELLED, Decision, Deferred, Dispatch, 
 from services.resolver.decisions import Coordinates, settle
 from services.resolver.marks import marked
 from services.resolver.publications import Cause, publication
-from services.resolver.routing import Route
 
 
-async def resolve(batch: Batch, pool: Pool, producer: Publisher, route: Route, now: Callable[[], datetime]) -> None:
+async def resolve(batch: Batch, pool: Pool, producer: Publisher, gateway: Gateway, now: Callable[[], datetime]) -> None:
     """Decide every message of the batch; when this returns, the decisions are stored and published, and the batch may be committed.
 
     Done again it publishes the same events: what was decided before stays decided, whatever has become of the person since.
     """
     crash_point("resolver.receive-decide")
     causes = _by_coordinates(record.event for record in batch)
-    made = await _decide(causes, pool, route, now)
+    made = await _decide(causes, pool, gateway, now)
     settled = await settle(pool, made)
     crash_point("resolver.decide-publish")
     pairs = zip(causes.values(), settled.values(), strict=True)
@@ -48,7 +48,7 @@ def _by_coordinates(causes: Iterable[Cause]) -> dict[Coordinates, Cause]:
 
 
 async def _decide(
-    causes: Mapping[Coordinates, Cause], pool: Pool, route: Route, now: Callable[[], datetime]
+    causes: Mapping[Coordinates, Cause], pool: Pool, gateway: Gateway, now: Callable[[], datetime]
 ) -> dict[Coordinates, Decision]:
     asked = [(at, cause.data.message, _person(cause)) for at, cause in causes.items()]
     cancelled = await marked(pool, [at.message_id for at in causes])
@@ -61,7 +61,7 @@ async def _decide(
         elif is_early(message, at.leg, moment):
             made[at] = Deferred(moment)
         else:
-            made[at] = decide(message, known.get(person), moment, route)
+            made[at] = decide(message, known.get(person), moment, gateway)
     return made
 
 

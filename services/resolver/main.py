@@ -34,7 +34,6 @@ from services.resolver.people_api import PeopleApi
 from services.resolver.poison import end_leg
 from services.resolver.publications import SOURCE
 from services.resolver.returning import LOOK_SECONDS, Outbox, ask_back
-from services.resolver.routing import default_route
 from services.resolver.settings import ResolverSettings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -63,7 +62,8 @@ async def start(life: Lifecycle, settings: ResolverSettings, configuration: Conf
     producer = Producer(kafka, client_id="resolver")
     await life.part("kafka", producer.start, lambda _: producer.stop())
 
-    handler = partial(resolve, pool=pool, producer=producer, route=default_route(configuration), now=_now)
+    gateway = configuration.gateway(configuration.default_gateway)
+    handler = partial(resolve, pool=pool, producer=producer, gateway=gateway, now=_now)
     end = partial(end_leg, pool=pool, now=_now)
     options = StreamOptions(on_dead_letter=partial(tell_history, source=SOURCE, publisher=producer, end_leg=end))
     messages = BatchConsumer(kafka, RESOLVER_GROUP, MESSAGES, handler, producer, options=options)

@@ -38,6 +38,7 @@ CONFIGURATION = Configuration.model_validate(
         "defaultRegion": "KE",
     }
 )
+GATEWAY = CONFIGURATION.gateway(CONFIGURATION.default_gateway)
 
 _numbers = count(1)
 

@@ -7,17 +7,14 @@ from libs.contracts.statuses import Status
 from libs.sms_text.segments import Alphabet
 from services.resolver.contacts import Contact
 from services.resolver.deciding import Decision, Dispatch, Ended, decide
-from services.resolver.routing import default_route
-from tests.services.resolver.builders import CONFIGURATION, NOW, PHONE, contact, message
-
-route = default_route(CONFIGURATION)
+from tests.services.resolver.builders import GATEWAY, NOW, PHONE, contact, message
 
 
 def decided(asked: Message, known: Contact | None) -> Decision:
-    return decide(asked, known, NOW, route)
+    return decide(asked, known, NOW, GATEWAY)
 
 
-def test_a_known_person_is_sent_to_through_the_default_gateway_with_number_and_name_as_of_now():
+def test_a_known_person_is_sent_to_through_the_gateway_with_number_and_name_as_of_now():
     assert decided(message(), contact()) == Dispatch(NOW, "demo", PHONE, "Jane Doe", "BANK", Encoding.GSM7, 1)
 
 
@@ -55,8 +52,8 @@ def test_the_text_is_counted_in_segments(text: str, encoding: Encoding, segments
 def test_a_text_that_the_gateways_alphabet_lacks_is_counted_as_what_it_will_be_sent_in(
     text: str, encoding: Encoding, segments: int
 ):
-    gateway = CONFIGURATION.gateway("demo").model_copy(update={"default_alphabet": Alphabet.LATIN1})
-    decision = decide(message(text=text), contact(), NOW, lambda *_: gateway)
+    gateway = GATEWAY.model_copy(update={"default_alphabet": Alphabet.LATIN1})
+    decision = decide(message(text=text), contact(), NOW, gateway)
     assert isinstance(decision, Dispatch)
     assert (decision.encoding, decision.segments) == (encoding, segments)
 

@@ -29,9 +29,8 @@ from services.resolver import contacts, marks
 from services.resolver.contacts import Person
 from services.resolver.handlers import resolve
 from services.resolver.publications import Cause
-from services.resolver.routing import default_route
 from tests.services.resolver.builders import (
-    CONFIGURATION,
+    GATEWAY,
     NOW,
     PHONE,
     TRACE,
@@ -58,7 +57,7 @@ class World:
 
     async def resolve(self, *causes: Cause, at: datetime = NOW) -> None:
         records = [_record(cause, offset) for offset, cause in enumerate(causes)]
-        await resolve(Batch(records), self.pool, self.bus.producer(), default_route(CONFIGURATION), lambda: at)
+        await resolve(Batch(records), self.pool, self.bus.producer(), GATEWAY, lambda: at)
 
     async def mark(self, *commands: MessageEvent[SmsCommand]) -> None:
         records = [Record(TopicPartition("sms.commands", 0), 0, b"", encode(c), (), c) for c in commands]
