@@ -21,11 +21,11 @@ from libs.service_kit.periodic import repeat
 from libs.service_kit.settings import load_configured
 from libs.storage.database import BY_KEY, Pool, open_database
 from libs.storage.retention import CHECK_SECONDS, keep_partitions
+from services.dispatcher import marks
 from services.dispatcher.attempts import Outcome, word_of
 from services.dispatcher.drivers.table import make_driver
 from services.dispatcher.instance import Instance, live
 from services.dispatcher.ledger import PARTITIONED
-from services.dispatcher.marks import forget_marks, mark_messages
 from services.dispatcher.settings import DispatcherSettings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -52,7 +52,7 @@ async def start(life: Lifecycle, settings: DispatcherSettings, gateway: Gateway)
     life.background("partitions", keep_partitions(pool, PARTITIONED, settings.dispatcher_keep_days))
 
     async def forget() -> None:
-        await forget_marks(pool, datetime.now(UTC) - timedelta(days=settings.dispatcher_keep_days))
+        await marks.forget(pool, datetime.now(UTC) - timedelta(days=settings.dispatcher_keep_days))
 
     life.background("old marks", repeat("deletion of old marks", CHECK_SECONDS, forget))
     told = [topic_of(priority) for topic_of in (topics.returned, topics.deferred) for priority in Priority]
@@ -60,8 +60,8 @@ async def start(life: Lifecycle, settings: DispatcherSettings, gateway: Gateway)
     await life.part("topics", lambda: ensure_topics(kafka, used))
     producer = Producer(kafka, f"dispatcher.{gateway.id}")
     await life.part("kafka", producer.start, lambda _: producer.stop())
-    marks = BatchConsumer(kafka, MARKS_GROUP, [topics.COMMANDS], mark_messages(pool), producer)
-    await life.consumer("marks", marks)
+    marking = BatchConsumer(kafka, MARKS_GROUP, [topics.COMMANDS], partial(marks.mark, pool=pool), producer)
+    await life.consumer("marks", marking)
 
     current: Instance | None = None
     stopped = asyncio.Event()

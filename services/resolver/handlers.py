@@ -22,7 +22,9 @@ from services.resolver.marks import marked
 from services.resolver.publications import Cause, publication
 
 
-async def resolve(batch: Batch, pool: Pool, producer: Publisher, gateway: Gateway, now: Callable[[], datetime]) -> None:
+async def resolve(
+    batch: Batch, pool: Pool, publisher: Publisher, gateway: Gateway, now: Callable[[], datetime]
+) -> None:
     """Decide every message of the batch; when this returns, the decisions are stored and published, and the batch may be committed.
 
     Done again it publishes the same events: what was decided before stays decided, whatever has become of the person since.
@@ -33,7 +35,7 @@ async def resolve(batch: Batch, pool: Pool, producer: Publisher, gateway: Gatewa
     settled = await settle(pool, made)
     crash_point("resolver.decide-publish")
     pairs = zip(causes.values(), settled.values(), strict=True)
-    await producer.publish_many([publication(cause, decision) for cause, decision in pairs])
+    await publisher.publish_many([publication(cause, decision) for cause, decision in pairs])
     _count(settled.values())
     crash_point("resolver.publish-commit")
 

@@ -63,7 +63,7 @@ async def start(life: Lifecycle, settings: ResolverSettings, configuration: Conf
     await life.part("kafka", producer.start, lambda _: producer.stop())
 
     gateway = configuration.gateway(configuration.default_gateway)
-    handler = partial(resolve, pool=pool, producer=producer, gateway=gateway, now=_now)
+    handler = partial(resolve, pool=pool, publisher=producer, gateway=gateway, now=_now)
     end = partial(end_leg, pool=pool, now=_now)
     options = StreamOptions(on_dead_letter=partial(tell_history, source=SOURCE, publisher=producer, end_leg=end))
     messages = BatchConsumer(kafka, RESOLVER_GROUP, MESSAGES, handler, producer, options=options)

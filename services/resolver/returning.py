@@ -95,7 +95,7 @@ class _Changed(NamedTuple):
 
 
 async def ask_back(
-    pool: Pool, producer: Publisher, outbox: Outbox, progress: OutboxProgress, now: Callable[[], datetime]
+    pool: Pool, publisher: Publisher, outbox: Outbox, progress: OutboxProgress, now: Callable[[], datetime]
 ) -> int:
     """Look once for each person whose turn it is. How many messages were asked back.
 
@@ -113,7 +113,7 @@ async def ask_back(
     asked = 0
     for changed in [_changed(*row) for row in await pool.fetch(_TAKE, PEOPLE, LEASE_SECONDS)]:
         try:
-            asked += await _look(changed.person, pool, producer, outbox, now())
+            asked += await _look(changed.person, pool, publisher, outbox, now())
         except aiohttp.ClientConnectionError as error:  # whose words would name the person
             log.warning("the outbox can't be asked", reason=type(error).__name__)
             break
@@ -129,7 +129,7 @@ async def ask_back(
     return asked
 
 
-async def _look(person: Person, pool: Pool, producer: Publisher, outbox: Outbox, now: datetime) -> int:
+async def _look(person: Person, pool: Pool, publisher: Publisher, outbox: Outbox, now: datetime) -> int:
     contact = await contacts.get(pool, person)
     known = None if contact is None else (contact.phone, contact.name)
     commands = [
@@ -138,7 +138,7 @@ async def _look(person: Person, pool: Pool, producer: Publisher, outbox: Outbox,
         if sms.phone is not None and (sms.phone, sms.person_name) != known
     ]
     if commands:
-        await producer.publish_many(commands)
+        await publisher.publish_many(commands)
     return len(commands)
 
 

@@ -20,7 +20,7 @@ from services.scheduler.store import Arrival, Mark, Outcome
 
 
 async def handle(
-    batch: Batch, pool: Pool, producer: Publisher, now: Callable[[], datetime], on_arrival: Callable[[datetime], None]
+    batch: Batch, pool: Pool, publisher: Publisher, now: Callable[[], datetime], on_arrival: Callable[[datetime], None]
 ) -> None:
     """Keep what is deferred, and cancel what is marked and waits. `on_arrival` is told when the first of the batch is due.
 
@@ -42,7 +42,7 @@ async def handle(
     cancelled = await store.cancel_marked(pool, messages, now())
     crash_point("scheduler.cancel-publish")
     if cancelled:
-        await producer.publish_many([ending(entry, Status.CANCELLED, CANCELLED) for entry in cancelled])
+        await publisher.publish_many([ending(entry, Status.CANCELLED, CANCELLED) for entry in cancelled])
         ENTRIES_SETTLED.labels(Outcome.CANCELLED).inc(len(cancelled))
     crash_point("scheduler.publish-commit")
 

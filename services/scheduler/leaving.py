@@ -38,14 +38,14 @@ class Leaving:
     def __init__(
         self,
         pool: Pool,
-        producer: Publisher,
+        publisher: Publisher,
         now: Callable[[], datetime],
         rows_per_second: float,
         lease: timedelta,
         room: Room,
     ) -> None:
         self._pool = pool
-        self._producer = producer
+        self._publisher = publisher
         self._now = now
         self._rows_per_second = rows_per_second
         self._batch = max(1, min(BATCH, int(rows_per_second / 10)))
@@ -119,7 +119,7 @@ class Leaving:
         if not entries:
             return 0
         crash_point("scheduler.claim-publish")
-        await self._producer.publish_many([outgoing(entry) for entry in entries])
+        await self._publisher.publish_many([outgoing(entry) for entry in entries])
         crash_point("scheduler.publish-mark")
         now = self._now()
         whole = [entry.place for entry in entries if entry.event is not None]

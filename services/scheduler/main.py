@@ -73,7 +73,7 @@ async def start(life: Lifecycle, settings: SchedulerSettings) -> None:
     await life.part("leaving", leaving.start, lambda _: leaving.stop(life.left_seconds))
     life.background("leaving", leaving.wait())
 
-    handler = partial(handle, pool=pool, producer=producer, now=_now, on_arrival=leaving.on_arrival)
+    handler = partial(handle, pool=pool, publisher=producer, now=_now, on_arrival=leaving.on_arrival)
     end = partial(end_leg, pool=pool, now=_now)
     options = StreamOptions(on_dead_letter=partial(tell_history, source=SOURCE, publisher=producer, end_leg=end))
     consumer = BatchConsumer(kafka, "scheduler", CONSUMED, handler, producer, options=options)
