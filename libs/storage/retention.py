@@ -58,6 +58,11 @@ async def keep_partitions(pool: asyncpg.Pool, tables: tuple[Partitioned, ...], k
     await repeat("making and dropping of partitions", CHECK_SECONDS, work)
 
 
+async def keep_days(what: str, days: int, forget: Callable[[datetime], Awaitable[object]]) -> None:
+    """Let go of what is older than so many days: now and then every hour, for ever. `forget` deletes what is before a moment."""
+    await repeat(f"deletion of {what}", CHECK_SECONDS, lambda: forget(datetime.now(UTC) - timedelta(days=days)))
+
+
 async def drop_old(pool: asyncpg.Pool, tables: Sequence[Partitioned], before: datetime) -> None:
     """Drop the partitions that hold only what is older than a moment, and delete such rows of the default partitions.
 
@@ -76,22 +81,28 @@ async def drop_old(pool: asyncpg.Pool, tables: Sequence[Partitioned], before: da
         await _empty_default(pool, table, before)
 
 
-async def delete_old(pool: asyncpg.Pool, table: str, column: str, before: object) -> int:
-    """Delete, in batches, the rows in which a column, which has an index, is less than this value of its type: how many went."""
+async def delete_old(pool: asyncpg.Pool, table: str, column: str, before: object) -> None:
+    """Delete the rows in which a column, which has an index, is less than this value of its type. What another has locked is left for the
+    next time: nobody waits for it, and replicas that delete at once take turns."""
     statement = (
         f"DELETE FROM {table} WHERE ctid = ANY (ARRAY("  # noqa: S608 - names are ours
-        f"SELECT ctid FROM {table} WHERE {column} < $1 LIMIT $2))"
+        f"SELECT ctid FROM {table} WHERE {column} < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))"
     )
+
+    async def delete() -> int:
+        return rows_of_tag(await pool.execute(statement, before, BATCH_ROWS))
+
+    await in_batches(table, delete)
+
+
+async def in_batches(what: str, delete: Callable[[], Awaitable[int]]) -> None:
+    """Delete a batch, which says how many rows it was, again and again until it finds none."""
     total = 0
-    while True:
-        deleted = rows_of_tag(await pool.execute(statement, before, BATCH_ROWS))
-        total += deleted
-        if deleted < BATCH_ROWS:
-            break
+    while rows := await delete():
+        total += rows
         await asyncio.sleep(PAUSE_SECONDS)
     if total:
-        log.info("old rows deleted", what=table, rows=total)
-    return total
+        log.info("old rows deleted", what=what, rows=total)
 
 
 async def _ended(connection: Connection, table: Partitioned) -> list[tuple[str, datetime]]:

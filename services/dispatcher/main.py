@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -17,10 +16,9 @@ from libs.contracts.events import Priority
 from libs.service_kit.config_file import Gateway
 from libs.service_kit.lifecycle import Lifecycle, run_service
 from libs.service_kit.metrics import DEAD_LETTERS, SETTLED, THROTTLES, from_zero
-from libs.service_kit.periodic import repeat
 from libs.service_kit.settings import load_configured
 from libs.storage.database import BY_KEY, Pool, open_database
-from libs.storage.retention import CHECK_SECONDS, keep_partitions
+from libs.storage.retention import keep_days, keep_partitions
 from services.dispatcher import marks
 from services.dispatcher.attempts import Outcome, word_of
 from services.dispatcher.drivers.table import make_driver
@@ -50,11 +48,7 @@ async def start(life: Lifecycle, settings: DispatcherSettings, gateway: Gateway)
     pool = await life.part("postgres", open_pool, lambda pool: pool.close())
     life.watch("postgres", lambda: pool.fetchval("SELECT 1"))
     life.background("partitions", keep_partitions(pool, PARTITIONED, settings.dispatcher_keep_days))
-
-    async def forget() -> None:
-        await marks.forget(pool, datetime.now(UTC) - timedelta(days=settings.dispatcher_keep_days))
-
-    life.background("old marks", repeat("deletion of old marks", CHECK_SECONDS, forget))
+    life.background("old marks", keep_days("old marks", settings.dispatcher_keep_days, partial(marks.forget, pool)))
     told = [topic_of(priority) for topic_of in (topics.returned, topics.deferred) for priority in Priority]
     used = (*work, *told, topics.STATUS, topics.RECEIPTS, topics.INBOUND, topics.COMMANDS)
     await life.part("topics", lambda: ensure_topics(kafka, used))

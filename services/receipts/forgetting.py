@@ -5,22 +5,17 @@ An id's rows go together, and under the lock of the id that submits and receipts
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 
-import structlog
 from asyncpg import Record
 
 from libs.storage.command_tags import rows_of_tag
 from libs.storage.database import Pool
-from libs.storage.retention import PAUSE_SECONDS, delete_old
-
-log = structlog.get_logger()
+from libs.storage.retention import delete_old, in_batches
 
 BATCH_IDS = 2_000
-
-_Batch = Callable[[Pool, datetime], Awaitable[int]]
 
 _KEYS = "unnest($1::text[], $2::text[]) AS k (gateway, provider_id)"
 # OFFSET 0: one index probe per row, where a join would read the whole table for each batch.
@@ -51,18 +46,9 @@ _DELETE_EMPTY = f"""
 
 async def forget(pool: Pool, before: datetime) -> None:
     """Delete the ids, receipts and doubts that are older than a moment."""
-    await _all_batches(pool, "parked", _forget_parked, before)
-    await _all_batches(pool, "provider_ids", _forget_ids, before)
+    await in_batches("parked", partial(_forget_parked, pool, before))
+    await in_batches("provider_ids", partial(_forget_ids, pool, before))
     await delete_old(pool, "doubts", "doubted_at", before)
-
-
-async def _all_batches(pool: Pool, what: str, batch: _Batch, before: datetime) -> None:
-    total = 0
-    while rows := await batch(pool, before):
-        total += rows
-        await asyncio.sleep(PAUSE_SECONDS)
-    if total:
-        log.info("old rows deleted", what=what, rows=total)
 
 
 async def _forget_ids(pool: Pool, before: datetime) -> int:

@@ -20,7 +20,7 @@ from libs.service_kit.metrics import RECEIPTS_PARKED, UNREPORTED, from_zero
 from libs.service_kit.periodic import repeat
 from libs.service_kit.settings import load_configured
 from libs.storage.database import Pool, open_database
-from libs.storage.retention import CHECK_SECONDS
+from libs.storage.retention import keep_days
 from services.receipts import unreported
 from services.receipts.caught_up import CaughtUp
 from services.receipts.forgetting import forget
@@ -68,11 +68,8 @@ async def start(life: Lifecycle, settings: ReceiptsSettings, configuration: Conf
         if await caught_up():
             await unreported.sweep(pool, producer, windows, datetime.now(UTC))
 
-    async def forget_old() -> None:
-        await forget(pool, datetime.now(UTC) - timedelta(days=settings.receipts_keep_days))
-
     life.background("sweep", repeat("sweep of the unreported", unreported.SWEEP_SECONDS, sweep))
-    life.background("old rows", repeat("deletion of old rows", CHECK_SECONDS, forget_old))
+    life.background("old rows", keep_days("old rows", settings.receipts_keep_days, partial(forget, pool)))
     await life.consumer("consumer", consumer)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from libs.service_kit.lifecycle import Lifecycle, run_service
 from libs.service_kit.periodic import repeat
 from libs.service_kit.settings import load_configured
 from libs.storage.database import Pool, open_database
-from libs.storage.retention import CHECK_SECONDS, keep_partitions
+from libs.storage.retention import keep_days, keep_partitions
 from services.resolver import contacts, marks
 from services.resolver.decisions import PARTITIONED
 from services.resolver.handlers import resolve
@@ -56,8 +56,7 @@ async def start(life: Lifecycle, settings: ResolverSettings, configuration: Conf
     pool = api.pool = await life.part("postgres", open_pool, lambda pool: pool.close())
     life.watch("postgres", lambda: pool.fetchval("SELECT 1"))
     life.background("partitions", keep_partitions(pool, PARTITIONED, settings.resolver_keep_days))
-    keep = timedelta(days=settings.resolver_keep_days)
-    life.background("marks", repeat("forgetting marks", CHECK_SECONDS, lambda: marks.forget(pool, _now() - keep)))
+    life.background("old marks", keep_days("old marks", settings.resolver_keep_days, partial(marks.forget, pool)))
     await life.part("topics", lambda: ensure_topics(kafka, _topics(configuration)))
     producer = Producer(kafka, client_id="resolver")
     await life.part("kafka", producer.start, lambda _: producer.stop())

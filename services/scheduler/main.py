@@ -17,9 +17,9 @@ from libs.bus.stream import StreamOptions
 from libs.contracts import topics
 from libs.contracts.topics import RESOLVER_GROUP
 from libs.service_kit.lifecycle import Lifecycle, run_service
-from libs.service_kit.periodic import repeat
 from libs.service_kit.settings import load_settings
 from libs.storage.database import Pool, open_database
+from libs.storage.retention import keep_days
 from services.scheduler import store
 from services.scheduler.handlers import handle
 from services.scheduler.leaving import Leaving
@@ -30,8 +30,6 @@ from services.scheduler.settings import SchedulerSettings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 CONSUMED = (topics.DEFERRED_HIGH, topics.DEFERRED, topics.COMMANDS)
-FORGET_SECONDS = 3600
-FORGET_BATCH = 5_000
 
 
 async def start(life: Lifecycle, settings: SchedulerSettings) -> None:
@@ -49,10 +47,7 @@ async def start(life: Lifecycle, settings: SchedulerSettings) -> None:
 
     pool = await life.part("postgres", open_pool, lambda pool: pool.close())
     life.watch("postgres", lambda: pool.fetchval("SELECT 1"))
-    keep = timedelta(days=settings.scheduler_keep_days)
-    life.background(
-        "forgetting", repeat("forgetting", FORGET_SECONDS, lambda: store.forget(pool, _now() - keep, FORGET_BATCH))
-    )
+    life.background("old rows", keep_days("old rows", settings.scheduler_keep_days, partial(store.forget, pool)))
     await life.part(
         "topics", lambda: ensure_topics(kafka, (*CONSUMED, topics.RETURNED_HIGH, topics.RETURNED, topics.STATUS))
     )

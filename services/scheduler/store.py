@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -10,7 +11,7 @@ from uuid import UUID
 
 from libs.contracts.events import PersonKind
 from libs.storage.database import Pool
-from libs.storage.retention import delete_old
+from libs.storage.retention import BATCH_ROWS, PAUSE_SECONDS, delete_old
 
 PARAMETERS = {f"enable_{way}": "off" for way in ("seqscan", "bitmapscan", "hashjoin", "mergejoin", "incremental_sort")}
 """For all connections: the table grows from nothing to millions between two looks of the planner, and every statement has its index."""
@@ -125,16 +126,13 @@ async def next_due(pool: Pool) -> datetime | None:
     return first
 
 
-async def forget(pool: Pool, before: datetime, batch: int) -> int:
-    """Delete what was settled, and marks that were made, before this moment, in batches (`batch`: of messages). How many rows went."""
-    gone, last = 0, Place(UUID(int=0), 0, 0)
-    while True:
-        rows = await pool.fetch(_FORGET, *last, batch, before)
-        gone += sum(row["deleted"] for row in rows)
-        if len(rows) < batch:
-            break
-        last = max(Place(row["message_id"], row["cycle"], row["leg"]) for row in rows)
-    return gone + await delete_old(pool, "marks", "marked_at", before)
+async def forget(pool: Pool, before: datetime) -> None:
+    """Delete what was settled, and marks that were made, before a moment."""
+    last = Place(UUID(int=0), 0, 0)
+    while (row := await pool.fetchrow(_FORGET, *last, BATCH_ROWS, before)) is not None:
+        last = Place(*row)
+        await asyncio.sleep(PAUSE_SECONDS)
+    await delete_old(pool, "marks", "marked_at", before)
 
 
 # Where rows are looked up by key, what waits is told by `outcome` and not by `settled_at`, which is null as often: that keeps the planner
@@ -220,12 +218,12 @@ _NEXT = """
     ORDER BY due_at, message_id, cycle, leg LIMIT 1
 """
 
-# By the key of messages, which is their age; what waits still is walked over and stays.
+# One batch, and the last that it came to: by the key of messages, which is their age. What waits still is passed over and stays.
 _FORGET = """
     WITH walked AS MATERIALIZED (
         SELECT ctid AS place, message_id, cycle, leg, settled_at FROM entries
         WHERE (message_id, cycle, leg) > ($1, $2, $3) ORDER BY message_id, cycle, leg LIMIT $4),
     deleted AS (
         DELETE FROM entries WHERE ctid = ANY (ARRAY(SELECT place FROM walked WHERE settled_at < $5)))
-    SELECT message_id, cycle, leg, coalesce(settled_at < $5, false) AS deleted FROM walked
+    SELECT message_id, cycle, leg FROM walked ORDER BY message_id DESC, cycle DESC, leg DESC LIMIT 1
 """

@@ -1,7 +1,7 @@
 """Partitions dropped by age on a real PostgreSQL, with writers beside."""
 
 import asyncio
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
@@ -11,6 +11,7 @@ from libs.storage.database import Pool
 from libs.storage.partitions import make_ahead, span
 from libs.storage.retention import delete_old, drop_old
 from tests.libs.storage.conftest import BY_TIME, NOW, TABLES, id_of
+from tests.waiting import WITHIN_SECONDS
 
 KEEP = timedelta(days=35)
 
@@ -109,5 +110,31 @@ async def test_two_replicas_at_once_do_no_harm(pool: Pool) -> None:
 async def test_deletions_go_on_until_nothing_is_left(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "BATCH_ROWS", 7)
     await pool.execute("INSERT INTO seen_elsewhere SELECT generate_series(1, 100)")
-    assert await delete_old(pool, "seen_elsewhere", "n", 61) == 60
+    await delete_old(pool, "seen_elsewhere", "n", 61)
     assert await pool.fetchval("SELECT count(*) FROM seen_elsewhere") == 40
+
+
+async def test_a_row_that_is_locked_is_not_waited_for_and_goes_the_next_time(pool: Pool) -> None:
+    await pool.execute("INSERT INTO seen_elsewhere SELECT generate_series(1, 10)")
+    async with pool.acquire() as other, other.transaction(), asyncio.timeout(WITHIN_SECONDS):
+        await other.execute("SELECT FROM seen_elsewhere WHERE n = 5 FOR UPDATE")
+        await delete_old(pool, "seen_elsewhere", "n", 11)
+        assert await pool.fetch("SELECT n FROM seen_elsewhere") == [(5,)]
+    await delete_old(pool, "seen_elsewhere", "n", 11)
+    assert await pool.fetchval("SELECT count(*) FROM seen_elsewhere") == 0
+
+
+async def test_what_is_older_than_so_many_days_goes_at_once_and_then_again_and_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(retention, "CHECK_SECONDS", 0)
+    asked: list[timedelta] = []
+
+    async def forget(before: datetime) -> None:
+        asked.append(datetime.now(UTC) - before)
+        if len(asked) == 3:
+            keeping.cancel()
+
+    keeping = asyncio.ensure_future(retention.keep_days("rows", 35, forget))
+    await asyncio.wait([keeping], timeout=WITHIN_SECONDS)
+    assert [each // timedelta(days=1) for each in asked] == [35, 35, 35]

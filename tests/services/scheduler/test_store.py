@@ -124,7 +124,10 @@ async def test_claims_walk_the_indexes_of_what_is_due(pool: Pool, analyzed: bool
             assert "Sort" not in plan and "Seq Scan" not in plan, plan
 
 
-async def test_what_is_done_is_forgotten_after_its_time_and_what_waits_never(pool: Pool) -> None:
+async def test_what_is_done_is_forgotten_after_its_time_and_what_waits_never(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "BATCH_ROWS", 1)
     old, new, waiting = (arrival(deferred(NOW)) for _ in range(3))
     twice = arrival(deferred(NOW, old.message_id, leg=3))
     await store.add(pool, [old, twice, new, waiting])
@@ -133,7 +136,7 @@ async def test_what_is_done_is_forgotten_after_its_time_and_what_waits_never(poo
     marks = [Mark(new_message_id(), 1) for _ in range(2)]
     await store.mark(pool, marks[:1], NOW - timedelta(days=31))
     await store.mark(pool, marks[1:], NOW - timedelta(days=29))
-    assert await store.forget(pool, NOW - timedelta(days=30), batch=1) == 3
+    await store.forget(pool, NOW - timedelta(days=30))
     assert {row[0] for row in await pool.fetch("SELECT message_id FROM entries")} == {
         new.message_id,
         waiting.message_id,
