@@ -17,7 +17,8 @@ from libs.service_kit.config_file import Gateway
 from libs.service_kit.lifecycle import Lifecycle, run_service
 from libs.service_kit.metrics import DEAD_LETTERS, SETTLED, THROTTLES, from_zero
 from libs.service_kit.settings import load_configured
-from libs.storage.database import BY_KEY, Pool, open_database
+from libs.storage.database import BY_KEY
+from libs.storage.part import database_part
 from libs.storage.retention import keep_days, keep_partitions
 from services.dispatcher import marks
 from services.dispatcher.attempts import Outcome, word_of
@@ -40,13 +41,7 @@ async def start(life: Lifecycle, settings: DispatcherSettings, gateway: Gateway)
     from_zero(SETTLED, [gateway.id], [word_of(Outcome.DOUBT), word_of(Outcome.DOUBT_BY_PEER)])
     from_zero(THROTTLES, [gateway.id])
     await life.serve_ops()
-
-    async def open_pool() -> Pool:
-        dsn = settings.postgres_dsn.unicode_string()
-        return await open_database(dsn, "dispatch", MIGRATIONS, settings.postgres_connections, PARTITIONED, BY_KEY)
-
-    pool = await life.part("postgres", open_pool, lambda pool: pool.close())
-    life.watch("postgres", lambda: pool.fetchval("SELECT 1"))
+    pool = await database_part(life, settings, "dispatch", MIGRATIONS, PARTITIONED, BY_KEY)
     life.background("partitions", keep_partitions(pool, PARTITIONED, settings.dispatcher_keep_days))
     life.background("old marks", keep_days("old marks", settings.dispatcher_keep_days, partial(marks.forget, pool)))
     told = [topic_of(priority) for topic_of in (topics.returned, topics.deferred) for priority in Priority]

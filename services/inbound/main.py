@@ -12,7 +12,7 @@ from libs.contracts import topics
 from libs.service_kit.config_file import Configuration
 from libs.service_kit.lifecycle import Lifecycle, run_service
 from libs.service_kit.settings import load_configured
-from libs.storage.database import Pool, open_database
+from libs.storage.part import database_part
 from libs.storage.retention import keep_partitions
 from services.inbound.handlers import NOT_HEX, handle
 from services.inbound.read_api import Inbox, ReadApi
@@ -28,13 +28,7 @@ async def start(life: Lifecycle, settings: InboundSettings, configuration: Confi
     count_from_zero(CONSUMED, NOT_HEX.code)
     api = ReadApi()
     await life.serve_ops(api.routes())
-
-    async def open_pool() -> Pool:
-        dsn = settings.postgres_dsn.unicode_string()
-        return await open_database(dsn, SCHEMA, MIGRATIONS, settings.postgres_connections, PARTITIONED)
-
-    pool = await life.part("postgres", open_pool, lambda pool: pool.close())
-    life.watch("postgres", lambda: pool.fetchval("SELECT 1"))
+    pool = await database_part(life, settings, SCHEMA, MIGRATIONS, PARTITIONED)
     life.background("partitions", keep_partitions(pool, PARTITIONED, settings.inbound_keep_days))
     api.inbox = Inbox(pool, settings.inbound_read_seconds, configuration.default_region)
     await life.part("topics", lambda: ensure_topics(kafka, CONSUMED))

@@ -19,7 +19,7 @@ from libs.service_kit.lifecycle import Lifecycle, run_service
 from libs.service_kit.metrics import RECEIPTS_PARKED, UNREPORTED, from_zero
 from libs.service_kit.periodic import repeat
 from libs.service_kit.settings import load_configured
-from libs.storage.database import Pool, open_database
+from libs.storage.part import database_part
 from libs.storage.retention import keep_days
 from services.receipts import unreported
 from services.receipts.caught_up import CaughtUp
@@ -44,14 +44,7 @@ async def start(life: Lifecycle, settings: ReceiptsSettings, configuration: Conf
     from_zero(UNREPORTED, windows)
     api = ParkedApi()
     await life.serve_ops(api.routes())
-
-    async def open_pool() -> Pool:
-        return await open_database(
-            settings.postgres_dsn.unicode_string(), "receipts", MIGRATIONS, settings.postgres_connections
-        )
-
-    pool = api.pool = await life.part("postgres", open_pool, lambda pool: pool.close())
-    life.watch("postgres", lambda: pool.fetchval("SELECT 1"))
+    pool = api.pool = await database_part(life, settings, "receipts", MIGRATIONS)
     await life.part("topics", lambda: ensure_topics(kafka, CONSUMED))
     producer = Producer(kafka, client_id="receipts")
     await life.part("kafka", producer.start, lambda _: producer.stop())

@@ -24,7 +24,7 @@ from libs.service_kit.config_file import Configuration
 from libs.service_kit.lifecycle import Lifecycle, run_service
 from libs.service_kit.periodic import repeat
 from libs.service_kit.settings import load_configured
-from libs.storage.database import Pool, open_database
+from libs.storage.part import database_part
 from libs.storage.retention import keep_days, keep_partitions
 from services.resolver import contacts, marks
 from services.resolver.decisions import PARTITIONED
@@ -48,13 +48,7 @@ async def start(life: Lifecycle, settings: ResolverSettings, configuration: Conf
         count_from_zero([topics.CONTACT_CHANGED], reason.code)
     api = PeopleApi(configuration.default_region, _now)
     await life.serve_ops(api.routes())
-
-    async def open_pool() -> Pool:
-        dsn = settings.postgres_dsn.unicode_string()
-        return await open_database(dsn, "resolver", MIGRATIONS, settings.postgres_connections, PARTITIONED)
-
-    pool = api.pool = await life.part("postgres", open_pool, lambda pool: pool.close())
-    life.watch("postgres", lambda: pool.fetchval("SELECT 1"))
+    pool = api.pool = await database_part(life, settings, "resolver", MIGRATIONS, PARTITIONED)
     life.background("partitions", keep_partitions(pool, PARTITIONED, settings.resolver_keep_days))
     life.background("old marks", keep_days("old marks", settings.resolver_keep_days, partial(marks.forget, pool)))
     await life.part("topics", lambda: ensure_topics(kafka, _topics(configuration)))

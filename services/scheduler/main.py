@@ -18,7 +18,7 @@ from libs.contracts import topics
 from libs.contracts.topics import RESOLVER_GROUP
 from libs.service_kit.lifecycle import Lifecycle, run_service
 from libs.service_kit.settings import load_settings
-from libs.storage.database import Pool, open_database
+from libs.storage.part import database_part
 from libs.storage.retention import keep_days
 from services.scheduler import store
 from services.scheduler.handlers import handle
@@ -38,15 +38,7 @@ async def start(life: Lifecycle, settings: SchedulerSettings) -> None:
     count_from_zero(CONSUMED)
     count_from_zero([topics.DEFERRED_HIGH, topics.DEFERRED], INVALID)
     await life.serve_ops()
-
-    async def open_pool() -> Pool:
-        dsn = settings.postgres_dsn.unicode_string()
-        return await open_database(
-            dsn, "scheduler", MIGRATIONS, settings.postgres_connections, parameters=store.PARAMETERS
-        )
-
-    pool = await life.part("postgres", open_pool, lambda pool: pool.close())
-    life.watch("postgres", lambda: pool.fetchval("SELECT 1"))
+    pool = await database_part(life, settings, "scheduler", MIGRATIONS, parameters=store.PARAMETERS)
     life.background("old rows", keep_days("old rows", settings.scheduler_keep_days, partial(store.forget, pool)))
     await life.part(
         "topics", lambda: ensure_topics(kafka, (*CONSUMED, topics.RETURNED_HIGH, topics.RETURNED, topics.STATUS))
