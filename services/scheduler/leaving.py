@@ -54,39 +54,19 @@ class Leaving:
         self._woken = asyncio.Event()
         self._stopping = asyncio.Event()
         self._sleeps_until: datetime | None = None
-        self._task: asyncio.Task[None] | None = None
 
     def on_arrival(self, due_at: datetime) -> None:
         """Something came in that is due then."""
         if self._sleeps_until is None or due_at < self._sleeps_until:
             self._woken.set()
 
-    async def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="leaving")
-
-    async def stop(self, budget_seconds: float) -> None:
-        """Take no more, and finish within the budget what is leaving."""
+    def stop(self) -> None:
+        """Take no more: `run` returns when what is leaving has left."""
         self._stopping.set()
         self._woken.set()
-        if self._task is not None:
-            done, _ = await asyncio.wait([self._task], timeout=budget_seconds)
-            if not done:
-                self._task.cancel()
-                await asyncio.wait([self._task])
 
-    @property
-    def problem(self) -> str | None:
-        """What keeps it from working, for the readiness check."""
-        if self._task is None:
-            return "starting"
-        return "stopped" if self._task.done() else None
-
-    async def wait(self) -> None:
-        """Returns when it has stopped; raises what ended it."""
-        if self._task is not None:
-            await asyncio.shield(self._task)
-
-    async def _run(self) -> None:
+    async def run(self) -> None:
+        """Let leave what is due, until the stop."""
         while not self._stopping.is_set():
             self._woken.clear()
             self._sleeps_until = None  # from here on, whatever comes in is looked for again

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -56,9 +57,13 @@ async def start(life: Lifecycle, settings: SchedulerSettings) -> None:
     room = Room(lag, settings.scheduler_waiting_records)
     lease = timedelta(seconds=settings.scheduler_lease_seconds)
     leaving = Leaving(pool, producer, _now, settings.scheduler_rows_per_second, lease, room)
-    life.ready_when("leaving", lambda: leaving.problem)
-    await life.part("leaving", leaving.start, lambda _: leaving.stop(life.left_seconds))
-    life.background("leaving", leaving.wait())
+    running = life.background("leaving", leaving.run())
+
+    async def stop_leaving() -> None:
+        leaving.stop()
+        await asyncio.wait([running], timeout=life.left_seconds)
+
+    life.on_stop("leaving, drained", stop_leaving)
 
     handler = partial(handle, pool=pool, publisher=producer, now=_now, on_arrival=leaving.on_arrival)
     end = partial(end_leg, pool=pool, now=_now)

@@ -250,14 +250,15 @@ async def test_without_room_it_goes_on_to_look_for_high_priority(world: World) -
     await world.take(deferred())
     leaving = world.leaving(records=1)
     world.lag = 1
-    await leaving.start()
+    running = asyncio.create_task(leaving.run())
     async with asyncio.timeout(20):
         while world.looks < 1:
             await asyncio.sleep(0.01)
         await world.take(deferred(priority=Priority.HIGH))
         while not world.returned(RETURNED_HIGH):
             await asyncio.sleep(0.01)
-    await leaving.stop(5)
+        leaving.stop()
+        await running
     assert world.returned() == []
 
 
@@ -274,7 +275,7 @@ async def test_full_or_without_an_answer_it_waits_and_goes_on_by_itself(
     await world.take(*(deferred() for _ in range(3)))
     leaving = world.leaving(records=1)
     world.lag = None
-    await leaving.start()
+    running = asyncio.create_task(leaving.run())
 
     async def on_until(condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(20):
@@ -288,7 +289,8 @@ async def test_full_or_without_an_answer_it_waits_and_goes_on_by_itself(
         assert (world.returned(), slept) == ([], [])
     world.lag = 0
     await on_until(lambda: len(world.returned()) == 3)
-    await leaving.stop(5)
+    leaving.stop()
+    await asyncio.wait_for(running, 5)
 
 
 async def test_it_is_woken_by_what_is_due_before_it_would_look_again(world: World) -> None:
@@ -306,12 +308,11 @@ async def test_it_is_woken_by_what_is_due_before_it_would_look_again(world: Worl
 async def test_told_to_stop_it_takes_no_more(world: World) -> None:
     leaving = world.leaving(rows_per_second=1)
     await world.take(*(deferred() for _ in range(3)))
-    await leaving.start()
-    assert leaving.problem is None
+    running = asyncio.create_task(leaving.run())
     async with asyncio.timeout(20):
         while not world.returned():
             await asyncio.sleep(0.01)
-        await leaving.stop(5)
-    assert leaving.problem == "stopped"
+        leaving.stop()
+        await running
     left = await world.pool.fetchval("SELECT count(*) FROM entries WHERE leaving_until IS NULL")
     assert left == 3 - len(world.returned()) > 0
