@@ -16,7 +16,7 @@ from libs.service_kit.metrics import ENTRIES_ADDED, ENTRIES_SETTLED
 from libs.storage.database import Pool
 from services.scheduler import store
 from services.scheduler.publications import CANCELLED, ending, returning
-from services.scheduler.store import Arrival, Mark, Outcome
+from services.scheduler.store import Arrival, Deferral, Mark, Outcome
 
 
 async def handle(
@@ -31,18 +31,18 @@ async def handle(
     marks = {mark for record in batch.of(topics.COMMANDS) if (mark := _cancellation(record.event))}
     if arrivals:
         await store.add(pool, arrivals)
-        on_arrival(min(a.due_at for a in arrivals))
+        on_arrival(min(a.deferral.due_at for a in arrivals))
         ENTRIES_ADDED.inc(len(arrivals))
     if marks:
         await store.mark(pool, marks, now())
     crash_point("scheduler.store-cancel")
-    messages = {a.message_id for a in arrivals} | {m.message_id for m in marks}
+    messages = {a.deferral.message_id for a in arrivals} | {m.message_id for m in marks}
     if not messages:
         return
     cancelled = await store.cancel_marked(pool, messages, now())
     crash_point("scheduler.cancel-publish")
     if cancelled:
-        await publisher.publish_many([ending(entry, Status.CANCELLED, CANCELLED) for entry in cancelled])
+        await publisher.publish_many([ending(each, at, Status.CANCELLED, CANCELLED) for each, at in cancelled])
         ENTRIES_SETTLED.labels(Outcome.CANCELLED).inc(len(cancelled))
     crash_point("scheduler.publish-commit")
 
@@ -53,7 +53,7 @@ def arrival(event: MessageEvent[SmsDeferred]) -> Arrival:
     if deferred.leg.leg_at != deferred.due_at:
         raise BadRecord(Reason(INVALID, "data.leg.leg_at: is not due_at"))
     person = deferred.message.recipient
-    return Arrival(
+    deferral = Deferral(
         event.subject,
         deferred.leg.cycle,
         deferred.leg.leg,
@@ -62,9 +62,8 @@ def arrival(event: MessageEvent[SmsDeferred]) -> Arrival:
         person.kind,
         person.id,
         event.traceparent,
-        deferred.message.priority,
-        returning(event),
     )
+    return Arrival(deferral, deferred.message.priority, returning(event))
 
 
 def _cancellation(event: MessageEvent[SmsCommand]) -> Mark | None:

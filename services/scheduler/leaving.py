@@ -89,29 +89,29 @@ class Leaving:
         # comes at any time; should it be much, it may as well wait there, in the same order.
         left = await self._leave(await store.claim(self._pool, self._batch, self._now(), self._lease, high_only=True))
         if (limit := min(self._batch - left, await self._room.free())) > 0:
-            entries = await store.claim(self._pool, limit, self._now(), self._lease)
-            self._room.take(len(entries))
-            left += await self._leave(entries)
+            due = await store.claim(self._pool, limit, self._now(), self._lease)
+            self._room.take(len(due))
+            left += await self._leave(due)
         return left
 
-    async def _leave(self, entries: Sequence[Arrival]) -> int:
+    async def _leave(self, due: Sequence[Arrival]) -> int:
         """Publish and settle what was claimed: how many that is."""
-        if not entries:
+        if not due:
             return 0
         crash_point("scheduler.claim-publish")
-        await self._publisher.publish_many([outgoing(entry) for entry in entries])
+        await self._publisher.publish_many([outgoing(each) for each in due])
         crash_point("scheduler.publish-mark")
         now = self._now()
-        whole = [entry.place for entry in entries if entry.event is not None]
-        erased = [entry.place for entry in entries if entry.event is None]  # else it would be claimed again for ever
+        whole = [each.deferral.key for each in due if each.event is not None]
+        erased = [each.deferral.key for each in due if each.event is None]  # else it would be claimed again for ever
         if erased:
             log.warning("texts of what was due were deleted", messages=len(erased))
-        for outcome, places in ((Outcome.RETURNED, whole), (Outcome.REJECTED, erased)):
-            if places:
-                await store.settle(self._pool, places, now, outcome)
-                ENTRIES_SETTLED.labels(outcome).inc(len(places))
-        RETURN_DELAY.observe((now - entries[0].due_at).total_seconds())
-        return len(entries)
+        for outcome, keys in ((Outcome.RETURNED, whole), (Outcome.REJECTED, erased)):
+            if keys:
+                await store.settle(self._pool, keys, now, outcome)
+                ENTRIES_SETTLED.labels(outcome).inc(len(keys))
+        RETURN_DELAY.observe((now - due[0].deferral.due_at).total_seconds())
+        return len(due)
 
     async def _sleep(self) -> None:
         """Until the next is due, at most until the next look."""

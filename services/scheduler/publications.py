@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from libs.bus.codec import encode, message_key
 from libs.bus.port import Outgoing
 from libs.contracts import topics
@@ -19,12 +21,15 @@ from libs.contracts.events import (
     person_key,
 )
 from libs.contracts.statuses import Status
-from services.scheduler.store import Arrival, Settled
+from services.scheduler.store import Arrival, Deferral
 
 SOURCE = "postrider/scheduler"
 DUE = Reason("due", "its time has come")
 ERASED = Reason("erased", "its text was deleted while it waited for its time")
 CANCELLED = Reason("cancelled", "its cancellation was asked for while it waited for its time")
+
+_RETURNED = {priority.value: topics.returned(priority).name for priority in Priority}
+_KINDS = {kind.value: kind for kind in PersonKind}
 
 
 def returning(event: MessageEvent[SmsDeferred]) -> bytes:
@@ -49,25 +54,29 @@ def returning(event: MessageEvent[SmsDeferred]) -> bytes:
     )
 
 
-def outgoing(entry: Arrival) -> Outgoing:
+def outgoing(arrival: Arrival) -> Outgoing:
     """What is due goes back to the resolver; without its event it can only end, at the time at which it was due."""
-    if entry.event is None:
-        return ending(Settled(*entry[:8], settled_at=entry.due_at), Status.REJECTED, ERASED)
-    topic = topics.returned(Priority(entry.priority))
-    return Outgoing(topic.name, person_key(entry.tenant, Recipient(entry.kind, entry.person)), entry.event)
+    deferral, priority, event = arrival
+    if event is None:
+        return ending(deferral, deferral.due_at, Status.REJECTED, ERASED)
+    return Outgoing(_RETURNED[priority], person_key(deferral.tenant, _recipient(deferral)), event)
 
 
-def ending(entry: Settled, status: Status, reason: Reason) -> Outgoing:
-    """The status of a message that ends here."""
+def ending(deferral: Deferral, at: datetime, status: Status, reason: Reason) -> Outgoing:
+    """The status of a message that ends here. `at` is when that was decided."""
     event = whole_ending(
-        entry.message_id,
-        entry.tenant,
-        Recipient(PersonKind(entry.kind), entry.person),
-        Leg(entry.cycle, entry.leg, entry.due_at),
+        deferral.message_id,
+        deferral.tenant,
+        _recipient(deferral),
+        Leg(deferral.cycle, deferral.leg, deferral.due_at),
         status,
         reason,
-        at=entry.settled_at,
+        at=at,
         source=SOURCE,
-        traceparent=entry.traceparent,
+        traceparent=deferral.traceparent,
     )
-    return Outgoing(topics.STATUS.name, message_key(entry.message_id), encode(event))
+    return Outgoing(topics.STATUS.name, message_key(deferral.message_id), encode(event))
+
+
+def _recipient(deferral: Deferral) -> Recipient:
+    return Recipient(_KINDS[deferral.kind], deferral.person)

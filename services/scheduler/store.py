@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
+from operator import itemgetter
 from typing import NamedTuple
 from uuid import UUID
 
-from libs.contracts.events import PersonKind
 from libs.storage.database import Pool
 from libs.storage.retention import BATCH_ROWS, PAUSE_SECONDS, delete_old
 
@@ -17,7 +17,7 @@ PARAMETERS = {f"enable_{way}": "off" for way in ("seqscan", "bitmapscan", "hashj
 """For all connections: the table grows from nothing to millions between two looks of the planner, and every statement has its index."""
 
 
-class Place(NamedTuple):
+class LegKey(NamedTuple):
     """The leg that a deferral opens."""
 
     message_id: UUID
@@ -25,35 +25,8 @@ class Place(NamedTuple):
     leg: int
 
 
-class Arrival(NamedTuple):
-    """One deferral: its place, whose it is, its priority, and `event`, which is published when it is due; None if that was deleted
-    by hand. All before `priority` are the type's attributes.
-    """
-
-    message_id: UUID
-    cycle: int
-    leg: int
-    due_at: datetime
-    tenant: str
-    kind: PersonKind
-    person: str
-    traceparent: str | None
-    priority: str
-    event: bytes | None
-
-    @property
-    def place(self) -> Place:
-        return Place(self.message_id, self.cycle, self.leg)
-
-
-class Outcome(StrEnum):
-    RETURNED = "returned"
-    CANCELLED = "cancelled"
-    REJECTED = "rejected"
-
-
-class Settled(NamedTuple):
-    """A deferral that ended here, and when that was decided."""
+class Deferral(NamedTuple):
+    """A leg that begins when it is due, and whose message it is: the attributes of the type `arrival`. `kind` is a `PersonKind`."""
 
     message_id: UUID
     cycle: int
@@ -63,7 +36,24 @@ class Settled(NamedTuple):
     kind: str
     person: str
     traceparent: str | None
-    settled_at: datetime
+
+    @property
+    def key(self) -> LegKey:
+        return LegKey(self.message_id, self.cycle, self.leg)
+
+
+class Arrival(NamedTuple):
+    """A deferral as it is kept: with its priority and `event`, which is published when it is due; None if that was deleted by hand."""
+
+    deferral: Deferral
+    priority: str
+    event: bytes | None
+
+
+class Outcome(StrEnum):
+    RETURNED = "returned"
+    CANCELLED = "cancelled"
+    REJECTED = "rejected"
 
 
 class Mark(NamedTuple):
@@ -75,11 +65,11 @@ class Mark(NamedTuple):
 
 async def add(pool: Pool, arrivals: Sequence[Arrival]) -> None:
     """Add what is not there yet. What is there gets no event again: it came with one, and may be settled at this moment."""
-    ordered = sorted(arrivals, key=lambda a: a.place)
+    ordered = sorted(((a.deferral.key, a) for a in arrivals), key=itemgetter(0))
     async with pool.acquire() as connection, connection.transaction():
-        rows = await connection.fetch(_ADD, [a[:-2] for a in ordered], [a.priority for a in ordered])
-        added = {Place(*row) for row in rows}
-        if events := [(*a.place, a.event) for a in ordered if a.place in added]:
+        rows = await connection.fetch(_ADD, [a.deferral for _, a in ordered], [a.priority for _, a in ordered])
+        added = {LegKey(*row) for row in rows}
+        if events := [(*key, a.event) for key, a in ordered if key in added]:
             await connection.execute(_ADD_EVENTS, *zip(*events, strict=True))
 
 
@@ -88,8 +78,8 @@ async def mark(pool: Pool, marks: Iterable[Mark], now: datetime) -> None:
     await pool.execute(_MARK, *zip(*sorted(marks), strict=True), now)
 
 
-async def cancel_marked(pool: Pool, messages: Iterable[UUID], now: datetime) -> list[Settled]:
-    """Cancel what of these messages waits and is marked, and answer all that is cancelled of them, now or before.
+async def cancel_marked(pool: Pool, messages: Iterable[UUID], now: datetime) -> list[tuple[Deferral, datetime]]:
+    """Cancel what of these messages waits and is marked, and answer all that is cancelled of them, now or before, and when.
 
     What is leaving already is let go. Call it when both the arrivals and the marks of a batch are committed: then whichever of two
     batches comes last, the one with the arrival or the other with the mark, sees both, in whatever lane or replica each is handled.
@@ -99,25 +89,26 @@ async def cancel_marked(pool: Pool, messages: Iterable[UUID], now: datetime) -> 
         return []
     await pool.execute(_CANCEL, *zip(*sorted(marks), strict=True), now)
     rows = await pool.fetch(_CANCELLED, list({m.message_id for m in marks}), Outcome.CANCELLED)
-    return [Settled(*row) for row in rows]
+    return [(Deferral._make(attributes), settled_at) for *attributes, settled_at in rows]
 
 
-async def reject(pool: Pool, arrival: Arrival, now: datetime) -> Settled | None:
-    """End at once what can't be kept. Answers what is stored; None if it is there already and was not rejected."""
-    rows = await pool.fetch(_REJECT, [arrival[:-2]], now)
-    return Settled(*rows[0]) if rows else None
+async def reject(pool: Pool, deferral: Deferral, now: datetime) -> datetime | None:
+    """End at once what can't be kept. Answers when that was stored; None if it is there already and was not rejected."""
+    settled_at: datetime | None = await pool.fetchval(_REJECT, [deferral], now)
+    return settled_at
 
 
 async def claim(pool: Pool, limit: int, now: datetime, lease: timedelta, *, high_only: bool = False) -> list[Arrival]:
     """Take what is due, in the order in which it is: as leaving, for the length of the lease. What a replica took whose lease is
     over is taken again. `high_only`: of high priority alone."""
     rows = await pool.fetch(_CLAIM_HIGH if high_only else _CLAIM, now, limit, now + lease)
-    return sorted((Arrival(*row) for row in rows), key=lambda a: (a.due_at, a.place))
+    rows.sort(key=_AS_DUE)
+    return [Arrival(Deferral._make(attributes), priority, event) for *attributes, priority, event in rows]
 
 
-async def settle(pool: Pool, places: Iterable[Place], now: datetime, outcome: Outcome = Outcome.RETURNED) -> None:
+async def settle(pool: Pool, keys: Iterable[LegKey], now: datetime, outcome: Outcome = Outcome.RETURNED) -> None:
     """These were published."""
-    await pool.execute(_SETTLE, *zip(*sorted(places), strict=True), now, outcome)
+    await pool.execute(_SETTLE, *zip(*sorted(keys), strict=True), now, outcome)
 
 
 async def next_due(pool: Pool) -> datetime | None:
@@ -128,18 +119,19 @@ async def next_due(pool: Pool) -> datetime | None:
 
 async def forget(pool: Pool, before: datetime) -> None:
     """Delete what was settled, and marks that were made, before a moment."""
-    last = Place(UUID(int=0), 0, 0)
+    last = LegKey(UUID(int=0), 0, 0)
     while (row := await pool.fetchrow(_FORGET, *last, BATCH_ROWS, before)) is not None:
-        last = Place(*row)
+        last = LegKey(*row)
         await asyncio.sleep(PAUSE_SECONDS)
     await delete_old(pool, "marks", "marked_at", before)
 
+
+_AS_DUE = itemgetter("due_at", "message_id", "cycle", "leg")
 
 # Where rows are looked up by key, what waits is told by `outcome` and not by `settled_at`, which is null as often: that keeps the planner
 # off `entries_due`, all of which it would else walk for every key while it believes that the table is small.
 _ATTRIBUTES = "message_id, cycle, leg, due_at, tenant, kind, person, traceparent"
 _ARRIVAL = f"{_ATTRIBUTES}, priority"
-_SETTLED = "e.message_id, e.cycle, e.leg, e.due_at, e.tenant, e.kind, e.person, e.traceparent, e.settled_at"
 
 _ADD = f"""
     INSERT INTO entries ({_ARRIVAL}) SELECT {_ARRIVAL} FROM unnest($1::arrival[], $2::text[]) AS a ({_ARRIVAL})
@@ -175,13 +167,13 @@ _CANCEL = f"""
     WHERE (e.message_id, e.cycle, e.leg) = (w.message_id, w.cycle, w.leg)
 """  # noqa: S608 - the same
 
-_CANCELLED = f"SELECT {_SETTLED} FROM entries e WHERE e.message_id = ANY($1) AND e.outcome = $2"  # noqa: S608 - the same
+_CANCELLED = f"SELECT {_ATTRIBUTES}, settled_at FROM entries WHERE message_id = ANY($1) AND outcome = $2"  # noqa: S608 - the same
 
 _REJECT = f"""
     INSERT INTO entries AS e ({_ATTRIBUTES}, settled_at, outcome)
     SELECT {_ATTRIBUTES}, $2, 'rejected' FROM unnest($1::arrival[])
     ON CONFLICT (message_id, cycle, leg) DO UPDATE SET outcome = e.outcome WHERE e.outcome = 'rejected'
-    RETURNING {_SETTLED}
+    RETURNING e.settled_at
 """  # noqa: S608 - the same
 
 # Replicas pass over what others have locked, so that they take turns and never wait. What is of high priority is claimed by the partial

@@ -28,13 +28,13 @@ async def test_what_waits_with_high_priority_since_before_it_was_a_column_leaves
     normal, fooling = arrival(deferred(NOW)), arrival(deferred(NOW, text=FOOLING, person=FOOLING))
     before = await open_database(dsn, "scheduler", tmp_path, 1)
     await store.add(before, [high, settled, normal, fooling])
-    await store.settle(before, [settled.place], NOW)
+    await store.settle(before, [settled.deferral.key], NOW)
     await before.execute("UPDATE entries SET priority = DEFAULT")
     await before.close()
     pool = await open_database(dsn, "scheduler", MIGRATIONS, 1)
     assert await _claimed(pool, high_only=True) == [high]
-    await store.settle(pool, [high.place], NOW)
-    assert await _claimed(pool) == sorted([normal, fooling], key=lambda a: a.place)
+    await store.settle(pool, [high.deferral.key], NOW)
+    assert await _claimed(pool) == sorted([normal, fooling], key=lambda a: a.deferral.key)
     await pool.close()
 
 
@@ -43,7 +43,7 @@ async def test_what_another_replica_has_locked_is_not_waited_for(pool: Pool) -> 
     await store.add(pool, [locked, other])
     await pool.execute("UPDATE entries SET priority = DEFAULT")
     async with pool.acquire() as connection, connection.transaction(), asyncio.timeout(WITHIN_SECONDS):
-        await connection.execute("SELECT FROM entries WHERE message_id = $1 FOR UPDATE", locked.message_id)
+        await connection.execute("SELECT FROM entries WHERE message_id = $1 FOR UPDATE", locked.deferral.message_id)
         await pool.execute((MIGRATIONS / "0004_priority_of_what_waits.sql").read_text())
     assert await _claimed(pool, high_only=True) == [other]
 

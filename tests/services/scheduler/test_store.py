@@ -54,11 +54,11 @@ async def _pages_for_100(one: Any) -> int:
     await store.add(one, arrivals)
     other = arrival(deferred(NOW + timedelta(days=1)))
     await store.add(one, [other])
-    await store.mark(one, [Mark(other.message_id, 1)], NOW)
-    assert len(await store.cancel_marked(one, [a.message_id for a in (*arrivals, other)], NOW)) == 1
+    await store.mark(one, [Mark(other.deferral.message_id, 1)], NOW)
+    assert len(await store.cancel_marked(one, [a.deferral.message_id for a in (*arrivals, other)], NOW)) == 1
     claimed = await store.claim(one, 100, NOW, LEASE)
     assert len(claimed) == 100
-    await store.settle(one, [a.place for a in claimed], NOW)
+    await store.settle(one, [a.deferral.key for a in claimed], NOW)
     await store.next_due(one)
     return await one.fetchval(_TOUCHED) - before
 
@@ -95,8 +95,8 @@ async def test_a_hundred_thousand_that_are_due_cost_one_of_high_priority_no_more
             urgent = arrival(deferred(NOW, priority=Priority.HIGH))
             await store.add(one, [urgent])
             claimed = await store.claim(one, 100, NOW, LEASE, high_only=True)
-            assert [a.place for a in claimed] == [urgent.place]
-            await store.settle(one, [urgent.place], NOW)
+            assert [a.deferral.key for a in claimed] == [urgent.deferral.key]
+            await store.settle(one, [urgent.deferral.key], NOW)
             return await connection.fetchval(_TOUCHED) - before
 
         for _ in range(6):
@@ -129,17 +129,17 @@ async def test_what_is_done_is_forgotten_after_its_time_and_what_waits_never(
 ) -> None:
     monkeypatch.setattr(store, "BATCH_ROWS", 1)
     old, new, waiting = (arrival(deferred(NOW)) for _ in range(3))
-    twice = arrival(deferred(NOW, old.message_id, leg=3))
+    twice = arrival(deferred(NOW, old.deferral.message_id, leg=3))
     await store.add(pool, [old, twice, new, waiting])
-    await store.settle(pool, [old.place, twice.place], NOW - timedelta(days=31))
-    await store.settle(pool, [new.place], NOW - timedelta(days=29))
+    await store.settle(pool, [old.deferral.key, twice.deferral.key], NOW - timedelta(days=31))
+    await store.settle(pool, [new.deferral.key], NOW - timedelta(days=29))
     marks = [Mark(new_message_id(), 1) for _ in range(2)]
     await store.mark(pool, marks[:1], NOW - timedelta(days=31))
     await store.mark(pool, marks[1:], NOW - timedelta(days=29))
     await store.forget(pool, NOW - timedelta(days=30))
     assert {row[0] for row in await pool.fetch("SELECT message_id FROM entries")} == {
-        new.message_id,
-        waiting.message_id,
+        new.deferral.message_id,
+        waiting.deferral.message_id,
     }
     assert [row[0] for row in await pool.fetch("SELECT message_id FROM marks")] == [marks[1].message_id]
 
@@ -194,7 +194,7 @@ async def test_a_deferral_that_comes_again_while_it_is_settled_leaves_nothing_be
     async with pool.acquire() as ours, pool.acquire() as others:
 
         async def settle() -> None:
-            await others.execute(store._SETTLE, *zip(*[again.place], strict=True), NOW, Outcome.RETURNED)
+            await others.execute(store._SETTLE, *zip(*[again.deferral.key], strict=True), NOW, Outcome.RETURNED)
 
         async with others.transaction():
             adding = asyncio.create_task(store.add(cast(Pool, _Interrupted(ours, settle)), [again]))
@@ -210,28 +210,40 @@ async def test_one_batch_may_bring_the_same_deferral_twice_and_one_that_is_there
     there, new = arrival(deferred(NOW)), arrival(deferred(NOW))
     await store.add(pool, [there])
     await store.add(pool, [new, there, new])
-    assert {row[0] for row in await pool.fetch("SELECT message_id FROM events")} == {there.message_id, new.message_id}
+    assert {row[0] for row in await pool.fetch("SELECT message_id FROM events")} == {
+        there.deferral.message_id,
+        new.deferral.message_id,
+    }
 
 
 async def test_events_that_were_left_behind_are_deleted_at_the_next_start(pool: Pool) -> None:
     waiting, settled, forgotten = (arrival(deferred(NOW)) for _ in range(3))
     await store.add(pool, [waiting, settled])
-    await store.settle(pool, [settled.place], NOW)
+    await store.settle(pool, [settled.deferral.key], NOW)
     for left in (settled, forgotten):
-        await pool.execute("INSERT INTO events VALUES ($1, $2, $3, 'text')", *left.place)
+        await pool.execute("INSERT INTO events VALUES ($1, $2, $3, 'text')", *left.deferral.key)
     await pool.execute((MIGRATIONS / "0002_orphans.sql").read_text())
-    assert [row[0] for row in await pool.fetch("SELECT message_id FROM events")] == [waiting.message_id]
+    assert [row[0] for row in await pool.fetch("SELECT message_id FROM events")] == [waiting.deferral.message_id]
 
 
 async def test_what_another_took_again_while_it_was_settled_is_settled(pool: Pool) -> None:
     entry = arrival(deferred())
     await store.add(pool, [entry])
-    await store.claim(pool, 10, entry.due_at, LEASE)
+    await store.claim(pool, 10, entry.deferral.due_at, LEASE)
     async with pool.acquire() as other, other.transaction():  # its lease was over for another replica
         await other.execute("UPDATE entries SET leaving_until = leaving_until + interval '1 minute'")
-        settling = asyncio.create_task(store.settle(pool, [entry.place], entry.due_at))
+        settling = asyncio.create_task(store.settle(pool, [entry.deferral.key], entry.deferral.due_at))
         async with asyncio.timeout(WITHIN_SECONDS):
             while not await pool.fetchval(_WAITS):
                 await asyncio.sleep(0.01)
     await settling
     assert await pool.fetchval("SELECT outcome FROM entries") == "returned"
+
+
+async def test_what_is_rejected_is_so_since_the_first_time_and_what_is_kept_is_not(pool: Pool) -> None:
+    rejected, kept = (arrival(deferred()) for _ in range(2))
+    assert await store.reject(pool, rejected.deferral, NOW) == NOW
+    assert await store.reject(pool, rejected.deferral, NOW + LEASE) == NOW
+    await store.add(pool, [rejected, kept])
+    assert await store.reject(pool, kept.deferral, NOW) is None
+    assert await store.claim(pool, 10, NOW, LEASE) == [kept]
