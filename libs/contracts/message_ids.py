@@ -68,3 +68,15 @@ def time_of(message_id: UUID) -> datetime:
     if not is_message_id(message_id):
         raise ValueError("not a UUIDv7, or its time is after the year 9999")
     return _EPOCH + timedelta(milliseconds=message_id.int >> 80)
+
+
+def first_id(at: datetime) -> UUID:
+    """The bound between the ids of what was accepted before a moment and of what was accepted at it or later; no message's id itself. Ids
+    know whole milliseconds, from 1970 on."""
+    milliseconds = -((_EPOCH - at) // timedelta(milliseconds=1))  # rounded up
+    return UUID(int=max(0, milliseconds) << 80)
+
+
+def moment_of(bound: UUID) -> datetime:
+    """The moment whose `first_id` this is."""
+    return _EPOCH + timedelta(milliseconds=bound.int >> 80)

@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from datetime import UTC, datetime, timedelta
 from uuid import UUID
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class BadCursor(ValueError):
     """The cursor is none that a page gave."""
-
-
-def first_id(at: datetime) -> UUID:
-    """The least id of the messages accepted at or after a moment; ids know whole milliseconds, from 1970 on."""
-    milliseconds = -((_EPOCH - at) // timedelta(milliseconds=1))  # rounded up
-    return UUID(int=max(0, milliseconds) << 80)
 
 
 def cursor_after(last: UUID) -> str:

@@ -9,11 +9,11 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from uuid import UUID
 
 import asyncpg
 import structlog
 
+from libs.contracts.message_ids import first_id
 from libs.storage.command_tags import rows_of_tag
 
 Connection = asyncpg.pool.PoolConnectionProxy | asyncpg.Connection
@@ -44,16 +44,6 @@ class Partitioned:
     by_uuid: bool
     days: int = 7
     fillfactor: int = 100
-
-
-def first_uuid(at: datetime) -> UUID:
-    """The smallest UUIDv7 of a moment, in whole milliseconds: a bound, never a message id (RFC 9562 §5.7). From 1970 on."""
-    return UUID(int=(at - _EPOCH) // timedelta(milliseconds=1) << 80)
-
-
-def moment_of(bound: UUID) -> datetime:
-    """The moment whose first UUIDv7 this is."""
-    return _EPOCH + timedelta(milliseconds=bound.int >> 80)
 
 
 def span(table: Partitioned, at: datetime) -> tuple[datetime, datetime]:
@@ -90,7 +80,7 @@ async def make_ahead(connection: Connection, tables: tuple[Partitioned, ...], no
 
 async def _make(connection: Connection, table: Partitioned, name: str, start: datetime, end: datetime) -> None:
     """Rows of its span in the default partition, which Postgres would refuse it for, move into it."""
-    low, high = (str(first_uuid(at)) if table.by_uuid else at.isoformat() for at in (start, end))
+    low, high = (str(first_id(at)) if table.by_uuid else at.isoformat() for at in (start, end))
     parent, default = table.table, f"{table.table}_default"
     async with changing_partitions(connection):
         if name in await partitions_of(connection, table):

@@ -16,16 +16,15 @@ from uuid import UUID
 import asyncpg
 import structlog
 
+from libs.contracts.message_ids import first_id, moment_of
 from libs.service_kit.periodic import repeat
 from libs.storage.command_tags import rows_of_tag
 from libs.storage.partitions import (
     Connection,
     Partitioned,
     changing_partitions,
-    first_uuid,
     key_column,
     make_ahead,
-    moment_of,
     partitions_of,
 )
 
@@ -140,4 +139,4 @@ async def _detach(connection: Connection, tables: Sequence[Partitioned], end: da
 async def _empty_default(pool: asyncpg.Pool, table: Partitioned, before: datetime) -> None:
     async with pool.acquire() as connection:
         column = await key_column(connection, table)
-    await delete_old(pool, f"{table.table}_default", column, first_uuid(before) if table.by_uuid else before)
+    await delete_old(pool, f"{table.table}_default", column, first_id(before) if table.by_uuid else before)

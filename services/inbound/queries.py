@@ -10,7 +10,8 @@ from asyncpg import Record
 
 from libs.contracts.http.answers import Inbound, InboundPage
 from libs.contracts.http.requests import InboundQuery
-from libs.service_kit.pages import cursor_after, first_id, position
+from libs.contracts.message_ids import first_id
+from libs.service_kit.pages import cursor_after, position
 from libs.storage.database import Pool
 from services.inbound.answers import inbound
 

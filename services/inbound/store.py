@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from libs.service_kit.pages import first_id
+from libs.contracts.message_ids import first_id
 from libs.storage.database import Pool
 from libs.storage.partitions import Connection, Partitioned
 from services.inbound.joining import JOIN_WITHIN, Arrival, JoinKey, Known, Placed, place

@@ -13,8 +13,9 @@ from uuid import UUID
 from libs.contracts.events import PersonKind
 from libs.contracts.http.answers import Batch, SmsPage, SmsWithHistory
 from libs.contracts.http.requests import SmsQuery
+from libs.contracts.message_ids import first_id
 from libs.contracts.statuses import Status
-from libs.service_kit.pages import cursor_after, first_id, position
+from libs.service_kit.pages import cursor_after, position
 from libs.storage.database import Pool
 from services.projection import answers
 from services.projection.journal import lines_in

@@ -16,8 +16,8 @@ import asyncpg
 
 from deploy.local.run import DEFAULT_CONFIG
 from deploy.local.stack import Stack
+from libs.contracts.message_ids import first_id
 from libs.contracts.topics import STATUS
-from libs.storage.partitions import first_uuid
 from tests.end_to_end.client import Api, Carrier
 from tests.load import storage
 from tests.load.arrivals import arrivals
@@ -121,7 +121,7 @@ class System:
 
     async def _delivered(self, began: float) -> int:
         """Of the messages accepted since then (seconds since the epoch)."""
-        oldest = first_uuid(datetime.fromtimestamp(began, UTC) - timedelta(milliseconds=1))
+        oldest = first_id(datetime.fromtimestamp(began, UTC) - timedelta(milliseconds=1))
         tenants = sorted({key.tenant for key in self.stack.configuration.api_keys})
         return await storage.delivered_since(self.database, tenants, str(oldest))
 

@@ -3,9 +3,11 @@ from datetime import UTC, datetime, timedelta
 from uuid import RFC_4122, UUID, uuid4
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from libs.contracts import message_ids
-from libs.contracts.message_ids import is_message_id, new_message_id, time_of
+from libs.contracts.message_ids import first_id, is_message_id, moment_of, new_message_id, time_of
 
 
 def test_ids_are_version_7_of_the_standard_variant() -> None:
@@ -71,3 +73,21 @@ def test_the_last_id_that_has_a_time_is_that_of_the_last_millisecond_of_9999() -
     assert is_message_id(of_last)
     assert time_of(of_last) == end
     assert not is_message_id(of_next)
+
+
+@given(milliseconds=st.integers(0, 1 << 45))
+def test_the_first_id_of_a_moment_is_of_the_next_whole_millisecond(milliseconds: int) -> None:
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
+    assert first_id(moment).int == milliseconds << 80
+    assert first_id(moment - timedelta(microseconds=999)) == first_id(moment)
+    assert first_id(moment + timedelta(microseconds=1)).int == milliseconds + 1 << 80
+    assert moment_of(first_id(moment)) == moment
+
+
+def test_the_first_id_of_a_moment_sorts_before_the_ids_of_its_millisecond_and_after_those_of_the_one_before() -> None:
+    message_id = new_message_id()
+    assert first_id(time_of(message_id)) < message_id < first_id(time_of(message_id) + timedelta(microseconds=1))
+
+
+def test_before_1970_the_first_id_is_the_least_of_all() -> None:
+    assert first_id(datetime.min.replace(tzinfo=UTC)) == UUID(int=0)

@@ -5,8 +5,9 @@ from uuid import UUID
 
 import pytest
 
+from libs.contracts.message_ids import first_id
 from libs.storage.database import Pool, open_database
-from libs.storage.partitions import Partitioned, first_uuid
+from libs.storage.partitions import Partitioned
 from tests.conftest import DatabaseFactory
 
 BY_TIME, BY_UUID = Partitioned("seen", by_uuid=False), Partitioned("sent", by_uuid=True)
@@ -23,7 +24,7 @@ CREATE TABLE seen_elsewhere (n int);
 
 
 def id_of(at: datetime) -> UUID:
-    return UUID(int=first_uuid(at).int | 7 << 76 | 1)
+    return UUID(int=first_id(at).int | 7 << 76 | 1)
 
 
 @pytest.fixture

@@ -8,9 +8,10 @@ from typing import Any
 import asyncpg
 import pytest
 
+from libs.contracts.message_ids import first_id
 from libs.storage import retention
 from libs.storage.database import Pool, open_database
-from libs.storage.partitions import Partitioned, first_uuid, make_ahead, partitions_of, span
+from libs.storage.partitions import Partitioned, make_ahead, partitions_of, span
 from libs.storage.retention import keep_partitions
 from tests.libs.storage.conftest import BY_TIME, BY_UUID, NOW, SCHEMA, TABLES, id_of
 
@@ -126,7 +127,7 @@ async def test_a_partition_is_as_postgres_makes_it(pool: Pool) -> None:
     await make(pool, (told,))
     later, end = span(told, NOW + timedelta(days=70))
     await pool.execute(
-        f"CREATE TABLE told_by_postgres PARTITION OF told FOR VALUES FROM ('{first_uuid(later)}') TO ('{first_uuid(end)}')"
+        f"CREATE TABLE told_by_postgres PARTITION OF told FOR VALUES FROM ('{first_id(later)}') TO ('{first_id(end)}')"
         " WITH (fillfactor = 40)"
     )
     assert await shape(pool, f"told_{span(told, FUTURE)[0]:%Y%m%d}") == await shape(pool, "told_by_postgres")

@@ -7,7 +7,7 @@ import time
 from datetime import UTC, datetime
 from uuid import UUID
 
-from libs.storage.partitions import first_uuid
+from libs.contracts.message_ids import first_id
 from services.projection.queries import cursor_after
 from tests.load.arithmetic import milliseconds
 from tests.load.generated_rows import SPREAD, copy_message
@@ -57,7 +57,7 @@ async def _read_pages(system: System, query: str, depth: float, until: datetime,
         path = f"/sms?{query}"
         if depth:
             share = min(0.9999, depth * chance.uniform(0.95, 1.0))
-            path += f"&cursor={cursor_after(first_uuid(until - share * SPREAD))}"
+            path += f"&cursor={cursor_after(first_id(until - share * SPREAD))}"
         began = time.perf_counter()
         status, page = await system.api.call("GET", path)
         seconds.append(time.perf_counter() - began)

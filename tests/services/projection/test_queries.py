@@ -3,19 +3,18 @@
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 import pytest
 
 from libs.contracts.events import PersonKind
 from libs.contracts.http.answers import Sms
 from libs.contracts.http.requests import SmsQuery
-from libs.service_kit.pages import BadCursor, cursor_after, first_id
+from libs.service_kit.pages import BadCursor, cursor_after
 from libs.storage.database import Pool
 from services.projection.queries import find, page, page_query
 from tests.services.projection.asking import SECONDS, at, numbers
 from tests.services.projection.conftest import fold_in
-from tests.services.projection.stories import START, TENANT, Story
+from tests.services.projection.stories import TENANT, Story
 
 
 @pytest.fixture(scope="module")
@@ -107,12 +106,6 @@ async def test_a_message_that_went_to_one_number_in_two_legs_is_listed_once(pool
 def test_a_cursor_that_no_page_gave_is_refused(cursor: str) -> None:
     with pytest.raises(BadCursor):
         page_query(TENANT, SmsQuery(cursor=cursor))
-
-
-def test_the_first_id_of_a_moment_is_of_the_next_whole_millisecond() -> None:
-    assert first_id(START).int == first_id(START - timedelta(microseconds=999)).int
-    assert (first_id(START + timedelta(microseconds=1)).int - first_id(START).int) >> 80 == 1
-    assert first_id(datetime.min.replace(tzinfo=UTC)) == UUID(int=0)
 
 
 async def test_another_tenants_message_is_not_found(filled: Pool) -> None:
