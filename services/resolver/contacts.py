@@ -59,8 +59,8 @@ async def get(pool: Pool, person: Person) -> Contact | None:
     return None if contact is None or contact.deleted else contact
 
 
-async def apply_change(pool: Pool, change: ContactChanged, default_region: str | None) -> bool:
-    """Store a change that an upstream system tells of. False if what is stored is at least as new.
+async def apply_change(pool: Pool, change: ContactChanged, default_region: str | None) -> None:
+    """Store a change that an upstream system tells of, unless what is stored is at least as new.
 
     A number that can't be used is not kept: its problem is, so that messages to this person end with that reason. Of a name are kept as
     many characters as over HTTP, and no NUL. Raises BadRecord for a tenant or an id that no message can have. A moment that is as good
@@ -80,8 +80,7 @@ async def apply_change(pool: Pool, change: ContactChanged, default_region: str |
                 problem = str(error)
     who = (change.tenant, change.recipient.kind, change.recipient.id)
     changed_at = min(max(change.changed_at, FIRST), LAST)
-    done = await pool.execute(_APPLY, *who, phone, problem, name, changed_at, change.deleted)
-    return done == "INSERT 0 1"
+    await pool.execute(_APPLY, *who, phone, problem, name, changed_at, change.deleted)
 
 
 async def put(pool: Pool, person: Person, phone: str | None, name: str | None, now: datetime) -> tuple[Contact, bool]:

@@ -37,7 +37,7 @@ SECOND_LOOK_SECONDS = 9.0
 NEXT_LOOKS_SECONDS = 50.0
 """From the second look to the third, and so on. Mostly the second is the last."""
 MOST_SECONDS = 3600.0
-"""For no longer is anybody put off whom the outbox does not answer for."""
+"""Longest pause before asking again for a person whom the outbox failed to answer for."""
 PEOPLE = 50
 LEASE_SECONDS = 15.0
 PAGE = 500
@@ -96,8 +96,8 @@ class _Changed(NamedTuple):
 
 async def ask_back(
     pool: Pool, publisher: Publisher, outbox: Outbox, progress: OutboxProgress, now: Callable[[], datetime]
-) -> int:
-    """Look once for each person whose turn it is. How many messages were asked back.
+) -> None:
+    """Look once for each person whose turn it is.
 
     While the outbox is away nobody is looked for; it is tried again when the lease is over. Whom it does not answer for is put off, for as
     long again as it has been since the change. While Kafka is away no look is the last.
@@ -110,10 +110,9 @@ async def ask_back(
                 raise
             log.warning("the outbox's progress is not known", reason=type(error).__name__)
     known_until = progress.known_until
-    asked = 0
     for changed in [_changed(*row) for row in await pool.fetch(_TAKE, PEOPLE, LEASE_SECONDS)]:
         try:
-            asked += await _look(changed.person, pool, publisher, outbox, now())
+            await _look(changed.person, pool, publisher, outbox, now())
         except aiohttp.ClientConnectionError as error:  # whose words would name the person
             log.warning("the outbox can't be asked", reason=type(error).__name__)
             break
@@ -126,10 +125,9 @@ async def ask_back(
         else:
             wait = NEXT_LOOKS_SECONDS if changed.looks else SECOND_LOOK_SECONDS
             await pool.execute(_LOOK_AGAIN, *changed.person, changed.changed_at, wait)
-    return asked
 
 
-async def _look(person: Person, pool: Pool, publisher: Publisher, outbox: Outbox, now: datetime) -> int:
+async def _look(person: Person, pool: Pool, publisher: Publisher, outbox: Outbox, now: datetime) -> None:
     contact = await contacts.get(pool, person)
     known = None if contact is None else (contact.phone, contact.name)
     commands = [
@@ -139,7 +137,6 @@ async def _look(person: Person, pool: Pool, publisher: Publisher, outbox: Outbox
     ]
     if commands:
         await publisher.publish_many(commands)
-    return len(commands)
 
 
 def _return(person: Person, sms: Queued, now: datetime) -> Outgoing:

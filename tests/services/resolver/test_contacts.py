@@ -20,8 +20,16 @@ def person() -> Person:
     return Person("acme", PersonKind.CLIENT, f"p{next(_ids)}")
 
 
-async def apply(pool: Pool, change: ContactChanged) -> bool:
-    return await contacts.apply_change(pool, change, "KE")
+async def apply(pool: Pool, change: ContactChanged) -> None:
+    await contacts.apply_change(pool, change, "KE")
+
+
+async def stores(pool: Pool, change: ContactChanged) -> bool:
+    """Whether applying this change writes a row."""
+    rows = [await pool.fetch("SELECT tenant, kind, id, ctid FROM contacts")]
+    await apply(pool, change)
+    rows.append(await pool.fetch("SELECT tenant, kind, id, ctid FROM contacts"))
+    return set(rows[0]) != set(rows[1])
 
 
 async def known(pool: Pool, person: Person) -> Contact | None:
@@ -29,7 +37,7 @@ async def known(pool: Pool, person: Person) -> Contact | None:
 
 
 async def test_a_number_from_upstream_is_kept_in_e164(pool: Pool, person: Person):
-    assert await apply(pool, contact_changed(person.id, phone="0712 345 678").data)
+    assert await stores(pool, contact_changed(person.id, phone="0712 345 678").data)
     assert await known(pool, person) == Contact(PHONE, None, "Jane Doe", NOW, deleted=False)
 
 
@@ -59,7 +67,7 @@ async def test_of_a_tenant_that_no_configuration_can_name_nobody_is_kept(pool: P
 
 async def test_an_older_change_is_ignored(pool: Pool, person: Person):
     await apply(pool, contact_changed(person.id, name="new", changed_at=LATER).data)
-    assert not await apply(pool, contact_changed(person.id, name="old", changed_at=NOW).data)
+    assert not await stores(pool, contact_changed(person.id, name="old", changed_at=NOW).data)
     found = await known(pool, person)
     assert found is not None
     assert (found.name, found.changed_at) == ("new", LATER)
@@ -77,13 +85,13 @@ async def test_an_older_change_is_ignored(pool: Pool, person: Person):
 async def test_a_moment_that_means_never_is_the_first_or_last_that_can_be_kept(
     pool: Pool, person: Person, never: datetime, kept: datetime
 ):
-    assert await apply(pool, contact_changed(person.id, changed_at=never).data)
+    assert await stores(pool, contact_changed(person.id, changed_at=never).data)
     assert await known(pool, person) == Contact(PHONE, None, "Jane Doe", kept, deleted=False)
 
 
 async def test_a_repeated_change_changes_nothing(pool: Pool, person: Person):
-    assert await apply(pool, contact_changed(person.id).data)
-    assert not await apply(pool, contact_changed(person.id).data)
+    assert await stores(pool, contact_changed(person.id).data)
+    assert not await stores(pool, contact_changed(person.id).data)
 
 
 async def test_changes_of_one_instant_leave_the_same_contact_in_any_order(pool: Pool):
@@ -105,19 +113,19 @@ async def test_changes_of_one_instant_leave_the_same_contact_in_any_order(pool: 
 async def test_a_deletion_leaves_a_tombstone_that_an_older_change_cannot_undo(pool: Pool, person: Person):
     await apply(pool, contact_changed(person.id).data)
     await apply(pool, contact_changed(person.id, changed_at=LATER, deleted=True).data)
-    assert not await apply(pool, contact_changed(person.id, changed_at=NOW).data)
+    assert not await stores(pool, contact_changed(person.id, changed_at=NOW).data)
     assert await known(pool, person) == Contact(None, None, None, LATER, deleted=True)
     assert await contacts.get(pool, person) is None
 
 
 async def test_a_deletion_wins_over_a_change_of_the_same_instant(pool: Pool, person: Person):
     await apply(pool, contact_changed(person.id, deleted=True).data)
-    assert not await apply(pool, contact_changed(person.id).data)
+    assert not await stores(pool, contact_changed(person.id).data)
 
 
 async def test_a_deletion_of_someone_unknown_is_remembered(pool: Pool, person: Person):
     await apply(pool, contact_changed(person.id, changed_at=LATER, deleted=True).data)
-    assert not await apply(pool, contact_changed(person.id, changed_at=NOW).data)
+    assert not await stores(pool, contact_changed(person.id, changed_at=NOW).data)
 
 
 async def test_a_put_always_comes_after_what_is_stored(pool: Pool, person: Person):

@@ -73,7 +73,10 @@ class World:
         return web.Response(text=text, content_type="application/json")
 
     async def ask(self) -> int:
-        return await ask_back(self.pool, self.bus.producer(), self.outbox, self.progress, lambda: NOW)
+        """How many messages are asked back by this."""
+        before = len(self.commands())
+        await ask_back(self.pool, self.bus.producer(), self.outbox, self.progress, lambda: NOW)
+        return len(self.commands()) - before
 
     async def next_look(self) -> None:
         """The time of the next look has come."""
