@@ -33,7 +33,7 @@ log = structlog.get_logger()
 LIMIT = 20
 """Dead letters in a row, with nothing handled between, after which a consumer stops: the fault is likely its own."""
 WITHOUT_CONTENT = "dead-letter-without-content"
-"""The header of a dead letter whose record was too large to be kept, with its octets. It came compressed better than we compress."""
+"""The header of a dead letter whose record was too large to be kept: its size in octets. It came compressed better than we compress."""
 
 OnDeadLetter = Callable[[Record, Reason], Awaitable[None]]
 

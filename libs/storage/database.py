@@ -29,15 +29,18 @@ BY_KEY = {"enable_seqscan": "off"}
 
 _PINNED = {
     "jit": "off",
+    # The bounds of partitions are read as text.
     "timezone": "UTC",
     "datestyle": "ISO",
+    # A statement is to see what was committed while it waited.
     "default_transaction_isolation": "read committed",
+    # How long something may take is said where it is asked.
     "lock_timeout": "0",
     "statement_timeout": "0",
+    # Numbers and texts are nothing for a log.
     "log_parameter_max_length_on_error": "0",
 }
-"""Whatever the server, the database or the role is set to: bounds of partitions are read as text, a statement is to see what was
-committed while it waited, what may take how long is said where it is asked, and numbers and texts are nothing for a log."""
+"""What holds in every session, whatever the server, the database or the role is set to."""
 
 _USABLE = """
     SELECT has_schema_privilege(oid, 'USAGE') AND has_schema_privilege(oid, 'CREATE') FROM pg_namespace WHERE nspname = $1"""
@@ -99,8 +102,8 @@ async def open_database(
 
 
 class _Connection(asyncpg.Connection):
-    """Ends where its server does not say in time that what was called off is over. asyncpg waits for that for as long as for a statement,
-    and whoever called it off with it; a server that has gone without a word never says it."""
+    """Ends itself when its server does not confirm in time that a statement was cancelled. asyncpg would wait for that for as long as for
+    the statement, and so would whoever cancelled it; a server that has gone without a word never confirms it."""
 
     async def _cancel(self, *waiters: Any) -> None:
         async with asyncio.timeout(CANCEL_SECONDS) as limit:
@@ -115,7 +118,7 @@ def _target(dsn: str) -> SessionAttribute | None:
 
 
 async def _end_if_read_only(connection: asyncpg.Connection) -> None:
-    """What is done when a connection goes back to the pool: it ends if its server takes no writes any more, which that tells unasked.
+    """What is done when a connection goes back to the pool: it ends if its server takes no writes any more, which a server tells unasked.
 
     The next one is made where writes are taken. Nothing here changes a session's state, so there is nothing else to reset. That saves a
     round trip each time; a transaction left open is rolled back all the same.

@@ -79,7 +79,7 @@ async def make_ahead(connection: Connection, tables: tuple[Partitioned, ...], no
 
 
 async def _make(connection: Connection, table: Partitioned, name: str, start: datetime, end: datetime) -> None:
-    """Rows of its span in the default partition, which Postgres would refuse it for, move into it."""
+    """Rows of its span move into it from the default partition: while they are there, Postgres would refuse it."""
     low, high = (str(first_id(at)) if table.by_uuid else at.isoformat() for at in (start, end))
     parent, default = table.table, f"{table.table}_default"
     async with changing_partitions(connection):

@@ -88,7 +88,7 @@ def sort_out(
     """What of a batch concerns us, and the attempts that the carrier took and was asked for no receipt of. Raises BadRecord for a
     receipt without a usable id, which nothing could ever match.
 
-    What this service has said itself does not: it was stored before it was said, and answering it would say it again, without end.
+    What this service has said itself does not concern it: that was stored before it was said, and would be said again without end.
     """
     registrations: list[Registration] = []
     doubts: list[Doubt] = []
@@ -96,7 +96,7 @@ def sort_out(
     unasked: list[Attempt] = []
 
     def compared(number: str | None) -> bytes | None:
-        """None of what is no whole number, which says nothing: a name, a masked number, one without its area."""
+        """The number's fingerprint. None of what is no whole number and says nothing: a name, a masked number, one without its area."""
         return fingerprint(number, destination_key) if number is not None and _NUMBER.fullmatch(number) else None
 
     for event in events:

@@ -79,7 +79,7 @@ def _decision(
 
 
 _NO_DISPATCH = (None,) * (len(Dispatch._fields) - 1)
-"""What a leg that is not dispatched has in the place of that, less `decided_at`."""
+"""What stands in the columns of a dispatch, but for `decided_at`, where there is none."""
 
 _COLUMNS = (*Coordinates._fields, *Dispatch._fields, "status", "reason_code", "reason_words")
 _COLUMN_LIST = ", ".join(_COLUMNS)

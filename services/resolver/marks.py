@@ -39,7 +39,8 @@ _MARK = """
     ON CONFLICT DO NOTHING
 """
 
-# One index probe per message: `= ANY` of a cast array is parsed anew for each row, where the planner takes a scan of a small table.
+# One index probe per message. With `= ANY` of a cast array the planner may scan the table while it is small, and the array would be parsed
+# anew for each of its rows.
 _MARKED = """
     SELECT m.message_id, m.cycle FROM unnest($1::text::uuid[]) AS k (message_id)
     CROSS JOIN LATERAL (SELECT message_id, cycle FROM marks WHERE marks.message_id = k.message_id OFFSET 0) AS m

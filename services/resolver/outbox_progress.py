@@ -8,7 +8,7 @@ from datetime import datetime
 from libs.bus.group_progress import GroupProgress, Offsets
 from libs.storage.database import Pool
 
-# Now, or when the oldest transaction under way began: until a change of a contact is committed, what was before it is read.
+# Now, or when the oldest open transaction began: it may be changing a contact, and until it commits, what was before is decided with.
 _MOMENT = """
 SELECT least(clock_timestamp(), min(xact_start)) FROM pg_stat_activity
 WHERE datname = current_database() AND application_name = current_setting('application_name') AND pid <> pg_backend_pid()

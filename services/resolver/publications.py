@@ -81,7 +81,7 @@ def _dispatch(cause: Cause, decision: Dispatch) -> Outgoing:
 
 
 def _deferral(cause: Cause, decision: Deferred) -> Outgoing:
-    """The next leg begins at the time that the message names; its `leg_at` is that time, whatever lies ahead of it."""
+    """The next leg begins at the time that the message names: that is its `leg_at` already now."""
     message, leg = cause.data.message, cause.data.leg
     due_at = message.scheduled_at
     if due_at is None:

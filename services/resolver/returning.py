@@ -99,8 +99,9 @@ async def ask_back(
 ) -> None:
     """Look once for each person whose turn it is.
 
-    While the outbox is away nobody is looked for; it is tried again when the lease is over. Whom it does not answer for is put off, for as
-    long again as it has been since the change. While Kafka is away no look is the last.
+    While the outbox can't be reached nobody is looked for; it is tried again when the lease is over. A person whom it fails to answer for
+    is put off, each time for as long again as it has been since the change. While Kafka is away nobody knows what the outbox has heard of,
+    so that everybody is looked for once more.
     """
     if await pool.fetchval("SELECT EXISTS (SELECT FROM changed_people)"):
         try:
@@ -168,7 +169,7 @@ _TAKE = """
     RETURNING tenant, kind, id, changed_at, looks
 """
 
-# Who changed once more meanwhile is looked for from the beginning.
+# A person who changed once more meanwhile has another `changed_at` by now, and is looked for from the beginning.
 _LOOK_AGAIN = """
     UPDATE changed_people SET looks = looks + 1, next_look = clock_timestamp() + make_interval(secs => $5)
     WHERE (tenant, kind, id, changed_at) = ($1, $2, $3, $4)

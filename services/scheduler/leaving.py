@@ -56,7 +56,7 @@ class Leaving:
         self._sleeps_until: datetime | None = None
 
     def on_arrival(self, due_at: datetime) -> None:
-        """Something came in that is due then."""
+        """Something came in that is due at this time."""
         if self._sleeps_until is None or due_at < self._sleeps_until:
             self._woken.set()
 

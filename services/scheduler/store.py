@@ -128,8 +128,8 @@ async def forget(pool: Pool, before: datetime) -> None:
 
 _AS_DUE = itemgetter("due_at", "message_id", "cycle", "leg")
 
-# Where rows are looked up by key, what waits is told by `outcome` and not by `settled_at`, which is null as often: that keeps the planner
-# off `entries_due`, all of which it would else walk for every key while it believes that the table is small.
+# Statements that look rows up by key ask for `outcome IS NULL`. `settled_at IS NULL` says the same, but it is what `entries_due` is made
+# for: while the planner believes that the table is small, it would walk all of that index for every key.
 _ATTRIBUTES = "message_id, cycle, leg, due_at, tenant, kind, person, traceparent"
 _ARRIVAL = f"{_ATTRIBUTES}, priority"
 
@@ -176,17 +176,17 @@ _REJECT = f"""
     RETURNING e.settled_at
 """  # noqa: S608 - the same
 
-# Replicas pass over what others have locked, so that they take turns and never wait. What is of high priority is claimed by the partial
-# index of that alone, however many others are due; a parameter in place of the word would not be proof enough to use it. Taken by its
-# place: a join would be a nested loop over all entries, where the planner saw the table empty once. Only here: the place of what another
-# has changed meanwhile is not found, which leaves it to be claimed next time, but would leave it unsettled.
 _CLAIM, _CLAIM_HIGH = (
     f"""
     WITH due AS MATERIALIZED (
         SELECT ctid AS place FROM entries
+        -- The priority is no parameter: only with the word itself is the planner sure that the index of high priority will do.
         WHERE settled_at IS NULL {of_priority} AND due_at <= $1 AND (leaving_until IS NULL OR leaving_until <= $1)
+        -- Replicas pass over what others have locked: they take turns and never wait.
         ORDER BY due_at, message_id, cycle, leg LIMIT $2 FOR UPDATE SKIP LOCKED),
     k AS (
+        -- By its place in the table: where the planner saw the table empty once, a join would be a nested loop over all entries. What
+        -- another has changed meanwhile has left its place. It is claimed the next time; to settle by place would leave it unsettled.
         UPDATE entries SET leaving_until = $3 WHERE ctid = ANY (ARRAY(SELECT place FROM due)) RETURNING entries.*)
     SELECT {_ARRIVAL}, v.event FROM k LEFT JOIN {_EVENT_OF_K} ON true
 """  # noqa: S608 - the same
