@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from deploy.local.topology import REPOSITORY
-from tests.load.ground import Ground, NotServed
+from tests.load.ground import Ground
 from tests.load.plan import QUICK, Plan
 from tests.load.report import Page
 from tests.load.scenarios import (
@@ -65,8 +65,6 @@ async def measure(names: Sequence[str], plan: Plan, output: Path | None) -> list
             try:
                 for file, page in (await _pages(name, ground)).items():
                     _put(file, page, output)
-            except NotServed as missing:
-                print(f"{name}: not served: {missing}", flush=True)
             except Exception:
                 traceback.print_exc()
                 failed.append(name)

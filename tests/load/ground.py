@@ -17,10 +17,6 @@ from tests.load.workload import Workload
 WARM_UP_PIECE = 50_000
 
 
-class NotServed(Exception):
-    """The API has no such request yet; the words say which."""
-
-
 @dataclass(frozen=True, slots=True)
 class Place:
     """A system, and its conditions for the page."""

@@ -69,15 +69,6 @@ class System:
             keys=keys,
         )
 
-    async def refusal(self, work: Workload) -> str | None:
-        """Why the API does not take such a request; None when it does. Asked with a person that there is none of, so nothing is sent."""
-        message = {"message": "Hi", "clientId": "nobody"}
-        if work.scheduled_at:
-            message["scheduledAt"] = work.scheduled_at
-        body = {"messages": [message]} if work.bulk else message
-        status, answer = await self.api.call("POST", work.path, body)
-        return None if status == 202 else f"POST {work.path}: {status} {answer.get('detail')}"
-
     async def send(self, *loads: Load, stopped: Iterable[str] = ()) -> Run:
         """Send these loads at once, and return when all of it is delivered, each message once; fail otherwise.
 

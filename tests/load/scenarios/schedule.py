@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from tests.load.arithmetic import percentile, spread
-from tests.load.ground import Ground, NotServed
+from tests.load.ground import Ground
 from tests.load.load_process import load_processes
 from tests.load.post_load import Load
 from tests.load.processes import pids_of, usage
@@ -29,9 +29,6 @@ async def measure(ground: Ground) -> Page:
     plan, waiting = ground.plan, 0
     async with ground.own() as place:
         system = place.system
-        probe = Workload(messages=1, scheduled_at=_rfc3339(datetime.now(UTC) + FAR))
-        if refusal := await system.refusal(probe):
-            raise NotServed(f"scheduledAt in {refusal}")
         rows: list[tuple[str, ...]] = []
         for count in plan.waiting:
             await _let_wait(system, count - waiting, plan.bulk)
@@ -63,11 +60,7 @@ async def measure(ground: Ground) -> Page:
 
 async def _let_wait(system: System, messages: int, bulk: int) -> None:
     """So many more that are due in a far future; returns when the outbox shows them as scheduled."""
-    at = _rfc3339(datetime.now(UTC) + FAR)
-    work = Workload(messages=messages, scheduled_at=at)
-    in_bulk = Workload(messages=messages, scheduled_at=at, bulk=bulk)
-    if not await system.refusal(in_bulk):
-        work = in_bulk
+    work = Workload(messages=messages, bulk=bulk, scheduled_at=_rfc3339(datetime.now(UTC) + FAR))
     before = await _scheduled(system)
     await _post(system.load(work))
     await _reached(lambda: _scheduled(system), before + messages, "scheduled")
