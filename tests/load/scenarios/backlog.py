@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,14 +16,14 @@ from tests.load.arithmetic import spread
 from tests.load.dispatches import publish_dispatches
 from tests.load.ground import Ground
 from tests.load.processes import pids_of, usage
+from tests.load.progress import reached
 from tests.load.report import Page, Table, megabytes
 from tests.load.runs import Run
-from tests.load.system import POLL_SECONDS, System
+from tests.load.system import System
 from tests.load.tables import LOOP, in_a_line
 from tests.load.workload import Workload
 
 SLOW = "slow"
-STALLED_SECONDS = 60
 
 
 async def measure(ground: Ground) -> Page:
@@ -34,7 +32,8 @@ async def measure(ground: Ground) -> Page:
         system = place.system
         alone = await _runs(ground, system)
         await publish_dispatches(system.stack.kafka, SLOW, system.take_numbers(plan.backlog))
-        await _folded(system, plan.backlog)
+        topic = topics.dispatch(SLOW).name
+        await reached(lambda: storage.folded(system.database, topic), plan.backlog, "in the outbox")
         waiting = {name: used.resident_bytes for name, used in usage(pids_of(system.stack)).items()}
         beside = await _runs(ground, system)
     rows = [
@@ -85,13 +84,3 @@ async def _runs(ground: Ground, system: System) -> list[Run]:
         runs.append(await system.send(system.load(Workload(messages=ground.plan.messages))))
         ground.say(in_a_line(runs[-1]))
     return runs
-
-
-async def _folded(system: System, messages: int) -> None:
-    """Wait until the outbox has the backlog."""
-    progress, since = 0, time.monotonic()
-    while progress < messages:
-        await asyncio.sleep(POLL_SECONDS)
-        if (now := await storage.folded(system.database, topics.dispatch(SLOW).name)) > progress:
-            progress, since = now, time.monotonic()
-        assert time.monotonic() - since < STALLED_SECONDS, f"{progress} of {messages} in the outbox, and no more"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from tests.load.ground import Ground
 from tests.load.load_process import load_processes
 from tests.load.post_load import Load
 from tests.load.processes import pids_of, usage
+from tests.load.progress import reached
 from tests.load.report import Page, Table, megabytes
 from tests.load.system import System
 from tests.load.workload import Workload
@@ -21,8 +22,6 @@ FAR = timedelta(days=300)
 LEAST_LEAD_SECONDS = 15.0
 PER_SECOND = 1_000
 """At which accepting and storing what will be due is surely done with."""
-POLL_SECONDS = 2.0
-STALLED_SECONDS = 120.0
 
 
 async def measure(ground: Ground) -> Page:
@@ -63,7 +62,7 @@ async def _let_wait(system: System, messages: int, bulk: int) -> None:
     work = Workload(messages=messages, bulk=bulk, scheduled_at=_rfc3339(datetime.now(UTC) + FAR))
     before = await _scheduled(system)
     await _post(system.load(work))
-    await _reached(lambda: _scheduled(system), before + messages, "scheduled")
+    await reached(lambda: _scheduled(system), before + messages, "scheduled")
 
 
 class _Round(NamedTuple):
@@ -107,15 +106,6 @@ async def _post(load: Load) -> None:
 
 async def _scheduled(system: System) -> int:
     return int(await system.database.fetchval("SELECT count(*) FROM outbox.messages WHERE status = 'scheduled'"))
-
-
-async def _reached(count: Callable[[], Awaitable[int]], expected: int, what: str) -> None:
-    progress, since = -1, time.monotonic()
-    while progress < expected:
-        await asyncio.sleep(POLL_SECONDS)
-        if (now := await count()) > progress:
-            progress, since = now, time.monotonic()
-        assert time.monotonic() - since < STALLED_SECONDS, f"{progress} of {expected} {what}, and no more"
 
 
 def _rfc3339(at: datetime) -> str:
