@@ -1,4 +1,4 @@
-"""What the processes of a system have used, from /proc: CPU time, also of children that have ended, and peak memory."""
+"""What the processes of a system have used, from /proc: CPU time, also of children that have ended, and memory."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """CPU in seconds, of a process and all its descendants, and the memory in bytes (VmRSS, VmHWM) of the largest of them."""
+    """CPU in seconds, of a process and all its descendants, and the resident memory in bytes of the largest of them."""
 
     cpu_seconds: float
     resident_bytes: int
-    peak_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +54,8 @@ def usage(pids: Mapping[str, int]) -> dict[str, Usage]:
     for name, root in pids.items():
         members = [pid for pid in family(root) if pid in stats]
         ticks = sum(stats[pid].ticks for pid in members)
-        sizes = [_memory(pid) for pid in members]
-        resident, peak = (max(column, default=0) for column in zip(*sizes, strict=True)) if sizes else (0, 0)
-        found[name] = Usage(ticks / _TICKS_PER_SECOND, resident, peak)
+        resident = max((_resident_bytes(pid) for pid in members), default=0)
+        found[name] = Usage(ticks / _TICKS_PER_SECOND, resident)
     return found
 
 
@@ -90,12 +88,10 @@ def _read_all() -> dict[int, _Stat]:
     return found
 
 
-def _memory(pid: int) -> tuple[int, int]:
-    """Bytes resident, now and at most."""
+def _resident_bytes(pid: int) -> int:
     try:
         lines = (PROC / str(pid) / "status").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):
-        return 0, 0
+        return 0
     fields = {name: rest for name, _, rest in (line.partition(":") for line in lines)}
-    resident, peak = (int(fields.get(name, "0").split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
-    return resident, peak
+    return int(fields.get("VmRSS", "0").split()[0]) * 1024
