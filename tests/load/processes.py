@@ -20,6 +20,7 @@ _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 class Usage:
     """CPU in seconds, of a process and all its descendants, and the resident memory in bytes of the largest of them."""
 
+    pid: int
     cpu_seconds: float
     resident_bytes: int
 
@@ -40,7 +41,7 @@ def pids_of(stack: Stack) -> dict[str, int]:
 
 
 def usage(pids: Mapping[str, int]) -> dict[str, Usage]:
-    """What each has used since its start. The descendants of one that are listed themselves are not counted to it."""
+    """What each that still runs has used since its start. The descendants of one that are listed themselves are not counted to it."""
     stats = _read_all()
     children: defaultdict[int, list[int]] = defaultdict(list)
     for pid, stat in stats.items():
@@ -52,11 +53,21 @@ def usage(pids: Mapping[str, int]) -> dict[str, Usage]:
 
     found: dict[str, Usage] = {}
     for name, root in pids.items():
-        members = [pid for pid in family(root) if pid in stats]
+        if root not in stats:
+            continue
+        members = family(root)
         ticks = sum(stats[pid].ticks for pid in members)
-        resident = max((_resident_bytes(pid) for pid in members), default=0)
-        found[name] = Usage(ticks / _TICKS_PER_SECOND, resident)
+        resident = max(_resident_bytes(pid) for pid in members)
+        found[name] = Usage(root, ticks / _TICKS_PER_SECOND, resident)
     return found
+
+
+def cpu_between(before: Mapping[str, Usage], after: Mapping[str, Usage]) -> dict[str, float]:
+    """Seconds by name. AssertionError when the processes are not the same: one that was started again counts from zero."""
+    pids, now = ({name: used.pid for name, used in moment.items()} for moment in (before, after))
+    changed = sorted({name for name, _ in pids.items() ^ now.items()})
+    assert not changed, f"ended or started meanwhile: {', '.join(changed)}"
+    return {name: used.cpu_seconds - before[name].cpu_seconds for name, used in after.items()}
 
 
 def busy_seconds() -> float:

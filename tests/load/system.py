@@ -23,7 +23,7 @@ from tests.load import storage
 from tests.load.arrivals import arrivals
 from tests.load.load_process import load_processes
 from tests.load.post_load import SAMPLE, Load, Result
-from tests.load.processes import busy_seconds, loop_seconds, pids_of, usage
+from tests.load.processes import busy_seconds, cpu_between, loop_seconds, pids_of, usage
 from tests.load.runs import Run
 from tests.load.workload import CLIENTS, PHONE, Workload, client_id
 
@@ -87,7 +87,7 @@ class System:
             await self.all_delivered(began, sum(load.work.messages for load in loads), statuses)
             seconds = time.time() - began
             after, busy = usage(pids_of(self.stack)), busy_seconds() - busy
-        cpu = {name: now.cpu_seconds - used[name].cpu_seconds for name, now in after.items()}
+        cpu = cpu_between(used, after)
         cpu["load generator"] = sum(result.cpu_seconds for result in results)
         growth = (await self._written()).since(written)
         await self._read_some(results)

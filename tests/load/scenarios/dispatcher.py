@@ -10,7 +10,7 @@ from deploy.local.supervisor import SupervisedProcess
 from tests.load.arithmetic import spread
 from tests.load.dispatches import publish_dispatches
 from tests.load.ground import Ground
-from tests.load.processes import busy_seconds, loop_seconds, pids_of, usage
+from tests.load.processes import Usage, busy_seconds, cpu_between, loop_seconds, pids_of, usage
 from tests.load.report import Page, Table
 from tests.load.system import System
 from tests.load.tables import LOOP
@@ -26,7 +26,7 @@ STALLED_SECONDS = 60
 class _Moment:
     at: float
     done: int
-    cpu: dict[str, float]
+    used: dict[str, Usage]
     busy: float
 
 
@@ -83,8 +83,7 @@ async def _run(system: System, dispatcher: SupervisedProcess, messages: int) -> 
             assert time.monotonic() < deadline, f"{done} of {messages} reported, and no more"
             await asyncio.sleep(POLL_SECONDS)
         deadline = time.monotonic() + STALLED_SECONDS
-        cpu = {name: used.cpu_seconds for name, used in usage(pids_of(system.stack)).items()}
-        moments.append(_Moment(time.monotonic(), done, cpu, busy_seconds()))
+        moments.append(_Moment(time.monotonic(), done, usage(pids_of(system.stack)), busy_seconds()))
     await starting
     first, last, _ = moments
     return _stretch(first, last, (loop + loop_seconds()) / 2)
@@ -92,7 +91,7 @@ async def _run(system: System, dispatcher: SupervisedProcess, messages: int) -> 
 
 def _stretch(first: _Moment, last: _Moment, loop: float) -> _Stretch:
     seconds, messages = last.at - first.at, last.done - first.done
-    cpu = {name: last.cpu[name] - first.cpu[name] for name in first.cpu}
+    cpu = cpu_between(first.used, last.used)
     elsewhere = max(0.0, last.busy - first.busy - sum(cpu.values())) / seconds
     return _Stretch(messages / seconds, {name: cost / messages * 1e6 for name, cost in cpu.items()}, elsewhere, loop)
 

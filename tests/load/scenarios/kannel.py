@@ -9,7 +9,7 @@ from tests.load.kannel import SYSTEM_ID, WINDOW, Kannel, Setup, running_kannel
 from tests.load.kannel_package import install, version
 from tests.load.load_process import load_processes
 from tests.load.post_load import Load
-from tests.load.processes import busy_seconds, loop_seconds, usage
+from tests.load.processes import busy_seconds, cpu_between, loop_seconds, usage
 from tests.load.report import MESSAGES, Page, machine
 from tests.load.runs import Growth, Run
 from tests.load.system import CONNECTIONS, RECEIPT_DELAY_MS
@@ -80,7 +80,7 @@ async def _run(kannel: Kannel, work: Workload) -> Run:
         after, busy = usage(kannel.pids), busy_seconds() - busy
     assert (called.missing, called.others) == (0, 0), f"not each callback came once: {called}"
     seconds = called.last - result.began
-    cpu = {name: now.cpu_seconds - used[name].cpu_seconds for name, now in after.items()}
+    cpu = cpu_between(used, after)
     cpu["load generator"] = result.cpu_seconds
     return Run(
         loads=[load],

@@ -12,7 +12,7 @@ from tests.load.arithmetic import percentile, spread
 from tests.load.ground import Ground
 from tests.load.load_process import load_processes
 from tests.load.post_load import Load
-from tests.load.processes import pids_of, usage
+from tests.load.processes import cpu_between, pids_of, usage
 from tests.load.progress import reached
 from tests.load.report import Page, Table, megabytes
 from tests.load.system import System
@@ -85,7 +85,7 @@ async def _fall_due(system: System, messages: int) -> _Round:
     before, statuses = usage(pids_of(system.stack)), await system.statuses()
     await system.all_delivered(began, messages, statuses)
     after = usage(pids_of(system.stack))
-    cpu = {name: (used.cpu_seconds - before[name].cpu_seconds) / messages * 1e6 for name, used in after.items()}
+    cpu = {name: seconds / messages * 1e6 for name, seconds in cpu_between(before, after).items()}
     late = sorted(at - due.timestamp() for at in system.arrivals([load], last_entry).values())
     assert late[0] >= 0, "a message left before it was due"
     quantiles = tuple(percentile(late, percent) for percent in (50, 95, 99))
