@@ -1,21 +1,17 @@
-"""Where each microsecond goes: a sampling profiler in each service, and PostgreSQL's own statistics."""
+"""Where each microsecond goes: a sampling profiler in each service, and PostgreSQL's own statistics of statements."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypedDict
 
-import asyncpg
-
-from deploy.local import postgres
 from deploy.local.supervisor import SupervisedProcess
-from tests.load import tables
+from tests.load import statements, tables
 from tests.load.ground import Ground
 from tests.load.report import Page, Table
 from tests.load.system import System
@@ -24,14 +20,7 @@ from tests.waiting import until
 
 PROFILER = Path(__file__).parents[1] / "profiler"
 FUNCTIONS = 40
-STATEMENTS = 30
 WRITTEN_WITHIN_SECONDS = 20
-STATISTICS = {"shared_preload_libraries": "pg_stat_statements", "pg_stat_statements.track": "all"}
-_TOP_STATEMENTS = """
-SELECT calls, rows, total_exec_time * 1000 AS microseconds, wal_bytes, query
-  FROM pg_stat_statements WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
- ORDER BY total_exec_time DESC LIMIT $1
-"""
 
 
 class Samples(TypedDict):
@@ -43,21 +32,23 @@ class Samples(TypedDict):
 
 
 async def measure(ground: Ground) -> dict[str, Page]:
-    """A page for each process, by name, and one over `all`."""
+    """A page for each process, by name, one for PostgreSQL where it can count statements, and one over `all`."""
     plan = ground.plan
-    with TemporaryDirectory(prefix="postrider-profile-") as name, _statement_statistics():
+    with TemporaryDirectory(prefix="postrider-profile-") as name, statements.counted() as counted:
+        if not counted:
+            ground.say(f"no page of PostgreSQL: {statements.LIBRARY} is missing from its server here")
         directory = Path(name)
         environment = {"PYTHONPATH": str(PROFILER), "PROFILE_DIRECTORY": name}
         async with ground.own(extra={"*": environment}) as place:
             system = place.system
-            await system.database.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
-            await system.database.execute("SELECT pg_stat_statements_reset()")
+            if counted:
+                await statements.begin(system.database)
             _tell(system, signal.SIGUSR1)
             run = await system.send(system.load(Workload(messages=plan.messages)))
             ground.say(tables.in_a_line(run))
             _tell(system, signal.SIGUSR2)
             samples = {p.spec.name: await _samples(directory, p) for p in system.stack.processes}
-            statements = await _statements(system.database, run.messages)
+            of_postgres = [await statements.most_expensive(system.database, run.messages)] if counted else []
     words = f"While {run.messages:,} single POSTs went from end to end ({tables.in_a_line(run)})."
     note = "profiled: the sampler itself takes some percent; what a call into C takes is its caller's"
     facts = {"facts": [note], "system": place.conditions}
@@ -70,7 +61,8 @@ async def measure(ground: Ground) -> dict[str, Page]:
         )
         for process, found in samples.items()
     }
-    pages["postgresql"] = Page(title="Profile: PostgreSQL", words=words, tables=[statements], **facts)
+    if of_postgres:
+        pages["postgresql"] = Page(title="Profile: PostgreSQL", words=words, tables=of_postgres, **facts)
     pages["all"] = Page(title="Profile", words=words, tables=[tables.processes([run])], **facts)
     return pages
 
@@ -94,25 +86,6 @@ def functions(found: Samples, cpu_us: float) -> list[Table]:
     ]
 
 
-async def _statements(database: asyncpg.Connection, messages: int) -> Table:
-    rows = await database.fetch(_TOP_STATEMENTS, STATEMENTS)
-    return Table(
-        title="Statements",
-        words="Time that they ran, waiting included; those inside functions are counted twice, by themselves and within the call.",
-        head=("µs per message", "calls", "rows", "WAL bytes per message", "statement"),
-        rows=[
-            (
-                f"{row['microseconds'] / messages:.2f}",
-                f"{row['calls']:,}",
-                f"{row['rows']:,}",
-                f"{row['wal_bytes'] / messages:.0f}",
-                f"`{' '.join(row['query'].split())[:200]}`".replace("|", "\\|"),
-            )
-            for row in rows
-        ],
-    )
-
-
 def _tell(system: System, number: signal.Signals) -> None:
     for process in system.stack.processes:
         if process.pid is not None:
@@ -123,15 +96,3 @@ async def _samples(directory: Path, process: SupervisedProcess) -> Samples:
     file = directory / f"{process.pid}.json"
     await until(file.exists, f"{process.spec.name} writes its profile", within=WRITTEN_WITHIN_SECONDS)
     return json.loads(file.read_text())
-
-
-@contextmanager
-def _statement_statistics() -> Generator[None]:
-    """PostgreSQL servers that start within count their statements."""
-    before = dict(postgres.SETTINGS)
-    postgres.SETTINGS.update(STATISTICS)
-    try:
-        yield
-    finally:
-        postgres.SETTINGS.clear()
-        postgres.SETTINGS.update(before)
