@@ -9,12 +9,13 @@ import asyncio
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from deploy.local.topology import REPOSITORY
 from tests.load.ground import Ground
 from tests.load.plan import QUICK, Plan
-from tests.load.report import Page
+from tests.load.report import Page, machine
 from tests.load.scenarios import (
     accept,
     backlog,
@@ -58,13 +59,15 @@ DIRECTORY = REPOSITORY / "docs" / "benchmarks"
 async def measure(names: Sequence[str], plan: Plan, output: Path | None) -> list[str]:
     """Run these scenarios; give those that failed, after all others had their turn. A page is written as soon as it is there."""
     failed: list[str] = []
+    before: str | None = None
     ground = Ground(plan, lambda line: print(line, flush=True))
     try:
         for name in sorted(names, key=[*SCENARIOS, PROFILE].index):
             print(f"\n=== {name}", flush=True)
+            conditions, before = machine(before), name
             try:
                 for file, page in (await _pages(name, ground)).items():
-                    _put(file, page, output)
+                    _put(file, replace(page, machine=conditions), output)
             except Exception:
                 traceback.print_exc()
                 failed.append(name)

@@ -45,6 +45,11 @@ class Load:
     keys: str | None = None
     callbacks: str | None = None
 
+    @property
+    def opened(self) -> int:
+        """Connections: no more than requests."""
+        return min(self.connections, self.work.requests)
+
     def writer(self) -> Writer:
         if self.callbacks is not None:
             return sendsms(self.work, self.url, self.callbacks)
@@ -92,7 +97,7 @@ def run(load: Load, ready: Callable[[], object] = lambda: None) -> Result:
     """
     target = urlsplit(load.url)
     assert target.hostname and target.port
-    connections = [Connection(target.hostname, target.port) for _ in range(min(load.connections, load.work.requests))]
+    connections = [Connection(target.hostname, target.port) for _ in range(load.opened)]
     gc.freeze()
     gc.disable()
     try:

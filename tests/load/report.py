@@ -12,7 +12,8 @@ from pathlib import Path
 
 from deploy.local.prepare import KAFKA_VERSION
 from deploy.local.topology import NICE, REPOSITORY
-from tests.load.system import CONNECTIONS, PIPELINE, RECEIPT_DELAY_MS, System
+from tests.load.post_load import Load
+from tests.load.system import RECEIPT_DELAY_MS, System
 from tests.load.workload import CLIENTS
 
 CODE = ("deploy", "libs", "services", "tests", "requirements.lock")
@@ -48,9 +49,11 @@ class Page:
     facts: Sequence[str] = field(default_factory=list[str])
     system: Sequence[str] = field(default_factory=list[str])
     """those of the system, from `conditions`"""
+    machine: Sequence[str] = field(default_factory=list[str])
+    """those of the machine, from `machine`; whoever runs the scenario adds them"""
 
     def __str__(self) -> str:
-        facts = "\n".join(f"- {fact}" for fact in (*self.system, *self.facts))
+        facts = "\n".join(f"- {fact}" for fact in (*self.machine, *self.system, *self.facts))
         return "\n\n".join((f"# {self.title}", self.words, *map(str, self.tables), f"## Conditions\n\n{facts}")) + "\n"
 
 
@@ -63,24 +66,30 @@ async def conditions(system: System, warm_up: str) -> list[str]:
     gateway = stack.configuration.gateway(stack.configuration.default_gateway)
     limit = f"{gateway.segments_per_second:g} segments/s" if gateway.segments_per_second else "no rate limit"
     return [
-        *machine(f"Kafka {KAFKA_VERSION}", f"PostgreSQL {postgres}"),
         f"warm-up: {warm_up} (Kafka's JVM warms up over some 300,000 messages)",
         MESSAGES,
-        f"Kafka: one node, `acks=all`, idempotent; PostgreSQL: `synchronous_commit` {synchronous}, `fsync` {fsync}",
-        f"one process per service, {len(stack.dispatchers(gateway.id))} dispatcher(s), window {gateway.window}, {limit}; the load "
-        f"generator on raw sockets in a process of its own, {CONNECTIONS} connections, {PIPELINE} requests under way on each "
-        "(1 of bulk requests)",
+        f"Kafka {KAFKA_VERSION}: one node, `acks=all`, idempotent; PostgreSQL {postgres}: `synchronous_commit` {synchronous}, `fsync` "
+        f"{fsync}",
+        f"one process per service (of the dispatcher per gateway) unless the page says otherwise; window {gateway.window}, {limit}",
         f"niceness: {', '.join(f'{service} {nice}' for service, nice in NICE.items())}, the others 0 (docs/decisions/0018)",
     ]
 
 
-def machine(*servers: str) -> list[str]:
-    """What was measured, when, and on what; to be asked before the scenario loads it."""
+def load_generator(loads: Sequence[Load]) -> str:
+    """How loads were sent that were sent together."""
+    return f"load generator on raw sockets: {'; '.join(f'one process sends {_way(load)}' for load in loads)}"
+
+
+def machine(before: str | None) -> list[str]:
+    """What is measured, when, and on what; to be asked before the scenario or its warm-up loads it. `before`: the benchmark's scenario that
+    has just ended, whose own load the average then shows too.
+    """
+    cause = f" (the benchmark's own `{before}` ran until then)" if before else ""
     return [
         *code_state(REPOSITORY),
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {os.cpu_count()} cores ({_processor()}) with everything on them; load average when "
-        f"the scenario began: {os.getloadavg()[0]:.1f}",
-        ", ".join((f"Linux {platform.release()}", f"Python {platform.python_version()}", *servers)),
+        f"the scenario began: {os.getloadavg()[0]:.1f}{cause}",
+        f"Linux {platform.release()}, Python {platform.python_version()}",
     ]
 
 
@@ -98,6 +107,13 @@ def code_state(repository: Path) -> list[str]:
 
 def megabytes(size: float) -> str:
     return f"{size / 1e6:.0f}"
+
+
+def _way(load: Load) -> str:
+    """What of, how fast, and over what."""
+    requests = "bulk requests" if load.work.bulk else "single POSTs"
+    pace = f"at {load.rate:g} a second" if load.rate else "as fast as answers come"
+    return f"{requests} {pace} over {load.opened} connections, at most {load.pipeline} under way on each"
 
 
 def _git(repository: Path, *words: str) -> str:

@@ -1,4 +1,4 @@
-"""What a page says of the code that was measured."""
+"""What a page says of the code that was measured, and of the load."""
 
 import os
 import subprocess
@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.load.report import code_state
+from tests.load.post_load import Load
+from tests.load.report import code_state, load_generator
+from tests.load.workload import Workload
 
 
 def git(repository: Path, *words: str) -> str:
@@ -47,3 +49,12 @@ def test_without_git_a_page_says_nothing_of_it(repository: Path, monkeypatch: py
     assert code_state(unpacked) == []
     monkeypatch.setenv("PATH", "")
     assert code_state(repository) == []
+
+
+def test_a_page_says_how_its_loads_were_sent() -> None:
+    urgent = Load(url="", api_key="", work=Workload(messages=300), connections=8, rate=100)
+    bulk = Load(url="", api_key="", work=Workload(messages=50_000, bulk=1_000), connections=64, pipeline=1)
+    assert load_generator([urgent, bulk]) == (
+        "load generator on raw sockets: one process sends single POSTs at 100 a second over 8 connections, at most 16 under way on each; "
+        "one process sends bulk requests as fast as answers come over 50 connections, at most 1 under way on each"
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.load import tables
 from tests.load.arithmetic import percentile, spread
 from tests.load.ground import Ground
-from tests.load.report import Page, Table
+from tests.load.report import Page, Table, load_generator
 from tests.load.runs import Run
 from tests.load.workload import Workload
 
@@ -21,11 +21,13 @@ async def measure(ground: Ground) -> Page:
         f"bulk of {plan.bulk:,}": Workload(messages=plan.messages, bulk=plan.bulk),
     }
     found: list[Table] = []
+    generators: list[str] = []
     for name, work in kinds.items():
         runs: list[Run] = []
         for _ in range(plan.runs):
             runs.append(await system.send(system.load(work), stopped=stopped))
             ground.say(f"{name}: {tables.in_a_line(runs[-1])}")
+        generators.append(load_generator(runs[0].loads))
         rows = [
             ("accepted per second", spread([run.accepted_per_second for run in runs], ",.0f")),
             ("POST → 202, p50 (ms)", spread([percentile(run.to_answer(), 50) * 1000 for run in runs], ".1f")),
@@ -39,7 +41,8 @@ async def measure(ground: Ground) -> Page:
         words="From the first request to the last answer, which comes when Kafka has the message.",
         tables=found,
         facts=[
-            f"{plan.messages:,} messages a run; {', '.join(stopped)} stood still meanwhile, and delivered it all afterwards"
+            f"{plan.messages:,} messages a run; {', '.join(stopped)} stood still meanwhile, and delivered it all afterwards",
+            *generators,
         ],
         system=place.conditions,
     )

@@ -17,7 +17,7 @@ from tests.load.dispatches import publish_dispatches
 from tests.load.ground import Ground
 from tests.load.processes import pids_of, usage
 from tests.load.progress import reached
-from tests.load.report import Page, Table, megabytes
+from tests.load.report import Page, Table, load_generator, megabytes
 from tests.load.runs import Run
 from tests.load.system import System
 from tests.load.tables import LOOP, in_a_line
@@ -61,7 +61,10 @@ async def measure(ground: Ground) -> Page:
                 rows=memory,
             ),
         ],
-        facts=["the backlog is put into the gateway's topic, and is in the outbox as `queued`"],
+        facts=[
+            "the backlog is put into the gateway's topic, and is in the outbox as `queued`",
+            load_generator(alone[0].loads),
+        ],
         system=place.conditions,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.load import tables
 from tests.load.ground import Ground
-from tests.load.report import Page
+from tests.load.report import Page, load_generator
 from tests.load.workload import Workload
 
 
@@ -17,6 +17,6 @@ async def measure(ground: Ground) -> Page:
         words=f"From the first `POST /sms/bulk` of {plan.bulk:,} messages to the last `delivered` readable. After each run the "
         "carrier's ledger holds every text exactly once.",
         tables=[tables.rates(runs, "POST → 202, read to its end"), tables.processes(runs), tables.disk(runs)],
-        facts=["an Idempotency-Key for each request"],
+        facts=[load_generator(runs[0].loads), "an Idempotency-Key for each request"],
         system=place.conditions,
     )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tests.load.arithmetic import spread
 from tests.load.ground import WARM_UP_PIECE, Ground
-from tests.load.report import Page, Table, megabytes
+from tests.load.post_load import Load
+from tests.load.report import Page, Table, load_generator, megabytes
 from tests.load.runs import Run
 from tests.load.tables import LOOP, in_a_line
 from tests.load.workload import Workload
@@ -13,6 +16,7 @@ from tests.load.workload import Workload
 async def measure(ground: Ground) -> Page:
     plan, held = ground.plan, 0
     figures: list[tuple[str, ...]] = []
+    sent: Sequence[Load] = ()
     memory: dict[str, list[str]] = {}
     async with ground.own(warm=False) as place:
         system = place.system
@@ -38,6 +42,7 @@ async def measure(ground: Ground) -> Page:
                     spread([run.loop * 1000 for run in runs], ".0f"),
                 )
             )
+            sent = runs[-1].loads
             for name, resident in runs[-1].memory.items():
                 memory.setdefault(name, []).append(megabytes(resident))
     sizes = [row[0] for row in figures]
@@ -57,6 +62,6 @@ async def measure(ground: Ground) -> Page:
                 rows=[(name, *values) for name, values in memory.items()],
             ),
         ],
-        facts=["the first size is cold: what it sends is itself the warm-up"],
+        facts=["the first size is cold: what it sends is itself the warm-up", load_generator(sent)],
         system=place.conditions,
     )

@@ -10,7 +10,7 @@ from tests.load.kannel_package import install, version
 from tests.load.load_process import load_processes
 from tests.load.post_load import Load
 from tests.load.processes import busy_seconds, cpu_between, loop_seconds, usage
-from tests.load.report import MESSAGES, Page, machine
+from tests.load.report import MESSAGES, Page
 from tests.load.runs import Growth, Run
 from tests.load.system import CONNECTIONS, RECEIPT_DELAY_MS
 from tests.load.workload import Workload
@@ -27,7 +27,6 @@ SETUPS = {
 async def measure(ground: Ground) -> Page:
     await ground.close()
     install(ground.say)
-    conditions = machine(f"Kannel {version()} (Debian's bearerbox and smsbox)")
     runs = {name: await _runs(ground, name, setup) for name, setup in SETUPS.items()}
     rates = {name: tables.rates(each, "GET → 202") for name, each in runs.items()}
     first = next(iter(rates.values()))
@@ -41,8 +40,8 @@ async def measure(ground: Ground) -> Page:
                 "CPU per message by process (µs)", {name: tables.processes(each) for name, each in runs.items()}
             ),
         ],
-        system=conditions,
         facts=[
+            f"Kannel {version()} (Debian's bearerbox and smsbox)",
             "warm-up: a run of as many messages, each time that Kannel was started",
             MESSAGES,
             f"one transceiver bind, `max-pending-submits` {WINDOW}, no rate limit; `dlr-mask=3`, each receipt handed to a callback "

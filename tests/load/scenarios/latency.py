@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
 from tests.load import tables
 from tests.load.arithmetic import milliseconds
 from tests.load.ground import Ground
-from tests.load.report import Page, Table
+from tests.load.post_load import Load
+from tests.load.report import Page, Table, load_generator
 from tests.load.runs import Run
 from tests.load.workload import Workload
 
@@ -19,6 +21,7 @@ async def measure(ground: Ground) -> Page:
     place, plan = await ground.shared(), ground.plan
     system, messages = place.system, int(plan.rate * plan.seconds)
     rows: list[tuple[str, ...]] = []
+    sent: Sequence[Load] = ()
     by_process: list[Table] = []
     for priority in PRIORITIES:
         runs: list[Run] = []
@@ -26,6 +29,7 @@ async def measure(ground: Ground) -> Page:
             run = await system.send(system.load(Workload(messages=messages, priority=priority), rate=plan.rate))
             ground.say(f"{priority}: {tables.in_a_line(run)}")
             runs.append(run)
+            sent = run.loads
             used = f"{run.cores:.2f}", f"{run.elsewhere:.2f}"
             rows.append((f"`{priority}` {number}, POST → 202", *milliseconds(run.to_answer()), *used))
             rows.append((f"`{priority}` {number}, POST → carrier", *milliseconds(run.to_carrier()), *used))
@@ -35,6 +39,9 @@ async def measure(ground: Ground) -> Page:
         title=f"Latency at {plan.rate:g} messages per second",
         words="Counted from when a message was due, so that a stall can't hide; the carrier's clock stops when it reads the submit.",
         tables=[Table(title=f"{plan.runs} run(s) of {plan.seconds:g} s each", head=head, rows=rows), *by_process],
-        facts=["cores busy: CPU of all processes, the load generator and the carrier included, over the run's time"],
+        facts=[
+            load_generator(sent),
+            "cores busy: CPU of all processes, the load generator and the carrier included, over the run's time",
+        ],
         system=place.conditions,
     )

@@ -7,7 +7,7 @@ from statistics import median
 from tests.load import tables
 from tests.load.arithmetic import milliseconds, spread
 from tests.load.ground import Ground
-from tests.load.report import Page, Table
+from tests.load.report import Page, Table, load_generator
 from tests.load.workload import Workload
 
 URGENT_PER_SECOND = 100
@@ -48,5 +48,6 @@ async def measure(ground: Ground) -> Page:
             ),
             tables.processes(runs),
         ],
+        facts=[load_generator(runs[0].loads)],
         system=place.conditions,
     )

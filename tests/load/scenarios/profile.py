@@ -13,7 +13,7 @@ from typing import TypedDict
 from deploy.local.supervisor import SupervisedProcess
 from tests.load import statements, tables
 from tests.load.ground import Ground
-from tests.load.report import Page, Table
+from tests.load.report import Page, Table, load_generator
 from tests.load.system import System
 from tests.load.workload import Workload
 from tests.waiting import until
@@ -51,7 +51,7 @@ async def measure(ground: Ground) -> dict[str, Page]:
             of_postgres = [await statements.most_expensive(system.database, run.messages)] if counted else []
     words = f"While {run.messages:,} single POSTs went from end to end ({tables.in_a_line(run)})."
     note = "profiled: the sampler itself takes some percent; what a call into C takes is its caller's"
-    facts = {"facts": [note], "system": place.conditions}
+    facts = {"facts": [note, load_generator(run.loads)], "system": place.conditions}
     pages = {
         process: Page(
             title=f"Profile: {process}",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tests.end_to_end.client import bound
 from tests.load.arithmetic import spread
 from tests.load.ground import Ground
-from tests.load.report import Page, Table
+from tests.load.post_load import Load
+from tests.load.report import Page, Table, load_generator
 from tests.load.runs import Run
 from tests.load.tables import LOOP, in_a_line
 from tests.load.workload import Workload
@@ -19,6 +22,7 @@ async def measure(ground: Ground) -> Page:
     place, plan = await ground.shared(), ground.plan
     system = place.system
     rows: list[tuple[str, ...]] = []
+    sent: Sequence[Load] = ()
     try:
         for replicas in plan.replicas:
             await system.stack.scale(GATEWAY, replicas)
@@ -32,6 +36,7 @@ async def measure(ground: Ground) -> Page:
             for _ in range(plan.runs):
                 runs.append(await system.send(system.load(Workload(messages=plan.messages))))
                 ground.say(f"{replicas} dispatchers: {in_a_line(runs[-1])}")
+            sent = runs[-1].loads
             dispatching = [sum(cpu for name, cpu in run.cpu.items() if "dispatcher" in name) for run in runs]
             rows.append(
                 (
@@ -52,5 +57,6 @@ async def measure(ground: Ground) -> Page:
         tables=[
             Table(title=f"Median (min–max) of {plan.runs} runs of {plan.messages:,} messages", head=head, rows=rows)
         ],
+        facts=["as many processes of the dispatcher as each row says", load_generator(sent)],
         system=place.conditions,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.load import tables
 from tests.load.ground import Ground
-from tests.load.report import Page
+from tests.load.report import Page, load_generator
 from tests.load.workload import Workload
 
 
@@ -16,6 +16,6 @@ async def measure(ground: Ground) -> Page:
         words="From the first `POST /sms` to the last `delivered` readable. After each run the carrier's ledger holds every text "
         "exactly once.",
         tables=[tables.rates(runs), tables.processes(runs), tables.disk(runs)],
-        facts=["no Idempotency-Keys"],
+        facts=[load_generator(runs[0].loads), "no Idempotency-Keys"],
         system=place.conditions,
     )
