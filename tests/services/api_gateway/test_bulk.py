@@ -92,7 +92,7 @@ OPTIONS: list[dict[str, Any]] = [
 def test_an_event_is_byte_for_byte_that_of_its_dataclasses_with_all_that_was_asked(
     options: dict[str, Any], person: dict[str, str]
 ) -> None:
-    caller = Caller('na"me', "té/nant", frozenset(), b"", None)
+    caller = Caller('na"me', "té/nant", frozenset(), None)
     sent = [{"message": f'{n} mark:person %d 👋 "batch_size":null', **person, **options} for n in range(2)]
     batch = Batch(new_message_id(), 7, caller, validity=timedelta(hours=48), traceparent=TRACE)
     (records,) = read(batch, sent)
@@ -112,7 +112,7 @@ def test_an_event_is_byte_for_byte_that_of_its_dataclasses_with_all_that_was_ask
 
 
 def test_options_of_every_item_may_differ() -> None:
-    caller = Caller("a", "demo", frozenset(), b"", None)
+    caller = Caller("a", "demo", frozenset(), None)
     sent = [{"message": str(n), "clientId": "1", "tags": [f"t{n}"]} for n in range(MAX_TEMPLATES + 5)]
     batch = Batch(new_message_id(), 1, caller, validity=timedelta(hours=48), traceparent=TRACE)
     (records,) = read(batch, sent)
@@ -137,7 +137,7 @@ def test_an_item_is_taken_exactly_when_it_would_be_by_itself(items: list[dict[st
             return False
         return True
 
-    caller = Caller("a", "demo", frozenset(), b"", None)
+    caller = Caller("a", "demo", frozenset(), None)
     batch = Batch(new_message_id(), 1, caller, validity=timedelta(hours=48), traceparent=TRACE)
     expected = sum(map(alone, items))
     with pytest.raises(ProblemError) if not expected else nullcontext():

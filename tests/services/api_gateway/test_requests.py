@@ -18,7 +18,7 @@ from services.api_gateway.api_keys import Caller
 from services.api_gateway.problems import ProblemError
 from services.api_gateway.requests import Named, Request, accepted, to_record
 
-CALLER = Caller('na"me', "té/nant", frozenset(), b"", None)
+CALLER = Caller('na"me', "té/nant", frozenset(), None)
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 BODIES = [
     {"message": "Hello", "clientId": "17"},
