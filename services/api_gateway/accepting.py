@@ -34,7 +34,6 @@ class Accepter:
         ledger: Ledger,
         numbers: Numbers,
         *,
-        gather_seconds: float,
         timeout_seconds: float,
         postgres: Neighbour,
     ) -> None:
@@ -43,8 +42,8 @@ class Accepter:
         self._numbers = numbers
         self._postgres = postgres
         self._keys = KnownKeys(ledger)
-        self._plain = Gatherer(self._flush_plain, gather_seconds=gather_seconds, timeout_seconds=timeout_seconds)
-        self._keyed = Gatherer(self._flush_keyed, gather_seconds=gather_seconds, timeout_seconds=timeout_seconds)
+        self._plain = Gatherer(self._flush_plain, timeout_seconds=timeout_seconds)
+        self._keyed = Gatherer(self._flush_keyed, timeout_seconds=timeout_seconds)
 
     def accept(self, request: Request, settle: Settle[Named]) -> None:
         """Settles the request once Kafka has the event. Raises, or settles with, the problems 409 and 422 (key in use) and 503,

@@ -22,6 +22,7 @@ Flush = Callable[[Sequence[T], float], Awaitable[Sequence[R | Exception]]]
 Settle = Callable[[R | Exception], None]
 """Told an item's result. Should not raise: that is logged, and nobody else minds."""
 
+GATHER_SECONDS = 0.003
 MAX_BATCH = 2_000
 MAX_WAITING = 20_000
 SLOWER_EVERY = 10
@@ -38,9 +39,8 @@ class Overloaded(Exception):
 class Gatherer(Generic[T, R]):
     """Collects what is asked and flushes it together. An item costs no future and no task."""
 
-    def __init__(self, flush: Flush[T, R], *, gather_seconds: float, timeout_seconds: float) -> None:
+    def __init__(self, flush: Flush[T, R], *, timeout_seconds: float) -> None:
         self._flush = flush
-        self._gather_seconds = gather_seconds
         self._timeout_seconds = timeout_seconds
         self._items: list[T] = []
         self._settles: list[Settle[R]] = []
@@ -72,7 +72,7 @@ class Gatherer(Generic[T, R]):
         while self._items or not self._stopping:
             await self._wake.wait()
             if not self._stopping:
-                await asyncio.sleep(self._gather_seconds * min(MOST_TIMES, 1 + served / SLOWER_EVERY))
+                await asyncio.sleep(GATHER_SECONDS * min(MOST_TIMES, 1 + served / SLOWER_EVERY))
             items, settles, asked_at = self._items[:MAX_BATCH], self._settles[:MAX_BATCH], self._asked_at[:MAX_BATCH]
             del self._items[:MAX_BATCH], self._settles[:MAX_BATCH], self._asked_at[:MAX_BATCH]
             if not self._items and not self._stopping:

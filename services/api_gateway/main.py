@@ -70,7 +70,6 @@ async def start(life: Lifecycle, settings: ApiGatewaySettings, configuration: Co
         publisher,
         ledger,
         numbers,
-        gather_seconds=settings.gather_seconds,
         timeout_seconds=settings.accept_timeout_seconds,
         postgres=postgres,
     )

@@ -13,7 +13,6 @@ class ApiGatewaySettings(DatabaseSettings, ConfiguredSettings):
     resolver_url: HttpUrl = Field(description="the resolver's internal HTTP: it owns the contacts")
     projection_url: HttpUrl = Field(description="the projection's internal HTTP: it owns the outbox")
     inbound_url: HttpUrl = Field(description="inbound's internal HTTP: it owns what handsets sent")
-    gather_seconds: float = Field(0.003, ge=0, le=0.1, description="how long requests gather before they are published")
     accept_timeout_seconds: float = Field(
         4, gt=0, le=30, description="after which a request that Kafka can't take is 503"
     )

@@ -277,9 +277,7 @@ async def running_gateway(timeout_seconds: float = 4.0) -> AsyncIterator[Gateway
         aiohttp.ClientSession() as session,
     ):
         durable = DurablePublisher(publisher, kafka, timeout_seconds)
-        accepter = Accepter(
-            durable, ledger, numbers, gather_seconds=0.001, timeout_seconds=timeout_seconds, postgres=postgres
-        )
+        accepter = Accepter(durable, ledger, numbers, timeout_seconds=timeout_seconds, postgres=postgres)
         validity = timedelta(hours=48)
         bulk = BulkAccepter(durable, ledger, numbers, postgres, validity)
         upstreams = (

@@ -28,7 +28,7 @@ class Flushes:
 
 
 def make(flushes: Flushes) -> Gatherer[int, str]:
-    return Gatherer(flushes, gather_seconds=0.001, timeout_seconds=TIMEOUT_SECONDS)
+    return Gatherer(flushes, timeout_seconds=TIMEOUT_SECONDS)
 
 
 async def ask(gathered: Gatherer[int, str], item: int) -> str:
@@ -103,7 +103,7 @@ async def test_a_flush_that_forgets_an_item_fails_loudly() -> None:
     async def forgetful(items: Sequence[int], deadline: float) -> list[str | Exception]:
         return [str(i) for i in items[1:]]
 
-    gathered: Gatherer[int, str] = Gatherer(forgetful, gather_seconds=0.001, timeout_seconds=4)
+    gathered: Gatherer[int, str] = Gatherer(forgetful, timeout_seconds=4)
     with pytest.raises(RuntimeError, match="results"):
         await ask(gathered, 1)
     await gathered.stop()
