@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
 from libs.contracts.statuses import Status
 from libs.storage.database import Pool
 
-KEEP = "7 days"
-SWEEP_ROWS = 5_000
+KEEP = timedelta(days=7)
 TIMEOUT_SECONDS = 2.0
 
 # The first who asks inserts; all others wait for that to commit, and read it by their own snapshot afterwards.
@@ -22,10 +21,6 @@ ON CONFLICT (message_id, cycle, what) DO NOTHING
 """
 _FIRST = "SELECT asked_at, asked_by, traceparent FROM asked WHERE message_id = $1 AND cycle = $2 AND what = $3"
 _NEWEST = "SELECT max(cycle) FROM asked WHERE message_id = $1 AND what = $2"
-_SWEEP = f"""
-DELETE FROM asked WHERE ctid = ANY (ARRAY(
-  SELECT ctid FROM asked WHERE asked_at < now() - interval '{KEEP}' ORDER BY asked_at LIMIT $1 FOR UPDATE SKIP LOCKED))
-"""  # noqa: S608 - constants
 
 
 class What(StrEnum):
@@ -64,8 +59,3 @@ class AskedTable:
         """The newest cycle for which this was asked."""
         async with asyncio.timeout(TIMEOUT_SECONDS), self._pool.acquire() as connection:
             return await connection.fetchval(_NEWEST, message_id, what)
-
-    async def sweep(self) -> bool:
-        """Delete some of what is old; true when there may be more."""
-        async with asyncio.timeout(TIMEOUT_SECONDS), self._pool.acquire() as connection:
-            return await connection.execute(_SWEEP, SWEEP_ROWS) == f"DELETE {SWEEP_ROWS}"

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-import structlog
-
 from libs.bus.port import Outgoing
 from libs.storage.database import Pool
-from services.api_gateway.neighbours import Neighbour
-
-log = structlog.get_logger()
 
 CLAIM_SECONDS = 10
 """How long whoever claimed a key may take to publish it; after that a repeat publishes the stored event."""
-KEEP = "24 hours"
-SWEEP_ROWS = 5_000
-SWEEP_SECONDS = 5.0
+KEEP = timedelta(hours=24)
 TIMEOUT_SECONDS = 2.0
 
 
@@ -81,10 +75,7 @@ SELECT key, body_hash, message_id, number, topic, record_key, event,
        extract(epoch FROM now() - greatest(claimed_at, reserved_at))::float8 AS age
 FROM idempotency_keys WHERE key = ANY($1::text[])
 """
-# What is about to be swept is none: by the time that it is reserved it might be gone.
-_KNOWN = f"""
-SELECT key FROM idempotency_keys WHERE key = ANY($1::text[]) AND reserved_at > now() - interval '{KEEP}' + interval '1 minute'
-"""  # noqa: S608 - constants
+_KNOWN = "SELECT key FROM idempotency_keys WHERE key = ANY($1::text[]) AND reserved_at > now() - $2::interval"
 _FORGET = "DELETE FROM idempotency_keys WHERE key = $1 AND event IS NOT NULL"
 # In the order in which `_RESERVE` locks them: no deadlock. By itself an UPDATE may take them as they lie in the table.
 _HELD = "WITH held AS (SELECT key FROM idempotency_keys WHERE key = ANY($1::text[]) ORDER BY key FOR UPDATE)"
@@ -94,11 +85,6 @@ _MARK = f"""
 _RELEASE = f"""
 {_HELD} UPDATE idempotency_keys AS stored SET claimed_at = '-infinity'
   FROM held WHERE stored.key = held.key AND stored.event IS NOT NULL
-"""  # noqa: S608 - constants
-_SWEEP = f"""
-DELETE FROM idempotency_keys WHERE key IN (
-  SELECT key FROM idempotency_keys WHERE reserved_at < now() - interval '{KEEP}'
-  ORDER BY reserved_at LIMIT $1 FOR UPDATE SKIP LOCKED)
 """  # noqa: S608 - constants
 
 
@@ -136,9 +122,9 @@ class Ledger:
         ]
 
     async def known(self, keys: Sequence[str]) -> set[str]:
-        """Those of the keys that are reserved already."""
+        """Those of the keys that are reserved already. One that is about to be deleted is none: before it is reserved it might be gone."""
         async with asyncio.timeout(TIMEOUT_SECONDS), self._pool.acquire() as connection:
-            return {row[0] for row in await connection.fetch(_KNOWN, keys)}
+            return {row[0] for row in await connection.fetch(_KNOWN, keys, KEEP - timedelta(minutes=1))}
 
     async def forget(self, key: str) -> None:
         """Nothing is to be published under it: the key is free again."""
@@ -152,22 +138,18 @@ class Ledger:
         """Publishing them was given up: the next repeat need not wait."""
         await self._execute(_RELEASE, keys)
 
-    async def sweep(self) -> bool:
-        """Delete some of what is older than 24 hours; true when there may be more."""
-        return await self._execute(_SWEEP, SWEEP_ROWS) == f"DELETE {SWEEP_ROWS}"
-
     async def next_block(self) -> int:
         """The first number of a block that nobody else has."""
         async with asyncio.timeout(TIMEOUT_SECONDS), self._pool.acquire() as connection:
             return await connection.fetchval("SELECT nextval('message_numbers')")
 
-    async def _execute(self, statement: str, *arguments: Any) -> str:
+    async def _execute(self, statement: str, *arguments: Any) -> None:
         async with asyncio.timeout(TIMEOUT_SECONDS), self._pool.acquire() as connection:
-            return await connection.execute(statement, *arguments)
+            await connection.execute(statement, *arguments)
 
 
 def _verdict(asked: Reservation, stored: Any, claimed: set[UUID]) -> Verdict:
-    if stored is None:  # swept between the two statements
+    if stored is None:  # deleted between the two statements
         return InProgress(1)
     if stored["body_hash"] != asked.body_hash:
         return OtherBody()
@@ -177,17 +159,3 @@ def _verdict(asked: Reservation, stored: Any, claimed: set[UUID]) -> Verdict:
         record = Outgoing(stored["topic"], stored["record_key"], stored["event"])
         return Publish(stored["message_id"], stored["number"], record)
     return InProgress(math.ceil(max(1.0, min(CLAIM_SECONDS, CLAIM_SECONDS - stored["age"]))))
-
-
-async def sweep_always(sweeps: Sequence[Callable[[], Awaitable[bool]]], postgres: Neighbour) -> None:
-    """Delete old rows now and then, for ever; also how an idle replica notices that Postgres is away, or back."""
-    while True:
-        more = False
-        try:
-            more = any([await sweep() for sweep in sweeps])
-            postgres.answered()
-        except Exception as error:
-            postgres.failed()
-            log.warning("old rows not deleted", reason=type(error).__name__)
-        if not more:
-            await asyncio.sleep(SWEEP_SECONDS)

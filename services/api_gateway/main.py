@@ -16,6 +16,7 @@ from libs.contracts.asyncapi import asyncapi
 from libs.contracts.topics import COMMANDS, REQUESTED, REQUESTED_HIGH, STATUS
 from libs.service_kit.config_file import Configuration
 from libs.service_kit.lifecycle import Lifecycle, run_service
+from libs.service_kit.periodic import repeat
 from libs.service_kit.settings import load_configured
 from libs.storage.database import BY_KEY, Pool, open_database
 from services.api_gateway.accepting import Accepter
@@ -23,8 +24,9 @@ from services.api_gateway.api_keys import ApiKeys
 from services.api_gateway.asked import AskedTable
 from services.api_gateway.bulk import BulkAccepter
 from services.api_gateway.commands import Commands
+from services.api_gateway.forgetting import forget_old
 from services.api_gateway.handlers import Services
-from services.api_gateway.idempotency import Ledger, sweep_always
+from services.api_gateway.idempotency import Ledger
 from services.api_gateway.neighbours import Neighbour
 from services.api_gateway.numbers import BLOCK, Numbers
 from services.api_gateway.openapi import openapi
@@ -36,8 +38,7 @@ from services.api_gateway.settings import ApiGatewaySettings
 from services.api_gateway.upstreams import Upstream
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-READY_AGAIN_SECONDS = 5.0
-"""After a failure at Kafka, readiness comes back by itself: only traffic can show whether Kafka is there again."""
+FORGET_SECONDS = 60.0
 TRY_SECONDS = 5.0
 """Waiting for Kafka goes in tries of this length: between them a stop is heard, and readiness says what is waited for."""
 
@@ -45,7 +46,7 @@ TRY_SECONDS = 5.0
 async def start(life: Lifecycle, settings: ApiGatewaySettings, configuration: Configuration) -> None:
     """Neighbours first, the door last. The stop goes the other way: close the door, answer what is inside, let go."""
     await life.serve_ops()
-    kafka, postgres = Neighbour("Kafka", forget_after=READY_AGAIN_SECONDS), Neighbour("Postgres")
+    kafka, postgres = Neighbour("Kafka"), Neighbour("Postgres")
     life.ready_when("kafka", kafka.missing)
     life.ready_when("postgres", postgres.missing)
 
@@ -54,10 +55,11 @@ async def start(life: Lifecycle, settings: ApiGatewaySettings, configuration: Co
         return await open_database(dsn, "api", MIGRATIONS, settings.postgres_connections, parameters=BY_KEY)
 
     pool = await life.part("postgres", open_pool, lambda pool: pool.close())
+    life.watch("postgres's answers", lambda: pool.fetchval("SELECT 1"))
+    life.background("forgetting", repeat("deletion of old rows", FORGET_SECONDS, lambda: forget_old(pool)))
     ledger, asked = Ledger(pool), AskedTable(pool)
     numbers = Numbers(ledger.next_block)
     await life.part("numbers", lambda: numbers.fetch(BLOCK), lambda _: numbers.stop())
-    life.background("sweep", sweep_always((ledger.sweep, asked.sweep), postgres))
     cluster = settings.kafka
     topics = (REQUESTED, REQUESTED_HIGH, COMMANDS, STATUS)
     await life.part("topics", lambda: asyncio.wait_for(ensure_topics(cluster, topics), TRY_SECONDS))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import structlog
@@ -13,23 +13,21 @@ from services.api_gateway.problems import unavailable
 
 log = structlog.get_logger()
 
+FORGET_SECONDS = 5.0
+
 
 class Neighbour:
-    """Remembers a failure until the next success, or for `forget_after` seconds where success needs traffic to show."""
+    """Remembers a failure until the next success, but for `FORGET_SECONDS` at most: only traffic can show a success."""
 
-    def __init__(
-        self, name: str, forget_after: float = float("inf"), clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, name: str) -> None:
         self._name = name
-        self._forget_after = forget_after
-        self._clock = clock
         self._lost_at: float | None = None
 
     def answered(self) -> None:
         self._lost_at = None
 
     def failed(self) -> None:
-        self._lost_at = self._clock()
+        self._lost_at = time.monotonic()
 
     @contextmanager
     def needed(self, words: str) -> Generator[None]:
@@ -45,6 +43,6 @@ class Neighbour:
 
     def missing(self) -> str | None:
         """A readiness check."""
-        if self._lost_at is None or self._clock() - self._lost_at > self._forget_after:
+        if self._lost_at is None or time.monotonic() - self._lost_at > FORGET_SECONDS:
             return None
         return f"{self._name} did not answer"

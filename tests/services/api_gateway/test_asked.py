@@ -13,6 +13,7 @@ from libs.bus.port import Outgoing
 from libs.contracts.message_ids import new_message_id
 from libs.storage.database import Pool, open_database
 from services.api_gateway.asked import Asked, AskedTable, What
+from services.api_gateway.forgetting import forget_old
 from services.api_gateway.idempotency import Ledger, Publish, Reservation
 from tests.conftest import DatabaseFactory
 
@@ -58,12 +59,12 @@ async def test_the_newest_cycle_of_a_kind_is_known(pool: Pool) -> None:
     assert await table.newest(What.RESEND, message_id) == 3
 
 
-async def test_what_is_old_is_swept(pool: Pool) -> None:
+async def test_what_is_old_is_forgotten(pool: Pool) -> None:
     table, old, new = AskedTable(pool), new_message_id(), new_message_id()
     for message_id in (old, new):
         await table.first(What.CANCEL, message_id, 1, asked("first"))
     await pool.execute("UPDATE asked SET asked_at = now() - interval '7 days 1 second' WHERE message_id = $1", old)
-    assert not await table.sweep()
+    await forget_old(pool)
     left = {row[0] for row in await pool.fetch("SELECT message_id FROM asked")}
     assert new in left
     assert old not in left
@@ -79,7 +80,7 @@ async def test_a_key_is_known_until_it_is_forgotten_which_what_is_published_neve
     await ledger.mark(["b"])
     assert await ledger.known(["a", "b", "c"]) == {"a", "b"}
     await pool.execute("UPDATE idempotency_keys SET reserved_at = now() - interval '24 hours' + interval '30 seconds'")
-    assert await ledger.known(["a", "b", "c"]) == set(), "the sweep may take them before they are reserved"
+    assert await ledger.known(["a", "b", "c"]) == set(), "they may be deleted before they are reserved"
     await pool.execute("UPDATE idempotency_keys SET reserved_at = now()")
     await ledger.forget("a")
     await ledger.forget("b")

@@ -12,6 +12,7 @@ from libs.bus.port import Outgoing
 from libs.contracts.message_ids import new_message_id
 from libs.storage.database import BY_KEY, Pool, open_database
 from services.api_gateway import idempotency
+from services.api_gateway.forgetting import forget_old
 from services.api_gateway.idempotency import InProgress, Ledger, OtherBody, Publish, Published, Reservation
 from tests.conftest import DatabaseFactory
 
@@ -152,18 +153,14 @@ async def test_one_batch_may_meet_every_state(ledger: Ledger, pool: Pool) -> Non
     ]
 
 
-async def test_keys_are_swept_after_a_day_in_batches(
-    ledger: Ledger, pool: Pool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_keys_are_forgotten_after_a_day(ledger: Ledger, pool: Pool) -> None:
     await ledger.reserve([wish(f"k{n}") for n in range(5)])
-    assert not await ledger.sweep()
+    await forget_old(pool)
+    assert await pool.fetchval("SELECT count(*) FROM idempotency_keys") == 5
     await pool.execute(
         "UPDATE idempotency_keys SET reserved_at = now() - interval '24 hours 1 second' WHERE key <> 'k0'"
     )
-    monkeypatch.setattr(idempotency, "SWEEP_ROWS", 3)
-    assert await ledger.sweep()
-    assert await pool.fetchval("SELECT count(*) FROM idempotency_keys") == 2
-    assert not await ledger.sweep()
+    await forget_old(pool)
     assert [row["key"] for row in await pool.fetch("SELECT key FROM idempotency_keys")] == ["k0"]
 
 
