@@ -66,7 +66,7 @@ class Accepter:
         await self._keys.stop()
 
     async def _flush_plain(self, requests: Sequence[Request], deadline: float) -> list[Named | Exception]:
-        numbers = await self._take_numbers(len(requests))
+        numbers = await self._numbers.take(len(requests))
         new = [to_record(request, number) for request, number in zip(requests, numbers, strict=True)]
         await self._publisher.publish_many([record for _, record in new], deadline)
         _count(requests)
@@ -104,16 +104,14 @@ class Accepter:
         return [_answer(verdict, failure) for verdict in verdicts]
 
     async def _reserve(self, requests: Sequence[Request]) -> list[Verdict]:
-        numbers = await self._take_numbers(len(requests))
+        numbers = await self._numbers.take(len(requests))
         reservations = list[Reservation]()
         for request, number in zip(requests, numbers, strict=True):
             message_id, record = to_record(request, number)
             asked = _key(request)
             reservations.append(Reservation(asked.key, asked.body_hash, message_id, number, record))
         with self._postgres.needed("the Idempotency-Key could not be stored: send it again"):
-            verdicts = await self._ledger.reserve(reservations)
-        self._postgres.answered()
-        return verdicts
+            return await self._ledger.reserve(reservations)
 
     async def _publish_claimed(
         self, claimed: Sequence[tuple[Request, Publish]], deadline: float
@@ -132,10 +130,6 @@ class Accepter:
                 log.warning("claims not given back", keys=len(claimed), reason=type(error).__name__)
             return failure
         return None
-
-    async def _take_numbers(self, count: int) -> list[int]:
-        with self._postgres.needed("no message numbers are left; nothing was accepted"):
-            return await self._numbers.take(count)
 
 
 def _key(request: Request) -> Repeatable:

@@ -116,7 +116,7 @@ class BulkAccepter:
         common = _Common(traceparent, self._validity_seconds)
         if key is None:
             async with self._turns:
-                batch = _begin(new_message_id(), await self._take_numbers(len(items)), caller, common)
+                batch = _begin(new_message_id(), await self._numbers.take_run(len(items)), caller, common)
                 answer = BulkAnswer(batch.id, stream, repeatable=False)
                 await self._publish(batch, items, answer)
                 return answer.end()
@@ -167,11 +167,10 @@ class BulkAccepter:
         self, asked: Repeatable, common: _Common, count: int
     ) -> Publish | Published | OtherBody | InProgress:
         record = Outgoing("", b"", encode(common))
-        number = await self._take_numbers(count)
+        number = await self._numbers.take_run(count)
         reservation = Reservation(asked.key, asked.body_hash, new_message_id(), number, record)
         with self._postgres.needed("the Idempotency-Key could not be stored: send it again"):
             (verdict,) = await self._ledger.reserve([reservation])
-        self._postgres.answered()
         return verdict
 
     async def _give_back(self, key: str, *, published: bool) -> None:
@@ -180,10 +179,6 @@ class BulkAccepter:
             await (self._ledger.release([key]) if published else self._ledger.forget(key))
         except Exception as error:
             log.warning("claim not given back", reason=type(error).__name__)
-
-    async def _take_numbers(self, count: int) -> int:
-        with self._postgres.needed("no message numbers are left; nothing was accepted"):
-            return await self._numbers.take_run(count)
 
     async def _publish(self, batch: Batch, items: Sequence[msgspec.Raw], answer: BulkAnswer) -> bool:
         """Publish everything, in order, and answer each slice as it is acknowledged. False if one was not, after the answer had begun.

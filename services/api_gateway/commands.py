@@ -240,15 +240,12 @@ class Commands:
     async def _newest_resend(self, message_id: UUID) -> int:
         with self._postgres.needed("whether it is sent again could not be read: ask again"):
             newest = await self._asked.newest(What.RESEND, message_id)
-        self._postgres.answered()
         return newest or 1
 
     async def _first(self, what: str, message_id: UUID, cycle: int, caller: Caller, traceparent: str) -> Asked:
         now = Asked(datetime.now(UTC), caller.name, traceparent)
         with self._postgres.needed("what is asked could not be stored: ask again"):
-            first = await self._asked.first(what, message_id, cycle, now)
-        self._postgres.answered()
-        return first
+            return await self._asked.first(what, message_id, cycle, now)
 
 
 def _answer(body: Cancelling | OutcomeSaid) -> Response:

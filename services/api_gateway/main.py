@@ -58,7 +58,7 @@ async def start(life: Lifecycle, settings: ApiGatewaySettings, configuration: Co
     life.watch("postgres's answers", lambda: pool.fetchval("SELECT 1"))
     life.background("forgetting", repeat("deletion of old rows", FORGET_SECONDS, lambda: forget_old(pool)))
     ledger, asked = Ledger(pool), AskedTable(pool)
-    numbers = Numbers(ledger.next_block)
+    numbers = Numbers(ledger.next_block, postgres)
     await life.part("numbers", lambda: numbers.fetch(BLOCK), lambda _: numbers.stop())
     cluster = settings.kafka
     topics = (REQUESTED, REQUESTED_HIGH, COMMANDS, STATUS)

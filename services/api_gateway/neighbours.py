@@ -31,7 +31,8 @@ class Neighbour:
 
     @contextmanager
     def needed(self, words: str) -> Generator[None]:
-        """For what is asked of the neighbour within: if it is away, that becomes the problem 503 with these words."""
+        """For what is asked of the neighbour within: that it answered is remembered; that it is away becomes the problem 503, in these
+        words."""
         try:
             yield
         except Exception as error:
@@ -40,6 +41,7 @@ class Neighbour:
             self.failed()
             log.warning("neighbour did not answer", neighbour=self._name, reason=type(error).__name__)
             raise unavailable(words) from error
+        self.answered()
 
     def missing(self) -> str | None:
         """A readiness check."""

@@ -268,7 +268,7 @@ class Gateway:
 async def running_gateway(timeout_seconds: float = 4.0) -> AsyncIterator[Gateway]:
     publisher, ledger, asked = FakePublisher(), FakeLedger(), FakeAsked()
     kafka, postgres = Neighbour("Kafka"), Neighbour("Postgres")
-    numbers = Numbers(ledger.next_block)
+    numbers = Numbers(ledger.next_block, postgres)
     await numbers.fetch(BLOCK)
     async with (
         FakeUpstream().running() as resolver,
