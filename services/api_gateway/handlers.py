@@ -22,11 +22,12 @@ from services.api_gateway.api_keys import Caller
 from services.api_gateway.bulk import BulkAccepter
 from services.api_gateway.calls import Call, parse
 from services.api_gateway.checks import check_length, check_schedule
-from services.api_gateway.commands import Commands, Shown, read_shown
+from services.api_gateway.commands import Commands
 from services.api_gateway.plain_sms import PlainSms, parse_sms
 from services.api_gateway.problems import ProblemError, bad_field
 from services.api_gateway.requests import Named, Repeatable, Request, accepted
 from services.api_gateway.responses import Response
+from services.api_gateway.shown import Shown, read_shown
 from services.api_gateway.upstreams import Upstream
 
 IDEMPOTENCY_KEY = "Idempotency-Key"

@@ -14,7 +14,7 @@ from libs.contracts.http.answers import Part, SmsWithHistory, Transition
 from libs.contracts.message_ids import new_message_id, time_of
 from libs.contracts.statuses import NEGATIVE_FINALS, Status
 from libs.contracts.topics import COMMANDS, STATUS
-from services.api_gateway.commands import read_shown
+from services.api_gateway.shown import read_shown
 from tests.services.api_gateway.fakes import OTHER_TENANT_KEY, SEND_KEY, Answer, Gateway
 
 ID = new_message_id()
