@@ -48,17 +48,17 @@ class Accepter:
     def accept(self, request: Request, settle: Settle[Named]) -> None:
         """Settles the request once Kafka has the event. Raises, or settles with, the problems 409 and 422 (key in use) and 503,
         and that of a refused request that repeats nothing."""
-        asked = request.repeatable
-        if asked is None and request.refused is not None:
+        repeatable = request.repeatable
+        if repeatable is None and request.refused is not None:
             raise request.refused
-        if asked is not None and (known := self._keys.enter(asked)) is not None:
+        if repeatable is not None and (known := self._keys.enter(repeatable)) is not None:
             settle(known)
             return
         try:
-            (self._plain if asked is None else self._keyed).ask(request, settle)
+            (self._plain if repeatable is None else self._keyed).ask(request, settle)
         except Overloaded:
-            if asked is not None:
-                self._keys.leave(asked)
+            if repeatable is not None:
+                self._keys.leave(repeatable)
             raise unavailable("too many requests wait already; this one was not accepted", retry_after=1) from None
 
     async def stop(self) -> None:
@@ -81,11 +81,11 @@ class Accepter:
             return [refused[n] if n in refused else next(rest) for n in range(len(requests))]
         finally:
             for request in requests:
-                self._keys.leave(_key(request))
+                self._keys.leave(_repeatable(request))
 
     async def _refused(self, requests: Sequence[Request]) -> dict[int, ProblemError]:
         """By their positions, those that are refused: they repeat nothing that was accepted before."""
-        found = {n: (_key(r).key, r.refused) for n, r in enumerate(requests) if r.refused is not None}
+        found = {n: (_repeatable(r).key, r.refused) for n, r in enumerate(requests) if r.refused is not None}
         if not found:
             return {}
         with self._postgres.needed("the Idempotency-Key could not be looked up: send it again"):
@@ -100,7 +100,7 @@ class Accepter:
         if claimed and failure is None:
             crash_point("api_gateway.publish-mark")
             _count([request for request, _ in claimed])
-            self._keys.published({_key(r): Named(v.message_id, v.number) for r, v in claimed})
+            self._keys.published({_repeatable(r): Named(v.message_id, v.number) for r, v in claimed})
         return [_answer(verdict, failure) for verdict in verdicts]
 
     async def _reserve(self, requests: Sequence[Request]) -> list[Verdict]:
@@ -108,8 +108,8 @@ class Accepter:
         reservations = list[Reservation]()
         for request, number in zip(requests, numbers, strict=True):
             message_id, record = to_record(request, number)
-            asked = _key(request)
-            reservations.append(Reservation(asked.key, asked.body_hash, message_id, number, record))
+            repeatable = _repeatable(request)
+            reservations.append(Reservation(repeatable.key, repeatable.body_hash, message_id, number, record))
         with self._postgres.needed("the Idempotency-Key could not be stored: send it again"):
             return await self._ledger.reserve(reservations)
 
@@ -125,14 +125,14 @@ class Accepter:
             await self._publisher.publish_many([verdict.record for _, verdict in claimed], deadline)
         except ProblemError as failure:
             try:
-                await self._ledger.release([_key(request).key for request, _ in claimed])
+                await self._ledger.release([_repeatable(request).key for request, _ in claimed])
             except Exception as error:
                 log.warning("claims not given back", keys=len(claimed), reason=type(error).__name__)
             return failure
         return None
 
 
-def _key(request: Request) -> Repeatable:
+def _repeatable(request: Request) -> Repeatable:
     assert request.repeatable is not None
     return request.repeatable
 

@@ -28,14 +28,14 @@ class What(StrEnum):
     RESEND = "resend"
 
 
-def outcome_of(leg: int, status: Status) -> str:
-    """What is asked by whoever says what became of a leg."""
+def outcome_key(leg: int, status: Status) -> str:
+    """What stands for a `What` where someone says what became of a leg."""
     return f"{status}.{leg}"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """When, by which API key, in which trace."""
+class Ask:
+    """That something was asked: when, by which API key, in which trace."""
 
     asked_at: datetime
     asked_by: str
@@ -48,12 +48,12 @@ class AskedTable:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def first(self, what: str, message_id: UUID, cycle: int, now: Asked) -> Asked:
-        """Who asked this (a `What`, or an `outcome_of`) first: someone earlier, or this one. Committed when it returns."""
+    async def first(self, what: str, message_id: UUID, cycle: int, now: Ask) -> Ask:
+        """Who asked this (a `What`, or an `outcome_key`) first: someone earlier, or this one. Committed when it returns."""
         async with asyncio.timeout(TIMEOUT_SECONDS), self._pool.acquire() as connection:
             await connection.execute(_ASK, message_id, cycle, what, now.asked_at, now.asked_by, now.traceparent)
             row = await connection.fetchrow(_FIRST, message_id, cycle, what)
-        return now if row is None else Asked(*row)
+        return now if row is None else Ask(*row)
 
     async def newest(self, what: What, message_id: UUID) -> int | None:
         """The newest cycle for which this was asked."""

@@ -120,26 +120,26 @@ class BulkAccepter:
                 answer = BulkAnswer(batch.id, stream, repeatable=False)
                 await self._publish(batch, items, answer)
                 return answer.end()
-        asked = Repeatable(key, (await asyncio.to_thread(sha256, body)).digest())
-        known = self._keys.enter(asked)
+        repeatable = Repeatable(key, (await asyncio.to_thread(sha256, body)).digest())
+        known = self._keys.enter(repeatable)
         if known is not None:
             async with self._turns:
                 return await self._repeat(_begin(known.message_id, known.number, caller, common), items)
         try:
             async with self._turns:
-                return await self._accept_keyed(asked, caller, common, items, stream)
+                return await self._accept_keyed(repeatable, caller, common, items, stream)
         finally:
-            self._keys.leave(asked)
+            self._keys.leave(repeatable)
 
     async def _accept_keyed(
         self,
-        asked: Repeatable,
+        repeatable: Repeatable,
         caller: Caller,
         common: _Common,
         items: Sequence[msgspec.Raw],
         stream: Stream | None,
     ) -> Response | None:
-        match await self._reserve(asked, common, len(items)):
+        match await self._reserve(repeatable, common, len(items)):
             case OtherBody():
                 raise other_body()
             case InProgress(seconds_left):
@@ -154,21 +154,21 @@ class BulkAccepter:
         try:
             complete = await self._publish(batch, items, answer)
         except ProblemError as problem:
-            await self._give_back(asked.key, published=problem.problem.status != HTTPStatus.BAD_REQUEST)
+            await self._give_back(repeatable.key, published=problem.problem.status != HTTPStatus.BAD_REQUEST)
             raise
         if complete:
             crash_point("api_gateway.publish-mark")
-            self._keys.published({asked: Named(batch.id, batch.first_number)})
+            self._keys.published({repeatable: Named(batch.id, batch.first_number)})
         else:
-            await self._give_back(asked.key, published=True)
+            await self._give_back(repeatable.key, published=True)
         return answer.end()
 
     async def _reserve(
-        self, asked: Repeatable, common: _Common, count: int
+        self, repeatable: Repeatable, common: _Common, count: int
     ) -> Publish | Published | OtherBody | InProgress:
         record = Outgoing("", b"", encode(common))
         number = await self._numbers.take_run(count)
-        reservation = Reservation(asked.key, asked.body_hash, new_message_id(), number, record)
+        reservation = Reservation(repeatable.key, repeatable.body_hash, new_message_id(), number, record)
         with self._postgres.needed("the Idempotency-Key could not be stored: send it again"):
             (verdict,) = await self._ledger.reserve([reservation])
         return verdict

@@ -26,7 +26,7 @@ from libs.contracts.http.requests import Outcome
 from libs.contracts.statuses import NEGATIVE_FINALS, Status
 from libs.contracts.topics import COMMANDS, STATUS, requested
 from services.api_gateway.api_keys import Caller
-from services.api_gateway.asked import Asked, AskedTable, What, outcome_of
+from services.api_gateway.asked import Ask, AskedTable, What, outcome_key
 from services.api_gateway.neighbours import Neighbour
 from services.api_gateway.problems import ProblemError, unavailable
 from services.api_gateway.publishing import DurablePublisher
@@ -60,13 +60,14 @@ class Commands:
         A resend may have been asked for that the outbox does not show yet, or that never reached Kafka: then there is a command for each of
         the two cycles.
         """
+        ask = _ask(caller, traceparent)
         cycles = {shown.newest_cycle, max(shown.newest_cycle, await self._newest_resend(shown.id))}
-        records = [await self._cancellation(caller, shown, cycle, traceparent) for cycle in sorted(cycles)]
+        records = [await self._cancellation(caller.tenant, shown, cycle, ask) for cycle in sorted(cycles)]
         await self._publisher.publish_many(records)
         return _answer(Cancelling(id=shown.id, status="cancelling", location=f"/sms/{shown.id}"))
 
-    async def _cancellation(self, caller: Caller, shown: Shown, cycle: int, traceparent: str) -> Outgoing:
-        first = await self._first(What.CANCEL, shown.id, cycle, caller, traceparent)
+    async def _cancellation(self, tenant: str, shown: Shown, cycle: int, ask: Ask) -> Outgoing:
+        first = await self._first(What.CANCEL, shown.id, cycle, ask)
         recipient = shown.recipient
         event = MessageEvent(
             id=event_id(SmsCommand.TYPE, shown.id, cycle, CommandKind.CANCEL),
@@ -75,7 +76,7 @@ class Commands:
             time=first.asked_at,
             subject=shown.id,
             data=SmsCommand(
-                tenant=caller.tenant,
+                tenant=tenant,
                 recipient=recipient,
                 kind=CommandKind.CANCEL,
                 cycle=cycle,
@@ -83,13 +84,13 @@ class Commands:
             ),
             traceparent=first.traceparent,
         )
-        return Outgoing(COMMANDS.name, person_key(caller.tenant, recipient), encode(event))
+        return Outgoing(COMMANDS.name, person_key(tenant, recipient), encode(event))
 
     async def resend(self, caller: Caller, shown: Shown, traceparent: str) -> Response:
         """202 once the new cycle is durable. Raises the problem 409 for a message that is not to be sent again."""
         cycle = shown.newest_cycle + 1
         text, number, priority = self._check(shown, cycle)
-        first = await self._first(What.RESEND, shown.id, cycle, caller, traceparent)
+        first = await self._first(What.RESEND, shown.id, cycle, _ask(caller, traceparent))
         recipient = shown.recipient
         validity = self._default_validity
         if shown.validity_seconds is not None:  # as long as the first time
@@ -132,19 +133,20 @@ class Commands:
         if shown.status not in DOUBTFUL:
             words = "an outcome is said only of what is in doubt or was never reported"
             raise ProblemError(HTTPStatus.CONFLICT, f"it is {shown.status}; {words}")
+        ask = _ask(caller, traceparent)
         status = Status(outcome)
         legs = [shown.shown_leg] if status is Status.DELIVERED else shown.doubtful_legs
-        words = [await self._word(caller, shown, leg, status, traceparent) for leg in legs]
+        words = [await self._word(caller.tenant, shown, leg, status, ask) for leg in legs]
         # One after the other: if only the word were taken, its repeat would be a 409, and the cancellation would never be.
-        await self._publisher.publish_many([await self._cancellation(caller, shown, shown.cycle, traceparent)])
+        await self._publisher.publish_many([await self._cancellation(caller.tenant, shown, shown.cycle, ask)])
         await self._publisher.publish_many(words)
         return _answer(OutcomeSaid(id=shown.id, status=outcome, location=f"/sms/{shown.id}"))
 
-    async def _word(self, caller: Caller, shown: Shown, leg: Leg, status: Status, traceparent: str) -> Outgoing:
-        first = await self._first(outcome_of(leg.leg, status), shown.id, leg.cycle, caller, traceparent)
+    async def _word(self, tenant: str, shown: Shown, leg: Leg, status: Status, ask: Ask) -> Outgoing:
+        first = await self._first(outcome_key(leg.leg, status), shown.id, leg.cycle, ask)
         event = whole_ending(
             shown.id,
-            caller.tenant,
+            tenant,
             shown.recipient,
             leg,
             status,
@@ -172,10 +174,13 @@ class Commands:
             newest = await self._asked.newest(What.RESEND, message_id)
         return newest or 1
 
-    async def _first(self, what: str, message_id: UUID, cycle: int, caller: Caller, traceparent: str) -> Asked:
-        now = Asked(datetime.now(UTC), caller.name, traceparent)
+    async def _first(self, what: str, message_id: UUID, cycle: int, ask: Ask) -> Ask:
         with self._postgres.needed("what is asked could not be stored: ask again"):
-            return await self._asked.first(what, message_id, cycle, now)
+            return await self._asked.first(what, message_id, cycle, ask)
+
+
+def _ask(caller: Caller, traceparent: str) -> Ask:
+    return Ask(datetime.now(UTC), caller.name, traceparent)
 
 
 def _answer(body: Cancelling | OutcomeSaid) -> Response:

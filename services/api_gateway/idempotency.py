@@ -148,10 +148,10 @@ class Ledger:
             await connection.execute(statement, *arguments)
 
 
-def _verdict(asked: Reservation, stored: Any, claimed: set[UUID]) -> Verdict:
+def _verdict(reservation: Reservation, stored: Any, claimed: set[UUID]) -> Verdict:
     if stored is None:  # deleted between the two statements
         return InProgress(1)
-    if stored["body_hash"] != asked.body_hash:
+    if stored["body_hash"] != reservation.body_hash:
         return OtherBody()
     if stored["event"] is None:
         return Published(stored["message_id"], stored["number"])

@@ -38,28 +38,28 @@ class KnownKeys:
         self._published: dict[str, tuple[bytes, Named]] = {}
         self._task = asyncio.create_task(self._mark_always())
 
-    def enter(self, asked: Repeatable) -> Named | None:
+    def enter(self, repeatable: Repeatable) -> Named | None:
         """The answer, if this process has published the event; else the key is under way until `leave`.
 
         Raises the problems 409 (under way already) and 422 (another body).
         """
-        body_hash, answer = self._published.get(asked.key) or (self._under_way.get(asked.key), None)
+        body_hash, answer = self._published.get(repeatable.key) or (self._under_way.get(repeatable.key), None)
         if body_hash is None:
-            self._under_way[asked.key] = asked.body_hash
+            self._under_way[repeatable.key] = repeatable.body_hash
             return None
-        if body_hash != asked.body_hash:
+        if body_hash != repeatable.body_hash:
             raise other_body()
         if answer is None:
             raise in_progress(1)
         return answer
 
-    def leave(self, asked: Repeatable) -> None:
-        self._under_way.pop(asked.key, None)
+    def leave(self, repeatable: Repeatable) -> None:
+        self._under_way.pop(repeatable.key, None)
 
     def published(self, answers: Mapping[Repeatable, Named]) -> None:
         """Kafka has these events."""
-        for asked, answer in answers.items():
-            self._published[asked.key] = (asked.body_hash, answer)
+        for repeatable, answer in answers.items():
+            self._published[repeatable.key] = (repeatable.body_hash, answer)
 
     async def stop(self) -> None:
         self._task.cancel()

@@ -23,8 +23,7 @@ from libs.service_kit.config_file import ApiKey, Scope
 from libs.service_kit.internal import HEADER, TENANT_HEADER
 from services.api_gateway.accepting import Accepter
 from services.api_gateway.api_keys import ApiKeys
-from services.api_gateway.asked import Asked as FirstAsked
-from services.api_gateway.asked import AskedTable, What
+from services.api_gateway.asked import Ask, AskedTable, What
 from services.api_gateway.bulk import BulkAccepter
 from services.api_gateway.commands import Commands
 from services.api_gateway.handlers import Services
@@ -105,13 +104,13 @@ class FakeLedger(Ledger):
         self._check()
         return [self._reserve(r) for r in reservations]
 
-    def _reserve(self, asked: Reservation) -> Verdict:
-        stored = self.rows.setdefault(asked.key, asked)
-        if stored.body_hash != asked.body_hash:
+    def _reserve(self, reservation: Reservation) -> Verdict:
+        stored = self.rows.setdefault(reservation.key, reservation)
+        if stored.body_hash != reservation.body_hash:
             return OtherBody()
         if stored.key in self.marked:
             return Published(stored.message_id, stored.number)
-        if stored is asked or not self.claims_last or stored.key in self.released:
+        if stored is reservation or not self.claims_last or stored.key in self.released:
             return Publish(stored.message_id, stored.number, stored.record)
         return InProgress(7)
 
@@ -145,10 +144,10 @@ class FakeAsked(AskedTable):
     """What was first asked, in a dictionary. Fails while `error` is set."""
 
     def __init__(self) -> None:
-        self.rows: dict[tuple[What, UUID, int], FirstAsked] = {}
+        self.rows: dict[tuple[What, UUID, int], Ask] = {}
         self.error: Exception | None = None
 
-    async def first(self, what: What, message_id: UUID, cycle: int, now: FirstAsked) -> FirstAsked:
+    async def first(self, what: What, message_id: UUID, cycle: int, now: Ask) -> Ask:
         if self.error is not None:
             raise self.error
         return self.rows.setdefault((what, message_id, cycle), now)

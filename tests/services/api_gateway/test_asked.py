@@ -12,7 +12,7 @@ import services.api_gateway
 from libs.bus.port import Outgoing
 from libs.contracts.message_ids import new_message_id
 from libs.storage.database import Pool, open_database
-from services.api_gateway.asked import Asked, AskedTable, What
+from services.api_gateway.asked import Ask, AskedTable, What
 from services.api_gateway.forgetting import forget_old
 from services.api_gateway.idempotency import Ledger, Publish, Reservation
 from tests.conftest import DatabaseFactory
@@ -27,8 +27,8 @@ async def pool(postgres: DatabaseFactory) -> AsyncIterator[Pool]:
     await opened.close()
 
 
-def asked(by: str) -> Asked:
-    return Asked(datetime.now(UTC), by, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+def asked(by: str) -> Ask:
+    return Ask(datetime.now(UTC), by, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 
 
 async def test_of_those_who_ask_at_once_all_are_told_the_same(pool: Pool) -> None:
