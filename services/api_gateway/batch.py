@@ -28,7 +28,7 @@ from services.api_gateway.calls import MAX_BODY_BYTES
 from services.api_gateway.checks import check_length, check_schedule
 from services.api_gateway.plain_sms import PlainSms, parse_sms
 from services.api_gateway.problems import ProblemError, bad_field
-from services.api_gateway.requests import recipient, requested_event
+from services.api_gateway.requests import person_of, requested_event, validity_of
 
 CHUNK = 250
 """Items that are read, or published, in one go; between two chunks other requests have their turn."""
@@ -128,12 +128,12 @@ class Batch:
         template = self._template(item, body) if item is not None else None
         if item is None or template is None:
             sms = _parse(body)
-            kind, person = recipient(sms)
+            kind, person = person_of(sms.client_id, sms.staff_id)
             event = self._event(sms, event_id, message_id, kind, person, number, sms.message)
             head, tail = encode(event).split(_NO_SIZE, 1)
             return sms.priority, self._key(kind, person), head, tail
         check_length(item.message)
-        kind, person = item.person
+        kind, person = person_of(item.client_id, item.staff_id)
         values = (
             b'"%b"' % event_id.encode(),
             b'"%b"' % message_id.encode(),
@@ -145,7 +145,8 @@ class Batch:
 
     def _template(self, item: Item, body: msgspec.Raw) -> _Template | None:
         """The template for items with these options; none if there are too many different ones."""
-        key = (item.person[0], item.options)
+        kind, _ = person_of(item.client_id, item.staff_id)
+        key = (kind, item.options)
         template = self._templates.get(key)
         if template is None and len(self._templates) < MAX_TEMPLATES:
             sms = _parse(body)
@@ -181,7 +182,7 @@ class Batch:
             caller=self._caller,
             accepted_at=self._accepted_at,
             scheduled_at=check_schedule(sms.scheduled_at, self._accepted_at),
-            validity=self._validity if sms.validity_seconds is None else timedelta(seconds=sms.validity_seconds),
+            validity=validity_of(sms.validity_seconds, self._validity),
             traceparent=self._traceparent,
             batch_id=self.id,
             batch_size=_UNKNOWN,

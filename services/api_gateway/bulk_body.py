@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Annotated
 
 import msgspec
 from msgspec.structs import astuple
 
-from libs.contracts.events import PersonKind
 from libs.contracts.http.problems import MAX_FIELD_NAME
-from libs.contracts.http.requests import MAX_BULK_MESSAGES, MAX_TEXT_CHARACTERS
-from services.api_gateway.plain_sms import is_plainly_right
+from libs.contracts.http.requests import MAX_BULK_MESSAGES
+from services.api_gateway.plain_sms import PlainPersonId, PlainText, is_plainly_right
 from services.api_gateway.problems import ProblemError, bad_field
 
 ABSENT = msgspec.Raw()
@@ -28,21 +26,15 @@ _Body = msgspec.defstruct("_Body", [("messages", _Items)], forbid_unknown_fields
 class Item(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     """Text and person, read; the options as they stand, since in a batch most have the same."""
 
-    message: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT_CHARACTERS)]
-    client_id: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] | None = None
-    staff_id: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] | None = None
+    message: PlainText
+    client_id: PlainPersonId | None = None
+    staff_id: PlainPersonId | None = None
     priority: msgspec.Raw = ABSENT
     sender_id: msgspec.Raw = ABSENT
     tags: msgspec.Raw = ABSENT
     custom_data: msgspec.Raw = ABSENT
     validity_seconds: msgspec.Raw = ABSENT
     scheduled_at: msgspec.Raw = ABSENT
-
-    @property
-    def person(self) -> tuple[PersonKind, str]:
-        if self.client_id is not None:
-            return PersonKind.CLIENT, self.client_id
-        return PersonKind.STAFF, self.staff_id or ""
 
     @property
     def options(self) -> tuple[bytes, ...]:

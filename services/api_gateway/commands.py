@@ -30,7 +30,7 @@ from services.api_gateway.asked import Ask, AskedTable, What, outcome_key
 from services.api_gateway.neighbours import Neighbour
 from services.api_gateway.problems import ProblemError, unavailable
 from services.api_gateway.publishing import DurablePublisher
-from services.api_gateway.requests import SOURCE, Named, accepted
+from services.api_gateway.requests import SOURCE, Named, accepted, validity_of
 from services.api_gateway.responses import Response
 from services.api_gateway.shown import DOUBTFUL, Shown
 
@@ -92,9 +92,7 @@ class Commands:
         text, number, priority = self._check(shown, cycle)
         first = await self._first(What.RESEND, shown.id, cycle, _ask(caller, traceparent))
         recipient = shown.recipient
-        validity = self._default_validity
-        if shown.validity_seconds is not None:  # as long as the first time
-            validity = timedelta(seconds=shown.validity_seconds)
+        validity = validity_of(shown.validity_seconds, self._default_validity)  # as long as the first time
         message = Message(
             tenant=caller.tenant,
             recipient=recipient,

@@ -25,7 +25,7 @@ from services.api_gateway.checks import check_length, check_schedule
 from services.api_gateway.commands import Commands
 from services.api_gateway.plain_sms import PlainSms, parse_sms
 from services.api_gateway.problems import ProblemError, bad_field
-from services.api_gateway.requests import Named, Repeatable, Request, accepted
+from services.api_gateway.requests import Named, Repeatable, Request, accepted, validity_of
 from services.api_gateway.responses import Response
 from services.api_gateway.shown import Shown, read_shown
 from services.api_gateway.upstreams import Upstream
@@ -63,7 +63,7 @@ def send_sms(services: Services, call: Call) -> None:
     sms = parse_sms(body)
     check_length(sms.message)
     scheduled_at, refused = _schedule(sms)
-    validity = services.default_validity if sms.validity_seconds is None else timedelta(seconds=sms.validity_seconds)
+    validity = validity_of(sms.validity_seconds, services.default_validity)
     repeatable = Repeatable(repeatable_as, sha256(body).digest()) if repeatable_as is not None else None
     request = Request(call.caller, sms, validity, _traceparent(call), repeatable, scheduled_at, refused)
     services.accepter.accept(request, partial(_answer_accepted, call))

@@ -15,16 +15,16 @@ from libs.contracts.events import Priority
 from libs.contracts.http.requests import MAX_TEXT_CHARACTERS, SendSms
 from services.api_gateway.calls import parse
 
-_Text = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT_CHARACTERS)]
-_PersonId = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+PlainText = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT_CHARACTERS)]
+PlainPersonId = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 
 
 class PlainSms(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=True):
     """A `SendSms` without its rarer fields."""
 
-    message: _Text
-    client_id: _PersonId | None = None
-    staff_id: _PersonId | None = None
+    message: PlainText
+    client_id: PlainPersonId | None = None
+    staff_id: PlainPersonId | None = None
     priority: Priority = Priority.NORMAL
     sender_id: ClassVar[str | None] = None
     tags: ClassVar[tuple[str, ...]] = ()

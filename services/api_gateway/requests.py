@@ -71,11 +71,16 @@ def accepted(message: Named) -> Response:
     return Response(202, body.encode(), headers={"Location": location})
 
 
-def recipient(sms: SendSms | PlainSms) -> tuple[PersonKind, str]:
-    """Who it is for."""
-    if sms.client_id is not None:
-        return PersonKind.CLIENT, sms.client_id
-    return PersonKind.STAFF, sms.staff_id or ""
+def person_of(client_id: str | None, staff_id: str | None) -> tuple[PersonKind, str]:
+    """Whom a message is for: one of the two is given."""
+    if client_id is not None:
+        return PersonKind.CLIENT, client_id
+    return PersonKind.STAFF, staff_id or ""
+
+
+def validity_of(seconds: int | None, default: timedelta) -> timedelta:
+    """For how long a message may be sent: as long as its caller said, if they did."""
+    return default if seconds is None else timedelta(seconds=seconds)
 
 
 def to_record(request: Request, number: int) -> tuple[UUID, Outgoing]:
@@ -83,7 +88,7 @@ def to_record(request: Request, number: int) -> tuple[UUID, Outgoing]:
     sms = request.sms
     tenant = request.caller.tenant
     message_id = quick_uuid(new_message_number())
-    kind, person = recipient(sms)
+    kind, person = person_of(sms.client_id, sms.staff_id)
     event = requested_event(
         event_id=event_id(SmsRequested.TYPE, message_id, 1, 1),
         message_id=message_id,

@@ -8,8 +8,9 @@ from uuid import UUID
 
 import msgspec
 
-from libs.contracts.events import Leg, PersonKind, Priority, Recipient
+from libs.contracts.events import Leg, Priority, Recipient
 from libs.contracts.statuses import RANK, Status
+from services.api_gateway.requests import person_of
 
 DOUBTFUL = frozenset({Status.IN_DOUBT, Status.UNKNOWN})
 
@@ -70,9 +71,7 @@ class Shown(msgspec.Struct, rename="camel"):
 
     @property
     def recipient(self) -> Recipient:
-        if self.client_id is not None:
-            return Recipient(PersonKind.CLIENT, self.client_id)
-        return Recipient(PersonKind.STAFF, self.staff_id or "")
+        return Recipient(*person_of(self.client_id, self.staff_id))
 
 
 read_shown = msgspec.json.Decoder(Shown).decode
