@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from http import HTTPStatus
@@ -66,16 +67,20 @@ class Caller:
     scopes: frozenset[Scope]
     bucket: TokenBucket | None
 
-    def charge(self, messages: int) -> None:
-        """A call counts as many requests as it has messages; it was let in as one. Raises the problem 429 if others have overdrawn
-        the rate meanwhile."""
-        if self.bucket is not None and (wait := self.bucket.take_more(messages - 1)):
+    @contextmanager
+    def charged(self, messages: int) -> Generator[None]:
+        """A call was let in as one request. What is done within counts as one for each message, unless it ends with a problem. Raises the
+        problem 429 if others have overdrawn the rate meanwhile."""
+        if self.bucket is None:
+            yield
+            return
+        if wait := self.bucket.take_more(messages - 1):
             raise _too_fast(wait)
-
-    def discharge(self, messages: int) -> None:
-        """Nothing came of it: it was one request."""
-        if self.bucket is not None:
+        try:
+            yield
+        except ProblemError:
             self.bucket.give_back(messages - 1)
+            raise
 
 
 def _too_fast(wait: float) -> ProblemError:

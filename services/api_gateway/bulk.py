@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import sha256
 from http import HTTPStatus
@@ -27,7 +28,7 @@ from services.api_gateway.api_keys import Caller
 from services.api_gateway.batch import CHUNKS_PER_SLICE, Batch
 from services.api_gateway.bulk_answer import BulkAnswer
 from services.api_gateway.bulk_body import read_items
-from services.api_gateway.idempotency import InProgress, Ledger, OtherBody, Publish, Published, Reservation
+from services.api_gateway.idempotency import InProgress, Ledger, OtherBody, Publish, Published, Reservation, Verdict
 from services.api_gateway.known_keys import KnownKeys, in_progress, other_body
 from services.api_gateway.neighbours import Neighbour
 from services.api_gateway.numbers import Numbers
@@ -45,6 +46,18 @@ MAX_WAITING = 64
 """Calls that may: whoever comes beyond them is told so at once."""
 
 _TOPICS = {priority: requested(priority).name for priority in Priority}
+
+
+@dataclass(frozen=True, slots=True)
+class BulkRequest:
+    """A call, its body not yet read. `key`: its Idempotency-Key within its tenant and API key. `stream`: where the answer may go out in
+    pieces."""
+
+    caller: Caller
+    body: bytes
+    traceparent: str
+    key: str | None
+    stream: Stream | None
 
 
 class _Common(msgspec.Struct):
@@ -77,9 +90,7 @@ class BulkAccepter:
     async def stop(self) -> None:
         await self._keys.stop()
 
-    async def accept(
-        self, caller: Caller, body: bytes, traceparent: str, key: str | None, stream: Stream | None
-    ) -> Response | None:
+    async def accept(self, request: BulkRequest) -> Response | None:
         """202, whose messages are durable: whole, or over the stream and none here, slice by slice as Kafka has them.
 
         Raises, before anything is streamed, the problems 400 (also if no message is left), 409 and 422 (key in use), 429, and 503, after
@@ -89,68 +100,48 @@ class BulkAccepter:
             raise unavailable("too many bulk calls wait already; nothing was accepted")
         self._calls += 1
         try:
-            return await self._charged(caller, body, traceparent, key, stream)
+            items = read_items(request.body)
+            with request.caller.charged(len(items)):
+                return await self._accept(request, items)
         finally:
             self._calls -= 1
 
-    async def _charged(
-        self, caller: Caller, body: bytes, traceparent: str, key: str | None, stream: Stream | None
-    ) -> Response | None:
-        items = read_items(body)
-        caller.charge(len(items))
-        try:
-            return await self._accept(caller, items, body, traceparent, key, stream)
-        except ProblemError:
-            caller.discharge(len(items))
-            raise
-
-    async def _accept(
-        self,
-        caller: Caller,
-        items: Sequence[msgspec.Raw],
-        body: bytes,
-        traceparent: str,
-        key: str | None,
-        stream: Stream | None,
-    ) -> Response | None:
-        common = _Common(traceparent, self._validity_seconds)
-        if key is None:
+    async def _accept(self, request: BulkRequest, items: Sequence[msgspec.Raw]) -> Response | None:
+        common = self._common(request)
+        if request.key is None:
             async with self._turns:
-                batch = _begin(new_message_id(), await self._numbers.take_run(len(items)), caller, common)
-                answer = BulkAnswer(batch.id, stream, repeatable=False)
+                first_number = await self._numbers.take_run(len(items))
+                batch = _begin(request.caller, new_message_id(), first_number, common)
+                answer = BulkAnswer(batch.id, request.stream, repeatable=False)
                 await self._publish(batch, items, answer)
                 return answer.end()
-        repeatable = Repeatable(key, (await asyncio.to_thread(sha256, body)).digest())
+        repeatable = Repeatable(request.key, (await asyncio.to_thread(sha256, request.body)).digest())
         known = self._keys.enter(repeatable)
         if known is not None:
             async with self._turns:
-                return await self._repeat(_begin(known.message_id, known.number, caller, common), items)
+                return await self._repeat(_begin(request.caller, known.message_id, known.number, common), items)
         try:
             async with self._turns:
-                return await self._accept_keyed(repeatable, caller, common, items, stream)
+                return await self._accept_keyed(request, items, repeatable)
         finally:
             self._keys.leave(repeatable)
 
     async def _accept_keyed(
-        self,
-        repeatable: Repeatable,
-        caller: Caller,
-        common: _Common,
-        items: Sequence[msgspec.Raw],
-        stream: Stream | None,
+        self, request: BulkRequest, items: Sequence[msgspec.Raw], repeatable: Repeatable
     ) -> Response | None:
+        common = self._common(request)
         match await self._reserve(repeatable, common, len(items)):
             case OtherBody():
                 raise other_body()
             case InProgress(seconds_left):
                 raise in_progress(seconds_left)
             case Published(batch_id, first_number):
-                return await self._repeat(_begin(batch_id, first_number, caller, common), items)
+                return await self._repeat(_begin(request.caller, batch_id, first_number, common), items)
             case Publish(batch_id, first_number, record):
                 crash_point("api_gateway.reserve-publish")
                 stored = msgspec.json.decode(record.value or b"", type=_Common)
-                batch = _begin(batch_id, first_number, caller, stored)
-        answer = BulkAnswer(batch.id, stream, repeatable=True)
+                batch = _begin(request.caller, batch_id, first_number, stored)
+        answer = BulkAnswer(batch.id, request.stream, repeatable=True)
         try:
             complete = await self._publish(batch, items, answer)
         except ProblemError as problem:
@@ -163,9 +154,10 @@ class BulkAccepter:
             await self._give_back(repeatable.key, published=True)
         return answer.end()
 
-    async def _reserve(
-        self, repeatable: Repeatable, common: _Common, count: int
-    ) -> Publish | Published | OtherBody | InProgress:
+    def _common(self, request: BulkRequest) -> _Common:
+        return _Common(request.traceparent, self._validity_seconds)
+
+    async def _reserve(self, repeatable: Repeatable, common: _Common, count: int) -> Verdict:
         record = Outgoing("", b"", encode(common))
         number = await self._numbers.take_run(count)
         reservation = Reservation(repeatable.key, repeatable.body_hash, new_message_id(), number, record)
@@ -231,6 +223,6 @@ async def _failure(publishing: Sequence[asyncio.Task[None]]) -> BaseException | 
     return next((outcome for outcome in outcomes if outcome is not None), None)
 
 
-def _begin(batch_id: UUID, first_number: int, caller: Caller, common: _Common) -> Batch:
+def _begin(caller: Caller, batch_id: UUID, first_number: int, common: _Common) -> Batch:
     validity = timedelta(seconds=common.validity_seconds)
     return Batch(batch_id, first_number, caller, validity=validity, traceparent=common.traceparent)

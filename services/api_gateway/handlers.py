@@ -19,7 +19,7 @@ from libs.contracts.http.model import ApiModel
 from libs.contracts.http.requests import PERSON_PATHS, InboundQuery, PersonId, PersonIn, SayOutcome, SendSms, SmsQuery
 from services.api_gateway.accepting import Accepter
 from services.api_gateway.api_keys import Caller
-from services.api_gateway.bulk import BulkAccepter
+from services.api_gateway.bulk import BulkAccepter, BulkRequest
 from services.api_gateway.calls import Call, parse
 from services.api_gateway.checks import check_length, check_schedule
 from services.api_gateway.commands import Commands
@@ -85,7 +85,8 @@ def _schedule(sms: SendSms | PlainSms) -> tuple[datetime | None, ProblemError | 
 async def send_bulk(services: Services, call: Call) -> Response | None:
     """202 once the first messages are durable; the answer goes on as the others are."""
     stream = call if call.chunked else None
-    return await services.bulk.accept(call.caller, call.body, _traceparent(call), _idempotency_key(call), stream)
+    request = BulkRequest(call.caller, call.body, _traceparent(call), _idempotency_key(call), stream)
+    return await services.bulk.accept(request)
 
 
 async def cancel_sms(services: Services, call: Call) -> Response:
