@@ -13,6 +13,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
+from msgspec.structs import astuple
 
 from libs.bus.codec import encode
 from libs.bus.port import KeyValue
@@ -28,7 +29,7 @@ from services.api_gateway.calls import MAX_BODY_BYTES
 from services.api_gateway.checks import check_length, check_schedule
 from services.api_gateway.plain_sms import PlainSms, parse_sms
 from services.api_gateway.problems import ProblemError, bad_field
-from services.api_gateway.requests import person_of, requested_event, validity_of
+from services.api_gateway.requests import Own, Request, person_of, requested_event, validity_of
 
 CHUNK = 250
 """Items that are read, or published, in one go; between two chunks other requests have their turn."""
@@ -36,8 +37,8 @@ CHUNKS_PER_SLICE = 4
 """A slice is what is answered together, once all of it is acknowledged."""
 SLICE = CHUNKS_PER_SLICE * CHUNK
 MAX_TEMPLATES = 50
-_MARKS = ("mark:event-id", "mark:message-id", "mark:person", "mark:number", "mark:text")
-"""In the order in which they stand in an event. All before them and between them is ours, so the first that is found is the right one."""
+_MARKS = Own("mark:event-id", "mark:message-id", "mark:person", "mark:number", "mark:text")
+"""They stand in a template's event in this order. All before and between them is ours, so the first that is found is the right one."""
 
 
 _SIZE = b'"batch_size":'
@@ -129,7 +130,7 @@ class Batch:
         if item is None or template is None:
             sms = _parse(body)
             kind, person = person_of(sms.client_id, sms.staff_id)
-            event = self._event(sms, event_id, message_id, kind, person, number, sms.message)
+            event = self._event(sms, kind, Own(event_id, message_id, person, number, sms.message))
             head, tail = encode(event).split(_NO_SIZE, 1)
             return sms.priority, self._key(kind, person), head, tail
         check_length(item.message)
@@ -150,43 +151,24 @@ class Batch:
         template = self._templates.get(key)
         if template is None and len(self._templates) < MAX_TEMPLATES:
             sms = _parse(body)
-            event_id, message_id, person, number, text = _MARKS
-            event = encode(self._event(sms, event_id, message_id, key[0], person, number, text))
-            head, tail = event.split(_NO_SIZE, 1)
+            head, tail = encode(self._event(sms, kind, _MARKS)).split(_NO_SIZE, 1)
             head = head.replace(b"%", b"%%")
-            for mark in _MARKS:
+            for mark in astuple(_MARKS):
                 head = head.replace(b'"%b"' % mark.encode(), b"%b", 1)
             template = self._templates[key] = _Template(sms.priority, head, tail)
         return template
 
-    def _event(
-        self,
-        sms: SendSms | PlainSms,
-        event_id: str,
-        message_id: str,
-        kind: PersonKind,
-        person: str,
-        number: int | str,
-        text: str,
-    ) -> MessageEvent[SmsRequested]:
+    def _event(self, sms: SendSms | PlainSms, kind: PersonKind, own: Own) -> MessageEvent[SmsRequested]:
         """Raises the problem 400 for a text too long, or a schedule that is not to come as the batch is accepted."""
         check_length(sms.message)
-        return requested_event(
-            event_id=event_id,
-            message_id=message_id,
-            number=number,
-            kind=kind,
-            person=person,
-            text=text,
-            sms=sms,
-            caller=self._caller,
-            accepted_at=self._accepted_at,
+        request = Request(
+            self._caller,
+            sms,
+            validity_of(sms.validity_seconds, self._validity),
+            self._traceparent,
             scheduled_at=check_schedule(sms.scheduled_at, self._accepted_at),
-            validity=validity_of(sms.validity_seconds, self._validity),
-            traceparent=self._traceparent,
-            batch_id=self.id,
-            batch_size=_UNKNOWN,
         )
+        return requested_event(request, own, kind, self._accepted_at, self.id, _UNKNOWN)
 
     def _key(self, kind: PersonKind, person: str) -> bytes:
         return (self._key_prefixes[kind] + person).encode()

@@ -83,61 +83,51 @@ def validity_of(seconds: int | None, default: timedelta) -> timedelta:
     return default if seconds is None else timedelta(seconds=seconds)
 
 
+class Own(msgspec.Struct, frozen=True, gc=False):
+    """What an event has of its own; the rest of it may be the same for a whole batch."""
+
+    event_id: str
+    message_id: Any
+    person: str
+    number: Any
+    text: str
+
+
 def to_record(request: Request, number: int) -> tuple[UUID, Outgoing]:
     """A new message id, whose time is the time of acceptance, and the record to publish under it."""
     sms = request.sms
     tenant = request.caller.tenant
     message_id = quick_uuid(new_message_number())
     kind, person = person_of(sms.client_id, sms.staff_id)
-    event = requested_event(
-        event_id=event_id(SmsRequested.TYPE, message_id, 1, 1),
-        message_id=message_id,
-        number=number,
-        kind=kind,
-        person=person,
-        text=sms.message,
-        sms=sms,
-        caller=request.caller,
-        accepted_at=time_of(message_id),
-        scheduled_at=request.scheduled_at,
-        validity=request.validity,
-        traceparent=request.traceparent,
-    )
+    own = Own(event_id(SmsRequested.TYPE, message_id, 1, 1), message_id, person, number, sms.message)
+    event = requested_event(request, own, kind, time_of(message_id))
     return message_id, Outgoing(requested(sms.priority).name, f"{tenant}/{kind}/{person}".encode(), encode(event))
 
 
 def requested_event(
-    *,
-    event_id: str,
-    message_id: Any,
-    number: Any,
+    request: Request,
+    own: Own,
     kind: PersonKind,
-    person: str,
-    text: str,
-    sms: SendSms | PlainSms,
-    caller: Caller,
     accepted_at: datetime,
-    scheduled_at: datetime | None,
-    validity: timedelta,
-    traceparent: str,
     batch_id: UUID | None = None,
     batch_size: int | None = None,
 ) -> MessageEvent[SmsRequested]:
-    """An event of the first cycle, to be encoded. In a batch's template words stand for what differs."""
+    """An event of the first cycle, to be encoded. In a batch's template words stand for what is an event's own."""
+    caller, sms, scheduled_at = request.caller, request.sms, request.scheduled_at
     return _Event(
-        id=event_id,
+        id=own.event_id,
         type=SmsRequested.TYPE,
         source=SOURCE,
         time=accepted_at,
-        subject=message_id,
+        subject=own.message_id,
         data=_Requested(
             message=_Message(
                 tenant=caller.tenant,
-                recipient=_Recipient(kind, person),
-                number=number,
-                text=text,
+                recipient=_Recipient(kind, own.person),
+                number=own.number,
+                text=own.text,
                 accepted_at=accepted_at,
-                valid_until=(scheduled_at or accepted_at) + validity,
+                valid_until=(scheduled_at or accepted_at) + request.validity,
                 priority=sms.priority,
                 sender_id=sms.sender_id,
                 tags=sms.tags,
@@ -149,5 +139,5 @@ def requested_event(
             requested_by=caller.name,
             custom_data=sms.custom_data,
         ),
-        traceparent=traceparent,
+        traceparent=request.traceparent,
     )
