@@ -1,8 +1,11 @@
-"""Internal HTTP on behalf of a tenant: handlers whose faults are answered as problem+json (RFC 9457), naming the fields and why."""
+"""Every error that an HTTP API answers: application/problem+json (RFC 9457), naming the fields and why, never repeating a value.
+
+The API gateway answers them by a server of its own; handlers of internal HTTP are made here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import TypeVar
 
@@ -19,42 +22,47 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 
-RETRY_SECONDS = 1
+
+class ProblemError(Exception):
+    """An answer to the caller that is not success: why, which fields are to blame, and the headers beside. `retry_after` is in seconds."""
+
+    def __init__(
+        self,
+        status: HTTPStatus,
+        detail: str,
+        *,
+        errors: Iterable[FieldProblem] = (),
+        headers: Mapping[str, str] | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(status)
+        self.problem = Problem(title=status.phrase, status=status, detail=detail, errors=tuple(errors))
+        self.headers = dict(headers or {})
+        if retry_after is not None:
+            self.headers["Retry-After"] = str(max(1, retry_after))
 
 
-class RequestError(Exception):
-    """The request can't be answered: why, and which fields are to blame."""
-
-    def __init__(self, status: HTTPStatus, detail: str, *errors: FieldProblem) -> None:
-        super().__init__(detail)
-        self.problem = Problem(title=status.phrase, status=status, detail=detail, errors=errors)
-
-    def response(self) -> web.Response:
-        body = self.problem.model_dump_json(by_alias=True).encode()
-        headers = {"Retry-After": str(RETRY_SECONDS)} if self.problem.status == 503 else None
-        return web.Response(status=self.problem.status, body=body, content_type=CONTENT_TYPE, headers=headers)
+def not_known(what: str) -> ProblemError:
+    return ProblemError(HTTPStatus.NOT_FOUND, f"no such {what} is known")
 
 
-def not_known(what: str) -> RequestError:
-    return RequestError(HTTPStatus.NOT_FOUND, f"no such {what} is known")
+def unavailable(detail: str, retry_after: int = 1) -> ProblemError:
+    """503: nothing was done that a repeat could do twice, unless `detail` says so."""
+    return ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, detail, retry_after=retry_after)
 
 
-def unavailable(detail: str) -> RequestError:
-    """It may be asked again at once."""
-    return RequestError(HTTPStatus.SERVICE_UNAVAILABLE, detail)
-
-
-def bad_fields(whole: str, *errors: FieldProblem) -> RequestError:
+def bad_fields(whole: str, *errors: FieldProblem) -> ProblemError:
     """At least one field of the query or the body that is wrong."""
-    return RequestError(HTTPStatus.BAD_REQUEST, wrong(whole, errors), *errors)
+    return ProblemError(HTTPStatus.BAD_REQUEST, wrong(whole, errors), errors=errors)
 
 
-def bad_field(field: str, reason: str) -> RequestError:
+def bad_field(field: str, reason: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> ProblemError:
+    """One wrong field. Its name may be the caller's, of any length: it is cut."""
     error = FieldProblem(field=field[:MAX_FIELD_NAME], reason=reason)
-    return RequestError(HTTPStatus.BAD_REQUEST, f"{error.field}: {reason}", error)
+    return ProblemError(status, f"{error.field}: {reason}", errors=[error])
 
 
-def invalid(whole: str, error: ValidationError) -> RequestError:
+def invalid(whole: str, error: ValidationError) -> ProblemError:
     """The fields that a model refuses; `whole` is named where no one field is to blame."""
     return bad_fields(whole, *fields_of(whole, error))
 
@@ -85,12 +93,17 @@ def answering(
             if not (tenant := request.headers.get(TENANT_HEADER)):
                 raise bad_field(TENANT_HEADER, "is missing")
             return await act(needed, tenant, request)
-        except RequestError as error:
-            return error.response()
+        except ProblemError as error:
+            return _response(error)
         except Exception as error:
             if not is_transient(error):
                 raise
             log.warning("request failed", what=what, method=request.method, reason=type(error).__name__)
-            return unavailable(f"{what} can't be reached now").response()
+            return _response(unavailable(f"{what} can't be reached now"))
 
     return handle
+
+
+def _response(error: ProblemError) -> web.Response:
+    body = error.problem.model_dump_json(by_alias=True).encode()
+    return web.Response(status=error.problem.status, body=body, content_type=CONTENT_TYPE, headers=error.headers)

@@ -10,12 +10,13 @@ import structlog
 
 from libs.service_kit.crash_points import crash_point
 from libs.service_kit.metrics import MESSAGES_ACCEPTED
+from libs.service_kit.problems import ProblemError
 from services.api_gateway.gatherer import LEAST_SECONDS, Gatherer, Overloaded, Settle
 from services.api_gateway.idempotency import InProgress, Ledger, OtherBody, Publish, Published, Reservation, Verdict
 from services.api_gateway.known_keys import KnownKeys, in_progress, other_body
 from services.api_gateway.neighbours import Neighbour
 from services.api_gateway.numbers import Numbers
-from services.api_gateway.problems import ProblemError, unavailable
+from services.api_gateway.problems import unavailable
 from services.api_gateway.publishing import DurablePublisher
 from services.api_gateway.requests import Named, Repeatable, Request, to_record
 

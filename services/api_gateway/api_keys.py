@@ -11,7 +11,7 @@ from hashlib import sha256
 from http import HTTPStatus
 
 from libs.service_kit.config_file import ApiKey, Scope
-from services.api_gateway.problems import ProblemError
+from libs.service_kit.problems import ProblemError
 
 REALM = 'Bearer realm="postrider"'
 

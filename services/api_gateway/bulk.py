@@ -24,6 +24,7 @@ from libs.contracts.message_ids import new_message_id
 from libs.contracts.topics import requested
 from libs.service_kit.crash_points import crash_point
 from libs.service_kit.metrics import MESSAGES_ACCEPTED
+from libs.service_kit.problems import ProblemError
 from services.api_gateway.api_keys import Caller
 from services.api_gateway.batch import CHUNKS_PER_SLICE, Batch
 from services.api_gateway.bulk_answer import BulkAnswer
@@ -32,7 +33,7 @@ from services.api_gateway.idempotency import InProgress, Ledger, OtherBody, Publ
 from services.api_gateway.known_keys import KnownKeys, in_progress, other_body
 from services.api_gateway.neighbours import Neighbour
 from services.api_gateway.numbers import Numbers
-from services.api_gateway.problems import ProblemError, unavailable
+from services.api_gateway.problems import unavailable
 from services.api_gateway.publishing import DurablePublisher
 from services.api_gateway.requests import Named, Repeatable
 from services.api_gateway.responses import Response, Stream

@@ -9,10 +9,9 @@ from http import HTTPStatus
 import msgspec
 from msgspec.structs import astuple
 
-from libs.contracts.http.problems import MAX_FIELD_NAME
 from libs.contracts.http.requests import MAX_BULK_MESSAGES
+from libs.service_kit.problems import ProblemError, bad_field
 from services.api_gateway.plain_sms import PlainPersonId, PlainText, is_plainly_right
-from services.api_gateway.problems import ProblemError, bad_field
 
 ABSENT = msgspec.Raw()
 
@@ -55,7 +54,7 @@ def read_items(body: bytes) -> Sequence[msgspec.Raw]:
     except msgspec.ValidationError as error:
         words = str(error)
         if unknown := _unknown_field.search(words):
-            raise bad_field(unknown[1][:MAX_FIELD_NAME], "is not known here") from None
+            raise bad_field(unknown[1], "is not known here") from None
         if "missing" in words:
             raise bad_field("messages", "is needed") from None
         at_messages = "$.messages" in words

@@ -13,9 +13,10 @@ from httptools import parse_url
 from pydantic import TypeAdapter, ValidationError
 
 from libs.contracts.http.model import ApiModel
-from libs.contracts.http.problems import MAX_FIELD_NAME, reason
+from libs.contracts.http.problems import reason
+from libs.service_kit.problems import ProblemError, bad_field, invalid
 from services.api_gateway.api_keys import NOBODY
-from services.api_gateway.problems import ProblemError, bad_field, invalid_body, invalid_query
+from services.api_gateway.problems import invalid_body
 from services.api_gateway.responses import JSON, Response
 
 if TYPE_CHECKING:
@@ -128,14 +129,14 @@ class Call:
         given = parse_qsl(self.query_string, keep_blank_values=True, errors=NOT_UTF8)
         for name, value in given:
             _require_utf8("query", name)
-            _require_utf8(name[:MAX_FIELD_NAME], value)
+            _require_utf8(name, value)
         twice = [name for name, times in Counter(name for name, _ in given).items() if times > 1]
         if twice:
-            raise bad_field(twice[0][:MAX_FIELD_NAME], "is given more than once")
+            raise bad_field(twice[0], "is given more than once")
         try:
             return model.model_validate(dict(given), by_alias=True, by_name=False)
         except ValidationError as error:
-            raise invalid_query(error) from None
+            raise invalid("query", error) from None
 
 
 def require_json(call: Call) -> None:

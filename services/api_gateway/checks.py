@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from libs.contracts.http.requests import MAX_SEGMENTS
+from libs.service_kit.problems import bad_field
 from libs.sms_text.segments import PART_UNITS, count_segments
-from services.api_gateway.problems import bad_field
 
 MAX_AHEAD = timedelta(days=366)
 _SURELY_FITS = MAX_SEGMENTS * (PART_UNITS - 1) // 2

@@ -17,6 +17,7 @@ from libs.bus.tracing import child_of
 from libs.contracts.events import PersonKind
 from libs.contracts.http.model import ApiModel
 from libs.contracts.http.requests import PERSON_PATHS, InboundQuery, PersonId, PersonIn, SayOutcome, SendSms, SmsQuery
+from libs.service_kit.problems import ProblemError, bad_field
 from services.api_gateway.accepting import Accepter
 from services.api_gateway.api_keys import Caller
 from services.api_gateway.bulk import BulkAccepter, BulkRequest
@@ -24,7 +25,6 @@ from services.api_gateway.calls import Call, parse
 from services.api_gateway.checks import check_length, check_schedule
 from services.api_gateway.commands import Commands
 from services.api_gateway.plain_sms import PlainSms, parse_sms
-from services.api_gateway.problems import ProblemError, bad_field
 from services.api_gateway.requests import Named, Repeatable, Request, accepted, validity_of
 from services.api_gateway.responses import Response
 from services.api_gateway.shown import Shown, read_shown

@@ -10,8 +10,8 @@ from http import HTTPStatus
 import structlog
 
 from libs.service_kit.crash_points import crash_point
+from libs.service_kit.problems import ProblemError, bad_field
 from services.api_gateway.idempotency import Ledger
-from services.api_gateway.problems import ProblemError, bad_field
 from services.api_gateway.requests import Named, Repeatable
 
 log = structlog.get_logger()

@@ -16,10 +16,10 @@ from libs.contracts.events import Leg, Message, MessageEvent, PersonKind, Recipi
 from libs.contracts.http.requests import SendSms
 from libs.contracts.message_ids import new_message_number, time_of
 from libs.contracts.topics import requested
+from libs.service_kit.problems import ProblemError
 from libs.storage.uuids import quick_uuid
 from services.api_gateway.api_keys import Caller
 from services.api_gateway.plain_sms import PlainSms
-from services.api_gateway.problems import ProblemError
 from services.api_gateway.responses import Response
 
 SOURCE = "postrider/api_gateway"

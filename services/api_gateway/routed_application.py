@@ -13,10 +13,11 @@ from typing import Any
 import structlog
 
 from libs.service_kit.metrics import REQUEST_SECONDS, REQUESTS
+from libs.service_kit.problems import ProblemError
 from services.api_gateway.api_keys import ApiKeys
 from services.api_gateway.calls import Call, require_json
 from services.api_gateway.handlers import Services
-from services.api_gateway.problems import ProblemError
+from services.api_gateway.problems import problem_response
 from services.api_gateway.responses import Response
 from services.api_gateway.routes import Route, Router
 
@@ -64,12 +65,13 @@ class RoutedApplication:
         if isinstance(result, Response):
             response = result
         elif isinstance(result, ProblemError):
-            response = result.response()
+            response = problem_response(result)
         else:
             # Without the exception's own words, which may repeat what came in.
             where = traceback.format_tb(result.__traceback__)[-4:]
             log.error("request failed", route=path, error=type(result).__name__, where=where)
-            response = ProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, "the fault is ours, and is logged").response()
+            fault = ProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, "the fault is ours, and is logged")
+            response = problem_response(fault)
         _counter(path, response.status).inc()
         _histogram(path).observe(time.perf_counter() - call.started)
         return response

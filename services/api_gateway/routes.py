@@ -24,11 +24,11 @@ from libs.contracts.http.answers import (
 from libs.contracts.http.model import ApiModel
 from libs.contracts.http.requests import PERSON_PATHS, InboundQuery, PersonIn, SayOutcome, SendBulk, SendSms, SmsQuery
 from libs.service_kit.config_file import Scope
+from libs.service_kit.problems import ProblemError
 from services.api_gateway import handlers
 from services.api_gateway.bulk import MAX_BULK_BYTES
 from services.api_gateway.calls import MAX_BODY_BYTES, NOT_UTF8, Call
 from services.api_gateway.handlers import IDEMPOTENCY_KEY, Services
-from services.api_gateway.problems import ProblemError
 from services.api_gateway.responses import Response
 
 Handler = Callable[[Services, Call], Awaitable[Response | None] | None]

@@ -1,8 +1,8 @@
 import pytest
 
 from libs.service_kit.config_file import Scope
+from libs.service_kit.problems import ProblemError
 from services.api_gateway.api_keys import ApiKeys, TokenBucket
-from services.api_gateway.problems import ProblemError
 from tests.services.api_gateway.fakes import API_KEYS, SEND_KEY
 
 

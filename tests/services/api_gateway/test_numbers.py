@@ -2,9 +2,9 @@ import asyncio
 
 import pytest
 
+from libs.service_kit.problems import ProblemError
 from services.api_gateway.neighbours import Neighbour
 from services.api_gateway.numbers import BLOCK, Numbers
-from services.api_gateway.problems import ProblemError
 from tests.services.api_gateway.fakes import FakeLedger
 
 

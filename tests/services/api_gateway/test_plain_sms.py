@@ -7,9 +7,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from libs.contracts.http.requests import SendSms
+from libs.service_kit.problems import ProblemError
 from services.api_gateway.calls import parse
 from services.api_gateway.plain_sms import PlainSms, parse_sms
-from services.api_gateway.problems import ProblemError
 
 FIELDS = tuple(SendSms.model_fields)
 ALIASES = tuple(str(field.alias) for field in SendSms.model_fields.values())

@@ -14,8 +14,8 @@ from libs.contracts.events import MessageEvent, SmsRequested, person_key
 from libs.contracts.http.answers import Accepted
 from libs.contracts.http.requests import SendSms
 from libs.contracts.topics import REQUESTED
+from libs.service_kit.problems import ProblemError
 from services.api_gateway.api_keys import Caller
-from services.api_gateway.problems import ProblemError
 from services.api_gateway.requests import Named, Request, accepted, to_record
 
 CALLER = Caller('na"me', "té/nant", frozenset(), None)
@@ -60,7 +60,7 @@ def test_a_request_whose_refusal_was_raised_does_not_stay_in_memory() -> None:
         raise request.refused
 
     def refused() -> weakref.ref[ProblemError]:
-        problem = ProblemError(HTTPStatus.BAD_REQUEST)
+        problem = ProblemError(HTTPStatus.BAD_REQUEST, "no")
         sms = SendSms.model_validate(BODIES[0])
         with pytest.raises(ProblemError):
             refuse(Request(CALLER, sms, timedelta(hours=48), TRACE, refused=problem))
