@@ -26,7 +26,8 @@ log = structlog.get_logger()
 class Accepter:
     """Accepts requests. Make it in a running loop; `stop` serves what waits.
 
-    Requests with and without a key gather apart, so that those without go on while Postgres is away, as long as there are numbers.
+    Requests with and without an Idempotency-Key gather apart, so that those without go on while Postgres is away, as long as there are
+    numbers.
     """
 
     def __init__(
@@ -47,8 +48,8 @@ class Accepter:
         self._keyed = Gatherer(self._flush_keyed, timeout_seconds=timeout_seconds)
 
     def accept(self, request: Request, settle: Settle[Named]) -> None:
-        """Settles the request once Kafka has the event. Raises, or settles with, the problems 409 and 422 (key in use) and 503,
-        and that of a refused request that repeats nothing."""
+        """Settles the request once Kafka has the event. Raises, or settles with, the problems 409 and 422 (key in use) and 503, and what
+        the request is `refused` for, unless it repeats an accepted one."""
         repeatable = request.repeatable
         if repeatable is None and request.refused is not None:
             raise request.refused
@@ -85,7 +86,7 @@ class Accepter:
                 self._keys.leave(_repeatable(request))
 
     async def _refused(self, requests: Sequence[Request]) -> dict[int, ProblemError]:
-        """By their positions, those that are refused: they repeat nothing that was accepted before."""
+        """What requests are refused for, by their positions; one that repeats an accepted request is not refused."""
         found = {n: (_repeatable(r).key, r.refused) for n, r in enumerate(requests) if r.refused is not None}
         if not found:
             return {}
@@ -121,7 +122,7 @@ class Accepter:
         if not claimed:
             return None
         try:
-            # What the reservation took is not to be Kafka's fault.
+            # However long the reservation took, Kafka is given some time.
             deadline = max(deadline, asyncio.get_running_loop().time() + LEAST_SECONDS)
             await self._publisher.publish_many([verdict.record for _, verdict in claimed], deadline)
         except ProblemError as failure:

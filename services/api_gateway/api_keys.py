@@ -17,7 +17,7 @@ REALM = 'Bearer realm="postrider"'
 
 
 class TokenBucket:
-    """A rate of requests per second, with a burst of one second's worth (at least one). It is this replica's own.
+    """A rate of requests per second, with a burst of one second's worth (at least one). Each replica counts by itself.
 
     Who has a token may take many more at once, as a debt: the next waits until that is paid.
     """
@@ -38,7 +38,7 @@ class TokenBucket:
         return 0.0
 
     def take_more(self, tokens: int) -> float:
-        """Take these beside the one that was taken, whether they are there or not: 0. If there is a debt already, nothing is taken:
+        """Take so many beside the one already taken, those that are not there as a debt: 0. If there is a debt already, nothing is taken:
         the seconds until there is a token again."""
         self._fill()
         if self._tokens < 0:

@@ -15,20 +15,22 @@ class Application(Protocol):
     """What is served. None of these raises."""
 
     def admit(self, call: Call) -> Response | None:
-        """The head is there: an answer if that is all there is to say (the body is then skipped). Sets what the call may do."""
+        """The head has come. Sets the call's route, parameters, caller and limits. An answer if the call is refused by its head alone; its
+        body is then skipped."""
         ...
 
     def serve(self, call: Call) -> None:
-        """The body is there: see to it that the call is answered."""
+        """The body has come: see to it that the call is answered."""
         ...
 
     def response(self, call: Call, result: Response | Exception) -> Response:
-        """What goes out for the result; it is counted."""
+        """The answer to write for a handler's result or error. Counted in the metrics."""
         ...
 
 
 class Server(Protocol):
-    """What a connection needs of its server."""
+    """What a connection needs of its server. `now` is the loop's time and `common` the header lines of every answer, both as of the last
+    sweep."""
 
     application: Application
     now: float

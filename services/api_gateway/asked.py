@@ -14,7 +14,7 @@ from libs.storage.database import Pool
 KEEP = timedelta(days=7)
 TIMEOUT_SECONDS = 2.0
 
-# The first who asks inserts; all others wait for that to commit, and read it by their own snapshot afterwards.
+# The first to ask inserts. All others wait until that is committed; `_FIRST` then reads it with a snapshot of its own.
 _ASK = """
 INSERT INTO asked (message_id, cycle, what, asked_at, asked_by, traceparent) VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT (message_id, cycle, what) DO NOTHING
@@ -43,13 +43,13 @@ class Ask:
 
 
 class AskedTable:
-    """Raises asyncpg's errors, OSError and TimeoutError while Postgres is away."""
+    """Of each thing asked, the first ask. Raises asyncpg's errors, OSError and TimeoutError while Postgres is away."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
     async def first(self, what: str, message_id: UUID, cycle: int, now: Ask) -> Ask:
-        """Who asked this (a `What`, or an `outcome_key`) first: someone earlier, or this one. Committed when it returns."""
+        """The first ask for this (a `What`, or an `outcome_key`): an earlier one, or `now`. Committed when it returns."""
         async with asyncio.timeout(TIMEOUT_SECONDS), self._pool.acquire() as connection:
             await connection.execute(_ASK, message_id, cycle, what, now.asked_at, now.asked_by, now.traceparent)
             row = await connection.fetchrow(_FIRST, message_id, cycle, what)

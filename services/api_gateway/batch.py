@@ -1,6 +1,6 @@
 """A batch under way: each item becomes an event and an answer. Both follow from the batch's id, its first number and the body alone.
 
-All items are read before the first is published: an answer begins with its status, and each event says how many there are.
+All items are read before the first is published: the answer begins with its status, and each event says how many the batch has.
 """
 
 from __future__ import annotations
@@ -37,14 +37,15 @@ CHUNKS_PER_SLICE = 4
 """A slice is what is answered together, once all of it is acknowledged."""
 SLICE = CHUNKS_PER_SLICE * CHUNK
 MAX_TEMPLATES = 50
+"""For so many different sets of options; the events of all other items are encoded one by one."""
 _MARKS = Own("mark:event-id", "mark:message-id", "mark:person", "mark:number", "mark:text")
 """They stand in a template's event in this order. All before and between them is ours, so the first that is found is the right one."""
-
 
 _SIZE = b'"batch_size":'
 _UNKNOWN = 0
 _NO_SIZE = b"%b%d" % (_SIZE, _UNKNOWN)
-"""The first that is found is ours, too: before it stand no names but ours, and in a text a quote is escaped."""
+"""Where an event's batch size goes once all items are read. The first that is found is ours: before it stand no names but ours, and in a
+text a quote is escaped."""
 
 
 class _Template(NamedTuple):
@@ -57,12 +58,12 @@ class _Template(NamedTuple):
 
 
 _Record = tuple[Priority, bytes, bytes, bytes]
-"""Key, and the event up to the batch's size and after it."""
+"""Priority, key, and the event up to the batch's size and after it."""
 
 
 class Slice(NamedTuple):
-    """What is answered for the items from `first` on if all is acknowledged, and how many of them are accepted by priority.
-    `refused` are the indices of those that were refused in the whole batch."""
+    """What is answered for the items from `first` on if all is acknowledged, and how many of them are then accepted, by priority.
+    `refused` has the indices of what is refused in the whole batch."""
 
     first: int
     answers: Sequence[str]
@@ -71,7 +72,7 @@ class Slice(NamedTuple):
 
 
 class Batch:
-    """First `read`, then the rest."""
+    """Before all else it must be `read` to the end."""
 
     def __init__(
         self, batch_id: UUID, first_number: int, caller: Caller, *, validity: timedelta, traceparent: str

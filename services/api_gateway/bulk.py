@@ -44,7 +44,7 @@ MAX_BULK_BYTES = 16 * 1024 * 1024
 AT_ONCE = 2
 """Batches that are worked on at once: one is read while Kafka writes the other. The rest wait, as bodies."""
 MAX_WAITING = 64
-"""Calls that may: whoever comes beyond them is told so at once."""
+"""Calls that may wait; one more is refused at once."""
 
 _TOPICS = {priority: requested(priority).name for priority in Priority}
 
@@ -92,10 +92,11 @@ class BulkAccepter:
         await self._keys.stop()
 
     async def accept(self, request: BulkRequest) -> Response | None:
-        """202, whose messages are durable: whole, or over the stream and none here, slice by slice as Kafka has them.
+        """202, whose messages are durable: the whole answer, or None if it went out over the stream, slice by slice as Kafka had them.
 
         Raises, before anything is streamed, the problems 400 (also if no message is left), 409 and 422 (key in use), 429, and 503, after
-        which a repeat with the same key goes on where this one ended. Then it counts as one request, else as one for each item.
+        which a repeat with the same key goes on where this one ended. A call that ends with a problem counts as one request of its caller's
+        rate, any other as one for each item.
         """
         if self._calls >= AT_ONCE + MAX_WAITING:
             raise unavailable("too many bulk calls wait already; nothing was accepted")
@@ -167,7 +168,7 @@ class BulkAccepter:
         return verdict
 
     async def _give_back(self, key: str, *, published: bool) -> None:
-        """A repeat need not wait; and where nothing was published, the key is free for a better body."""
+        """Let go of the key: a repeat need not wait, and where nothing was published another body may have it."""
         try:
             await (self._ledger.release([key]) if published else self._ledger.forget(key))
         except Exception as error:

@@ -16,7 +16,7 @@ LOST = f"{_WHY}, but may still be sent; the call has no Idempotency-Key to be re
 
 class BulkAnswer:
     """202 with `Bulk` as its body, written by hand. It begins to go out as soon as anything is accepted and more is to come, if there is
-    a `stream` for it; else it is whole at its end. Nobody waits for who reads it: what is unread is kept, as a whole answer is."""
+    a `stream` for it; else it is whole at its end. Nothing waits for the client to read: what is unread is kept, as of a whole answer."""
 
     def __init__(self, batch_id: UUID, stream: Stream | None, *, repeatable: bool) -> None:
         location = f"/batches/{batch_id}"

@@ -37,7 +37,7 @@ class Item(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
 
     @property
     def options(self) -> tuple[bytes, ...]:
-        """Two items with the same have the same options."""
+        """Priority and all other options, as they stand: to compare items by."""
         rest = (self.sender_id, self.tags, self.custom_data, self.validity_seconds, self.scheduled_at)
         return (bytes(self.priority), *map(bytes, rest))
 
@@ -75,7 +75,7 @@ def _items(body: bytes) -> Sequence[msgspec.Raw]:
         raise
     except msgspec.DecodeError:
         # Half a surrogate pair (a text cut off by UTF-16 units) stops msgspec, though JSON's grammar has it. It is to fail its item alone,
-        # so the items are looked for where no surrogate is: those of U+D000 to U+DFFF stand as far on in the private use area.
+        # so the items are found in a copy without: each \ud... is there an \ue..., which is no surrogate and as long.
         spared = body.replace(rb"\ud", rb"\ue").replace(rb"\uD", rb"\uE")
         items = _split(spared)
         return items if len(items) > MAX_BULK_MESSAGES else _cut(body, spared, items)

@@ -37,8 +37,8 @@ from services.api_gateway.shown import DOUBTFUL, Shown
 
 
 class Commands:
-    """Decides each thing once: who asked first, and when, is stored. A repeat publishes that again under the same event id; beside it
-    stands what the outbox shows by then."""
+    """What is asked is decided once: who asked first, and when, is stored. A repeat publishes that again under the same event id, with
+    what the outbox shows of the message by then."""
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ class Commands:
         status = Status(outcome)
         legs = [shown.shown_leg] if status is Status.DELIVERED else shown.doubtful_legs
         words = [await self._word(caller.tenant, shown, leg, status, ask) for leg in legs]
-        # One after the other: if only the word were taken, its repeat would be a 409, and the cancellation would never be.
+        # One after the other: if only the word were published, a repeat would be a 409, and there would never be a cancellation.
         await self._publisher.publish_many([await self._cancellation(caller.tenant, shown, shown.cycle, ask)])
         await self._publisher.publish_many(words)
         return _answer(OutcomeSaid(id=shown.id, status=outcome, location=f"/sms/{shown.id}"))

@@ -48,8 +48,8 @@ class Connection(asyncio.Protocol):
         self._calls: deque[Call] = deque()
         self._waiting: deque[Call] = deque()
         self._incoming: Call | None = None
-        self._running = 0
-        self._together = False
+        self._running = 0  # calls that are being served
+        self._together = False  # whether those may have others beside them
         self._starting = False
         self._in_head = False
         self._last = False  # no request after those in `_calls`
@@ -67,7 +67,7 @@ class Connection(asyncio.Protocol):
         self._upgrade = False
         self._retold: frozenset[bytes] = frozenset()  # `_repeated` of a head that is told once more
         self._body = bytearray()
-        self._room = 0
+        self._room = 0  # bytes that the incoming body may still have
 
     # the transport's side
 

@@ -22,12 +22,13 @@ Flush = Callable[[Sequence[T], float], Awaitable[Sequence[R | Exception]]]
 Settle = Callable[[R | Exception], None]
 """Told an item's result. Should not raise: that is logged, and nobody else minds."""
 
-GATHER_SECONDS = 0.003
 MAX_BATCH = 2_000
 MAX_WAITING = 20_000
+GATHER_SECONDS = 0.003
 SLOWER_EVERY = 10
 MOST_TIMES = 5
-"""The more the last flush had, the longer the next gathers: a flush costs much the same whatever its size."""
+"""A flush gathers for GATHER_SECONDS, and for as long again for every SLOWER_EVERY items of the last one, MOST_TIMES that at most: it
+costs much the same whatever its size."""
 LEAST_SECONDS = 0.5
 """What a flush is given at least, however long its items have waited for the one before."""
 

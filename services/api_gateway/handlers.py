@@ -105,7 +105,7 @@ async def say_outcome(services: Services, call: Call) -> Response:
 async def _command(
     services: Services, call: Call, command: Callable[[Caller, Shown, str], Awaitable[Response]]
 ) -> Response:
-    """What the command answers to the message as the outbox shows it, or the outbox's answer that it does not."""
+    """The command's answer about the message as the outbox shows it, or the outbox's own answer if it shows none."""
     found = await services.projection.forward(call, "sms", str(call.parameter("id", _message_id)), method="GET")
     if found.status != HTTPStatus.OK:
         return found

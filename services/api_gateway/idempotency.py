@@ -69,7 +69,7 @@ ON CONFLICT (key) DO UPDATE SET claimed_at = now()
     AND stored.claimed_at < now() - interval '{CLAIM_SECONDS} seconds'
 RETURNING message_id
 """  # noqa: S608 - constants
-# Of a claim that was given back the age is that of the key: PostgreSQL 15 and 16 subtract no infinity.
+# A claim that was given back is as old as its key: PostgreSQL 15 and 16 can't subtract its `claimed_at`, -infinity.
 _STORED = """
 SELECT key, body_hash, message_id, number, topic, record_key, event,
        extract(epoch FROM now() - greatest(claimed_at, reserved_at))::float8 AS age
@@ -131,7 +131,7 @@ class Ledger:
         await self._execute(_FORGET, key)
 
     async def mark(self, keys: Sequence[str]) -> None:
-        """Their events are acknowledged: forget them."""
+        """Their events are acknowledged: empty what is stored of them."""
         await self._execute(_MARK, keys)
 
     async def release(self, keys: Sequence[str]) -> None:

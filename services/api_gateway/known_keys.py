@@ -39,7 +39,7 @@ class KnownKeys:
         self._task = asyncio.create_task(self._mark_always())
 
     def enter(self, repeatable: Repeatable) -> Named | None:
-        """The answer, if this process has published the event; else the key is under way until `leave`.
+        """The answer, if this process has published the event; else None, and the key is under way until `leave`.
 
         Raises the problems 409 (under way already) and 422 (another body).
         """

@@ -39,6 +39,7 @@ from services.api_gateway.upstreams import Upstream
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 FORGET_SECONDS = 60.0
+"""Between two deletions of old rows."""
 TRY_SECONDS = 5.0
 """Waiting for Kafka goes in tries of this length: between them a stop is heard, and readiness says what is waited for."""
 

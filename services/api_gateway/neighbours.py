@@ -13,11 +13,11 @@ from services.api_gateway.problems import unavailable
 
 log = structlog.get_logger()
 
-FORGET_SECONDS = 5.0
+REMEMBER_SECONDS = 5.0
 
 
 class Neighbour:
-    """Remembers a failure until the next success, but for `FORGET_SECONDS` at most: only traffic can show a success."""
+    """Remembers a failure until the next success, but for `REMEMBER_SECONDS` at most: only traffic can show a success."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -45,6 +45,6 @@ class Neighbour:
 
     def missing(self) -> str | None:
         """A readiness check."""
-        if self._lost_at is None or time.monotonic() - self._lost_at > FORGET_SECONDS:
+        if self._lost_at is None or time.monotonic() - self._lost_at > REMEMBER_SECONDS:
             return None
         return f"{self._name} did not answer"

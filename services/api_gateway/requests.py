@@ -43,8 +43,8 @@ class Repeatable:
 class Request(msgspec.Struct, frozen=True):
     """A request that passed every check. `validity`: for how long it may be sent, from its acceptance or schedule on.
 
-    `refused`: what is wrong with its schedule by now. It is told so, unless it repeats a request that was accepted before. Once raised it
-    leads back here by its traceback, so this must be seen by the garbage collector.
+    `refused`: what is wrong with its schedule by now. That is its answer, unless it repeats a request that was accepted before. Once it is
+    raised, its traceback leads back to this request, which must therefore be left to the garbage collector (no `gc=False`).
     """
 
     caller: Caller

@@ -12,5 +12,5 @@ def test_a_failure_is_remembered_until_an_answer_or_for_a_while(monkeypatch: pyt
     neighbour.answered()
     assert neighbour.missing() is None
     neighbour.failed()
-    monkeypatch.setattr(neighbours, "FORGET_SECONDS", -1.0)
+    monkeypatch.setattr(neighbours, "REMEMBER_SECONDS", -1.0)
     assert neighbour.missing() is None
