@@ -18,19 +18,19 @@ from services.inbound.answers import inbound
 _PARTS = "SELECT * FROM parts WHERE message_id = ANY($2::uuid[]) AND tenant = $1"
 
 
-async def find(pool: Pool, tenant: str, message_id: UUID, seconds: float) -> Inbound | None:
-    """The tenant's message. Raises TimeoutError after `seconds`."""
-    rows = await pool.fetch(_PARTS, tenant, [message_id], timeout=seconds)
+async def find(pool: Pool, tenant: str, message_id: UUID) -> Inbound | None:
+    """The tenant's message."""
+    rows = await pool.fetch(_PARTS, tenant, [message_id])
     return inbound(rows) if rows else None
 
 
-async def page(pool: Pool, tenant: str, query: InboundQuery, seconds: float) -> InboundPage:
-    """The next `query.limit` messages that fit. Raises BadCursor, and TimeoutError after `seconds`."""
+async def page(pool: Pool, tenant: str, query: InboundQuery) -> InboundPage:
+    """The next `query.limit` messages that fit. Raises BadCursor."""
     sql, arguments = page_query(tenant, query)
-    async with pool.acquire(timeout=seconds) as connection:
-        found = [row[0] for row in await connection.fetch(sql, *arguments, timeout=seconds)]
+    async with pool.acquire() as connection:
+        found = [row[0] for row in await connection.fetch(sql, *arguments)]
         ids = found[: query.limit]
-        rows = await connection.fetch(_PARTS, tenant, ids, timeout=seconds)
+        rows = await connection.fetch(_PARTS, tenant, ids)
     # Of these, some may have been deleted meanwhile; the next page begins after them all the same.
     return InboundPage(
         items=_messages(ids, rows), next_cursor=cursor_after(ids[-1]) if len(found) > query.limit else None

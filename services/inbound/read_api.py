@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from uuid import UUID
@@ -25,6 +26,7 @@ class Inbox:
 
     pool: Pool
     read_seconds: float
+    """How long PostgreSQL may take for one answer, a free connection included."""
     default_region: str | None
 
 
@@ -49,7 +51,8 @@ async def _one(inbox: Inbox, tenant: str, request: web.Request) -> web.Response:
         message_id = UUID(request.match_info["id"])
     except ValueError:
         raise not_known("inbound message") from None
-    found = await queries.find(inbox.pool, tenant, message_id, inbox.read_seconds)
+    async with asyncio.timeout(inbox.read_seconds):
+        found = await queries.find(inbox.pool, tenant, message_id)
     if found is None:
         raise not_known("inbound message")
     return shown(found)
@@ -63,7 +66,8 @@ async def _page(inbox: Inbox, tenant: str, request: web.Request) -> web.Response
     if query.number is not None:
         query = query.model_copy(update={"number": sender_of(query.number, inbox.default_region)})
     try:
-        return shown(await queries.page(inbox.pool, tenant, query, inbox.read_seconds))
+        async with asyncio.timeout(inbox.read_seconds):
+            return shown(await queries.page(inbox.pool, tenant, query))
     except BadCursor:
         raise bad_field("cursor", "is none that a page gave as nextCursor") from None
     except TimeoutError:

@@ -44,29 +44,23 @@ _SENT_TO = """
 CROSS JOIN LATERAL (SELECT * FROM messages WHERE tenant = $1 AND message_id = sent_id LIMIT 1) AS found"""
 
 
-async def find(pool: Pool, tenant: str, message_id: UUID, seconds: float) -> SmsWithHistory | None:
-    """The tenant's message, as of one moment. Raises TimeoutError after `seconds`."""
-    async with (
-        pool.acquire(timeout=seconds) as connection,
-        connection.transaction(isolation="repeatable_read", readonly=True),
-    ):
-        fold: bytes | None = await connection.fetchval(_ONE, tenant, message_id, timeout=seconds)
+async def find(pool: Pool, tenant: str, message_id: UUID) -> SmsWithHistory | None:
+    """The tenant's message, as of one moment."""
+    async with pool.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+        fold: bytes | None = await connection.fetchval(_ONE, tenant, message_id)
         if fold is None:
             return None
-        personal = await _personal(connection, [message_id], seconds)
-        journal = await connection.fetch(_JOURNAL, message_id, timeout=seconds)
+        personal = await _personal(connection, [message_id])
+        journal = await connection.fetch(_JOURNAL, message_id)
     lines = (line for entry in journal for line in lines_in(message_id, entry["body"]))
     numbers = personal[message_id]
     return answers.with_history(answers.sms(message_id, decode_fold(fold), numbers), lines, numbers)
 
 
-async def batch(pool: Pool, tenant: str, batch_id: UUID, seconds: float) -> Batch | None:
-    """The tenant's batch, counted by status as far as its messages have arrived; None as long as none has.
-
-    Raises TimeoutError after `seconds`.
-    """
-    async with pool.acquire(timeout=seconds) as connection:
-        rows = await connection.fetch(_BATCH, tenant, *_ids_beside(batch_id), batch_id, timeout=seconds)
+async def batch(pool: Pool, tenant: str, batch_id: UUID) -> Batch | None:
+    """The tenant's batch, counted by status as far as its messages have arrived; None as long as none has."""
+    async with pool.acquire() as connection:
+        rows = await connection.fetch(_BATCH, tenant, *_ids_beside(batch_id), batch_id)
     if not rows:
         return None
     by_status = {Status(status): count for status, count, _ in rows}
@@ -81,14 +75,14 @@ def _ids_beside(batch_id: UUID) -> tuple[UUID, UUID]:
     return UUID(int=batch_id.int & ~_IDS_OF_ONE_MILLISECOND), UUID(int=batch_id.int | _IDS_OF_ONE_MILLISECOND)
 
 
-async def page(pool: Pool, tenant: str, query: SmsQuery, seconds: float) -> SmsPage:
-    """The next `query.limit` messages that fit; a number is asked for in E.164. Raises BadCursor, and TimeoutError after `seconds`."""
+async def page(pool: Pool, tenant: str, query: SmsQuery) -> SmsPage:
+    """The next `query.limit` messages that fit; a number is asked for in E.164. Raises BadCursor."""
     sql, arguments = page_query(tenant, query)
-    async with pool.acquire(timeout=seconds) as connection:
-        rows = await connection.fetch(sql, *arguments, timeout=seconds)
+    async with pool.acquire() as connection:
+        rows = await connection.fetch(sql, *arguments)
         more = len(rows) > query.limit
         rows = rows[: query.limit]
-        personal = await _personal(connection, [row["message_id"] for row in rows], seconds)
+        personal = await _personal(connection, [row["message_id"] for row in rows])
     items = tuple(answers.sms(row["message_id"], decode_fold(row["fold"]), personal[row["message_id"]]) for row in rows)
     return SmsPage(items=items, next_cursor=cursor_after(items[-1].id) if more else None)
 
@@ -136,11 +130,9 @@ def page_query(tenant: str, query: SmsQuery) -> tuple[str, list[object]]:
     )
 
 
-async def _personal(
-    connection: Connection, message_ids: Sequence[UUID], seconds: float
-) -> dict[UUID, list[PersonalRow]]:
+async def _personal(connection: Connection, message_ids: Sequence[UUID]) -> dict[UUID, list[PersonalRow]]:
     found: dict[UUID, list[PersonalRow]] = defaultdict(list)
-    for row in await connection.fetch(_PERSONAL, message_ids, timeout=seconds):
+    for row in await connection.fetch(_PERSONAL, message_ids):
         found[row["message_id"]].append(PersonalRow(*row))
     for rows in found.values():
         rows.sort(key=lambda row: (row.cycle, row.leg))

@@ -42,7 +42,9 @@ class Outbox:
     hurry: Callable[[], None]
     """Called while a read waits for the fold."""
     wait_seconds: float
+    """How long a read waits for a message that may be on its way."""
     read_seconds: float
+    """How long PostgreSQL may take each time it is asked, a free connection included."""
     default_region: str | None
 
 
@@ -63,8 +65,8 @@ class ReadApi:
         return answering("the outbox", lambda: self.outbox, read, is_transient)
 
 
-Find = Callable[[Pool, str, UUID, float], Awaitable[M | None]]
-"""Finds what a tenant has under an id, within so many seconds."""
+Find = Callable[[Pool, str, UUID], Awaitable[M | None]]
+"""Finds what a tenant has under an id."""
 
 
 async def _one(what: str, find: Find[M], outbox: Outbox, tenant: str, request: web.Request) -> web.Response:
@@ -72,7 +74,8 @@ async def _one(what: str, find: Find[M], outbox: Outbox, tenant: str, request: w
         wanted = UUID(request.match_info["id"])
     except ValueError:
         raise not_known(what) from None
-    found = await find(outbox.pool, tenant, wanted, outbox.read_seconds)
+    async with asyncio.timeout(outbox.read_seconds):
+        found = await find(outbox.pool, tenant, wanted)
     return shown(found or await _await_arrival(what, find, outbox, tenant, wanted))
 
 
@@ -82,8 +85,9 @@ async def _await_arrival(what: str, find: Find[M], outbox: Outbox, tenant: str, 
     until = loop.time() + outbox.wait_seconds
     ends = await outbox.arrivals.ends()
     while True:
-        passed = await outbox.arrivals.passed(ends)
-        found = await find(outbox.pool, tenant, wanted, outbox.read_seconds)
+        async with asyncio.timeout(outbox.read_seconds):
+            passed = await outbox.arrivals.passed(ends)
+            found = await find(outbox.pool, tenant, wanted)
         if found is not None:
             return found
         if passed:
@@ -105,7 +109,8 @@ async def _page(outbox: Outbox, tenant: str, request: web.Request) -> web.Respon
     if query.number is not None:
         query = query.model_copy(update={"number": _e164(query.number, outbox.default_region)})
     try:
-        return shown(await queries.page(outbox.pool, tenant, query, outbox.read_seconds))
+        async with asyncio.timeout(outbox.read_seconds):
+            return shown(await queries.page(outbox.pool, tenant, query))
     except BadCursor:
         raise bad_field("cursor", "is none that a page gave as nextCursor") from None
     except TimeoutError:

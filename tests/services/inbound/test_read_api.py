@@ -1,5 +1,7 @@
 """The internal HTTP, on a real PostgreSQL."""
 
+from uuid import UUID
+
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
@@ -11,6 +13,7 @@ from libs.storage.database import Pool
 from services.inbound.handlers import take
 from services.inbound.read_api import Inbox, ReadApi
 from services.inbound.store import store
+from tests.services.held_up import held_up
 from tests.services.inbound.examples import SENDER, SOURCE, event
 
 
@@ -54,3 +57,17 @@ async def test_a_search_that_takes_too_long_is_called_off(pool: Pool, query: str
             answer = Problem.model_validate_json(await response.read())
     assert (response.status, "Retry-After" in response.headers) == (503, True)
     assert ("narrow" in (answer.detail or "")) is rare
+
+
+@pytest.mark.parametrize("path", ["", f"/{UUID(int=1)}"])
+async def test_the_wait_for_a_connection_and_for_its_answers_is_bounded_as_one(pool: Pool, path: str) -> None:
+    api = ReadApi()
+    api.inbox = Inbox(pool, read_seconds=0.5, default_region=None)
+    app = web.Application()
+    app.router.add_routes(api.routes())
+    async with (
+        TestClient(TestServer(app)) as impatient,
+        held_up(pool, "parts", 0.45),
+        impatient.get(f"/internal/inbound{path}", headers={TENANT_HEADER: "demo"}) as response,
+    ):
+        assert response.status == 503

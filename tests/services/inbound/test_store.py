@@ -33,7 +33,7 @@ async def messages(pool: Pool, tenant: str = "demo", **filters: Any) -> list[Inb
     """All pages, newest first."""
     found: list[Inbound] = []
     while True:
-        shown = await page(pool, tenant, InboundQuery(**filters), 5)
+        shown = await page(pool, tenant, InboundQuery(**filters))
         found += shown.items
         if shown.next_cursor is None:
             return found
@@ -170,9 +170,9 @@ async def test_pages_and_filters(pool: Pool) -> None:
     between = {"from": NOON + timedelta(seconds=2), "to": NOON + timedelta(seconds=5)}
     assert [m.text for m in await messages(pool, number=SENDER, **between)] == ["4", "3", "2"]
     (theirs,) = await messages(pool, tenant="bank")
-    assert await find(pool, "bank", theirs.id, 5) == theirs
-    assert await find(pool, "demo", theirs.id, 5) is None
-    assert await find(pool, "demo", UUID(int=1), 5) is None
+    assert await find(pool, "bank", theirs.id) == theirs
+    assert await find(pool, "demo", theirs.id) is None
+    assert await find(pool, "demo", UUID(int=1)) is None
     with pytest.raises(BadCursor):
         await messages(pool, cursor="x")
 
@@ -184,10 +184,10 @@ class Forgetting:
         self._pool = pool
 
     @asynccontextmanager
-    async def acquire(self, timeout: float) -> AsyncIterator["Forgetting"]:
+    async def acquire(self) -> AsyncIterator["Forgetting"]:
         yield self
 
-    async def fetch(self, sql: str, *arguments: object, timeout: float) -> list[Record]:
+    async def fetch(self, sql: str, *arguments: object) -> list[Record]:
         rows = await self._pool.fetch(sql, *arguments)
         await self._pool.execute("DELETE FROM parts")
         return rows
@@ -197,5 +197,5 @@ async def test_a_page_whose_messages_are_forgotten_as_it_is_read_is_empty_and_go
     for n in range(3):
         await came(pool, event(str(n).encode(), n))
     second = (await messages(pool))[1].id
-    shown = await page(Forgetting(pool), "demo", InboundQuery(limit=2), 5)  # type: ignore[arg-type]
+    shown = await page(Forgetting(pool), "demo", InboundQuery(limit=2))  # type: ignore[arg-type]
     assert (shown.items, shown.next_cursor) == ((), cursor_after(second))

@@ -8,9 +8,6 @@ from libs.storage.database import Pool
 from services.projection.queries import page
 from tests.services.projection.stories import START, TENANT
 
-SECONDS = 30.0
-"""For how long an answer may take."""
-
 
 def at(seconds: float) -> datetime:
     return START + timedelta(seconds=seconds)
@@ -18,5 +15,5 @@ def at(seconds: float) -> datetime:
 
 async def numbers(pool: Pool, **query: Any) -> list[int | None]:
     """Those of the messages that a page of the list has."""
-    answer = await page(pool, TENANT, SmsQuery.model_validate(query), SECONDS)
+    answer = await page(pool, TENANT, SmsQuery.model_validate(query))
     return [item.number for item in answer.items]

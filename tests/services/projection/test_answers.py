@@ -10,7 +10,7 @@ from libs.contracts.http.requests import SmsQuery
 from libs.contracts.statuses import Status
 from libs.storage.database import Pool
 from services.projection.queries import batch, find, page
-from tests.services.projection.asking import SECONDS, at, numbers
+from tests.services.projection.asking import at, numbers
 from tests.services.projection.conftest import fold_in
 from tests.services.projection.stories import NAME, SENDER, START, TENANT, TEXT, Story, message_id
 
@@ -26,7 +26,7 @@ async def test_one_message_has_its_whole_history_oldest_first(pool: Pool) -> Non
     first_phone, story.phone = story.phone, "+4915187654321"
     told += [story.dispatched(), story.status(Status.SUBMITTED), story.status(Status.DELIVERED)]
     await fold_in(pool, told[::-1], batch=2)
-    found = await find(pool, TENANT, story.id, SECONDS)
+    found = await find(pool, TENANT, story.id)
     assert found is not None
     assert [(t.status, t.topic, t.leg, t.part, t.try_number) for t in found.history] == [
         ("accepted", "sms.requested", 1, 0, 0),
@@ -50,13 +50,13 @@ async def test_one_message_has_its_whole_history_oldest_first(pool: Pool) -> Non
 async def test_a_message_that_waits_says_until_when_and_its_history_why(pool: Pool) -> None:
     story = Story(8)
     await fold_in(pool, [story.requested(), story.dispatched(), story.deferred(refused_part=1, refused_try=1)])
-    waiting = await find(pool, TENANT, story.id, SECONDS)
+    waiting = await find(pool, TENANT, story.id)
     assert waiting is not None
     assert (waiting.status, waiting.scheduled_at, waiting.cancel_asked_at) == (Status.SCHEDULED, story.leg.leg_at, None)
     assert waiting.reason is not None
     asked = story.command()
     await fold_in(pool, [asked, story.due(), story.dispatched()])
-    gone_on = await find(pool, TENANT, story.id, SECONDS)
+    gone_on = await find(pool, TENANT, story.id)
     assert gone_on is not None
     assert (gone_on.status, gone_on.scheduled_at, gone_on.cancel_asked_at) == (Status.QUEUED, None, asked.event.time)
     assert [t.status for t in gone_on.history] == [
@@ -72,7 +72,7 @@ async def test_a_message_that_waits_says_until_when_and_its_history_why(pool: Po
 async def test_one_message_is_answered_field_by_field(pool: Pool) -> None:
     story = Story(5, person="17")
     await fold_in(pool, story.delivered())
-    found = await find(pool, TENANT, story.id, SECONDS)
+    found = await find(pool, TENANT, story.id)
     assert found is not None
     assert found.model_dump(mode="json", by_alias=True, exclude={"history"}) == {
         "id": str(story.id),
@@ -115,11 +115,11 @@ async def test_one_that_is_sent_again_shows_how_long_that_may_take_and_how_long_
     first = [story.requested(), story.status(Status.CANCELLED, part=0)]
     again = story.resent(timedelta(minutes=10))
     await fold_in(pool, [again, *first])
-    found = await find(pool, TENANT, story.id, SECONDS)
+    found = await find(pool, TENANT, story.id)
     assert found is not None
     assert (found.valid_until, found.cycle) == (again.event.time + timedelta(minutes=10), 2)
     assert (found.validity_seconds, found.requested_by) == (600, "core")
-    assert (await page(pool, TENANT, SmsQuery(), SECONDS)).items[0].valid_until == found.valid_until
+    assert (await page(pool, TENANT, SmsQuery())).items[0].valid_until == found.valid_until
 
 
 async def test_a_batch_is_counted_by_status_and_its_messages_are_found(pool: Pool) -> None:
@@ -127,19 +127,19 @@ async def test_a_batch_is_counted_by_status_and_its_messages_are_found(pool: Poo
     told = [step for number in (10, 11) for step in Story(number, batch=mine).delivered()]
     told += [Story(12, batch=mine).requested(), Story(13, batch=other).requested(), Story(14).requested()]
     await fold_in(pool, told)
-    found = await batch(pool, TENANT, mine, SECONDS)
+    found = await batch(pool, TENANT, mine)
     assert found is not None
     assert (found.id, found.total, found.location) == (mine, 3, f"/batches/{mine}")
     assert found.by_status == {Status.ACCEPTED: 1, Status.DELIVERED: 2}
     await fold_in(pool, Story(12, batch=mine).delivered())
-    again = await batch(pool, TENANT, mine, SECONDS)
+    again = await batch(pool, TENANT, mine)
     assert again is not None
     assert again.by_status == {Status.DELIVERED: 3}
-    assert await batch(pool, "clinic", mine, SECONDS) is None
-    assert await batch(pool, TENANT, message_id(at(1), 1), SECONDS) is None
+    assert await batch(pool, "clinic", mine) is None
+    assert await batch(pool, TENANT, message_id(at(1), 1)) is None
     assert await numbers(pool, batch_id=mine) == [12, 11, 10]
     assert await numbers(pool, batch_id=mine, limit=2, number=Story(1).phone) == [12, 11]
-    one = await find(pool, TENANT, Story(12).id, SECONDS)
+    one = await find(pool, TENANT, Story(12).id)
     assert one is not None
     assert one.batch_id == mine
 
@@ -148,23 +148,23 @@ async def test_a_batch_is_as_large_as_its_call_from_its_first_message_on(pool: P
     mine = message_id(START, 1)
     for number, known in ((11, {Status.ACCEPTED: 1}), (10, {Status.ACCEPTED: 2})):
         await fold_in(pool, [Story(number, batch=mine, batch_size=3).requested()])
-        found = await batch(pool, TENANT, mine, SECONDS)
+        found = await batch(pool, TENANT, mine)
         assert found is not None
         assert (found.total, found.by_status) == (3, known)
 
 
 @pytest.mark.parametrize("batch_id", [UUID(int=0), UUID(int=(1 << 128) - 1)])
 async def test_any_id_may_be_asked_for_as_a_batch(pool: Pool, batch_id: UUID) -> None:
-    assert await batch(pool, TENANT, batch_id, SECONDS) is None
+    assert await batch(pool, TENANT, batch_id) is None
 
 
 async def test_a_batch_known_by_a_status_first_gets_its_message_with_the_request(pool: Pool) -> None:
     mine = message_id(START, 1)
     requested, *rest = Story(10, batch=mine).delivered()
     await fold_in(pool, rest[1:])
-    assert await batch(pool, TENANT, mine, SECONDS) is None
+    assert await batch(pool, TENANT, mine) is None
     await fold_in(pool, [requested])
-    found = await batch(pool, TENANT, mine, SECONDS)
+    found = await batch(pool, TENANT, mine)
     assert found is not None
     assert found.by_status == {Status.DELIVERED: 1}
 
@@ -173,22 +173,22 @@ async def test_the_number_shown_is_that_of_the_leg_shown(pool: Pool) -> None:
     story = Story(5)
     told = [story.requested(), story.dispatched(), story.status(Status.IN_DOUBT), story.returned()]
     await fold_in(pool, told)
-    waiting = await find(pool, TENANT, story.id, SECONDS)
+    waiting = await find(pool, TENANT, story.id)
     assert waiting is not None and (waiting.leg, waiting.phone) == (2, "+4915112345678")
     story.phone = "+4915187654321"
     await fold_in(pool, [story.dispatched()])
-    second = await find(pool, TENANT, story.id, SECONDS)
+    second = await find(pool, TENANT, story.id)
     assert second is not None and (second.leg, second.phone) == (2, "+4915187654321")
     story.leg = story.first_leg
     await fold_in(pool, [story.status(Status.DELIVERED)])
-    delivered = await find(pool, TENANT, story.id, SECONDS)
+    delivered = await find(pool, TENANT, story.id)
     assert delivered is not None and (delivered.leg, delivered.phone) == (1, "+4915112345678")
 
 
 async def test_a_message_known_by_its_status_only_can_be_read(pool: Pool) -> None:
     story = Story(5)
     await fold_in(pool, [story.status(Status.SUBMITTED, part=2, parts=3)])
-    found = await find(pool, TENANT, story.id, SECONDS)
+    found = await find(pool, TENANT, story.id)
     assert found is not None
     assert (found.status, found.message, found.phone, found.number, found.accepted_at) == (
         Status.QUEUED,

@@ -12,7 +12,7 @@ from libs.contracts.http.requests import SmsQuery
 from libs.service_kit.pages import BadCursor, cursor_after
 from libs.storage.database import Pool
 from services.projection.queries import find, page, page_query
-from tests.services.projection.asking import SECONDS, at, numbers
+from tests.services.projection.asking import at, numbers
 from tests.services.projection.conftest import fold_in
 from tests.services.projection.stories import TENANT, Story
 
@@ -41,7 +41,7 @@ async def test_pages_go_from_the_newest_to_the_oldest_and_meet_everything_once(f
     seen: list[Sms] = []
     cursor = None
     while True:
-        answer = await page(filled, TENANT, SmsQuery(limit=7, cursor=cursor), SECONDS)
+        answer = await page(filled, TENANT, SmsQuery(limit=7, cursor=cursor))
         seen += answer.items
         cursor = answer.next_cursor
         if cursor is None:
@@ -53,13 +53,13 @@ async def test_pages_go_from_the_newest_to_the_oldest_and_meet_everything_once(f
 async def test_what_comes_in_meanwhile_does_not_shift_the_next_page(pool: Pool) -> None:
     for number in range(4):
         await fold_in(pool, [Story(number, at=at(number)).requested()])
-    first = await page(pool, TENANT, SmsQuery(limit=2), SECONDS)
+    first = await page(pool, TENANT, SmsQuery(limit=2))
     await fold_in(pool, [Story(4, at=at(4)).requested()])
     assert await numbers(pool, limit=2, cursor=first.next_cursor) == [1, 0]
 
 
 async def test_a_last_page_that_is_just_full_has_no_next_one(filled: Pool) -> None:
-    assert (await page(filled, TENANT, SmsQuery(limit=40), SECONDS)).next_cursor is None
+    assert (await page(filled, TENANT, SmsQuery(limit=40))).next_cursor is None
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ async def test_every_filter_must_hold(filled: Pool, query: dict[str, Any], expec
 
 
 async def test_a_number_is_found_page_by_page(filled: Pool) -> None:
-    first = await page(filled, TENANT, SmsQuery(number="+491510000003", limit=3), SECONDS)
+    first = await page(filled, TENANT, SmsQuery(number="+491510000003", limit=3))
     assert [item.number for item in first.items] == [38, 33, 28]
     assert await numbers(filled, number="+491510000003", limit=3, cursor=first.next_cursor) == [23, 18, 13]
 
@@ -110,9 +110,9 @@ def test_a_cursor_that_no_page_gave_is_refused(cursor: str) -> None:
 
 async def test_another_tenants_message_is_not_found(filled: Pool) -> None:
     foreign = Story(101, tenant="clinic", at=at(1))
-    assert await find(filled, TENANT, foreign.id, SECONDS) is None
-    assert await find(filled, "clinic", foreign.id, SECONDS) is not None
-    assert [s.number for s in (await page(filled, "clinic", SmsQuery(), SECONDS)).items] == [102, 101]
+    assert await find(filled, TENANT, foreign.id) is None
+    assert await find(filled, "clinic", foreign.id) is not None
+    assert [s.number for s in (await page(filled, "clinic", SmsQuery())).items] == [102, 101]
 
 
 GENERATED = 30_000

@@ -1,6 +1,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from aiohttp import web
@@ -13,6 +13,7 @@ from libs.contracts.http.answers import Batch, Problem, SmsPage, SmsWithHistory
 from libs.service_kit.internal import TENANT_HEADER
 from libs.storage.database import Pool
 from services.projection.read_api import Outbox, ReadApi
+from tests.services.held_up import held_up
 from tests.services.projection.conftest import fold_in
 from tests.services.projection.stories import START, TENANT, Story, message_id
 
@@ -246,6 +247,18 @@ async def test_a_search_that_takes_too_long_is_called_off(
         answer = await problem(impatient, f"/internal/sms{query}")
     assert answer.status == 503
     assert ("narrow" in (answer.detail or "")) is rare
+
+
+@pytest.mark.parametrize("path", ["sms", f"sms/{UUID(int=1)}", f"batches/{UUID(int=1)}"])
+async def test_the_wait_for_a_connection_and_for_its_answers_is_bounded_as_one(
+    lasting_pool: Pool, arrivals: Arrivals, path: str
+) -> None:
+    api = ReadApi()
+    api.outbox = Outbox(lasting_pool, arrivals, arrivals.hurry, wait_seconds=0, read_seconds=0.5, default_region=None)
+    app = web.Application()
+    app.router.add_routes(api.routes())
+    async with TestClient(TestServer(app)) as impatient, held_up(lasting_pool, "messages", 0.45):
+        assert (await problem(impatient, f"/internal/{path}")).status == 503
 
 
 async def test_before_the_outbox_is_open_reads_are_told_to_come_back() -> None:
