@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from datetime import datetime
 from uuid import UUID
+
+from libs.contracts.message_ids import first_id
 
 
 class BadCursor(ValueError):
@@ -15,8 +18,16 @@ def cursor_after(last: UUID) -> str:
     return urlsafe_b64encode(last.bytes).rstrip(b"=").decode()
 
 
-def position(cursor: str) -> UUID:
-    """The id after which the page begins. Raises BadCursor."""
+def before(to: datetime | None, cursor: str | None) -> UUID | None:
+    """The id that those of a page are less than, as the search's end and the cursor say; None if neither does. Raises BadCursor."""
+    bounds = [first_id(to)] if to is not None else []
+    if cursor is not None:
+        bounds.append(_position(cursor))
+    return min(bounds, default=None)
+
+
+def _position(cursor: str) -> UUID:
+    """The id of the message that the page before ended with."""
     try:
         position = UUID(bytes=urlsafe_b64decode(cursor + "=="))
     except ValueError:

@@ -11,7 +11,7 @@ from asyncpg import Record
 from libs.contracts.http.answers import Inbound, InboundPage
 from libs.contracts.http.requests import InboundQuery
 from libs.contracts.message_ids import first_id
-from libs.service_kit.pages import cursor_after, position
+from libs.service_kit.pages import before, cursor_after
 from libs.storage.database import Pool
 from services.inbound.answers import inbound
 
@@ -48,11 +48,8 @@ def page_query(tenant: str, query: InboundQuery) -> tuple[str, list[object]]:
 
     if query.from_ is not None:
         condition("message_id >=", first_id(query.from_))
-    before = [first_id(query.to)] if query.to is not None else []
-    if query.cursor is not None:
-        before.append(position(query.cursor))
-    if before:
-        condition("message_id <", min(before))
+    if (end := before(query.to, query.cursor)) is not None:
+        condition("message_id <", end)
     if query.number is not None:
         condition("sender =", query.number)
     if query.gateway is not None:

@@ -9,12 +9,12 @@ from uuid import UUID
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
-from pydantic import ValidationError
 
 from libs.bus.errors import is_transient
-from libs.contracts.http.requests import UNFILTERED, InboundQuery
-from libs.service_kit.pages import BadCursor
-from libs.service_kit.problems import answering, bad_field, invalid, not_known, shown, unavailable
+from libs.contracts.http.answers import InboundPage
+from libs.contracts.http.requests import InboundQuery
+from libs.service_kit.problems import answering, not_known, shown
+from libs.service_kit.searches import answer_page
 from libs.storage.database import Pool
 from services.inbound import queries
 from services.inbound.senders import sender_of
@@ -59,19 +59,10 @@ async def _one(inbox: Inbox, tenant: str, request: web.Request) -> web.Response:
 
 
 async def _page(inbox: Inbox, tenant: str, request: web.Request) -> web.Response:
-    try:
-        query = InboundQuery.model_validate(dict(request.query))
-    except ValidationError as error:
-        raise invalid("query", error) from None
-    if query.number is not None:
-        query = query.model_copy(update={"number": sender_of(query.number, inbox.default_region)})
-    try:
-        async with asyncio.timeout(inbox.read_seconds):
-            return shown(await queries.page(inbox.pool, tenant, query))
-    except BadCursor:
-        raise bad_field("cursor", "is none that a page gave as nextCursor") from None
-    except TimeoutError:
-        if query.model_fields_set <= UNFILTERED:
-            raise
-        narrow = "what is asked for is rare: narrow the search with from and to, or number"
-        raise unavailable(f"the search took too long; {narrow}") from None
+    async def search(query: InboundQuery) -> InboundPage:
+        if query.number is not None:
+            query = query.model_copy(update={"number": sender_of(query.number, inbox.default_region)})
+        return await queries.page(inbox.pool, tenant, query)
+
+    narrow_by = "from and to, or number"
+    return await answer_page(request, InboundQuery, search, seconds=inbox.read_seconds, narrow_by=narrow_by)

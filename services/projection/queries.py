@@ -15,7 +15,7 @@ from libs.contracts.http.answers import Batch, SmsPage, SmsWithHistory
 from libs.contracts.http.requests import SmsQuery
 from libs.contracts.message_ids import first_id
 from libs.contracts.statuses import Status
-from libs.service_kit.pages import cursor_after, position
+from libs.service_kit.pages import before, cursor_after
 from libs.storage.database import Pool
 from services.projection import answers
 from services.projection.journal import lines_in
@@ -96,11 +96,8 @@ def page_query(tenant: str, query: SmsQuery) -> tuple[str, list[object]]:
         return f"${len(arguments)}"
 
     bounds: list[str] = []
-    before = [first_id(query.to)] if query.to is not None else []
-    if query.cursor is not None:
-        before.append(position(query.cursor))
-    if before:
-        bounds.append(f"message_id < {argument(min(before))}")
+    if (end := before(query.to, query.cursor)) is not None:
+        bounds.append(f"message_id < {argument(end)}")
     if query.from_ is not None:
         bounds.append(f"message_id >= {argument(first_id(query.from_))}")
     if query.batch_id is not None:

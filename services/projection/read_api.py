@@ -12,15 +12,14 @@ from uuid import UUID
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
-from pydantic import ValidationError
 
 from libs.bus.errors import is_transient
-from libs.contracts.http.answers import FieldProblem
+from libs.contracts.http.answers import FieldProblem, SmsPage
 from libs.contracts.http.model import ApiModel
-from libs.contracts.http.requests import UNFILTERED, SmsQuery
+from libs.contracts.http.requests import SmsQuery
 from libs.phone_numbers.parse import NumberError, parse
-from libs.service_kit.pages import BadCursor
-from libs.service_kit.problems import answering, bad_field, bad_fields, invalid, not_known, shown, unavailable
+from libs.service_kit.problems import answering, bad_field, bad_fields, not_known, shown, unavailable
+from libs.service_kit.searches import answer_page
 from libs.storage.database import Pool
 from services.projection import queries
 from services.projection.arrivals import Arrivals
@@ -102,22 +101,14 @@ async def _page(outbox: Outbox, tenant: str, request: web.Request) -> web.Respon
     twice = sorted({name for name in request.query if len(request.query.getall(name)) > 1})
     if twice:
         raise bad_fields("query", *(FieldProblem(field=name[:100], reason="is given more than once") for name in twice))
-    try:
-        query = SmsQuery.model_validate(dict(request.query))
-    except ValidationError as error:
-        raise invalid("query", error) from None
-    if query.number is not None:
-        query = query.model_copy(update={"number": _e164(query.number, outbox.default_region)})
-    try:
-        async with asyncio.timeout(outbox.read_seconds):
-            return shown(await queries.page(outbox.pool, tenant, query))
-    except BadCursor:
-        raise bad_field("cursor", "is none that a page gave as nextCursor") from None
-    except TimeoutError:
-        if query.model_fields_set <= UNFILTERED:
-            raise
-        narrow = "what is asked for is rare: narrow the search with from and to, clientId or staffId"
-        raise unavailable(f"the search took too long; {narrow}") from None
+
+    async def search(query: SmsQuery) -> SmsPage:
+        if query.number is not None:
+            query = query.model_copy(update={"number": _e164(query.number, outbox.default_region)})
+        return await queries.page(outbox.pool, tenant, query)
+
+    narrow_by = "from and to, clientId or staffId"
+    return await answer_page(request, SmsQuery, search, seconds=outbox.read_seconds, narrow_by=narrow_by)
 
 
 def _e164(number: str, default_region: str | None) -> str:
