@@ -14,11 +14,11 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from libs.bus.errors import is_transient
-from libs.contracts.http.answers import FieldProblem, SmsPage
+from libs.contracts.http.answers import SmsPage
 from libs.contracts.http.model import ApiModel
 from libs.contracts.http.requests import SmsQuery
 from libs.phone_numbers.parse import NumberError, parse
-from libs.service_kit.problems import answering, bad_field, bad_fields, not_known, shown, unavailable
+from libs.service_kit.problems import answering, bad_field, not_known, shown, unavailable
 from libs.service_kit.searches import answer_page
 from libs.storage.database import Pool
 from services.projection import queries
@@ -98,10 +98,6 @@ async def _await_arrival(what: str, find: Find[M], outbox: Outbox, tenant: str, 
 
 
 async def _page(outbox: Outbox, tenant: str, request: web.Request) -> web.Response:
-    twice = sorted({name for name in request.query if len(request.query.getall(name)) > 1})
-    if twice:
-        raise bad_fields("query", *(FieldProblem(field=name[:100], reason="is given more than once") for name in twice))
-
     async def search(query: SmsQuery) -> SmsPage:
         if query.number is not None:
             query = query.model_copy(update={"number": _e164(query.number, outbox.default_region)})
