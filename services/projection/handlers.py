@@ -106,12 +106,9 @@ async def _write(
             to_write = await _write_messages(connection, recent, work.to_write, presuming=presuming)
             entries = [each.entry for each in to_write if each.entry is not None]
             personal = [row for each in to_write for row in each.personal]
-            if presuming:
-                await store.write_journal(connection, entries)
-                await store.write_personal(connection, personal)
-            else:
-                await store.merge_journal(connection, entries)
-                await store.merge_personal(connection, list(apart(personal)))
+            add = store.copy if presuming else store.merge
+            await add(connection, "events", entries)
+            await add(connection, "personal", personal if presuming else list(apart(personal)))
             await store.write_positions(connection, positions)
     except BaseException:
         recent.forget()

@@ -19,8 +19,8 @@ from msgspec.structs import astuple
 from libs.storage.command_tags import rows_of_tag
 from libs.storage.database import DsnError, Pool
 from libs.storage.partitions import Connection, Partitioned
-from services.projection.journal import NewEntry, ids_in
-from services.projection.rows import MessageRow, NewPersonalRow
+from services.projection.journal import ids_in
+from services.projection.rows import MessageRow
 
 Key = tuple[int, str]
 """Message id and tenant, the primary key of `messages`. The id as an integer, because a UUID is slow to hash and to compare."""
@@ -89,9 +89,22 @@ class Position(NamedTuple):
     """Nothing from it on is; of what lies between the two, some."""
 
 
+async def copy(connection: Connection, table: str, rows: Iterable[tuple[object, ...]]) -> None:
+    """Add rows that the table lacks. Raises UniqueViolationError if it has one, DeadlockDetectedError if a replica adds the same."""
+    await connection.copy_records_to_table(table, records=rows)
+
+
+async def merge(connection: Connection, table: str, rows: Iterable[tuple[object, ...]]) -> None:
+    """Add those of the rows that the table lacks; what was stored first stays."""
+    beside = f"batch_{table}"
+    await connection.execute(f"CREATE TEMP TABLE IF NOT EXISTS {beside} (LIKE {table}) ON COMMIT DELETE ROWS")
+    await copy(connection, beside, rows)
+    await connection.execute(f"INSERT INTO {table} SELECT * FROM {beside} ON CONFLICT DO NOTHING")  # noqa: S608 - our own words
+
+
 async def insert_messages(connection: Connection, rows: Iterable[MessageRow]) -> None:
-    """Add the rows of messages that have none. Raises UniqueViolationError if one has, DeadlockDetectedError if a replica adds the same."""
-    await connection.copy_records_to_table("messages", records=map(astuple, rows))
+    """Add the rows of messages that have none; raises as `copy` does."""
+    await copy(connection, "messages", map(astuple, rows))
 
 
 async def write_messages(connection: Connection, rows: Sequence[MessageRow]) -> int:
@@ -100,7 +113,7 @@ async def write_messages(connection: Connection, rows: Sequence[MessageRow]) -> 
     To be called once in a transaction. Every row is locked until its end, also those that another replica was quicker to write.
     """
     await connection.execute(_ROWS_BESIDE)
-    await connection.copy_records_to_table("batch_messages", records=map(astuple, rows))
+    await copy(connection, "batch_messages", map(astuple, rows))
     done = await connection.execute(_UPSERT_MESSAGES)
     return rows_of_tag(done)
 
@@ -109,33 +122,6 @@ async def write_messages_again(connection: Connection, rows: Sequence[MessageRow
     """The same, after `write_messages` in the same transaction."""
     await connection.execute("TRUNCATE batch_messages")  # it is emptied at the commit
     await write_messages(connection, rows)
-
-
-async def write_journal(connection: Connection, entries: Sequence[NewEntry]) -> None:
-    """Add entries that the journal does not have. Raises UniqueViolationError if it has one."""
-    await connection.copy_records_to_table("events", records=entries)
-
-
-async def write_personal(connection: Connection, rows: Sequence[NewPersonalRow]) -> None:
-    """Add what is not known yet. Raises UniqueViolationError if something is."""
-    await connection.copy_records_to_table("personal", records=rows)
-
-
-async def merge_journal(connection: Connection, entries: Sequence[NewEntry]) -> None:
-    """Add entries that the journal does not have."""
-    await _merge(connection, "events", entries)
-
-
-async def merge_personal(connection: Connection, rows: Sequence[NewPersonalRow]) -> None:
-    """Add what is not known yet; what was stored first stays."""
-    await _merge(connection, "personal", rows)
-
-
-async def _merge(connection: Connection, table: str, rows: Iterable[tuple[object, ...]]) -> None:
-    beside = f"batch_{table}"
-    await connection.execute(f"CREATE TEMP TABLE IF NOT EXISTS {beside} (LIKE {table}) ON COMMIT DELETE ROWS")
-    await connection.copy_records_to_table(beside, records=rows)
-    await connection.execute(f"INSERT INTO {table} SELECT * FROM {beside} ON CONFLICT DO NOTHING")  # noqa: S608 - our own words
 
 
 async def require_rights(pool: Pool) -> None:

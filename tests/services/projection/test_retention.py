@@ -8,7 +8,7 @@ import pytest
 
 from libs.storage import partitions, retention
 from libs.storage.database import Pool
-from libs.storage.partitions import make_ahead
+from libs.storage.partitions import Connection, make_ahead
 from libs.storage.retention import drop_old
 from services.projection import store
 from services.projection.store import PARTITIONED
@@ -29,13 +29,14 @@ async def test_retention_and_a_batch_that_is_half_written_never_wait_for_each_ot
     await fold_in(pool, Story(1, at=long_ago).delivered())
     dropping: list[asyncio.Task[None]] = []
 
-    async def write_journal(*arguments: Any) -> None:
-        dropping.append(asyncio.create_task(drop_old(pool, PARTITIONED, START - timedelta(days=30))))
-        await until(waiting(pool, 1), "a lock that retention waits for")
-        await write(*arguments)
+    async def half_written(connection: Connection, table: str, rows: Any) -> None:
+        if table == "events":
+            dropping.append(asyncio.create_task(drop_old(pool, PARTITIONED, START - timedelta(days=30))))
+            await until(waiting(pool, 1), "a lock that retention waits for")
+        await copy(connection, table, rows)
 
-    write = store.write_journal
-    monkeypatch.setattr(store, "write_journal", write_journal)
+    copy = store.copy
+    monkeypatch.setattr(store, "copy", half_written)
     young = Story(2)
     await fold_in(pool, young.delivered())
     await asyncio.gather(*dropping)
