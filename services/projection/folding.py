@@ -53,12 +53,14 @@ class ToWrite(msgspec.Struct, frozen=True, gc=False):
     """What there is of the message then."""
 
 
-class Work(NamedTuple):
-    """What is to be written of a batch, in the order of keys."""
+class Prepared(NamedTuple):
+    """A batch folded onto what is stored, or about to be: good as long as `generation` is that of the recent folds."""
 
+    generation: int
     to_write: dict[Key, ToWrite]
+    """In the order of keys."""
     known: dict[Key, Stored]
-    """What there is of each message then."""
+    """What there is of each message then, also of those of which nothing is to be written."""
     types: Counter[str]
     """How many events of each type it has."""
 
@@ -73,9 +75,10 @@ class Folding:
         self.unknown: dict[Key, Told] = {}
         self._taken: dict[Key, tuple[list[Record], Stored | None]] = {}
         self._to_write: dict[Key, ToWrite] = {}
-        self._known: dict[Key, Stored] = {}
+        self._unchanged: dict[Key, Stored] = {}
         self._types: Counter[str] = Counter()
         self._recent = recent
+        self._generation = recent.generation
         self._trusting = trusting
 
     def take(self, records: list[Record]) -> None:
@@ -100,13 +103,14 @@ class Folding:
         to_write = folded(told, before)
         if to_write is not None:
             self._to_write[key] = to_write
-            self._known[key] = to_write.stored
         elif before is not None:
-            self._known[key] = before
+            self._unchanged[key] = before
 
-    def work(self) -> Work:
+    def prepared(self) -> Prepared:
         """All that was folded."""
-        return Work({key: self._to_write[key] for key in sorted(self._to_write)}, self._known, self._types)
+        to_write = {key: self._to_write[key] for key in sorted(self._to_write)}
+        known = self._unchanged | {key: each.stored for key, each in to_write.items()}
+        return Prepared(self._generation, to_write, known, self._types)
 
 
 def by_message(records: Iterable[Record]) -> list[list[Record]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from itertools import islice
-from typing import NamedTuple
 
 from aiokafka.structs import TopicPartition
 from asyncpg import DeadlockDetectedError, UniqueViolationError
@@ -16,7 +15,7 @@ from libs.service_kit.crash_points import crash_point
 from libs.service_kit.metrics import EVENTS_FOLDED
 from libs.storage.database import Pool
 from services.projection import store
-from services.projection.folding import Folding, ToWrite, Work, by_message, folded, read
+from services.projection.folding import Folding, Prepared, ToWrite, by_message, folded, read
 from services.projection.recent import RecentFolds
 from services.projection.rows import apart
 from services.projection.store import Connection, Key, Position
@@ -34,19 +33,11 @@ _MESSAGES_AT_ONCE = 40
 """About a millisecond: then PostgreSQL is not kept waiting for the next statement of the batch that is being written."""
 
 
-class Prepared(NamedTuple):
-    """A batch folded onto what is stored, or about to be: good as long as `generation` is that of the recent folds."""
-
-    generation: int
-    work: Work
-
-
 async def prepare(records: Sequence[Record], *, pool: Pool, recent: RecentFolds, trusting: bool = True) -> Prepared:
     """All that can be done for a batch before the one before it is written, in steps that let that one go on in between.
 
     `trusting`: see `Folding`. Raises BadRecord, Undecodable, asyncpg's and the system's errors.
     """
-    generation = recent.generation
     folding = Folding(recent, trusting=trusting)
     messages = iter(by_message(records))
     while step := list(islice(messages, _MESSAGES_AT_ONCE)):
@@ -61,7 +52,7 @@ async def prepare(records: Sequence[Record], *, pool: Pool, recent: RecentFolds,
             for key, told in looked_up:
                 folding.onto(key, told, stored.get(key))
             await asyncio.sleep(0)
-    return Prepared(generation, folding.work())
+    return folding.prepared()
 
 
 async def apply_batch(
@@ -77,13 +68,13 @@ async def apply_batch(
     """
     if prepared is None:
         prepared = await prepare(records, pool=pool, recent=recent)
-    elif not recent.still_hold(prepared.generation, prepared.work.known):
+    elif not recent.still_hold(prepared.generation, prepared.known):
         prepared = await prepare(records, pool=pool, recent=recent, trusting=False)
     positions = _positions(records, offsets)
     presuming = True
     while True:
         try:
-            await _write(pool, recent, prepared.work, positions, presuming=presuming)
+            await _write(pool, recent, prepared, positions, presuming=presuming)
             break
         except (UniqueViolationError, DeadlockDetectedError) as error:
             # Some of it is there already, or another replica is just writing it.
@@ -92,18 +83,23 @@ async def apply_batch(
         presuming = False
         recent.meet()
         prepared = await prepare(records, pool=pool, recent=recent, trusting=False)
-    for type_, count in prepared.work.types.items():
+    for type_, count in prepared.types.items():
         EVENTS_FOLDED.labels(type_).inc(count)
 
 
 async def _write(
-    pool: Pool, recent: RecentFolds, work: Work, positions: Mapping[TopicPartition, Position], *, presuming: bool
+    pool: Pool,
+    recent: RecentFolds,
+    prepared: Prepared,
+    positions: Mapping[TopicPartition, Position],
+    *,
+    presuming: bool,
 ) -> None:
-    """`presuming`: that what the work believes to be new is new; raises UniqueViolationError or DeadlockDetectedError if it is not."""
-    recent.put(work.known)  # already now: the next batch is prepared while this one is written
+    """`presuming`: that what was prepared as new is new; raises UniqueViolationError or DeadlockDetectedError if it is not."""
+    recent.put(prepared.known)  # already now: the next batch is prepared while this one is written
     try:
         async with pool.acquire() as connection, connection.transaction():
-            to_write = await _write_messages(connection, recent, work.to_write, presuming=presuming)
+            to_write = await _write_messages(connection, recent, prepared.to_write, presuming=presuming)
             entries = [each.entry for each in to_write if each.entry is not None]
             personal = [row for each in to_write for row in each.personal]
             add = store.copy if presuming else store.merge

@@ -18,7 +18,8 @@ from libs.contracts.topics import REQUESTED
 from libs.storage.database import Pool
 from services.projection import store
 from services.projection.checking import differences
-from services.projection.handlers import Prepared, apply_batch, prepare
+from services.projection.folding import Prepared
+from services.projection.handlers import apply_batch, prepare
 from services.projection.recent import RecentFolds
 from services.projection.rows import MessageRow, decode_fold
 from services.projection.store import Connection, Position, Stored
@@ -160,7 +161,7 @@ async def test_a_batch_prepared_onto_a_fold_that_was_never_stored_is_prepared_an
     monkeypatch.setattr(store, step, meanwhile)
     await apply_batch(pool, recent, first, {})  # believes that it writes version 1
     monkeypatch.undo()
-    assert [each.row.version for each in prepared[0].work.to_write.values()] == [2]
+    assert [each.row.version for each in prepared[0].to_write.values()] == [2]
     if between:  # half a batch: data was at fault
         await apply_batch(pool, recent, records(Story(2).delivered()[:1]), {})
     before = await dump(pool)
@@ -180,7 +181,7 @@ async def test_corrections_that_nobody_asks_for_are_not_kept_without_end() -> No
 async def test_rows_that_were_lost_are_written_again_by_themselves(pool: Pool) -> None:
     told = [step for number in range(3) for step in Story(number).delivered()[:2]]
     prepared = await prepare(records(told), pool=pool, recent=RecentFolds(10))
-    rows = [each.row for each in prepared.work.to_write.values()]
+    rows = [each.row for each in prepared.to_write.values()]
     async with pool.acquire() as connection, connection.transaction():
         assert await store.write_messages(connection, rows) == 3
         await store.write_messages_again(connection, [msgspec.structs.replace(rows[1], version=2)])
