@@ -5,7 +5,7 @@ All in one snapshot of the database, so that it may run beside the projection. P
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from enum import StrEnum
 from typing import NamedTuple
 from uuid import UUID
@@ -13,19 +13,13 @@ from uuid import UUID
 import msgspec
 from msgspec.structs import replace
 
+from services.projection import store
 from services.projection.refolding import folds_of, lines_of, whole_journal
 from services.projection.rows import MessageRow, decode_fold, encode_fold, message_row
-from services.projection.store import Connection, Key
+from services.projection.store import Connection
 
 BATCH_ROWS = 5_000
 WHOLE_TABLE_SECONDS = 3600.0
-
-_ROWS = """
-SELECT m.* FROM unnest($1::text[], $2::uuid[]) AS k(tenant, message_id)
-CROSS JOIN LATERAL (
-    SELECT * FROM messages WHERE messages.tenant = k.tenant AND messages.message_id = k.message_id LIMIT 1
-) AS m
-"""
 
 
 class How(StrEnum):
@@ -55,25 +49,18 @@ async def differences(connection: Connection, compared: Callable[[int], None]) -
         found = total = 0
         async for lines in whole_journal(connection):
             folds = folds_of(lines)
-            rows = await _rows(connection, folds)
+            rows = await store.read_rows(connection, folds)
             for key, fold in folds.items():
                 row, message_id = rows.get(key), UUID(int=key[0])
                 if row is None:
                     yield Difference(message_id, How.MISSING)
-                elif row != message_row(message_id, fold, row.version):
+                elif _as_of_now(row) != message_row(message_id, fold, row.version):
                     yield Difference(message_id, How.DIFFERS)
             found, total = found + len(rows), total + len(folds)
             compared(total)
         if found < await connection.fetchval("SELECT count(*) FROM messages", timeout=WHOLE_TABLE_SECONDS):
             async for message_id in _unfounded(connection):
                 yield Difference(message_id, How.UNFOUNDED)
-
-
-async def _rows(connection: Connection, keys: Iterable[Key]) -> dict[Key, MessageRow]:
-    message_ids, tenants = zip(*keys, strict=True)
-    rows = await connection.fetch(_ROWS, tenants, [UUID(int=message_id) for message_id in message_ids])
-    stored = (_as_of_now(MessageRow(*row)) for row in rows)
-    return {(row.message_id.int, row.tenant): row for row in stored}
 
 
 def _as_of_now(row: MessageRow) -> MessageRow:

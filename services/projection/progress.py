@@ -9,7 +9,7 @@ LINE_SECONDS = 1.0
 
 
 class Progress:
-    """`what` is a past participle, as in "folded". `total` is an estimate."""
+    """`what` is a past participle, as in "folded". `total` is how many messages there were at the beginning."""
 
     def __init__(self, what: str, total: int, say: Callable[[str], None]) -> None:
         self._what = what

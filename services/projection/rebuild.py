@@ -81,7 +81,7 @@ async def rebuild(dsn: str, kafka: Cluster, say: Say) -> None:
 async def check(dsn: str, say: Say) -> int:
     """Compare every row with what the journal says of it: how many differ. Raises as `rebuild` does."""
     async with _connection(dsn, SCHEMA) as live:
-        number, progress = 0, Progress("compared", await _estimate(live), say)
+        number, progress = 0, Progress("compared", await _count_messages(live), say)
         async for difference in differences(live, progress.reached):
             number += 1
             if number <= MOST_SHOWN:
@@ -97,7 +97,7 @@ async def _fold_journal(live: Connection, beside: Connection, say: Say) -> int:
         "SELECT coalesce(max(version), 0) FROM messages", timeout=WHOLE_TABLE_SECONDS
     )
     await _make_partitions(live, beside)
-    done, progress = 0, Progress("folded", await _estimate(live), say)
+    done, progress = 0, Progress("folded", await _count_messages(live), say)
     async for lines in whole_journal(live):
         folds = folds_of(lines)
         rows = [message_row(UUID(int=key[0]), fold, version) for key, fold in folds.items()]
@@ -188,7 +188,7 @@ async def _make_partitions(live: Connection, beside: Connection) -> None:
         )
 
 
-async def _estimate(live: Connection) -> int:
+async def _count_messages(live: Connection) -> int:
     return await live.fetchval("SELECT count(*) FROM messages", timeout=WHOLE_TABLE_SECONDS)
 
 

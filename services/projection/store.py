@@ -52,6 +52,8 @@ LEFT JOIN LATERAL (
 """
 _ENTRIES = "ARRAY(SELECT body FROM events WHERE events.message_id = k.message_id) AS entries"
 _READ = f"SELECT k.tenant, k.message_id, m.fold, m.version, m.status, {_ENTRIES} {_OF_KEYS}"
+_COLUMNS = ", ".join(f"m.{name}" for name in MessageRow.__struct_fields__)
+_ROWS = f"SELECT {_COLUMNS} {_OF_KEYS} WHERE m.tenant IS NOT NULL"
 _NOT_OURS = f"SELECT k.tenant, k.message_id {_OF_KEYS} WHERE m.xmin <> pg_current_xact_id()::xid"
 _WRITE_POSITIONS = """
 INSERT INTO offsets
@@ -149,6 +151,12 @@ async def read_stored(connection: Connection, keys: Iterable[Key]) -> dict[Key, 
         for row in rows
         if row["fold"] is not None or row["entries"]
     }
+
+
+async def read_rows(connection: Connection, keys: Iterable[Key]) -> dict[Key, MessageRow]:
+    """The rows of those messages that have one, as they are stored."""
+    rows = [MessageRow(*row) for row in await connection.fetch(_ROWS, *_columns(keys))]
+    return {(row.message_id.int, row.tenant): row for row in rows}
 
 
 def _columns(keys: Iterable[Key]) -> tuple[list[str], list[UUID]]:

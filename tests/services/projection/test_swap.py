@@ -13,8 +13,8 @@ import pytest
 from libs.storage.database import MigrationError, migrate
 from libs.storage.partitions import make_ahead, span
 from libs.storage.retention import drop_old
-from services.projection import checking, store
 from services.projection import rebuild as steps
+from services.projection import store
 from services.projection.store import MIGRATIONS, PARTITIONED, SCHEMA
 from tests.conftest import DatabaseFactory
 from tests.services.projection.conftest import fold_in, waiting
@@ -85,8 +85,8 @@ async def test_a_check_that_has_begun_puts_the_swap_off(outbox: Outbox, monkeypa
         await may_go_on.wait()
         return await rows(*arguments)
 
-    rows = checking._rows
-    monkeypatch.setattr(checking, "_rows", held)
+    rows = store.read_rows
+    monkeypatch.setattr(store, "read_rows", held)
     compared = asyncio.create_task(outbox.check())
     await has_read.wait()  # of the journal, and nothing of the rows
     rebuilding = asyncio.create_task(outbox.rebuild())
