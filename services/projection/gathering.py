@@ -23,6 +23,7 @@ from libs.bus.record import Record
 from libs.contracts.events import Priority, Recipient, person_key
 from libs.contracts.statuses import FINALS, Status
 from libs.contracts.topics import DISPATCH_PATTERN, PARTITIONS, STATUS, deferred, requested, returned
+from services.projection.weighing import Weighing
 
 KEPT_SECONDS = 1.0
 """How long a message that goes on is kept back: what is shown of it is no older. And how long an end waits for its beginning at most."""
@@ -35,8 +36,6 @@ MANY_KEPT_OF_NO_END = 12_000
 """The same where most do not end meanwhile."""
 MOST_KEPT = 32_000
 """With more, the oldest are handed on; with more that have ended and wait, those."""
-IN_VAIN_SECONDS = 30.0
-"""For how long ends do not wait any more, where more of them waited in vain than not."""
 REMEMBERED = 10_000
 """Messages that were handed on: what follows an end goes on at once, and an end waits for no beginning that has gone on before."""
 HAND_SECONDS = 0.3
@@ -105,18 +104,15 @@ class MessagesGathered:
         self._begun = _Remembered()  # of which something was handed on before their end
         self._handed_at = 0.0
         self._sought = True  # beginnings were asked for, the last time
-        self._weighed_at = 0.0
-        self._worth_waiting = self._ends_wait = True
-        self._ends_wait_from = 0.0
-        # Since then: records handed on with an end or a deferral, or after their time; ends that met a beginning, or waited in vain.
-        self._ended_since = self._aged_since = self._met_since = self._in_vain_since = 0
+        self._weighing = Weighing()
 
     def __len__(self) -> int:
         return self._kept + self._held
 
     def wanted(self, partitions: Partitions) -> Partitions:
         self._sought = True
-        if self._kept <= (MANY_KEPT if self._worth_waiting and self._ends_wait else MANY_KEPT_OF_NO_END):
+        pays = self._weighing.worth_waiting and self._weighing.ends_wait
+        if self._kept <= (MANY_KEPT if pays else MANY_KEPT_OF_NO_END):
             return partitions
         sought = {(message.partition, message.lacks) for message in self._lacking.values()}
         self._sought = bool(sought)
@@ -141,8 +137,8 @@ class MessagesGathered:
             self._give_up_lacking(now - (KEPT_BEHIND_SECONDS if self._kept > MANY_KEPT else KEPT_SECONDS))
         few = self._ready < most // 2
         behind = not few or self._kept > MANY_KEPT or number >= most // 4
-        self._weigh(now)
-        due = now - (KEPT_BEHIND_SECONDS if behind and self._worth_waiting else KEPT_SECONDS)
+        self._weighing.weigh(now, lambda: self._kept_since(now - 2 * KEPT_SECONDS))
+        due = now - (KEPT_BEHIND_SECONDS if behind and self._weighing.worth_waiting else KEPT_SECONDS)
         if few and found and now - self._handed_at < HAND_SECONDS and not self._crowded(due):
             return {}
         handed: dict[TopicPartition, list[Record]] = {}
@@ -177,7 +173,7 @@ class MessagesGathered:
         messages, lacking, lately, before = self._messages, self._lacking, self._lately.newer, self._lately.older
         of_status, defers = partition.topic == STATUS.name, partition.topic in _DEFERRALS
         part = _part_of_beginning(partition.topic)
-        ready = self._ready
+        ready, met = self._ready, 0
         for record in records:
             value = record.raw or b""
             message_id = subject_of(value)
@@ -186,14 +182,14 @@ class MessagesGathered:
                 self._ready += 1
                 self._held += 1
                 if part:
-                    self._met_since += 1  # it would have, if its end had waited
+                    met += 1  # it would have, if its end had waited
             elif message_id in lacking:
                 message = lacking[message_id]
                 message.records.append(record)
                 message.lacks &= ~part
                 self._held += 1
                 if not message.lacks:
-                    self._met_since += 1
+                    met += 1
                     self._let_go(message_id)
             elif of_status and (end := _end_of_message(value)):
                 self._settle(message_id, record, _BEGINNING if end[1] in _BY_CARRIERS else _REQUEST, now, ended=True)
@@ -207,7 +203,8 @@ class MessagesGathered:
                     message.records.append(record)
                     message.lacks &= ~part
                 self._kept += 1
-        self._ended_since += self._ready - ready
+        self._weighing.ended += self._ready - ready
+        self._weighing.met += met
 
     def _settle(self, message_id: bytes, record: Record, needs: int, now: float, *, ended: bool) -> None:
         """A message goes on with all that is kept of it, once it has what it needs of its beginning."""
@@ -235,21 +232,9 @@ class MessagesGathered:
             message_id, message = next(iter(self._lacking.items()))
             if message.since > due and self._held - self._ready <= MOST_KEPT:
                 break
-            self._in_vain_since += 1
-            self._ended_since += len(message.records)
+            self._weighing.in_vain += 1
+            self._weighing.ended += len(message.records)
             self._let_go(message_id)
-
-    def _weigh(self, now: float) -> None:
-        if now - self._weighed_at >= KEPT_BEHIND_SECONDS:
-            overdue = self._kept_since(now - 2 * KEPT_SECONDS)
-            self._worth_waiting = self._ended_since >= self._aged_since + overdue
-            if self._met_since < self._in_vain_since:
-                self._ends_wait_from = now + IN_VAIN_SECONDS
-            elif self._met_since > self._in_vain_since:
-                self._ends_wait_from = now
-            self._ends_wait = now >= self._ends_wait_from
-            self._weighed_at = now
-            self._ended_since = self._aged_since = self._met_since = self._in_vain_since = 0
 
     def _kept_since(self, moment: float) -> int:
         """How many records are kept that came by then."""
@@ -278,11 +263,11 @@ class MessagesGathered:
             del self._messages[message_id]
         self._begun.newer.update(old)
         self._kept -= count
-        self._aged_since += count
+        self._weighing.aged += count
 
     def _waits(self, message_id: bytes, message: _Message) -> bool:
         """Whether it is worth while to wait for what this message lacks; then it is known where that must be."""
-        if not self._ends_wait or message_id in self._begun:
+        if not self._weighing.ends_wait or message_id in self._begun:
             return False
         number = _partition_of_beginning(message.records[-1])
         message.partition = number or 0

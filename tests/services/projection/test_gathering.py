@@ -24,13 +24,13 @@ from libs.contracts.topics import (
 )
 from services.projection.gathering import (
     HAND_SECONDS,
-    IN_VAIN_SECONDS,
     KEPT_BEHIND_SECONDS,
     KEPT_SECONDS,
     MANY_KEPT,
     MOST_KEPT,
     MessagesGathered,
 )
+from services.projection.weighing import IN_VAIN_SECONDS
 from tests.services.projection.stories import Story, Told
 
 MOST = 10
