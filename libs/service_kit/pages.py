@@ -14,7 +14,7 @@ class BadCursor(ValueError):
 
 
 def cursor_after(last: UUID) -> str:
-    """What brings the page after the one that ended with this id."""
+    """The cursor by which the page is asked for that follows the one that ended with this id."""
     return urlsafe_b64encode(last.bytes).rstrip(b"=").decode()
 
 

@@ -1,4 +1,4 @@
-"""A batch of events in: each is stored once, as part of its message."""
+"""Stores a batch of events from handsets: each once, as a part of its message."""
 
 from __future__ import annotations
 

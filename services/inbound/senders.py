@@ -1,4 +1,4 @@
-"""Who sent a message from a handset: by which a sender is stored, and asked for."""
+"""The sender of a message from a handset, in the one form in which it is stored and searched for."""
 
 from __future__ import annotations
 

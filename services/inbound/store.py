@@ -1,4 +1,4 @@
-"""The parts in Postgres: a batch is one transaction, whatever it holds."""
+"""The parts of messages in PostgreSQL: a batch is stored in one transaction, whatever it holds."""
 
 from __future__ import annotations
 

@@ -6,7 +6,8 @@ from libs.bus.codec import Decoders
 from libs.bus.port import TopicFamily, Topics
 from libs.contracts import topics
 
-# Families: gateways configured later are found too, and high priority shares the paced group of all, since nothing waits for it here.
+# Families, so that the topics of gateways configured later are found too. One consumer reads both priorities: here nothing waits for
+# the high one.
 CONSUMED: Topics = (
     TopicFamily(r"^sms\.requested(\.high)?$", like=topics.REQUESTED),
     TopicFamily(topics.DISPATCH_PATTERN, like=topics.dispatch("any")),

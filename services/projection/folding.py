@@ -68,7 +68,7 @@ class Prepared(NamedTuple):
 class Folding:
     """One batch: give `take` the records of each message in turn, and `onto` what was stored of those that it leaves `unknown`.
 
-    `trusting`: that a message whose first request is in the batch has no row yet, unless it is among the recent ones.
+    `trusting`: believe that a message whose first request is in the batch has no row yet, unless it is among the recent ones.
     """
 
     def __init__(self, recent: RecentFolds, *, trusting: bool) -> None:
@@ -86,7 +86,7 @@ class Folding:
         for key, told in read(records).items():
             for event in told.events:
                 self._types[event.type] += 1
-            if key in self._taken:  # its id is written in two ways
+            if key in self._taken:  # once more, as its id is written in two ways
                 self.unknown.pop(key, None)
                 records, before = self._taken[key]
                 told = read([*records, *told.records])[key]
@@ -152,7 +152,7 @@ def _told_of(found: dict[Key, Told], message_id: UUID, tenant: str) -> Told:
 
 
 def folded(told: Told, before: Stored | None) -> ToWrite | None:
-    """What is to be written of a message with what is told of it; None if that is all there. Raises BadRecord."""
+    """What is to be written of a message when this is told of it; None if all of it is stored already. Raises BadRecord."""
     known = () if before is None else before.event_ids
     ids: list[bytes] = []
     lines: list[NewLine] = []

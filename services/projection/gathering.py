@@ -1,8 +1,9 @@
 """Lets the records of a message wait for each other, so that its row is folded and written once, and not with each of them.
 
-A record that ends a message, or defers it, takes with it all that is kept of the message; what goes on is kept for a second. With much to
-do, requests and dispatches are only read as far as ends have come, which wait for them: so hardly more is kept than what the carriers
-have. The order between messages and within a partition is lost by it: the fold does not need it.
+A message's beginning is its request and its dispatch. Its end, a final status, waits for the beginning if that is not here yet, and is
+handed on with all that is kept of the message; so is a deferral. What has no end goes on after a second. With much to do, requests and
+dispatches are read only where an end waits for them: so hardly more is kept than what the carriers have. The order of records is lost,
+within a partition too: the fold does not need it. docs/decisions/0017 says what this saves.
 """
 
 from __future__ import annotations
@@ -26,26 +27,27 @@ from libs.contracts.topics import DISPATCH_PATTERN, PARTITIONS, STATUS, deferred
 from services.projection.weighing import Weighing
 
 KEPT_SECONDS = 1.0
-"""How long a message that goes on is kept back: what is shown of it is no older. And how long an end waits for its beginning at most."""
+"""How long a message without an end is kept back: what is shown of it is no older. And how long an end waits for its beginning at most."""
 KEPT_BEHIND_SECONDS = 5.0
-"""The same while there is more to do than can be done: then messages that have ended go first, and what others need to end messages is left
-to them. Not where most do not end meanwhile, as before a slow gateway: what is kept longer then only holds up what follows."""
+"""The same while there is more to do than can be done: messages that have ended go first then, and the processors are left to the services
+that bring messages to their end. Not where most do not end meanwhile, as before a slow gateway: that would only hold up what follows."""
 MANY_KEPT = 4_000
-"""Records, about 1 kB each, of messages that go on. With more, beginnings are read only when ends wait for them."""
+"""Records, about 1 kB each, of messages without an end. With more, beginnings are read only where an end waits for them."""
 MANY_KEPT_OF_NO_END = 12_000
-"""The same where most do not end meanwhile."""
+"""The same where waiting does not pay (`Weighing`)."""
 MOST_KEPT = 32_000
-"""With more, the oldest are handed on; with more that have ended and wait, those."""
+"""With more records of messages without an end, the oldest are handed on; with more of ends that wait, the oldest of these."""
 REMEMBERED = 10_000
-"""Messages that were handed on: what follows an end goes on at once, and an end waits for no beginning that has gone on before."""
+"""Messages, at least, that are known to have been handed on: what comes after an end is handed on at once, and an end does not wait for a
+beginning that was handed on before it."""
 HAND_SECONDS = 0.3
 """The least time between two batches that are less than half full, while more comes."""
 
-# Events are told apart by their bytes: they are decoded when they are handed on. One that hides its id is handed on at once, and an id
-# or a status that is found in the wrong place costs a second write of a row.
+# Nothing is decoded here: id and status are searched for in the bytes. A record in which no id is found is handed on at once, and an id or
+# a status that is found in the wrong place costs a second write of a row, and no more.
 _end_of_message = re.compile(b'"status":"(%s)"' % "|".join(FINALS).encode()).search
 _BY_CARRIERS = frozenset({Status.DELIVERED.encode(), Status.FAILED.encode()})
-_REQUEST, _DISPATCH = 1, 2  # bits; a return is the request of what follows it
+_REQUEST, _DISPATCH = 1, 2  # bits; a return stands for the request of its leg
 _BEGINNING = _REQUEST | _DISPATCH
 _REQUESTS = frozenset(topic_of(priority).name for topic_of in (requested, returned) for priority in Priority)
 _DEFERRALS = frozenset(deferred(priority).name for priority in Priority)
@@ -53,11 +55,12 @@ _DEFERRALS = frozenset(deferred(priority).name for priority in Priority)
 
 class _Message(msgspec.Struct, gc=False):
     since: float
+    """When its first record came, or its end."""
     records: list[Record]
     lacks: int
     """Which part of its beginning is not here."""
     partition: int = 0
-    """Where that must be, of the topics that are keyed by person. Known when it has ended, or is deferred."""
+    """The one that has it, in the topics that are keyed by person. Only set while its end waits."""
     ended: bool = False
 
 
@@ -94,16 +97,16 @@ class MessagesGathered:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._messages: dict[bytes, _Message] = {}  # that go on, the longest kept first
-        self._kept = 0
-        self._lacking: dict[bytes, _Message] = {}  # that have ended or are deferred, the first of them first
-        self._to_hand: deque[list[Record]] = deque()  # with all that they waited for
-        self._held = 0  # of `_lacking` and `_to_hand`
-        self._ready = 0  # of `_to_hand`
+        self._messages: dict[bytes, _Message] = {}  # without an end, the longest kept first
+        self._kept = 0  # records in `_messages`
+        self._lacking: dict[bytes, _Message] = {}  # whose end or deferral waits, the longest waiting first
+        self._to_hand: deque[list[Record]] = deque()  # next, each with all that is kept of its message
+        self._held = 0  # records in `_lacking` and `_to_hand`
+        self._ready = 0  # records in `_to_hand`
         self._lately = _Remembered()  # messages that have ended
         self._begun = _Remembered()  # of which something was handed on before their end
         self._handed_at = 0.0
-        self._sought = True  # beginnings were asked for, the last time
+        self._sought = True  # the last time, `wanted` asked for beginnings
         self._weighing = Weighing()
 
     def __len__(self) -> int:
@@ -131,7 +134,7 @@ class MessagesGathered:
             self._keep(partition, found[partition], now)
         number = sum(map(len, found.values()))
         come = any(_part_of_beginning(partition.topic) for partition in found)
-        if self._sought and not come and number < most:  # all is read
+        if self._sought and not come and number < most:  # all that Kafka has is read, and has none of them
             self._give_up_lacking(now - HAND_SECONDS)
         else:
             self._give_up_lacking(now - (KEPT_BEHIND_SECONDS if self._kept > MANY_KEPT else KEPT_SECONDS))
@@ -207,7 +210,7 @@ class MessagesGathered:
         self._weighing.met += met
 
     def _settle(self, message_id: bytes, record: Record, needs: int, now: float, *, ended: bool) -> None:
-        """A message goes on with all that is kept of it, once it has what it needs of its beginning."""
+        """The end or the deferral of a message: it is handed on with all that is kept, once that has what it needs of the beginning."""
         message = self._messages.pop(message_id, None) or _Message(now, [], _BEGINNING)
         self._kept -= len(message.records)
         message.records.append(record)
@@ -219,7 +222,7 @@ class MessagesGathered:
             self._let_go(message_id)
 
     def _let_go(self, message_id: bytes) -> None:
-        """A message that has ended, or is deferred, with all that there is of it."""
+        """Hand on a message that has ended, or is deferred, with all that there is of it."""
         message = self._lacking.pop(message_id)
         self._to_hand.append(message.records)
         self._ready += len(message.records)
@@ -227,7 +230,7 @@ class MessagesGathered:
             self._lately.newer.add(message_id)
 
     def _give_up_lacking(self, due: float) -> None:
-        """Let ends go that wait since `due`, and of too many the first."""
+        """Hand on ends that wait since `due`, and of too many the first, though their beginning has not come."""
         while self._lacking:
             message_id, message = next(iter(self._lacking.items()))
             if message.since > due and self._held - self._ready <= MOST_KEPT:
@@ -266,7 +269,7 @@ class MessagesGathered:
         self._weighing.aged += count
 
     def _waits(self, message_id: bytes, message: _Message) -> bool:
-        """Whether it is worth while to wait for what this message lacks; then it is known where that must be."""
+        """Whether the end of this message waits for what it lacks; if so, sets where that must be."""
         if not self._weighing.ends_wait or message_id in self._begun:
             return False
         number = _partition_of_beginning(message.records[-1])
@@ -275,12 +278,12 @@ class MessagesGathered:
 
 
 def _order(partition: TopicPartition) -> int:
-    """Statuses last, and what defers even after them: then what they take with them is here."""
+    """In which order topics are taken: statuses last, and deferrals even after them, so that what they take with them is here."""
     return 2 if partition.topic in _DEFERRALS else int(partition.topic == STATUS.name)
 
 
 def _partition_of_beginning(record: Record) -> int | None:
-    """None if the bytes are no status: of what is no event, whoever handles it will say so."""
+    """None if the bytes are no status: that a record is no event is for its handler to say."""
     if record.source.topic in _DEFERRALS:
         return record.source.partition  # keyed by person too
     try:

@@ -30,11 +30,11 @@ async def handle(batch: Batch, *, pool: Pool, recent: RecentFolds) -> None:
 
 
 _MESSAGES_AT_ONCE = 40
-"""About a millisecond: then PostgreSQL is not kept waiting for the next statement of the batch that is being written."""
+"""Folded in about a millisecond: for no longer does the batch before, which is being written, have to wait for its next statement."""
 
 
 async def prepare(records: Sequence[Record], *, pool: Pool, recent: RecentFolds, trusting: bool = True) -> Prepared:
-    """All that can be done for a batch before the one before it is written, in steps that let that one go on in between.
+    """Do for a batch all that can be done while the one before it is being written, in steps between which that one goes on.
 
     `trusting`: see `Folding`. Raises BadRecord, Undecodable, asyncpg's and the system's errors.
     """
@@ -62,7 +62,7 @@ async def apply_batch(
     offsets: Mapping[TopicPartition, int],
     prepared: Prepared | None = None,
 ) -> None:
-    """Fold the records' events into the outbox and store `offsets`, before which all is applied then, and how far these records reach.
+    """Fold the records' events into the outbox; store `offsets`, before which all is applied then, and how far these records reach.
 
     Done again, or by two replicas at once, it changes nothing more. Raises asyncpg's and the system's errors; nothing is written then.
     """

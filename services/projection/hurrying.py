@@ -1,4 +1,4 @@
-"""A read that waits hurries every replica: what it waits for may be kept back by another one than it asked."""
+"""A read that waits for a message has every replica fold at once what it keeps back: any of them may have that message."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Hurry:
         self._hurry_here = hurry_here
         self._asked = asyncio.Event()
         self.carrying = False
-        """Whether the others hear of it."""
+        """Whether the other replicas hear of it now."""
 
     def __call__(self) -> None:
         self._hurry_here()
@@ -32,7 +32,7 @@ class Hurry:
             await until_done(self._carry, what="hurry")
 
     async def _carry(self) -> None:
-        """Until the connection is lost."""
+        """Carry the word to the other replicas, and take theirs, until the connection is lost."""
         lost = False
 
         def on_lost(_: object) -> None:
@@ -59,9 +59,8 @@ class Hurry:
                         await asyncio.sleep(AT_MOST_EVERY_SECONDS)
             finally:
                 self.carrying = False
-                if (
-                    not lost and connection.is_closed()
-                ):  # and not told yet: else asyncpg would warn of the listener on it
+                # One that has closed without telling us yet is terminated: else asyncpg would warn of the listener left on it.
+                if not lost and connection.is_closed():
                     connection.terminate()
                 elif not lost:
                     connection.remove_termination_listener(on_lost)

@@ -119,7 +119,7 @@ def page_query(tenant: str, query: SmsQuery) -> tuple[str, list[object]]:
         conditions.append(f"batch = {argument(query.batch_id)}")
     if query.tag is not None:
         conditions.append(f"{argument(query.tag)} = ANY(tags)")
-    # The limit is written out: a plan for any limit would be one for a tenth of the table.
+    # The limit is no argument: without knowing it, PostgreSQL would plan for a tenth of the rows.
     return (
         f"SELECT message_id, fold FROM {source} WHERE {' AND '.join(conditions)}"  # noqa: S608 - arguments are bound
         f" ORDER BY {order} DESC LIMIT {query.limit + 1}",

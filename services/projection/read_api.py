@@ -39,7 +39,7 @@ class Outbox:
     pool: Pool
     arrivals: Arrivals
     hurry: Callable[[], None]
-    """Called while a read waits for the fold."""
+    """Called while a read waits: what is kept back is folded at once."""
     wait_seconds: float
     """How long a read waits for a message that may be on its way."""
     read_seconds: float
@@ -79,7 +79,7 @@ async def _one(what: str, find: Find[M], outbox: Outbox, tenant: str, request: w
 
 
 async def _await_arrival(what: str, find: Find[M], outbox: Outbox, tenant: str, wanted: UUID) -> M:
-    """It may be on its way: it is known not to be only when the outbox has passed what Kafka holds now."""
+    """Wait for what may be on its way: only when the outbox has passed what Kafka holds now is it known not to be."""
     loop = asyncio.get_running_loop()
     until = loop.time() + outbox.wait_seconds
     ends = await outbox.arrivals.ends()

@@ -23,7 +23,7 @@ class RecentFolds:
         self.generation = 0
         """Changes when what was taken from here before is not to be believed any more."""
         self._size = size
-        # What was believed of these was not so: what is folded onto it already is wrong.
+        # What was put for these was never stored: a batch that was folded onto it already is wrong.
         self._corrected: set[Key] = set()
         self._folds: OrderedDict[Key, Stored] = OrderedDict()
         self._clock = clock
@@ -35,7 +35,7 @@ class RecentFolds:
         return self._clock() >= self._alone_from
 
     def meet(self) -> None:
-        """Somebody else was quicker."""
+        """Another replica was quicker to write something that we were to write."""
         self._alone_from = self._clock() + MET_SECONDS
 
     def take(self, key: Key) -> Stored | None:
@@ -60,9 +60,10 @@ class RecentFolds:
             self.forget()
 
     def still_hold(self, generation: int, keys: Collection[Key]) -> bool:
-        """Whether what a batch was prepared on in that generation is so; to be asked of each batch that was prepared.
+        """Whether what a batch was folded onto is what is stored: it was prepared in that generation, and has these messages.
 
-        At most one is prepared while another is written, so none is left that knows of the corrections before.
+        To be asked once of each batch that was prepared, before it is written. It lets the corrections go: at most one batch is prepared
+        while another is written, so no other can rest on what they corrected.
         """
         held = generation == self.generation and self._corrected.isdisjoint(keys)
         self._corrected.clear()

@@ -31,7 +31,8 @@ POOL_SECONDS = 5.0
 class StoredOffsetsSource(KafkaSource):
     """See the top of this file. A partition that nothing is stored of is read from its beginning."""
 
-    # Of the partitions of every topic, so less of each; one topic's still fill a batch, which a backlog takes without a pause.
+    # Less than elsewhere, since it reads the partitions of every topic. Those of one topic still fill a batch, so that a backlog is read
+    # without pauses.
     max_partition_fetch_bytes = 256 * 1024
 
     def __init__(
@@ -55,6 +56,7 @@ class StoredOffsetsSource(KafkaSource):
         )
         self._pool = pool
         self._unsought: Partitions = frozenset()
+        """Those assigned to us, as long as we have not gone to the positions stored of them."""
         self._untold: dict[TopicPartition, int] = {}
         """Positions gone to, of which Kafka does not know yet."""
 

@@ -1,7 +1,8 @@
 """The outbox's tables: what a batch writes, statement by statement, and what it must know before. No statement per message.
 
-Whoever writes anything of a message writes its row in `messages` first, by the version that it began with: who is not the first to do so
-learns it there, and has it locked from then on. So what follows, journal and personal data, is new and copied straight into its table.
+Whoever writes anything of a message writes its row in `messages` first, on condition that the row still has the version that was read: who
+is not the first learns it there, and has the row locked from then on. So what follows, journal and personal data, is new, and copied
+straight into its table.
 All writers take their locks in the order of keys, so that two replicas that apply the same messages for a moment wait for each other.
 """
 
