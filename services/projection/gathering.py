@@ -43,8 +43,8 @@ beginning that was handed on before it."""
 HAND_SECONDS = 0.3
 """The least time between two batches that are less than half full, while more comes."""
 
-# Nothing is decoded here: id and status are searched for in the bytes. A record in which no id is found is handed on at once, and an id or
-# a status that is found in the wrong place costs a second write of a row, and no more.
+# Records are told apart by id and status, which are searched for in their bytes: the handler decodes them. One in which no id is found is
+# handed on at once; an id or a status that is found in the wrong place costs a second write of a row, and no more.
 _end_of_message = re.compile(b'"status":"(%s)"' % "|".join(FINALS).encode()).search
 _BY_CARRIERS = frozenset({Status.DELIVERED.encode(), Status.FAILED.encode()})
 _REQUEST, _DISPATCH = 1, 2  # bits; a return stands for the request of its leg
