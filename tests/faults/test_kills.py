@@ -12,7 +12,7 @@ import pytest
 
 from deploy.local.stack import Stack
 from libs.service_kit.kafka import Cluster
-from services.projection.rebuild import check, rebuild
+from services.projection.rebuild.rebuilding import check, rebuild
 from tests.faults.auditor import audit, doubts, explain
 from tests.faults.conftest import REPLICAS
 from tests.faults.killing import ELSEWHERE, carry_out, schedule, witness

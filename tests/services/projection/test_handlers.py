@@ -17,9 +17,9 @@ from libs.contracts.statuses import Status
 from libs.contracts.topics import REQUESTED
 from libs.storage.database import Pool
 from services.projection import store
-from services.projection.checking import differences
 from services.projection.folding import Prepared
 from services.projection.handlers import apply_batch, prepare
+from services.projection.rebuild.checking import differences
 from services.projection.recent import RecentFolds
 from services.projection.rows import MessageRow, decode_fold
 from services.projection.store import Connection, Position, Stored

@@ -7,8 +7,8 @@ from random import Random
 import msgspec
 
 from libs.storage.database import open_database
-from services.projection.checking import differences
 from services.projection.journal import Line, id_of, line_of
+from services.projection.rebuild.checking import differences
 from services.projection.store import MIGRATIONS, PARTITIONED, SCHEMA
 from tests.conftest import DatabaseFactory
 from tests.services.projection.conftest import dump, fold_in, journalled

@@ -1,34 +1,25 @@
-"""Makes `messages` anew from the journal, beside the live table, and swaps; or, with `--check`, compares the two.
-
-`python -m services.projection.rebuild [--check]`, while the projection goes on. docs/decisions/0016 says why it goes this way.
-"""
+"""Makes `messages` anew from the journal, beside the live table, and swaps; or only compares the two. See docs/decisions/0016."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import logging
-import sys
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from uuid import UUID
 
 import asyncpg
-from aiokafka.errors import KafkaError
 
 from libs.service_kit.crash_points import crash_point
 from libs.service_kit.kafka import Cluster
-from libs.service_kit.settings import load_settings
-from libs.storage.database import DsnError, MigrationError, open_database
+from libs.storage.database import MigrationError, open_database
 from services.projection import queries, store
-from services.projection.checking import WHOLE_TABLE_SECONDS, differences
-from services.projection.progress import Progress
-from services.projection.refolding import UnreadableLine, folds_of, lines_of, whole_journal
+from services.projection.rebuild.checking import WHOLE_TABLE_SECONDS, differences
+from services.projection.rebuild.progress import Progress
+from services.projection.rebuild.refolding import folds_of, lines_of, whole_journal
+from services.projection.rebuild.tail import Tail, open_tail
 from services.projection.rows import message_row
-from services.projection.settings import RebuildSettings
 from services.projection.store import MIGRATIONS, PARTITIONED, SCHEMA, Connection
-from services.projection.tail import Tail, open_tail
 
 BESIDE = "outbox_rebuilt"
 """The schema in which the new table is made, by the same migrations, so that all its parts have their right names from the start."""
@@ -203,33 +194,3 @@ async def _connection(dsn: str, schema: str) -> AsyncGenerator[Connection]:
             yield connection
     finally:
         await pool.close()
-
-
-def main() -> None:
-    """Exit status 1 if the check found a difference, or if something went wrong."""
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what goes wrong is raised too, and said below
-    parser = argparse.ArgumentParser(prog="python -m services.projection.rebuild", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="compare only")
-    only_check: bool = parser.parse_args().check
-    settings = load_settings(RebuildSettings)
-    dsn = str(settings.postgres_dsn)
-    try:
-        if only_check:
-            sys.exit(1 if asyncio.run(check(dsn, _print)) else 0)
-        asyncio.run(rebuild(dsn, settings.kafka, _print))
-    except (AlreadyRebuilding, DsnError, MigrationError, UnreadableLine) as error:
-        sys.exit(str(error))
-    except KafkaError as error:  # its words begin with its name
-        sys.exit(f"Kafka: {error}")
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-        sys.exit(f"PostgreSQL: {type(error).__name__}: {error}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted")
-
-
-def _print(line: str) -> None:
-    print(line, flush=True)  # noqa: T201 - a program for people
-
-
-if __name__ == "__main__":
-    main()

@@ -13,12 +13,12 @@ import pytest
 from libs.storage.database import MigrationError, migrate
 from libs.storage.partitions import make_ahead, span
 from libs.storage.retention import drop_old
-from services.projection import rebuild as steps
 from services.projection import store
+from services.projection.rebuild import rebuilding as steps
 from services.projection.store import MIGRATIONS, PARTITIONED, SCHEMA
 from tests.conftest import DatabaseFactory
 from tests.services.projection.conftest import fold_in, waiting
-from tests.services.projection.rebuilding import Outbox, before, numbers, open_outbox, stories
+from tests.services.projection.rebuild.rebuilding import Outbox, before, numbers, open_outbox, stories
 from tests.services.projection.stories import START, Story
 from tests.waiting import until
 

@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from services.projection import store
-from services.projection.refolding import folds_of, lines_of, whole_journal
+from services.projection.rebuild.refolding import folds_of, lines_of, whole_journal
 from services.projection.rows import MessageRow, decode_fold, encode_fold, message_row
 from services.projection.store import Connection
 

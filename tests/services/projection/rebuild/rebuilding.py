@@ -13,8 +13,8 @@ import pytest
 
 from libs.service_kit.kafka import Cluster
 from libs.storage.database import Pool, open_database
-from services.projection import rebuild as steps
-from services.projection.rebuild import check, rebuild
+from services.projection.rebuild import rebuilding as steps
+from services.projection.rebuild.rebuilding import check, rebuild
 from services.projection.store import MIGRATIONS, PARTITIONED, SCHEMA
 from tests.services.projection.stories import Told, tell
 

@@ -21,18 +21,18 @@ from libs.service_kit.kafka import Cluster
 from libs.storage import database
 from libs.storage.database import Pool, open_database
 from libs.storage.partitions import make_ahead
-from services.projection import rebuild as steps
 from services.projection import store
 from services.projection.journal import Line
-from services.projection.rebuild import AlreadyRebuilding
+from services.projection.rebuild import rebuilding as steps
+from services.projection.rebuild.rebuilding import AlreadyRebuilding
+from services.projection.rebuild.refolding import UnreadableLine, folds_of, whole_journal
 from services.projection.recent import RecentFolds
-from services.projection.refolding import UnreadableLine, folds_of, whole_journal
 from services.projection.store import MIGRATIONS, PARTITIONED, SCHEMA
 from tests.conftest import DatabaseFactory
 from tests.services.program import ROOT
 from tests.services.projection.conftest import dump, fold_in, journalled, said
 from tests.services.projection.program import READ, Program, Traffic
-from tests.services.projection.rebuilding import Outbox, before, numbers, open_outbox, stories
+from tests.services.projection.rebuild.rebuilding import Outbox, before, numbers, open_outbox, stories
 from tests.services.projection.stories import NAME, PHONE, START, TEXT, Story, Told
 from tests.waiting import until
 
