@@ -12,8 +12,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
-from libs.bus.backoff import delays
 from libs.contracts.topics import DAY_MS, Topic
+from libs.service_kit.backoff import delays
 from libs.service_kit.kafka import Cluster
 
 log = structlog.get_logger()

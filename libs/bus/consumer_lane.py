@@ -10,7 +10,6 @@ from dataclasses import replace
 
 import structlog
 
-from libs.bus.backoff import GivenUp, until_done
 from libs.bus.batch import Batch, Handler, Prepare
 from libs.bus.dead_letters import reason_of
 from libs.bus.errors import TooManyDeadLetters
@@ -18,6 +17,7 @@ from libs.bus.pacing import Pacing
 from libs.bus.port import OnRebalance, Partitions
 from libs.bus.record import Record
 from libs.bus.stream import RecordStream, count_consumed
+from libs.service_kit.backoff import GivenUp, until_done
 from libs.service_kit.faults import fault
 from libs.service_kit.metrics import BATCH_SECONDS, BATCH_SIZE, CONSUMER_RETRIES
 

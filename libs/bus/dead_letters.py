@@ -12,19 +12,12 @@ from datetime import UTC, datetime
 
 import structlog
 
-from libs.bus.backoff import GivenUp, until_done
-from libs.bus.errors import (
-    HANDLER_ERROR,
-    PERHAPS_OURS,
-    UNDECODABLE,
-    BadRecord,
-    RecordTooLarge,
-    TooManyDeadLetters,
-)
+from libs.bus.errors import HANDLER_ERROR, PERHAPS_OURS, UNDECODABLE, BadRecord, RecordTooLarge, TooManyDeadLetters
 from libs.bus.port import Outgoing, Publisher
 from libs.bus.record import Record
 from libs.contracts.events import Reason
 from libs.contracts.topics import DEAD_LETTER, Topic
+from libs.service_kit.backoff import GivenUp, until_done
 from libs.service_kit.faults import fault
 from libs.service_kit.metrics import DEAD_LETTERS, from_zero
 

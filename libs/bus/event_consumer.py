@@ -35,7 +35,6 @@ from faststream.exceptions import NackMessage
 from faststream.kafka import KafkaBroker, KafkaMessage
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 
-from libs.bus.backoff import GivenUp, delays, until_done
 from libs.bus.codec import decoder
 from libs.bus.dead_letters import DeadLetters, reason_of
 from libs.bus.errors import TooManyDeadLetters
@@ -45,6 +44,7 @@ from libs.bus.record import Record
 from libs.bus.stream import LAG_EVERY_SECONDS, hide_lag
 from libs.contracts.events import Reason
 from libs.contracts.topics import DAY_MS, Topic
+from libs.service_kit.backoff import GivenUp, delays, until_done
 from libs.service_kit.faults import fault
 from libs.service_kit.kafka import Cluster, Mechanism
 from libs.service_kit.metrics import CONSUMER_LAG, CONSUMER_RETRIES, RECORDS_CONSUMED

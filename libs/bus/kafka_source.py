@@ -12,11 +12,11 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka.errors import ConsumerStoppedError, KafkaError
 from aiokafka.structs import TopicPartition
 
-from libs.bus.backoff import delays
 from libs.bus.port import OnRebalance, Partitions, Topics, pattern_of
 from libs.bus.record import Record
 from libs.bus.unpacking import as_records
 from libs.contracts.topics import DAY_MS, Topic
+from libs.service_kit.backoff import delays
 from libs.service_kit.kafka import Cluster
 
 log = structlog.get_logger()

@@ -14,7 +14,7 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 
-from libs.bus.backoff import delays
+from libs.service_kit.backoff import delays
 from libs.service_kit.kafka import Cluster
 
 log = structlog.get_logger()

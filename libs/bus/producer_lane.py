@@ -11,9 +11,9 @@ import structlog
 from aiokafka.errors import KafkaError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from libs.bus.backoff import delays
 from libs.bus.errors import PublishFailed, RecordTooLarge
 from libs.bus.producer_connection import REFUSED, TOO_LARGE, Connection
+from libs.service_kit.backoff import delays
 from libs.service_kit.faults import fault
 from libs.service_kit.metrics import RECORDS_PUBLISHED
 

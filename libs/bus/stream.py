@@ -28,7 +28,6 @@ import structlog
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
-from libs.bus.backoff import GivenUp
 from libs.bus.codec import Decoders, said_by
 from libs.bus.dead_letters import LIMIT, DeadLetters, OnDeadLetter, reason_of
 from libs.bus.errors import Undecodable
@@ -37,6 +36,7 @@ from libs.bus.port import Gathering, OnRebalance, OpenSource, Partitions, Publis
 from libs.bus.record import Record
 from libs.bus.watermarks import Watermarks
 from libs.contracts.events import Reason
+from libs.service_kit.backoff import GivenUp
 from libs.service_kit.kafka import Cluster
 from libs.service_kit.metrics import CONSUMER_LAG, RECORDS_CONSUMED
 

@@ -16,16 +16,16 @@ import structlog
 import uvloop
 from aiohttp import web
 
+from libs.service_kit.backoff import delays
 from libs.service_kit.faults import fault
 from libs.service_kit.logging import configure_logging
 from libs.service_kit.ops_server import Check, Health, start_ops_server
 from libs.service_kit.settings import ServiceSettings
+from libs.service_kit.transient import is_transient
 
 T = TypeVar("T")
 log = structlog.get_logger()
 
-FIRST_RETRY_SECONDS = 0.2
-LAST_RETRY_SECONDS = 5.0
 WATCH_SECONDS = 5.0
 ANSWER_SECONDS = 10.0
 """A busy neighbour may take seconds to answer, behind what it is asked in earnest."""
@@ -70,23 +70,7 @@ class Lifecycle:
 
         Raises `Stopping` if the service is asked to stop meanwhile.
         """
-        delay = FIRST_RETRY_SECONDS
-        self.health.starting = f"starting {name}"
-        while True:
-            try:
-                value = await self._unless_stopped(start())
-                break
-            except (OSError, TimeoutError, ConnectionError) as error:
-                words = f"waiting for {name}: {type(error).__name__}: {error}"
-            except Exception as error:
-                if not _is_away(error):
-                    raise
-                words = f"waiting for {name}: {type(error).__name__}"
-            self.health.starting = words
-            log.warning("part not there yet", part=name, reason=words, retry_seconds=delay)
-            if await self._stop_within(delay):
-                raise Stopping
-            delay = min(delay * 2, LAST_RETRY_SECONDS)
+        value = await self._started(name, start)
         if stop is not None:
             self._stops.append((name, lambda: stop(value)))
         return value
@@ -194,6 +178,24 @@ class Lifecycle:
                 log.error("part did not stop cleanly", part=name, fault=fault(error))
         self._stops.clear()
 
+    async def _started(self, name: str, start: Callable[[], Awaitable[T]]) -> T:
+        self.health.starting = f"starting {name}"
+        for delay in delays():
+            try:
+                return await self._unless_stopped(start())
+            except Exception as error:
+                # A ValueError is about a value that we gave, as a setting that asyncpg does not know.
+                if isinstance(error, ValueError) or not is_transient(error):
+                    raise
+                words = f"waiting for {name}: {type(error).__name__}"
+                if isinstance(error, OSError):
+                    words += f": {error}"
+            self.health.starting = words
+            log.warning("part not there yet", part=name, reason=words, retry_seconds=round(delay, 2))
+            if await self._stop_within(delay):
+                raise Stopping
+        raise AssertionError("delays() has no end")
+
     async def _unless_stopped(self, start: Awaitable[T]) -> T:
         """The result of a start, which may wait for a neighbour without end. Raises `Stopping` if the stop comes first."""
         starting = asyncio.ensure_future(start)
@@ -256,20 +258,6 @@ def _end_hard_after(seconds: float) -> None:
     watchdog = threading.Timer(seconds, copy_context().run, (end,))  # a thread has none of what is bound to the log
     watchdog.daemon = True
     watchdog.start()
-
-
-_FAULTS_OF_OURS = ("22", "23", "42")
-"""SQLSTATE classes: Postgres is there, and refuses data, a constraint's breach, or a name or syntax."""
-
-
-def _is_away(error: Exception) -> bool:
-    """Whether the error is a neighbour's absence. By module, so that this room need not know Kafka or Postgres.
-
-    What is a ValueError beside is a value that we gave, as a setting that asyncpg does not know.
-    """
-    if isinstance(error, ValueError) or str(getattr(error, "sqlstate", "")).startswith(_FAULTS_OF_OURS):
-        return False
-    return type(error).__module__.startswith(("aiokafka", "asyncpg"))
 
 
 def _log_unhandled(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from libs.contracts.http.answers import FieldProblem, Problem
 from libs.contracts.http.problems import CONTENT_TYPE, MAX_FIELD_NAME, fields_of, wrong
 from libs.service_kit.internal import TENANT_HEADER
+from libs.service_kit.transient import is_transient
 
 log = structlog.get_logger()
 
@@ -78,12 +79,10 @@ def answering(
     what: str,
     ground: Callable[[], T | None],
     act: Callable[[T, str, web.Request], Awaitable[web.Response]],
-    is_transient: Callable[[Exception], bool],
 ) -> Handler:
     """A route's handler: finds what `act` needs and the tenant, and turns what goes wrong into a problem.
 
-    503 while `ground` is None, and where `is_transient` says of an error that a neighbour is away; `what` is how its words name what
-    can't be reached.
+    503 while `ground` is None, and while a neighbour is away; `what` is how its words name what can't be reached.
     """
 
     async def handle(request: web.Request) -> web.StreamResponse:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import structlog
 
-from libs.bus.errors import is_transient
+from libs.service_kit.transient import is_transient
 from services.api_gateway.problems import unavailable
 
 log = structlog.get_logger()

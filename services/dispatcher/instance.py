@@ -9,15 +9,16 @@ from functools import partial
 
 import structlog
 
-from libs.bus.backoff import until_done
-from libs.bus.errors import TooManyDeadLetters, is_transient
+from libs.bus.errors import TooManyDeadLetters
 from libs.bus.poison import tell_history
 from libs.bus.port import Publisher
 from libs.bus.record import Record
 from libs.contracts.events import Priority
+from libs.service_kit.backoff import until_done
 from libs.service_kit.config_file import Gateway
 from libs.service_kit.crash_points import crash_point
 from libs.service_kit.metrics import BOUND, STANDBY
+from libs.service_kit.transient import is_transient
 from libs.storage.database import Pool
 from services.dispatcher.board import Board
 from services.dispatcher.drivers.port import Callbacks, Driver, Report, Result

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from libs.bus.backoff import GivenUp
 from libs.bus.dead_letters import OnDeadLetter
 from libs.bus.errors import INVALID
 from libs.bus.pacing import PACED
@@ -15,6 +14,7 @@ from libs.bus.record import Record
 from libs.bus.stream import RecordStream, StreamOptions, count_consumed
 from libs.contracts import topics
 from libs.contracts.events import Encoding, MessageEvent, Priority, Reason, SmsDispatch
+from libs.service_kit.backoff import GivenUp
 from libs.sms_text.segments import count_segments
 from services.dispatcher.board import Board
 from services.dispatcher.settings import DispatcherSettings

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 import structlog
 
-from libs.bus.errors import is_transient
+from libs.service_kit.transient import is_transient
 from libs.storage.database import Pool
 
 log = structlog.get_logger()

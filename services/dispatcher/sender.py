@@ -11,10 +11,10 @@ from itertools import count
 import msgspec
 import structlog
 
-from libs.bus.errors import is_transient
 from libs.service_kit.config_file import Gateway
 from libs.service_kit.crash_points import crash_point
 from libs.service_kit.metrics import BREAKER_OPEN, CLAIMED, IN_FLIGHT, THROTTLES
+from libs.service_kit.transient import is_transient
 from services.dispatcher.attempts import Attempt, LegKey, LegState, attempt_reference, is_concluded, join_reference
 from services.dispatcher.board import Board
 from services.dispatcher.breaker import Breaker

@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 
 import structlog
 
-from libs.bus.backoff import until_done
 from libs.bus.pacing import Pacing
 from libs.bus.port import Outgoing, Publisher
 from libs.bus.record import Record
 from libs.contracts.without_receipt import NOT_ASKED
+from libs.service_kit.backoff import until_done
 from libs.service_kit.config_file import Gateway, InDoubt
 from libs.service_kit.crash_points import crash_point
 from libs.service_kit.metrics import LATE_ANSWERS, SETTLED

@@ -10,7 +10,6 @@ from uuid import UUID
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from libs.bus.errors import is_transient
 from libs.contracts.http.answers import InboundPage
 from libs.contracts.http.requests import InboundQuery
 from libs.service_kit.problems import answering, not_known, shown
@@ -43,7 +42,7 @@ class ReadApi:
         ]
 
     def _answering(self, read: Callable[[Inbox, str, web.Request], Awaitable[web.Response]]) -> Handler:
-        return answering("inbound messages", lambda: self.inbox, read, is_transient)
+        return answering("inbound messages", lambda: self.inbox, read)
 
 
 async def _one(inbox: Inbox, tenant: str, request: web.Request) -> web.Response:

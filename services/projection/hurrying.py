@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from libs.bus.backoff import until_done
+from libs.service_kit.backoff import until_done
 from libs.storage.database import Pool
 
 CHANNEL = "outbox.hurry"

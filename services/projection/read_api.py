@@ -13,7 +13,6 @@ from uuid import UUID
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from libs.bus.errors import is_transient
 from libs.contracts.http.answers import SmsPage
 from libs.contracts.http.model import ApiModel
 from libs.contracts.http.requests import SmsQuery
@@ -61,7 +60,7 @@ class ReadApi:
         ]
 
     def _answering(self, read: Callable[[Outbox, str, web.Request], Awaitable[web.Response]]) -> Handler:
-        return answering("the outbox", lambda: self.outbox, read, is_transient)
+        return answering("the outbox", lambda: self.outbox, read)
 
 
 Find = Callable[[Pool, str, UUID], Awaitable[M | None]]

@@ -14,11 +14,11 @@ import structlog
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
-from libs.bus.errors import is_transient
 from libs.bus.kafka_source import KafkaSource
 from libs.bus.port import OnRebalance, OpenSource, Partitions, Topics
 from libs.bus.record import Record
 from libs.service_kit.kafka import Cluster
+from libs.service_kit.transient import is_transient
 from libs.storage.database import Pool
 from services.projection import store
 

@@ -6,7 +6,7 @@ import asyncio
 
 from aiohttp import web
 
-from libs.bus.errors import is_transient
+from libs.service_kit.transient import is_transient
 from libs.storage.database import Pool
 from services.receipts import store
 from services.receipts.matching import Receipt

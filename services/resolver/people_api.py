@@ -14,7 +14,6 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import TypeAdapter, ValidationError
 
-from libs.bus.errors import is_transient
 from libs.contracts.events import PersonKind
 from libs.contracts.http import answers
 from libs.contracts.http.problems import reason
@@ -78,7 +77,7 @@ class PeopleApi:
                 raise bad_field("id", reason(error.errors(include_input=False)[0])) from None
             return await act(pool, person, request)
 
-        return answering("contacts", lambda: self.pool, named, is_transient)
+        return answering("contacts", lambda: self.pool, named)
 
 
 _Act: TypeAlias = Callable[[Pool, Person, web.Request], Awaitable[web.Response]]

@@ -18,12 +18,12 @@ import msgspec
 import structlog
 
 from libs.bus.codec import encode
-from libs.bus.errors import is_transient
 from libs.bus.port import Outgoing, Publisher
 from libs.contracts import topics
 from libs.contracts.events import CommandKind, MessageEvent, PersonKind, Recipient, SmsCommand, event_id, person_key
 from libs.contracts.statuses import Status
 from libs.service_kit.internal import HEADER, TENANT_HEADER
+from libs.service_kit.transient import is_transient
 from libs.storage.database import Pool
 from services.resolver import contacts
 from services.resolver.contacts import Person

@@ -15,8 +15,8 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from libs.bus.backoff import GivenUp, until_done
 from libs.bus.port import Publisher
+from libs.service_kit.backoff import GivenUp, until_done
 from libs.service_kit.crash_points import crash_point
 from libs.service_kit.metrics import ENTRIES_SETTLED, RETURN_DELAY
 from libs.storage.database import Pool

@@ -264,7 +264,7 @@ async def test_no_log_line_holds_what_a_record_or_an_exception_says(bus: Harness
         await until(heard.is_set)
         await consumer.stop()
     events = [entry["event"] for entry in logs]
-    assert {"bus.retry", "bus.dead_letter", "bus.dead_letter_hook_failed"} <= set(events)
+    assert {"retry", "bus.dead_letter", "bus.dead_letter_hook_failed"} <= set(events)
     assert NUMBER not in str(logs)
     assert bus.memory
     letters = bus.memory.records(topic.dead_letter)

@@ -75,6 +75,7 @@ async def test_what_a_neighbour_says_while_it_is_away_is_waited_out(away: type[E
         asyncpg.UndefinedTableError,
         asyncpg.CheckViolationError,
         asyncpg.NumericValueOutOfRangeError,
+        asyncpg.RaiseError,
     ],
 )
 async def test_a_fault_that_is_nobodys_absence_ends_the_start(fault: type[Exception]):

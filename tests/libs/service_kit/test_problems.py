@@ -42,14 +42,11 @@ class Ground:
 
 @pytest.fixture
 async def ground() -> AsyncIterator[Ground]:
-    def is_transient(error: Exception) -> bool:
-        return isinstance(error, OSError)
-
     async def handle(needed: str, tenant: str, request: web.Request) -> web.Response:
         return await ground.handle(needed, tenant, request)
 
     app = web.Application()
-    app.router.add_get("/x", answering("the shelf", lambda: ground.there, handle, is_transient))
+    app.router.add_get("/x", answering("the shelf", lambda: ground.there, handle))
     async with TestClient(TestServer(app)) as client:
         ground = Ground(client)
         yield ground

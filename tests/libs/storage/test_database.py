@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from libs.bus.errors import is_transient
+from libs.service_kit.transient import is_transient
 from libs.storage import database
 from libs.storage.database import DsnError, open_database
 from libs.storage.retention import drop_old

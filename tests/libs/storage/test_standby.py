@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from deploy.local.postgres import Postgres, data_location
-from libs.bus.errors import is_transient
+from libs.service_kit.transient import is_transient
 from libs.storage.database import Pool, open_database
 from tests.libs.storage.conftest import SCHEMA
 

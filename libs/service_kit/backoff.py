@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import structlog
 
-from libs.bus.errors import is_transient
+from libs.service_kit.transient import is_transient
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -49,7 +49,7 @@ async def until_done(
         except Exception as error:
             if not is_transient(error):
                 raise
-            log.warning("bus.retry", what=what, attempt=attempt, seconds=round(delay, 2), error=type(error).__name__)
+            log.warning("retry", what=what, attempt=attempt, seconds=round(delay, 2), error=type(error).__name__)
             if on_retry:
                 on_retry(error)
         try:

@@ -3,7 +3,7 @@ from itertools import islice
 
 import pytest
 
-from libs.bus.backoff import GivenUp, delays, until_done
+from libs.service_kit.backoff import GivenUp, delays, until_done
 
 
 def test_delays_double_from_a_fifth_of_a_second_to_five_seconds_each_shortened_by_up_to_a_half() -> None:
