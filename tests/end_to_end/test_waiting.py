@@ -24,7 +24,7 @@ async def cancel(api: Api, message_id: str) -> None:
         status, answer = await api.call("DELETE", f"/sms/{message_id}")
         return None if status == 503 else (status, answer["status"])  # 503: ask again
 
-    assert await until(answered, "an answer to a cancellation", within=30) == (202, "cancelling")
+    assert await until(answered, "an answer to a cancellation", within=90) == (202, "cancelling")
 
 
 async def test_what_is_cancelled_while_it_is_claimed_is_cancelled_or_sent_and_never_both(
