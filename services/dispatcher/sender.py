@@ -292,8 +292,20 @@ class Sender:
             self._not_sent(due, "the lease is over")
             return
         latest = now - (LATE_SECONDS if self._gateway.segments_per_second else math.inf)
-        self._not_sent([sent for sent in due if sent.leaves_at < latest], "its moment had passed")
-        timely = [sent for sent in due if sent.leaves_at >= latest]
+        # The claim judged validity when it began. By its own clock or a little less: what is over here, the next claim ends as expired.
+        postgres_time = self._lease.postgres_time
+        timely: list[Sent] = []
+        late: list[Sent] = []
+        over: list[Sent] = []
+        for sent in due:
+            if sent.leaves_at < latest:
+                late.append(sent)
+            elif sent.leg.event.data.message.valid_until <= postgres_time:
+                over.append(sent)
+            else:
+                timely.append(sent)
+        self._not_sent(late, "its moment had passed")
+        self._not_sent(over, "its validity is over")
         if timely:
             self._driver.submit([_submission(sent) for sent in timely])
 

@@ -72,7 +72,7 @@ def _source(address: str, ton: int, npi: int, *, as_told: bool) -> tuple[str, in
 @lru_cache(maxsize=1000)
 def _validity_period(days: int, seconds: int) -> str:
     """In SMPP's relative format (SMPP 3.4 §7.1.1.2), which needs no clock that agrees with ours: at least a second, at most a month."""
-    if days < 0 or days == seconds == 0:
+    if days < 0 or days == seconds == 0:  # what is over by our clock may not be by Postgres's, which decides
         return "000000000001000R"
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)

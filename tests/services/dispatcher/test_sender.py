@@ -1,6 +1,8 @@
-"""What was granted is written at its moment or not at all: never late where there is a rate, never past the lease. No server takes part."""
+"""What was granted is written at its moment or not at all: never late where there is a rate, never past the lease or its validity. No
+server takes part."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
@@ -25,7 +27,9 @@ class Ground:
         self.now = 1000.0
         self.leave = leave
         self.answer_seconds = answer_seconds
-        self.lease = SimpleNamespace(valid=True, instance=uuid4(), renewed=lambda _: None)
+        self.lease = SimpleNamespace(
+            valid=True, instance=uuid4(), renewed=lambda _: None, postgres_time=datetime.now(UTC)
+        )
         self.lease_after_claim = True
         self.fire: Callable[[], None] | None = None
         self.written: list[Submission] = []
@@ -118,6 +122,19 @@ async def test_what_waits_for_its_moment_is_written_only_in_time_and_under_a_val
     assert ground.became == (0, []), "not before"
     ground.now += 0.125 + late
     ground.lease.valid = lease_valid
+    assert ground.fire
+    ground.fire()
+    assert ground.became == expected
+
+
+@pytest.mark.parametrize(("passed", "expected"), [(timedelta(), WRITTEN), (timedelta(hours=2), NOT_SENT)])
+async def test_what_waits_for_its_moment_is_written_only_while_it_is_valid(
+    passed: timedelta, expected: tuple[int, list[Verdict]]
+):
+    ground = Ground(leave=0.125)
+    await ground.sender.turn()
+    ground.now += 0.125
+    ground.lease.postgres_time += passed
     assert ground.fire
     ground.fire()
     assert ground.became == expected

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer
 
-from deploy.local.ports import free_port
 from libs.bus.codec import encode
 from libs.bus.dead_letters import LIMIT
 from libs.contracts import topics
@@ -118,18 +117,6 @@ async def test_a_marked_message_goes_back_unattempted_and_one_decided_after_the_
         assert len(await w.carrier.accepted()) == 1
 
 
-async def test_what_passes_its_validity_ends_while_the_gateway_is_away(
-    world: MakeWorld, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(instance, "BIND_SECONDS", 0.1)
-    async with world(port=free_port()) as w:
-        w.start()
-        event, valid = w.event(valid_seconds=1), w.event()
-        await w.send(event, valid)
-        await w.until(all_told(w, [event], Status.EXPIRED))
-        assert w.words(valid.subject) == []
-
-
 async def test_high_priority_overtakes_a_backlog_also_one_of_as_many_as_are_taken_in_hand(world: MakeWorld):
     async with world(segments_per_second=50) as w:
         backlog = [w.event(f"{n}") for n in range(w.settings().dispatcher_most_legs + 300)]
@@ -159,15 +146,6 @@ async def test_what_has_a_rate_leaves_also_where_claims_take_longer_than_a_part_
         await w.send(*events)
         await w.until(all_told(w, events, Status.SUBMITTED))
         assert len(await w.carrier.accepted()) == 60
-
-
-async def test_an_expired_message_is_not_sent(world: MakeWorld):
-    async with world() as w:
-        w.start()
-        event = w.event(valid_seconds=-5)
-        await w.send(event)
-        await w.until(all_told(w, [event], Status.EXPIRED))
-        assert await w.carrier.accepted() == []
 
 
 async def test_a_record_that_no_attempt_could_be_made_of_goes_to_the_dead_letters(world: MakeWorld):
