@@ -88,14 +88,15 @@ class Board:
         """The parts of legs whose validity ended before this moment: about `room`, since the parts of a leg stay together."""
         asks: list[Ask] = []
         for queue in (self._high, self._normal):
-            expired = [leg for leg in queue if leg.event.data.message.valid_until < before][:room]
+            expired = [leg for leg in queue if leg.event.data.message.valid_until < before]
             for leg in expired:
-                queue.remove(leg)
-                leg.queued = False
-                if leg.records and len(asks) < room:
-                    asks += _asks(leg)
-                else:
-                    self.queue(leg)
+                if len(asks) < room:
+                    leg.queued = False
+                    asks += _asks(leg) if leg.records else []
+            if expired:
+                waiting = [leg for leg in queue if leg.queued]
+                queue.clear()
+                queue.extend(waiting)
         return asks
 
     def finish(self, leg: LegState) -> list[Record]:

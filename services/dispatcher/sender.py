@@ -37,7 +37,7 @@ IDLE_SECONDS = 0.5
 NOTHING_GRANTED_SECONDS = 0.05
 """How long it waits after a claim that was not granted in full."""
 EXPIRED_EVERY_SECONDS = 1.0
-"""How often it looks for what has passed its validity while the gateway takes nothing."""
+"""How often it looks for what has passed its validity before its turn has come."""
 REPEAT_FIRST_SECONDS = 0.05
 """How soon a claim without an answer is repeated: what it was granted must leave within `LATE_SECONDS`. The wait doubles up to
 `REPEAT_LAST_SECONDS`."""
@@ -137,7 +137,7 @@ class Sender:
         now = self._loop.time()
         moment = self._board.next_moment(now)
         room = self._room(now)
-        asks = self._board.take(room) if room > 0 else self._expired(now)
+        asks = self._expired(now) or self._board.take(room)
         if asks:
             await self._claim(Claim(next(self._claims), asks, now, self._lead))
             return 0
@@ -200,13 +200,12 @@ class Sender:
         return room
 
     def _expired(self, now: float) -> list[Ask]:
-        """While the gateway takes nothing, what has passed its validity ends all the same: the claim says so of each.
+        """What has passed its validity ends also while the gateway takes nothing, or others go first: the claim says so of each.
 
-        It is judged by Postgres's clock, as in the claim: what only our own clock calls expired would be granted, and sent.
+        That takes no room. It is judged by Postgres's clock, as in the claim: what only our own clock calls expired would be granted, and
+        sent.
         """
         if not self._claiming or now < self._look_for_expired_at:
-            return []
-        if self._driver.missing is None and not self._throttle.active:
             return []
         self._look_for_expired_at = now + EXPIRED_EVERY_SECONDS
         return self._board.take_expired(self._lease.postgres_time, LARGEST_CLAIM)

@@ -109,10 +109,10 @@ async def test_a_message_that_is_refused_again_and_again_is_no_fault_of_the_gate
         assert result.verdict is Verdict.TEMPORARY
 
 
-async def test_what_has_expired_by_the_clock_of_postgres_alone_is_asked_for_while_the_gateway_takes_nothing():
-    ground = Ground(window=10, free=10)
-    ground.driver.missing = "unbound"
-    ground.driver.free = 0
+@pytest.mark.parametrize("missing", ["unbound", None])
+async def test_what_has_expired_by_the_clock_of_postgres_alone_is_asked_for_while_there_is_no_room(missing: str | None):
+    ground = Ground(window=10, free=0)
+    ground.driver.missing = missing
     ground.add(valid_seconds=-60)
     ground.lease.postgres_time -= timedelta(hours=1)
     assert await ground.turn() == 0, "our clock is an hour ahead"

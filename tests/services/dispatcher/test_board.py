@@ -1,5 +1,7 @@
 """Which legs are claimed next, and whose they are."""
 
+from datetime import UTC, datetime
+
 from libs.bus.record import Record
 from libs.contracts.events import MessageEvent, Priority, SmsDispatch
 from services.dispatcher.attempts import Attempt, Outcome
@@ -42,6 +44,15 @@ def test_what_was_not_granted_goes_back_to_the_front_in_its_order():
     legs = [ask.leg for ask in board.take(2)]
     board.queue_first(legs)
     assert taken(board, 9) == [("a", 1), ("b", 1), ("c", 1)]
+
+
+def test_what_has_expired_is_taken_out_of_its_turn_and_the_rest_keep_their_order():
+    board = Board()
+    for text, valid_seconds in (("v1", 60), ("x1", -1), ("v2", 60), ("x2", -1), ("x3", -1)):
+        add(board, dispatch_event(text, valid_seconds=valid_seconds))
+    expired = board.take_expired(datetime.now(UTC), 2)
+    assert [ask.leg.event.data.message.text for ask in expired] == ["x1", "x2"]
+    assert taken(board, 9) == [("v1", 1), ("v2", 1), ("x3", 1)]
 
 
 def test_a_record_that_comes_twice_is_one_leg_with_two_records():

@@ -33,6 +33,16 @@ async def test_what_passes_its_validity_ends_while_the_gateway_is_away(
         assert w.words(valid.subject) == []
 
 
+async def test_what_passes_its_validity_ends_before_its_turn_comes(world: MakeWorld):
+    async with world(segments_per_second=1) as w:
+        backlog = [w.event(f"{n}") for n in range(60)]
+        event = w.event(valid_seconds=1)
+        w.start()
+        await w.send(*backlog, event)
+        await w.until(all_told(w, [event], Status.EXPIRED))
+        assert not all_told(w, backlog, Status.SUBMITTED)()
+
+
 async def test_what_is_granted_and_then_passes_its_validity_is_not_sent_and_ends_once(
     world: MakeWorld, monkeypatch: pytest.MonkeyPatch
 ):
