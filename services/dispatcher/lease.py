@@ -130,16 +130,17 @@ class Lease:
     async def beat(self) -> None:
         """Renew the lease, and mark dead the peers whose beat has stood still for their lease's length."""
         sent_at = self._clock()
-        said = await self._pool.fetchval(
-            "UPDATE instances SET beat = beat + 1, bound = $2 WHERE instance = $1 AND NOT dead RETURNING clock_timestamp()",
+        alive = await self._pool.fetchval(
+            "UPDATE instances SET beat = beat + 1, bound = $2 WHERE instance = $1 AND NOT dead RETURNING true",
             self.instance,
             self.bound,
         )
-        if said is None:
+        if alive is None:
             self._over = True
             return
-        self._hear(said)
         self.renewed(sent_at)
+        # Not with the renewal: it is answered once it is committed, which may take long, and would tell the time from before that.
+        self._hear(await self._pool.fetchval("SELECT clock_timestamp()"))
         await self._watch_peers()
 
     async def take_slot(self, allowed: int) -> int | None:

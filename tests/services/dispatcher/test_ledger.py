@@ -290,16 +290,6 @@ async def test_a_peer_is_judged_by_the_length_of_its_own_lease_and_by_ours_if_it
     assert await until(dead) == [older_release.instance]
 
 
-async def test_a_lease_knows_what_the_clock_of_postgres_shows_at_least(pool: Pool):
-    now = "SELECT clock_timestamp()"
-    before = await pool.fetchval(now)
-    lease, _ = await another(pool)
-    registered = lease.postgres_time
-    assert before < registered < await pool.fetchval(now)
-    await lease.beat()
-    assert registered < lease.postgres_time < await pool.fetchval(now)
-
-
 async def test_a_message_is_deferred_once_and_only_while_nobody_has_claimed_its_next_try(ledger: Ledger, lease: Lease):
     def refused(leg: LegState) -> list[Settled]:
         return [answered(leg, part, Outcome.TEMPORARY) for part in (1, 2, 3)]
