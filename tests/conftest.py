@@ -1,6 +1,7 @@
 """A real Kafka and a real PostgreSQL for the tests that ask for them: started lazily, once, on free ports, gone with the session.
 
-`TEST_KAFKA_BOOTSTRAP_SERVERS` and `TEST_POSTGRES_DSN` name servers to use instead.
+`TEST_KAFKA_BOOTSTRAP_SERVERS` and `TEST_POSTGRES_DSN` name servers to use instead. Those of a shell that has read `.run/env`,
+or is to run Postrider on other servers, are not meant for tests.
 """
 
 import itertools
@@ -16,6 +17,7 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from deploy.local import topology
 from deploy.local.kafka import SHORT_RUN, Kafka
 from deploy.local.ports import draw_from_share
 from deploy.local.postgres import Postgres
@@ -27,6 +29,8 @@ LONGEST = ("faults", "end_to_end", "services/projection", "deploy", "conformance
 ONE_STACK = ("faults", "end_to_end")
 """Each of these has one running system for all its tests."""
 
+for name in (*topology.KAFKA, "POSTGRES_DSN"):
+    os.environ.pop(name, None)
 
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # before a test module is imported: some draw a port as they are
     draw_from_share(int(worker.removeprefix("gw")), int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))

@@ -97,8 +97,7 @@ def checkout(server_directory: Path) -> Iterator[Path]:
 def environment() -> dict[str, str]:
     """Ports of its own, as `POSTRIDER_PORT=… make run` has them."""
     ports = {name: str(free_port()) for name in Ports.DEFAULTS} | {Ports.OPS_BASE: str(free_ports_in_a_row(20))}
-    without = ("KAFKA_BOOTSTRAP_SERVERS", "POSTGRES_DSN", "CONFIG")
-    return {**{k: v for k, v in os.environ.items() if k not in without}, **ports, "PYTHONPATH": ""}
+    return {**{k: v for k, v in os.environ.items() if k != "CONFIG"}, **ports, "PYTHONPATH": ""}
 
 
 def free_ports_in_a_row(number: int) -> int:
