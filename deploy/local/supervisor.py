@@ -73,12 +73,16 @@ class SupervisedProcess:
         self._keeper = asyncio.create_task(self._keep_running(child), name=f"keep {self.spec.name} running")
 
     async def stop(self, *, budget: float = STOP_SECONDS) -> None:
-        """SIGTERM, then SIGKILL after `budget` seconds (which is said). It stays stopped until `start`."""
+        """SIGTERM, then SIGKILL after `budget` seconds. It stays stopped until `start`. What did not stop in order is said."""
         self._stopping.set()
         async with self._spawning:
             child = self._child
-        if child and not await child.stop(budget=budget):
-            self._say(f"{self.spec.name} did not stop within {budget:.0f} s and was killed; see {self.log}")
+        if child:
+            was_running = child.running  # else it had died, which has been said
+            if not await child.stop(budget=budget):
+                self._say(f"{self.spec.name} did not stop within {budget:.0f} s and was killed; see {self.log}")
+            elif was_running and child.exit_code not in (0, -signal.SIGTERM):  # the signal ends one that just begins
+                self._say(f"{self.spec.name} did not stop in order ({describe_exit(child.exit_code)}); see {self.log}")
         if self._keeper:
             await self._keeper
             self._keeper = None

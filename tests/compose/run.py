@@ -87,7 +87,7 @@ def exercise(project: Project, say: Say) -> None:
     assert "equal" in project.command("services.projection.rebuild", "--check")
     say("no dead letters, and the outbox is equal to its journal")
     project.stop()
-    say("stopped, drained: no container had to be killed")
+    say("stopped, drained: every container ended in order")
 
 
 def send(api: Api, count: int, name: str, say: Say) -> None:

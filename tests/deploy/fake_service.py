@@ -30,7 +30,7 @@ def main() -> None:
             return
         with Path(os.environ["STOP_ORDER"]).open("a") as order:
             order.write(f"{os.environ['NAME']}\n")
-        sys.exit(0)
+        sys.exit(int(os.environ.get("STOP_CODE", "0")))
 
     signal.signal(signal.SIGTERM, stop)
     if os.environ.get("SLOW_START"):

@@ -126,6 +126,21 @@ async def test_a_process_that_ignores_sigterm_is_killed_after_its_budget(setting
         os.kill(pid or 0, 0)
 
 
+async def test_a_process_that_does_not_stop_in_order_is_told_of(setting: Setting) -> None:
+    await setting.supervisor.start(setting.spec("orderly"))
+    process = await setting.supervisor.start(setting.spec("hanging", STOP_CODE="70"))  # as one that never gets done
+    await setting.supervisor.stop_all()
+    told = [line for line in setting.said if "did not stop" in line]
+    assert told == [f"hanging did not stop in order (exit code 70); see {process.log}"]
+
+
+async def test_a_process_that_died_before_it_was_stopped_is_told_of_once(setting: Setting) -> None:
+    process = await setting.supervisor.start(setting.spec("mortal"))
+    await process.kill()
+    await process.stop()
+    assert [line.partition(" (")[0] for line in setting.said] == ["mortal died"]
+
+
 async def test_a_suspended_process_can_be_resumed_and_stopped(setting: Setting) -> None:
     process = await setting.supervisor.start(setting.spec("sleeper"))
     process.suspend()

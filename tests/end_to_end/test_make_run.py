@@ -73,6 +73,7 @@ class Run:
         self.process.send_signal(signal.SIGINT)
         assert await asyncio.wait_for(self.process.wait(), 60) == 0, self.printed
         assert "Stopped." in self.printed
+        assert "did not stop" not in self.printed, self.printed
         assert [pid for pid in started if Path(f"/proc/{pid}").exists()] == [], "processes are left"
 
 
