@@ -6,11 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
 import yaml
 
 from deploy.containers import environment
 from deploy.containers.docker import REPOSITORY, Docker, DockerError
 from deploy.local.ports import HOST, free_port
+from services.simulated_carrier.ledger import LedgerEntry
+from tests.services.simulated_carrier.texts import join_texts
 
 HEALTHY_WITHIN_SECONDS = 180.0
 STOPPED_WITHIN_SECONDS = 180.0
@@ -69,6 +72,12 @@ class Project:
     def command(self, *arguments: str) -> str:
         """What an operator's command says, run in a container of its own."""
         return self._compose("run", "--rm", "-T", "projection", *arguments)
+
+    def carried(self) -> list[str]:
+        """The texts that the simulated carrier has accepted, a double twice."""
+        ledger = "cat /var/lib/postrider/carrier/ledger-*.jsonl"
+        lines = self._docker.run("exec", self.container("carrier").id, "sh", "-c", ledger).splitlines()
+        return [text.text for text in join_texts(msgspec.json.decode(line, type=LedgerEntry) for line in lines)]
 
     def logs(self) -> str:
         return self._compose("logs", "--no-color", "--tail=15")

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -77,12 +78,14 @@ def exercise(project: Project, say: Say) -> None:
     api = Api(project.url, project.api_key)
     for client in range(1, CLIENTS + 1):
         api.put_client(client, f"+2547110000{client:02}")
-    send(api, MESSAGES, "first", say)
+    sent = send(api, MESSAGES, "first", say)
     for service in ("dispatcher", "resolver"):
         killed = project.crash(service)
         project.wait_until_back(killed, BACK_WITHIN_SECONDS)
         say(f"{service} killed (SIGKILL), and back")
-        send(api, 1, f"after-{service}", say)
+        sent += send(api, 1, f"after-{service}", say)
+    require_once(sent, project.carried())
+    say("the carrier had each of them once")
     assert "There are no dead letters." in project.command("deploy.dead_letters")
     assert "equal" in project.command("services.projection.rebuild", "--check")
     say("no dead letters, and the outbox is equal to its journal")
@@ -90,12 +93,11 @@ def exercise(project: Project, say: Say) -> None:
     say("stopped, drained: every container ended in order")
 
 
-def send(api: Api, count: int, name: str, say: Say) -> None:
-    """Send so many messages and see every one delivered."""
+def send(api: Api, count: int, name: str, say: Say) -> list[str]:
+    """Send so many messages and see every one delivered; their texts."""
     started = time.monotonic()
-    waiting = {
-        api.send(number % CLIENTS + 1, f"Message {name} {number}", f"{name}-{number}") for number in range(count)
-    }
+    texts = [f"Message {name} {number}" for number in range(count)]
+    waiting = {api.send(number % CLIENTS + 1, text, f"{name}-{number}") for number, text in enumerate(texts)}
     assert len(waiting) == count, f"{count} requests made {len(waiting)} messages"
     while waiting:
         waiting = {message for message in waiting if api.status(message) != "delivered"}
@@ -104,6 +106,15 @@ def send(api: Api, count: int, name: str, say: Say) -> None:
             raise AssertionError(f"not delivered within {DELIVERED_WITHIN_SECONDS:.0f} s: {states}")
         time.sleep(0.1)
     say(f"{count} SMS delivered in {time.monotonic() - started:.1f} s")
+    return texts
+
+
+def require_once(sent: list[str], carried: list[str]) -> None:
+    """`AssertionError` if the carrier had a text not at all, or more than once, or one that nobody sent."""
+    difference = Counter(carried)
+    difference.subtract(sent)
+    wrong = {text: count for text, count in difference.items() if count}
+    assert not wrong, f"the carrier had so many more or fewer than one of these: {wrong}"
 
 
 if __name__ == "__main__":
