@@ -27,6 +27,15 @@ def environment(given: Mapping[str, str], *needed: str, file: Path = ENVIRONMENT
     return dict(told) | found
 
 
+def write(environment: Mapping[str, str], file: Path) -> None:
+    """What the running stack says of itself, for `environment` and for `.` in a shell. Only its owner may read it."""
+    partial = file.with_name(f"{file.name}.partial")  # whoever reads the file while it is written anew finds all of it
+    partial.unlink(missing_ok=True)
+    partial.touch(mode=0o600)
+    partial.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in environment.items()))
+    partial.replace(file)
+
+
 def main() -> None:
     command = [sys.executable, "-m", *sys.argv[1:]]
     os.execve(sys.executable, command, environment(os.environ, "POSTGRES_DSN", "KAFKA_BOOTSTRAP_SERVERS"))  # noqa: S606

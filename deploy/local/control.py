@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
+from deploy import running_stack
 from deploy.local.processes import StartError
 from deploy.local.stack import Stack
 from deploy.local.topology import REPOSITORY
@@ -21,6 +22,11 @@ SOCKET = REPOSITORY / ".run" / "control.sock"
 USAGE = "usage: status | scale GATEWAY REPLICAS | kill PROCESS"
 
 Message = dict[str, Any]
+
+
+def write_environment(stack: Stack) -> None:
+    """How everything is reached at this moment, in the directory's `env`: for `.` in a shell, and for commands."""
+    running_stack.write(stack.environment(), stack.directory / "env")
 
 
 @contextlib.asynccontextmanager
@@ -52,11 +58,12 @@ async def _answer(stack: Stack, request: Message) -> Message:
                 "processes": [{"name": p.spec.name, "pid": p.pid, "deaths": len(p.deaths)} for p in stack.processes]
             }
         case {"command": "scale", "gateway": str(gateway), "replicas": int(replicas)} if 0 <= replicas <= 100:
-            await stack.scale(gateway, replicas)
-            return {
-                "gateway": gateway,
-                "replicas": ", ".join(p.spec.name for p in stack.dispatchers(gateway)) or "none",
-            }
+            try:
+                await stack.scale(gateway, replicas)
+            finally:  # some may have started before one that could not
+                write_environment(stack)
+            addresses = {p.spec.name: p.spec.ready_url for p in stack.dispatchers(gateway)}
+            return {"gateway": gateway, "replicas": len(addresses), **addresses}
         case {"command": "kill", "process": str(name)}:
             await stack.process(name).kill()
             return {"killed": name}

@@ -49,7 +49,7 @@ async def live(stack: Stack) -> None:
     await stack.start()
     try:
         say(f"Postrider is up after {time.monotonic() - started:.1f} s.\n")
-        _write_environment(stack)
+        control.write_environment(stack)
         async with control.serve(stack, control.SOCKET):
             await _show_first_sms(stack)
             _show_addresses(stack)
@@ -70,13 +70,6 @@ async def _show_first_sms(stack: Stack) -> None:
             await send_first_sms(stack.url, stack.api_key, say)
         except FirstSmsError as error:
             say(str(error))
-
-
-def _write_environment(stack: Stack) -> None:
-    file = RUN / "env"
-    file.unlink(missing_ok=True)
-    file.touch(mode=0o600)
-    file.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in stack.environment().items()))
 
 
 def _show_addresses(stack: Stack) -> None:

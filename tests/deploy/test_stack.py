@@ -12,6 +12,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from deploy import running_stack
 from deploy.local import control, topology
 from deploy.local.ports import HOST, Ports, PortTakenError
 from deploy.local.processes import StartError
@@ -181,13 +182,24 @@ async def test_the_running_stack_answers_over_its_socket(stack: Stack) -> None:
         async def ask(**request: object) -> dict[str, object]:
             return await asyncio.to_thread(control.ask, request, path)
 
-        assert (await ask(command="scale", gateway="demo", replicas=2))[
-            "replicas"
-        ] == "dispatcher-demo-1, dispatcher-demo-2"
+        def named_in_file() -> list[str]:
+            found = running_stack.environment({}, file=stack.directory / "env")
+            return [name for name in found if name.startswith("DISPATCHER_")]
+
+        answer = await ask(command="scale", gateway="demo", replicas=2)
+        urls = {p.spec.name: p.spec.ready_url for p in stack.dispatchers("demo")}
+        assert answer == {"gateway": "demo", "replicas": 2, **urls} and len(urls) == 2
+        assert named_in_file() == ["DISPATCHER_DEMO_1_HEALTH", "DISPATCHER_DEMO_2_HEALTH"]
+        assert stat.S_IMODE((stack.directory / "env").stat().st_mode) == 0o600
+        await ask(command="scale", gateway="demo", replicas=0)
+        assert named_in_file() == []
         assert await ask(command="kill", process="resolver") == {"killed": "resolver"}
         await stack.process("resolver").wait_until_ready(within=20)
         status = (await ask(command="status"))["processes"]
         assert {"name": "resolver", "pid": stack.process("resolver").pid, "deaths": 1} in status
+        with socket.create_server((HOST, stack.ports.ops("dispatcher-demo-2"))):
+            answer = await ask(command="scale", gateway="demo", replicas=2)
+        assert "is taken" in answer["error"] and named_in_file() == ["DISPATCHER_DEMO_1_HEALTH"]
         assert "no gateway 'x'" in (await ask(command="scale", gateway="x", replicas=2))["error"]
         assert "usage" in (await ask(command="explode"))["error"]
 

@@ -160,7 +160,9 @@ async def test_make_run_shows_the_first_sms_and_a_second_one_finds_it_again(
         ]
         await _try_what_is_printed(run, checkout, environment)
         scaled = await shell(f"{sys.executable} -m deploy.local.control scale demo 2", checkout)
-        assert scaled.splitlines() == ["gateway: demo", "replicas: dispatcher-demo-1, dispatcher-demo-2"]
+        health = (await _environment(checkout))["DISPATCHER_DEMO_2_HEALTH"]
+        assert scaled.splitlines()[:2] == ["gateway: demo", "replicas: 2"]
+        assert scaled.splitlines()[3:] == [f"dispatcher-demo-2: {health}"]
         assert "dispatcher-demo-2 " in await shell(f"{sys.executable} -m deploy.local.control status", checkout)
         await run.interrupt()
 
