@@ -101,7 +101,8 @@ async def test_what_is_queued_when_the_number_changes_comes_back_and_goes_to_the
 
     await until(many_moved, "many come back and are given the new number", within=60)
     await reconfigure(1)
-    await api.ended("moving", MOVING, within=60)
+    ended = await api.ended("moving", MOVING, within=60)
+    assert {sms["status"] for sms in ended.values()} == {"delivered"}
     gone_to = Counter(entry.destination for entry in carrier.entries(before) if entry.accepted)
     assert gone_to.total() == MOVING and gone_to[new.lstrip("+")] > MOVING / 4, gone_to
 
