@@ -1,7 +1,6 @@
 """TCP ports on this machine: find a free one, or say which one is taken and how to choose another."""
 
 import contextlib
-import itertools
 import secrets
 import socket
 from collections.abc import Iterator, Mapping
@@ -80,7 +79,7 @@ class Ports:
             return int(text)
 
         fixed = {variable: port(variable, default) for variable, default in cls.DEFAULTS.items()}
-        return cls(fixed, itertools.count(port(cls.OPS_BASE, cls.OPS_BASE_DEFAULT)))
+        return cls(fixed, iter(range(port(cls.OPS_BASE, cls.OPS_BASE_DEFAULT), 65_536)))
 
     @classmethod
     def free(cls) -> "Ports":
@@ -90,7 +89,10 @@ class Ports:
         return self._fixed[variable]
 
     def ops(self, process: str) -> int:
-        """The ops port of a process, the same for as long as this stack lives."""
+        """The ops port of a process, the same for as long as this stack lives. Raises `StartError` if none is left."""
         if process not in self._ops:
-            self._ops[process] = next(self._free_ops)
+            port = next(self._free_ops, None)
+            if port is None:
+                raise StartError(f"no port is left for the health of {process}: set {self.OPS_BASE} lower")
+            self._ops[process] = port
         return self._ops[process]

@@ -75,6 +75,8 @@ class Postgres:
         """Start the server (made first, if `directory` is new) and wait until it answers; `StartError` otherwise."""
         require_free(self.port, "PostgreSQL")
         self.directory.mkdir(parents=True, exist_ok=True)
+        if self._password_file.exists() and not (self.directory / "data" / "PG_VERSION").exists():
+            raise StartError(f"the data in {data_location(self.directory)} is gone: forget the rest with `make reset`")
         programs, user = await asyncio.to_thread(programs_and_user)
         data = _data_directory(self.directory, user)
         if not self._password_file.exists():
@@ -229,6 +231,7 @@ def _data_directory(directory: Path, user: pwd.struct_passwd | None) -> Path:
         digest = hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:12]
         elsewhere = ROOT_HOME / f"data-{digest}"
         elsewhere.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)  # of an interrupted start, whose data are gone
         link.symlink_to(elsewhere)
     _make_owned(link.resolve(), user)
     return link.resolve()

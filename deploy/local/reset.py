@@ -15,7 +15,7 @@ def main() -> None:
     try:
         with running_lock(RUN):
             elsewhere = data_location(RUN / "postgres")
-            if elsewhere.is_relative_to(ROOT_HOME):
+            if elsewhere.is_relative_to(ROOT_HOME) and elsewhere.exists():
                 shutil.rmtree(elsewhere)
             shutil.rmtree(RUN)
     except AlreadyRunningError as error:

@@ -1,4 +1,5 @@
 import os
+import shutil
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -59,6 +60,36 @@ async def test_a_start_that_was_interrupted_begins_afresh(server_directory: Path
     directory = server_directory / "interrupted"
     (directory / "data").mkdir(parents=True)
     (directory / "data" / "PG_VERSION").write_text("15\n")  # initdb had begun, and never ended
+    async with Postgres(directory) as postgres:
+        assert await fetch_value(postgres.dsn(), "SELECT 1") == 1
+
+
+async def test_data_that_is_gone_is_told_of_and_not_made_anew(server_directory: Path) -> None:
+    directory = server_directory / "gone"
+    elsewhere = server_directory / "elsewhere"
+    directory.mkdir()
+    elsewhere.mkdir()
+    (directory / "data").symlink_to(elsewhere)
+    async with Postgres(directory) as postgres:
+        pass
+    shutil.rmtree(elsewhere)  # as with a container that is made anew over a volume with the checkout
+    for _ in range(2):
+        with pytest.raises(StartError, match=f"the data in {elsewhere} is gone.*make reset"):
+            await postgres.start()
+    elsewhere.mkdir()
+    with pytest.raises(StartError, match="is gone"):
+        await postgres.start()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's data lie elsewhere")
+async def test_an_interrupted_start_begins_afresh_where_its_data_are_gone(
+    server_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = server_directory / "closed"
+    directory.mkdir(mode=0o700)
+    home = server_directory / "home"
+    monkeypatch.setattr("deploy.local.postgres.ROOT_HOME", home)
+    (directory / "data").symlink_to(home / "data-gone")
     async with Postgres(directory) as postgres:
         assert await fetch_value(postgres.dsn(), "SELECT 1") == 1
 

@@ -14,7 +14,7 @@ import pytest
 
 from deploy import running_stack
 from deploy.local import control, topology
-from deploy.local.ports import HOST, Ports, PortTakenError
+from deploy.local.ports import HOST, Ports, PortTakenError, free_port
 from deploy.local.processes import StartError
 from deploy.local.run import DEFAULT_CONFIG
 from deploy.local.running_lock import AlreadyRunningError, running_lock
@@ -172,6 +172,13 @@ async def test_a_server_that_dies_is_started_again_and_that_is_said(
 def test_a_port_that_is_no_number_is_named() -> None:
     with pytest.raises(StartError, match="KAFKA_PORT=tcp://kafka is not a port"):
         Ports.from_environment({"KAFKA_PORT": "tcp://kafka"})
+
+
+async def test_ports_that_are_used_up_are_told_of(fake_services: None, tmp_path: Path) -> None:
+    base = {Ports.OPS_BASE: "65530"}
+    ports = Ports.from_environment({**{name: str(free_port()) for name in Ports.DEFAULTS}, **base})
+    with pytest.raises(StartError, match="no port is left for the health of api-gateway: set OPS_PORT_BASE lower"):
+        await make_stack(tmp_path, [], ports=ports).start()
 
 
 async def test_the_running_stack_answers_over_its_socket(stack: Stack) -> None:
