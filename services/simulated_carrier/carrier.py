@@ -23,7 +23,7 @@ from services.simulated_carrier.receipts import Receipt, write_receipt
 from services.simulated_carrier.session import Session
 from services.simulated_carrier.settings import CarrierSettings
 from services.simulated_carrier.statistics import Statistics
-from services.simulated_carrier.steering import Steering
+from services.simulated_carrier.steering import Steering, steady_us
 from services.simulated_carrier.wheel import Wheel
 
 _HOUSEKEEPING_SECONDS: Final = 0.1
@@ -40,7 +40,7 @@ class Carrier:
         self._settings = settings
         self.ledger = ledger
         self.statistics = Statistics()
-        self.steering = Steering(settings.behaviour, random.Random(settings.seed), clock_us())  # noqa: S311
+        self.steering = Steering(settings.behaviour, random.Random(settings.seed), steady_us())  # noqa: S311
         self.sessions: set[Session] = set()
         self.accounts: dict[str, Account] = {}
         self._later: Wheel[Later] = Wheel(self._due, _BUCKET_SECONDS)
@@ -83,7 +83,7 @@ class Carrier:
 
     def steer(self, behaviour: Behaviour) -> None:
         """Puts a behaviour in force at once, for connections that exist, too."""
-        self.steering.set(behaviour, clock_us())
+        self.steering.set(behaviour, steady_us())
         for session in self.sessions:
             session.apply_reading_rate()
         self._pump(self.accounts.values())
@@ -121,7 +121,7 @@ class Carrier:
 
     def bind(self, session: Session, request: pdus.Bind) -> int:
         account = self._account(request.system_id)
-        status = self._judge_credentials(request) or self.steering.judge_bind(len(account.sessions), clock_us())
+        status = self._judge_credentials(request) or self.steering.judge_bind(len(account.sessions), steady_us())
         if status:
             self.statistics.binds_refused[status] += 1
             _log.info("bind_refused", system_id=request.system_id, status=CommandStatus(status).name)

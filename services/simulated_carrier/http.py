@@ -21,6 +21,7 @@ from services.simulated_carrier.clock import clock_us
 from services.simulated_carrier.hand_made import ReceiptOrder, UnknownMessageError, find_message, write_ordered
 from services.simulated_carrier.ledger import read_lines
 from services.simulated_carrier.mobile_originated import MobileOriginated, write_messages
+from services.simulated_carrier.steering import steady_us
 
 CARRIER: Final = web.AppKey("carrier", Carrier)
 _LINES_PER_WRITE: Final = 1_000
@@ -79,7 +80,7 @@ def make_application(carrier: Carrier) -> web.Application:
 
 
 async def show_behaviour(request: web.Request) -> web.Response:
-    return web.json_response(request.app[CARRIER].steering.shown(clock_us()).model_dump())
+    return web.json_response(request.app[CARRIER].steering.shown(steady_us()).model_dump())
 
 
 async def set_behaviour(request: web.Request) -> web.Response:
@@ -92,7 +93,7 @@ async def change_behaviour(request: web.Request) -> web.Response:
     """The body has the sections and fields that change; each field is replaced as a whole."""
     changes = await _json_object(request)
     carrier = request.app[CARRIER]
-    carrier.steer(carrier.steering.shown(clock_us()).with_fields(changes))
+    carrier.steer(carrier.steering.shown(steady_us()).with_fields(changes))
     return await show_behaviour(request)
 
 

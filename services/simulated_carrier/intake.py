@@ -16,7 +16,7 @@ from services.simulated_carrier.provider_ids import provider_id
 from services.simulated_carrier.receipts import Receipt, wants_receipt
 from services.simulated_carrier.session import Session
 from services.simulated_carrier.statistics import Statistics
-from services.simulated_carrier.steering import Steering, Verdict
+from services.simulated_carrier.steering import Steering, Verdict, steady_us
 from services.simulated_carrier.wheel import Wheel
 
 _ADDRESS_LIMIT: Final = 20  # characters, SMPP 3.4 §4.4.1
@@ -71,13 +71,14 @@ class Intake:
 
     def _judged(self, session: Session, submits: list[tuple[int, SubmitSm]], received_at: int) -> _Judged:
         id_format = self._steering.behaviour.responses.id_format
+        now = steady_us()
         entries: list[LedgerEntry] = []
         responses: list[bytes] = []
         accepted: list[_Accepted] = []
         drops_connection = False
         for ledger_sequence, (sequence, submit) in enumerate(submits, start=self._ledger.next_sequence):
             verdict = _judge_form(submit) or self._steering.judge_submit(
-                session.system_id, submit.destination_addr, received_at
+                session.system_id, submit.destination_addr, now
             )
             message_id = None
             if verdict.accepted:

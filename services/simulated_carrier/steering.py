@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections import defaultdict, deque
 from collections.abc import Mapping
 from typing import Final, NamedTuple, TypeVar
@@ -33,8 +34,13 @@ _DROPS: Final = {
 }
 
 
+def steady_us() -> int:
+    """µs of a clock that only goes forward, whatever the machine's is set to."""
+    return time.monotonic_ns() // 1_000
+
+
 class Steering:
-    """Holds the behaviour in force. Times are microseconds of any one clock that only goes forward."""
+    """Holds the behaviour in force. Times are those of `steady_us`."""
 
     def __init__(self, initial: Behaviour, chance: random.Random, now_us: int) -> None:
         self.initial = initial

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -73,6 +74,20 @@ async def test_above_the_limit_submits_are_throttled(carrier: RunningCarrier) ->
     statuses = [(await client.receive(SubmitSmResp))[1].command_status for _ in range(8)]
     assert statuses == [0] * 5 + [CommandStatus.ESME_RTHROTTLED] * 3
     assert (await carrier.get("/stats"))["refused"] == {"ESME_RTHROTTLED": 3}
+
+
+async def test_a_wall_clock_that_is_set_back_throttles_nobody(
+    carrier: RunningCarrier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await carrier.steer(throttle={"segments_per_second": 1}, binds={"refuse_for_ms": 1})
+    await asyncio.sleep(0.01)
+    client = await carrier.bound()
+    assert (await client.submit(sms())).command_status == 0
+    wall_clock = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: wall_clock() - 60_000_000_000)
+    await asyncio.sleep(1.1)
+    assert (await client.submit(sms())).command_status == 0
+    await carrier.bound()
 
 
 @pytest.mark.parametrize("accept", [True, False])
