@@ -166,7 +166,7 @@ class Stack:
 
     def _kafka_environment(self) -> dict[str, str]:
         """Of a Kafka that is given also how it lets us in."""
-        said = os.environ if self._kafka_given else {}
+        said: Mapping[str, str] = os.environ if self._kafka_given else {}
         found = {name: value for name in topology.KAFKA if (value := said.get(name))}
         return found | {"KAFKA_BOOTSTRAP_SERVERS": self.kafka}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from deploy.local.ports import HOST, Ports
 from deploy.local.supervisor import ProcessSpec
-from libs.service_kit.config_file import Configuration, SmppGateway
+from libs.service_kit.config_file import Configuration
 from libs.service_kit.kafka import KafkaSettings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -57,8 +57,8 @@ def configuration_environment(ports: Ports) -> dict[str, str]:
 
 def uses_simulated_carrier(configuration: Configuration, ports: Ports) -> bool:
     here = {HOST, "localhost", "::1"}
-    smscs = (gateway for gateway in configuration.gateways if isinstance(gateway, SmppGateway))
-    return any(smsc.host in here and smsc.port == ports["CARRIER_SMPP_PORT"] for smsc in smscs)
+    port = ports["CARRIER_SMPP_PORT"]
+    return any(gateway.host in here and gateway.port == port for gateway in configuration.gateways)
 
 
 def processes(around: Surroundings, configuration: Configuration) -> list[ProcessSpec]:
