@@ -1,6 +1,9 @@
 PYTHON := .venv/bin/python
 
-.PHONY: setup run test test-compose lint fmt scale reset bench images dead-letters rebuild-outbox check-outbox
+.PHONY: help setup run test test-compose lint fmt scale reset bench images dead-letters rebuild-outbox check-outbox
+
+help: ## this list
+	@sed -nE 's/^([a-z-]+):.*## /\1\t/p' Makefile | expand -t 16
 
 setup: ## what the machine lacks, the virtual environment, Kafka's jars
 	@deploy/local/setup
