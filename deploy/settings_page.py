@@ -1,4 +1,4 @@
-"""`python -m deploy.settings_page` writes docs/settings.md from the services' settings, which alone say what there is."""
+"""`.venv/bin/python -m deploy.settings_page` writes docs/settings.md from the services' settings, which alone say what there is."""
 
 import ast
 import inspect
@@ -61,7 +61,7 @@ BEGINNING = """\
 What each service is told by its environment; every problem is listed at start. Gateways and API keys stand in the file that
 `POSTRIDER_CONFIG` names: [deploy/local/postrider.yaml](../deploy/local/postrider.yaml) shows all of it.
 
-This page is made by `python -m deploy.settings_page`. Not on it: `CRASH_AT`, by which tests kill a service at a named point
+This page is made by `.venv/bin/python -m deploy.settings_page`. Not on it: `CRASH_AT`, by which tests kill a service at a named point
 (`libs/service_kit/crash_points.py`). Never set it where messages count.
 """
 LOCAL_WORDS = """

@@ -5,7 +5,7 @@ from services.simulated_carrier.settings import CarrierSettings
 
 
 def test_the_page_is_as_the_settings_are():
-    assert PAGE.read_text() == page(), "make it anew: python -m deploy.settings_page"
+    assert PAGE.read_text() == page(), "make it anew: .venv/bin/python -m deploy.settings_page"
 
 
 def test_every_setting_has_its_meaning():
