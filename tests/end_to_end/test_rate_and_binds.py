@@ -14,7 +14,7 @@ from services.simulated_carrier.ledger import LedgerEntry
 from tests.end_to_end.client import Api, Carrier, Json, bound, metric
 from tests.end_to_end.conftest import Reconfigure
 from tests.end_to_end.feeder import feeding
-from tests.end_to_end.kafka_groups import groups_of
+from tests.kafka_groups import groups_of
 from tests.waiting import until
 
 CLIENTS = {f"rate-{n}": f"+2547333{n:05}" for n in range(30)}

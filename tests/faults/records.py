@@ -11,14 +11,13 @@ from uuid import UUID
 import aiohttp
 import asyncpg
 import msgspec
-from aiokafka import AIOKafkaConsumer
-from aiokafka.admin import AIOKafkaAdminClient
 
 from deploy.local.stack import Stack
 from libs.contracts.statuses import Status
 from libs.sms_text.parts import decode_text, read_part
 from services.simulated_carrier.ledger import LedgerEntry
 from tests.faults.auditor import Attempt, AttemptKey, Carried, Complaint, Promise, Records
+from tests.kafka_groups import groups_of
 
 AT_REST = frozenset({Status.DELIVERED, Status.IN_DOUBT})
 NAME = re.compile(r"\b[a-z]+-\d{6}\b")
@@ -129,7 +128,9 @@ class Reader:
         if moving:
             statuses = {p.text: str(shown.get(p.ids[0])) for p in moving[:5]}
             return [f"{len(moving)} of {len(promises)} messages are under way, such as {statuses}"]
-        if behind := await lag(self._stack.kafka):
+        async with groups_of(self._stack.kafka) as groups:
+            behind = await groups.lag()
+        if behind:
             return [f"consumers are behind: {behind}"]
         async with self._http.get(f"{self._carrier}/stats") as response:
             stats = await response.json()
@@ -160,23 +161,3 @@ def _entry(line: bytes) -> Carried | None:
     text = decode_text(part.octets, entry.data_coding)
     name = max(NAME.findall(text), key=len, default=text)  # a segment may begin or end within one
     return Carried(entry.sequence, name, part.number, entry.provider_id)
-
-
-async def lag(bootstrap_servers: str) -> dict[str, int]:
-    """Records that each consumer group has not committed yet, by group and partition; only those that there are."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap_servers)
-    found: dict[str, int] = {}
-    try:
-        await admin.start()
-        await consumer.start()
-        for group, *_ in await admin.list_consumer_groups():
-            committed = await admin.list_consumer_group_offsets(group)
-            ends = await consumer.end_offsets(list(committed))
-            for partition, offset in committed.items():
-                if ends[partition] > max(offset.offset, 0):
-                    found[f"{group} {partition.topic}/{partition.partition}"] = ends[partition] - offset.offset
-    finally:
-        await consumer.stop()
-        await admin.close()
-    return found

@@ -32,20 +32,25 @@ class Groups:
         found = await self._admin.list_consumer_group_offsets(group)
         return {partition: stored.offset for partition, stored in found.items()}
 
-    async def lag(self) -> int:
-        """Records that some group has not finished, over all groups.
+    async def lag(self) -> dict[str, int]:
+        """Records that each group has not finished, by group and partition; only where there are any.
 
-        What was committed is read before the ends, and services publish before they commit: so 0 says that nothing is under way.
+        What was committed is read before the ends, and services publish before they commit: so none says that nothing is under way.
         """
-        committed = [await self.committed(group) for group in await self.names()]
-        partitions = {partition for offsets in committed for partition in offsets}
+        committed = {name: await self.committed(name) for name in await self.names()}
+        partitions = {partition for offsets in committed.values() for partition in offsets}
         consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap_servers)
         await consumer.start()
         try:
             ends = await consumer.end_offsets(list(partitions))
         finally:
             await consumer.stop()
-        return sum(ends[partition] - offset for offsets in committed for partition, offset in offsets.items())
+        return {
+            f"{group} {partition.topic}/{partition.partition}": left
+            for group, offsets in committed.items()
+            for partition, offset in offsets.items()
+            if (left := ends[partition] - max(offset, 0)) > 0  # -1: nothing was committed there
+        }
 
     async def rewind(self, group: str) -> None:
         """Set a group that has no members back to the beginning."""
