@@ -9,7 +9,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-ENVIRONMENT_FILE = Path(__file__).resolve().parents[1] / ".run" / "env"
+from deploy import REPOSITORY
+
+ENVIRONMENT_FILE = REPOSITORY / ".run" / "env"
 
 
 def environment(given: Mapping[str, str], *needed: str, file: Path = ENVIRONMENT_FILE) -> dict[str, str]:

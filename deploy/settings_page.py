@@ -5,13 +5,13 @@ import inspect
 import itertools
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
+from deploy import REPOSITORY
 from deploy.local.ports import Ports
 from deploy.local.run import CARRIER_BEHAVIOUR
 from libs.service_kit.kafka import KafkaSettings
@@ -25,7 +25,7 @@ from services.resolver.settings import ResolverSettings
 from services.scheduler.settings import SchedulerSettings
 from services.simulated_carrier.settings import CarrierSettings
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "settings.md"
+PAGE = REPOSITORY / "docs" / "settings.md"
 SERVICES: dict[str, type[ServiceSettings]] = {
     "api_gateway": ApiGatewaySettings,
     "resolver": ResolverSettings,

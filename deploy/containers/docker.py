@@ -5,9 +5,8 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from deploy import REPOSITORY
 
 
 class DockerError(Exception):

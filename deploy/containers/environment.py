@@ -9,7 +9,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from deploy import REPOSITORY
+
 EXAMPLE = REPOSITORY / ".env.example"
 ENVIRONMENT = REPOSITORY / ".env"
 

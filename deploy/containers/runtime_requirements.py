@@ -7,12 +7,12 @@ import importlib.metadata
 import re
 import tomllib
 from collections.abc import Iterable
-from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from deploy import REPOSITORY
+
 WHOLE_LOCK = REPOSITORY / "requirements.lock"
 RUNTIME_LOCK = REPOSITORY / "requirements-runtime.lock"
 IMAGE = {"python_version": "3.11", "python_full_version": "3.11.2", "sys_platform": "linux", "platform_system": "Linux"}

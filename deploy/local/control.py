@@ -13,10 +13,9 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
-from deploy import running_stack
+from deploy import REPOSITORY, running_stack
 from deploy.local.processes import StartError
 from deploy.local.stack import Stack
-from deploy.local.topology import REPOSITORY
 
 SOCKET = REPOSITORY / ".run" / "control.sock"
 USAGE = "usage: status | scale GATEWAY REPLICAS | kill PROCESS"

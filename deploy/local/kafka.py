@@ -14,8 +14,9 @@ from types import TracebackType
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from deploy import REPOSITORY
 from deploy.local.ports import HOST, free_port, require_free
-from deploy.local.prepare import KAFKA_JARS, REPOSITORY
+from deploy.local.prepare import KAFKA_JARS
 from deploy.local.processes import Child, StartError, describe_exit
 
 CLASS_ARCHIVE = KAFKA_JARS / "classes.jsa"  # made by deploy/local/kafka_archive.py; without it Kafka starts slower

@@ -22,6 +22,7 @@ from types import TracebackType
 
 import asyncpg
 
+from deploy import REPOSITORY
 from deploy.local import postgres_binaries
 from deploy.local.ports import HOST, free_port, require_free
 from deploy.local.processes import Child, StartError, describe_exit
@@ -30,7 +31,7 @@ SYSTEM_USERS = ("postgres", "postrider")
 OUR_USER = "postrider"  # in the database, and on the machine if it has no `postgres`
 ROOT_HOME = Path("/var/lib/postrider")
 
-CONFIGURATION = Path(__file__).parents[1] / "postgres" / "postgresql.conf"
+CONFIGURATION = REPOSITORY / "deploy" / "postgres" / "postgresql.conf"
 SETTINGS = {
     "listen_addresses": HOST,
     "unix_socket_directories": "",

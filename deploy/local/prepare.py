@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from deploy import REPOSITORY
 from deploy.local import postgres_binaries
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 VENV = REPOSITORY / ".venv"
 KAFKA_POM = REPOSITORY / "deploy/kafka/pom.xml"
 KAFKA_VERSION = re.findall(r"<kafka\.version>(\S+)</kafka\.version>", KAFKA_POM.read_text())[0]

@@ -10,13 +10,13 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from deploy import REPOSITORY
 from deploy.local import control
 from deploy.local.first_sms import FirstSmsError, send_first_sms
 from deploy.local.ports import HOST, Ports
 from deploy.local.processes import StartError
 from deploy.local.running_lock import AlreadyRunningError, running_lock
 from deploy.local.stack import Stack
-from deploy.local.topology import REPOSITORY
 from libs.service_kit.config_file import ConfigFileError
 
 RUN = REPOSITORY / ".run"

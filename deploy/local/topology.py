@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy import REPOSITORY
 from deploy.local.ports import HOST, Ports
 from deploy.local.supervisor import ProcessSpec
 from libs.service_kit.config_file import Configuration
 from libs.service_kit.kafka import KafkaSettings
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 NICE = {"receipts": 4, "dispatcher": 6, "resolver": 8, "api_gateway": 10}
 """Where processors are short, what is further on goes first (docs/decisions/0018). By service; the others 0."""
 KAFKA = tuple(name.upper() for name in KafkaSettings.model_fields)

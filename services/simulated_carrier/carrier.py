@@ -15,7 +15,6 @@ from libs.smpp.pdus import SubmitSm
 from libs.smpp.status import CommandStatus
 from services.simulated_carrier.accounts import Account, Redelivery
 from services.simulated_carrier.behaviour import Behaviour
-from services.simulated_carrier.clock import clock_us
 from services.simulated_carrier.delivery import Delivery
 from services.simulated_carrier.intake import Intake, Later, Response
 from services.simulated_carrier.ledger import Ledger

@@ -9,8 +9,9 @@ from pathlib import Path
 import msgspec
 import yaml
 
+from deploy import REPOSITORY
 from deploy.containers import environment
-from deploy.containers.docker import REPOSITORY, Docker, DockerError
+from deploy.containers.docker import Docker, DockerError
 from deploy.local.ports import HOST, free_port
 from services.simulated_carrier.ledger import LedgerEntry
 from tests.services.simulated_carrier.texts import join_texts

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import yaml
 
+from deploy import REPOSITORY
 from deploy.containers import environment, images
 from deploy.local.topology import NICE
 from libs.service_kit.config_file import load_configuration
 from libs.service_kit.settings import ServiceSettings
 
-REPOSITORY = Path(__file__).parents[2]
 TEXT = (REPOSITORY / "docker-compose.yml").read_text()
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(TEXT)["services"]
 OURS = {name: service for name, service in SERVICES.items() if service["image"].startswith("postrider-services:")}

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+from deploy import REPOSITORY
 from deploy.local import topology
 
 SAID = dict.fromkeys(topology.KAFKA, "") | {
@@ -15,6 +16,11 @@ SAID = dict.fromkeys(topology.KAFKA, "") | {
 def test_the_tests_know_nothing_of_servers_that_the_environment_names() -> None:
     program = "import os, tests.conftest; print(*os.environ)"
     done = subprocess.run(
-        (sys.executable, "-c", program), env={**os.environ, **SAID}, capture_output=True, text=True, check=True
+        (sys.executable, "-c", program),
+        cwd=REPOSITORY,
+        env={**os.environ, **SAID},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert SAID.keys() & set(done.stdout.split()) == set()

@@ -2,9 +2,8 @@
 
 import re
 import subprocess
-from pathlib import Path
 
-REPOSITORY = Path(__file__).parents[2]
+from deploy import REPOSITORY
 
 
 def test_make_alone_lists_every_target() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy import REPOSITORY
 from deploy.local.ports import free_port
 from deploy.local.processes import Child, StartError
 from deploy.local.supervisor import ProcessSpec, Supervisor, missing
@@ -182,8 +183,7 @@ async def main():
 
 asyncio.run(main())
 """
-    repository = Path(__file__).parents[2]
-    parent = await Child.spawn((sys.executable, "-c", script), log=setting.directory / "log", directory=repository)
+    parent = await Child.spawn((sys.executable, "-c", script), log=setting.directory / "log", directory=REPOSITORY)
     assert await parent.wait() == -signal.SIGKILL
     assert "the orphan was ready" in parent.log_tail()
     async with asyncio.timeout(10):

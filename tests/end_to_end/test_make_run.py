@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from deploy import REPOSITORY
 from deploy.local.ports import Ports, PortTakenError, free_port, require_free
-from deploy.local.topology import REPOSITORY
 from tests.end_to_end.client import Api
 from tests.waiting import until
 

@@ -6,10 +6,10 @@ import os
 import random
 import re
 import time
-from pathlib import Path
 
 import pytest
 
+from deploy import REPOSITORY
 from deploy.local.stack import Stack
 from libs.service_kit.kafka import Cluster
 from services.projection.rebuild.rebuilding import check, rebuild
@@ -22,7 +22,7 @@ from tests.faults.records import Reader
 SEED = int(os.environ.get("FAULTS_SEED", "20"))
 """Orders the kills and the load. `FAULTS_SEED=$RANDOM make test` tries others."""
 REST_SECONDS = 90.0
-SERVICES = Path(__file__).parents[2] / "services"
+SERVICES = REPOSITORY / "services"
 
 
 def test_a_kill_is_meant_for_every_crash_point_that_there_is() -> None:

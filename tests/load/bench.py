@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from deploy.local.topology import REPOSITORY
+from deploy import REPOSITORY
 from tests.load.ground import Ground
 from tests.load.plan import QUICK, Plan
 from tests.load.report import Page, machine

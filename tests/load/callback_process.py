@@ -11,8 +11,8 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
+from deploy import REPOSITORY
 from deploy.local.ports import HOST
-from deploy.local.topology import REPOSITORY
 from tests.load.callbacks import Called, Expected, serve
 
 _READY = b"ready\n"

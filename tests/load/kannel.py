@@ -14,6 +14,7 @@ from typing import Final
 
 import aiohttp
 
+from deploy import REPOSITORY
 from deploy.local import topology
 from deploy.local.ports import HOST, free_port
 from deploy.local.processes import Child, StartError
@@ -105,7 +106,7 @@ async def running_kannel(receipt_delay_ms: int, setup: Setup) -> AsyncGenerator[
                 command,
                 log=directory / f"{name}.log",
                 environment={**os.environ, **environment},
-                directory=topology.REPOSITORY,
+                directory=REPOSITORY,
             )
             closing.push_async_callback(child.stop, budget=_STOP_SECONDS)
             await _until_ready(name, child, ready, words)

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
-from deploy.local.topology import REPOSITORY
+from deploy import REPOSITORY
 from tests.load.post_load import Load, Result, run
 
 _READY = b"ready\n"

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from deploy import REPOSITORY
 from deploy.local.prepare import KAFKA_VERSION
-from deploy.local.topology import NICE, REPOSITORY
+from deploy.local.topology import NICE
 from tests.load.post_load import Load
 from tests.load.system import RECEIPT_DELAY_MS, System
 from tests.load.workload import CLIENTS

@@ -11,11 +11,11 @@ from typing import ClassVar
 
 import aiohttp
 
+from deploy import REPOSITORY
 from deploy.local.ports import free_port
 from deploy.local.processes import Child
 from tests.waiting import WITHIN_SECONDS
 
-ROOT = Path(__file__).parents[2]
 TOKEN = "a token of the services"
 
 
@@ -52,7 +52,7 @@ class ServiceProgram:
             environment["POSTRIDER_CONFIG"] = str(file)
         command = (sys.executable, "-m", self.MODULE or f"services.{self.SERVICE}.main")
         log = self.directory / f"{self.SERVICE}.log"
-        self.child = await Child.spawn(command, log=log, environment=environment, directory=ROOT)
+        self.child = await Child.spawn(command, log=log, environment=environment, directory=REPOSITORY)
         if ready:
             await self._ready(self.child)
         return self.child

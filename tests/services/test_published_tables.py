@@ -2,9 +2,9 @@
 
 import asyncpg
 
+from deploy import REPOSITORY
 from libs.storage.database import migrate
 from tests.conftest import DatabaseFactory
-from tests.services.program import ROOT
 
 TABLES = """
 SELECT relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind = $1 ORDER BY relname"""
@@ -15,7 +15,7 @@ async def test_rows_can_be_updated_and_deleted_while_all_tables_are_published(po
     connection = await asyncpg.connect(await postgres())
     await connection.execute("CREATE PUBLICATION everything FOR ALL TABLES")
     refused: list[str] = []
-    for migrations in sorted((ROOT / "services").glob("*/migrations")):
+    for migrations in sorted((REPOSITORY / "services").glob("*/migrations")):
         service = migrations.parent.name
         await migrate(connection, service, migrations)
         for (table,) in await connection.fetch(TABLES, b"p"):

@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
+from deploy import REPOSITORY
 from deploy.local.ports import free_port
 from deploy.local.processes import Child, describe_exit
 from libs.bus.codec import decoder
@@ -22,7 +23,6 @@ from libs.contracts.topics import REQUESTED, REQUESTED_HIGH
 from tests.services.api_gateway.fakes import TOKEN, Answer
 
 API_KEY = "integration-key-0123456789"
-REPOSITORY = Path(__file__).parents[3]
 
 _decode = decoder(REQUESTED)
 

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from deploy import REPOSITORY
 from libs.smpp.pdus import SubmitSmResp
 from services.simulated_carrier.ledger import read_ledger
 from tests.services.simulated_carrier.raw_client import RawClient, sms
-
-ROOT = Path(__file__).parents[3]
 
 
 @dataclass
@@ -39,7 +38,7 @@ async def _spawn(**environment: str) -> asyncio.subprocess.Process:
         sys.executable,
         "-m",
         "services.simulated_carrier.main",
-        cwd=ROOT,
+        cwd=REPOSITORY,
         env={**os.environ, "CARRIER_SMPP_PORT": "0", "CARRIER_HTTP_PORT": "0", **environment},
         stderr=asyncio.subprocess.PIPE,
     )

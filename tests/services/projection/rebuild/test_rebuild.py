@@ -13,6 +13,7 @@ import asyncpg
 import msgspec
 import pytest
 
+from deploy import REPOSITORY
 from deploy.local.kafka import SHORT_RUN, Kafka
 from libs.bus.admin import ensure_topics
 from libs.contracts.statuses import Status
@@ -29,7 +30,6 @@ from services.projection.rebuild.refolding import UnreadableLine, folds_of, whol
 from services.projection.recent import RecentFolds
 from services.projection.store import MIGRATIONS, PARTITIONED, SCHEMA
 from tests.conftest import DatabaseFactory
-from tests.services.program import ROOT
 from tests.services.projection.conftest import dump, fold_in, journalled, said
 from tests.services.projection.program import READ, Program, Traffic
 from tests.services.projection.rebuild.rebuilding import Outbox, before, numbers, open_outbox, stories
@@ -293,7 +293,7 @@ def _submitted() -> Iterator[Told]:
 
 async def program(outbox: Outbox, *arguments: str, **environment: str) -> tuple[int | None, str]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "services.projection.rebuild", *arguments, cwd=ROOT,
+        sys.executable, "-m", "services.projection.rebuild", *arguments, cwd=REPOSITORY,
         env=os.environ | {"POSTGRES_DSN": outbox.dsn, "KAFKA_BOOTSTRAP_SERVERS": outbox.kafka, **environment},
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
