@@ -11,7 +11,7 @@ from 60 records up, because a batch's cost hardly depends on its size; meanwhile
 that came. `hurry` cuts a pause short. Batches more than half full come closer together, and a full one is never followed by a pause: the
 next is fetched, decoded and prepared while the handler of this one waits for others.
 
-What a handler raises decides: a neighbour's absence (`errors.is_transient`) → the same batch again, with backoff, the partitions kept;
+What a handler raises decides: a neighbour's absence (`is_transient`) → the same batch again, with backoff, the partitions kept;
 anything else → the batch is halved, in order, until the record is found, and that goes to the dead letters.
 What a handler returns stays unfinished and uncommitted, and comes again with the next batch.
 """

@@ -29,7 +29,8 @@ LATE_SECONDS = 0.25
 """A part later than this after its granted moment is not sent: sent later, it would exceed the rate together with what was granted for
 then. Without a rate there is nothing to exceed: however late, it is sent, or slow claims would let nothing leave."""
 LONGEST_LEAD_SECONDS = 1.0
-"""How far ahead, at most, lie the moments that a claim asks for where claims are slow. The lease must outlast them."""
+"""How far ahead, at most, begin the moments that a claim asks for where claims are slow; they reach twice as far, and 250 ms. The lease
+must outlast them."""
 LARGEST_CLAIM = 1000
 """Segments."""
 IDLE_SECONDS = 0.5

@@ -13,5 +13,5 @@ class InboundSettings(DatabaseSettings, ConfiguredSettings):
         400, ge=21, le=LONGEST_KEPT_DAYS, description="how long what handsets sent is kept; longer than the topics"
     )
     inbound_read_seconds: float = Field(
-        5.0, gt=0, le=30, description="how long a read may take in PostgreSQL, its wait for a connection included"
+        5.0, gt=0, le=60, description="how long a read may take in PostgreSQL, its wait for a connection included"
     )

@@ -20,7 +20,7 @@ class ProjectionSettings(DatabaseSettings, ConfiguredSettings):
         2.0, ge=0, le=30, description="how long a read of an unknown id waits for what Kafka held when it came"
     )
     projection_read_seconds: float = Field(
-        5.0, gt=0, le=30, description="how long a read may take in PostgreSQL, its wait for a connection included"
+        5.0, gt=0, le=60, description="how long a read may take in PostgreSQL, its wait for a connection included"
     )
     projection_keep_days: int = Field(
         400,
