@@ -28,11 +28,11 @@ from libs.contracts.topics import COMMANDS, STATUS, requested
 from libs.service_kit.problems import ProblemError
 from services.api_gateway.api_keys import Caller
 from services.api_gateway.asked import Ask, AskedTable, What, outcome_key
+from services.api_gateway.http.responses import Response
 from services.api_gateway.neighbours import Neighbour
 from services.api_gateway.problems import unavailable
 from services.api_gateway.publishing import DurablePublisher
 from services.api_gateway.requests import SOURCE, Named, accepted, validity_of
-from services.api_gateway.responses import Response
 from services.api_gateway.shown import DOUBTFUL, Shown
 
 

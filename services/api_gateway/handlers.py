@@ -20,13 +20,13 @@ from libs.contracts.http.requests import PERSON_PATHS, InboundQuery, PersonId, P
 from libs.service_kit.problems import ProblemError, bad_field
 from services.api_gateway.accepting import Accepter
 from services.api_gateway.api_keys import Caller
-from services.api_gateway.bulk import BulkAccepter, BulkRequest
-from services.api_gateway.calls import Call, parse
+from services.api_gateway.bulk.accepting import BulkAccepter, BulkRequest
 from services.api_gateway.checks import check_length, check_schedule
 from services.api_gateway.commands import Commands
+from services.api_gateway.http.calls import Call, parse
+from services.api_gateway.http.responses import Response
 from services.api_gateway.plain_sms import PlainSms, parse_sms
 from services.api_gateway.requests import Named, Repeatable, Request, accepted, validity_of
-from services.api_gateway.responses import Response
 from services.api_gateway.shown import Shown, read_shown
 from services.api_gateway.upstreams import Upstream
 

@@ -22,10 +22,11 @@ from libs.storage.database import BY_KEY, Pool, open_database
 from services.api_gateway.accepting import Accepter
 from services.api_gateway.api_keys import ApiKeys
 from services.api_gateway.asked import AskedTable
-from services.api_gateway.bulk import BulkAccepter
+from services.api_gateway.bulk.accepting import BulkAccepter
 from services.api_gateway.commands import Commands
 from services.api_gateway.forgetting import forget_old
 from services.api_gateway.handlers import Services
+from services.api_gateway.http.server import serve
 from services.api_gateway.idempotency import Ledger
 from services.api_gateway.neighbours import Neighbour
 from services.api_gateway.numbers import BLOCK, Numbers
@@ -33,7 +34,6 @@ from services.api_gateway.openapi import openapi
 from services.api_gateway.publishing import DurablePublisher
 from services.api_gateway.routed_application import RoutedApplication
 from services.api_gateway.routes import ROUTES
-from services.api_gateway.server import serve
 from services.api_gateway.settings import ApiGatewaySettings
 from services.api_gateway.upstreams import Upstream
 

@@ -13,7 +13,7 @@ import msgspec
 
 from libs.contracts.events import Priority
 from libs.contracts.http.requests import MAX_TEXT_CHARACTERS, SendSms
-from services.api_gateway.calls import parse
+from services.api_gateway.http.calls import parse
 
 PlainText = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT_CHARACTERS)]
 PlainPersonId = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]

@@ -12,7 +12,7 @@ from libs.contracts.http.answers import FieldProblem
 from libs.contracts.http.problems import CONTENT_TYPE, MAX_FIELD_NAME
 from libs.service_kit import problems
 from libs.service_kit.problems import ProblemError, bad_fields, invalid
-from services.api_gateway.responses import Response
+from services.api_gateway.http.responses import Response
 
 
 def unavailable(detail: str, retry_after: int = 2) -> ProblemError:

@@ -19,8 +19,8 @@ from libs.contracts.topics import requested
 from libs.service_kit.problems import ProblemError
 from libs.storage.uuids import quick_uuid
 from services.api_gateway.api_keys import Caller
+from services.api_gateway.http.responses import Response
 from services.api_gateway.plain_sms import PlainSms
-from services.api_gateway.responses import Response
 
 SOURCE = "postrider/api_gateway"
 

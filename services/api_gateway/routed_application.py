@@ -15,10 +15,10 @@ import structlog
 from libs.service_kit.metrics import REQUEST_SECONDS, REQUESTS
 from libs.service_kit.problems import ProblemError
 from services.api_gateway.api_keys import ApiKeys
-from services.api_gateway.calls import Call, require_json
 from services.api_gateway.handlers import Services
+from services.api_gateway.http.calls import Call, require_json
+from services.api_gateway.http.responses import Response
 from services.api_gateway.problems import problem_response
-from services.api_gateway.responses import Response
 from services.api_gateway.routes import Route, Router
 
 log = structlog.get_logger()

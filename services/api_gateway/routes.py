@@ -26,10 +26,10 @@ from libs.contracts.http.requests import PERSON_PATHS, InboundQuery, PersonIn, S
 from libs.service_kit.config_file import Scope
 from libs.service_kit.problems import ProblemError
 from services.api_gateway import handlers
-from services.api_gateway.bulk import MAX_BULK_BYTES
-from services.api_gateway.calls import MAX_BODY_BYTES, NOT_UTF8, Call
+from services.api_gateway.bulk.accepting import MAX_BULK_BYTES
 from services.api_gateway.handlers import IDEMPOTENCY_KEY, Services
-from services.api_gateway.responses import Response
+from services.api_gateway.http.calls import MAX_BODY_BYTES, NOT_UTF8, Call
+from services.api_gateway.http.responses import Response
 
 Handler = Callable[[Services, Call], Awaitable[Response | None] | None]
 """Gives the answer, or None if it sees to it itself that the call is answered: if at once, it costs no task."""

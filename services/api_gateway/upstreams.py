@@ -13,9 +13,9 @@ from yarl import URL
 
 from libs.contracts.http.problems import CONTENT_TYPE as PROBLEM
 from libs.service_kit.internal import HEADER, TENANT_HEADER
-from services.api_gateway.calls import Call
+from services.api_gateway.http.calls import Call
+from services.api_gateway.http.responses import JSON, Response
 from services.api_gateway.problems import unavailable
-from services.api_gateway.responses import JSON, Response
 
 log = structlog.get_logger()
 

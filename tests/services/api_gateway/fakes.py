@@ -24,9 +24,10 @@ from libs.service_kit.internal import HEADER, TENANT_HEADER
 from services.api_gateway.accepting import Accepter
 from services.api_gateway.api_keys import ApiKeys
 from services.api_gateway.asked import Ask, AskedTable, What
-from services.api_gateway.bulk import BulkAccepter
+from services.api_gateway.bulk.accepting import BulkAccepter
 from services.api_gateway.commands import Commands
 from services.api_gateway.handlers import Services
+from services.api_gateway.http.server import Server, serve
 from services.api_gateway.idempotency import InProgress, Ledger, OtherBody, Publish, Published, Reservation, Verdict
 from services.api_gateway.neighbours import Neighbour
 from services.api_gateway.numbers import BLOCK, Numbers
@@ -34,7 +35,6 @@ from services.api_gateway.openapi import openapi
 from services.api_gateway.publishing import DurablePublisher
 from services.api_gateway.routed_application import RoutedApplication
 from services.api_gateway.routes import ROUTES
-from services.api_gateway.server import Server, serve
 from services.api_gateway.upstreams import Upstream
 
 ALL_KEY = "all-scopes-key-0123456789"

@@ -7,7 +7,7 @@ from jsonschema import Draft202012Validator
 
 from libs.contracts.statuses import Status
 from libs.service_kit.problems import ProblemError
-from services.api_gateway import connection
+from services.api_gateway.http import connection
 from services.api_gateway.openapi import openapi
 from services.api_gateway.plain_sms import parse_sms
 from services.api_gateway.routes import ROUTES, Route

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from libs.contracts.http.requests import SendSms
 from libs.service_kit.problems import ProblemError
-from services.api_gateway.calls import parse
+from services.api_gateway.http.calls import parse
 from services.api_gateway.plain_sms import PlainSms, parse_sms
 
 FIELDS = tuple(SendSms.model_fields)

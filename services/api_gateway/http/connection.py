@@ -13,10 +13,10 @@ from typing import Any
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from libs.service_kit.problems import ProblemError
-from services.api_gateway.application import Server
-from services.api_gateway.calls import Call, too_large
-from services.api_gateway.responses import LAST_CHUNK, Response, chunk, encode, encode_beginning
-from services.api_gateway.unread import unread_bytes
+from services.api_gateway.http.application import Server
+from services.api_gateway.http.calls import Call, too_large
+from services.api_gateway.http.responses import LAST_CHUNK, Response, chunk, encode, encode_beginning
+from services.api_gateway.http.unread import unread_bytes
 
 MAX_HEAD_BYTES = 16 * 1024
 MAX_PIPELINED = 64

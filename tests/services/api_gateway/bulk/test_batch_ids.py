@@ -4,7 +4,7 @@ from uuid import UUID
 
 from libs.contracts.http.requests import MAX_BULK_MESSAGES
 from libs.contracts.message_ids import new_message_id, time_of
-from services.api_gateway.batch_ids import batch_ids
+from services.api_gateway.bulk.batch_ids import batch_ids
 
 
 def test_they_are_message_ids_of_the_batchs_millisecond_in_the_order_of_the_items() -> None:

@@ -16,8 +16,8 @@ from libs.contracts.http.model import ApiModel
 from libs.contracts.http.problems import reason
 from libs.service_kit.problems import ProblemError, bad_field, invalid
 from services.api_gateway.api_keys import NOBODY
+from services.api_gateway.http.responses import JSON, Response
 from services.api_gateway.problems import invalid_body
-from services.api_gateway.responses import JSON, Response
 
 if TYPE_CHECKING:
     from services.api_gateway.routes import Route

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.service_kit.problems import ProblemError
-from services.api_gateway import bulk_body
-from services.api_gateway.bulk_body import read_items
+from services.api_gateway.bulk import body as bulk_body
+from services.api_gateway.bulk.body import read_items
 from tests.services.api_gateway.fakes import Gateway
 
 

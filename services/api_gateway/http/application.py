@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from services.api_gateway.calls import Call
-from services.api_gateway.responses import Response
+from services.api_gateway.http.calls import Call
+from services.api_gateway.http.responses import Response
 
 if TYPE_CHECKING:
-    from services.api_gateway.connection import Connection
+    from services.api_gateway.http.connection import Connection
 
 
 class Application(Protocol):

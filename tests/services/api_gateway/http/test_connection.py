@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from services.api_gateway import connection
+from services.api_gateway.http import connection
 from tests.services.api_gateway.fakes import ALL_KEY, Gateway
 from tests.services.api_gateway.raw_client import HEADERS, Client, Unread, get, post, texts
 from tests.waiting import until

@@ -24,10 +24,10 @@ from libs.contracts.http.requests import SendSms
 from libs.contracts.message_ids import time_of
 from libs.service_kit.problems import ProblemError, bad_field
 from services.api_gateway.api_keys import Caller
-from services.api_gateway.batch_ids import batch_ids
-from services.api_gateway.bulk_body import Item, read_item
-from services.api_gateway.calls import MAX_BODY_BYTES
+from services.api_gateway.bulk.batch_ids import batch_ids
+from services.api_gateway.bulk.body import Item, read_item
 from services.api_gateway.checks import check_length, check_schedule
+from services.api_gateway.http.calls import MAX_BODY_BYTES
 from services.api_gateway.plain_sms import PlainSms, parse_sms
 from services.api_gateway.requests import Own, Request, person_of, requested_event, validity_of
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from email.utils import formatdate
 
-from services.api_gateway.application import Application
-from services.api_gateway.connection import Connection
+from services.api_gateway.http.application import Application
+from services.api_gateway.http.connection import Connection
 
 SWEEP_SECONDS = 1.0
 BACKLOG = 1024

@@ -26,9 +26,10 @@ from libs.service_kit.crash_points import crash_point
 from libs.service_kit.metrics import MESSAGES_ACCEPTED
 from libs.service_kit.problems import ProblemError
 from services.api_gateway.api_keys import Caller
-from services.api_gateway.batch import CHUNKS_PER_SLICE, Batch
-from services.api_gateway.bulk_answer import BulkAnswer
-from services.api_gateway.bulk_body import read_items
+from services.api_gateway.bulk.answer import BulkAnswer
+from services.api_gateway.bulk.batch import CHUNKS_PER_SLICE, Batch
+from services.api_gateway.bulk.body import read_items
+from services.api_gateway.http.responses import Response, Stream
 from services.api_gateway.idempotency import InProgress, Ledger, OtherBody, Publish, Published, Reservation, Verdict
 from services.api_gateway.known_keys import KnownKeys, in_progress, other_body
 from services.api_gateway.neighbours import Neighbour
@@ -36,7 +37,6 @@ from services.api_gateway.numbers import Numbers
 from services.api_gateway.problems import unavailable
 from services.api_gateway.publishing import DurablePublisher
 from services.api_gateway.requests import Named, Repeatable
-from services.api_gateway.responses import Response, Stream
 
 log = structlog.get_logger()
 

@@ -22,9 +22,9 @@ from libs.contracts.message_ids import new_message_id, time_of
 from libs.contracts.topics import REQUESTED
 from libs.service_kit.problems import ProblemError
 from services.api_gateway.api_keys import Caller
-from services.api_gateway.batch import CHUNK, MAX_TEMPLATES, Batch
-from services.api_gateway.bulk import AT_ONCE, MAX_WAITING
-from services.api_gateway.bulk_body import read_items
+from services.api_gateway.bulk.accepting import AT_ONCE, MAX_WAITING
+from services.api_gateway.bulk.batch import CHUNK, MAX_TEMPLATES, Batch
+from services.api_gateway.bulk.body import read_items
 from services.api_gateway.checks import check_length
 from services.api_gateway.plain_sms import parse_sms
 from tests.services.api_gateway.fakes import OTHER_TENANT_KEY, SEND_KEY, SLOW_KEY, STEADY_KEY, Answer, Gateway

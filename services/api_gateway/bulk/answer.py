@@ -6,8 +6,8 @@ from http import HTTPStatus
 from uuid import UUID
 
 from libs.contracts.http.answers import FieldProblem
-from services.api_gateway.batch import Slice
-from services.api_gateway.responses import Response, Stream
+from services.api_gateway.bulk.batch import Slice
+from services.api_gateway.http.responses import Response, Stream
 
 _WHY = "Kafka did not acknowledge it in time, so it is not known to be accepted"
 REPEAT = f"{_WHY}: repeat the call with the same Idempotency-Key"

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from services.api_gateway import connection, server
-from services.api_gateway.application import Application
+from services.api_gateway.http import connection, server
+from services.api_gateway.http.application import Application
 from tests.services.api_gateway.fakes import ALL_KEY, ASYNCAPI, OPENAPI, Gateway
 from tests.services.api_gateway.raw_client import HEADERS, Client, Unread, get, post, texts
 from tests.waiting import until

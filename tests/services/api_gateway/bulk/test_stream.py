@@ -11,8 +11,8 @@ import pytest
 
 from libs.bus.errors import PublishFailed
 from libs.contracts.http.answers import Bulk
-from services.api_gateway.batch import CHUNK, CHUNKS_PER_SLICE, SLICE
-from services.api_gateway.bulk_answer import LOST, REPEAT
+from services.api_gateway.bulk.answer import LOST, REPEAT
+from services.api_gateway.bulk.batch import CHUNK, CHUNKS_PER_SLICE, SLICE
 from tests.services.api_gateway.fakes import ALL_KEY, STEADY_KEY, Gateway
 from tests.services.api_gateway.raw_client import Client
 from tests.waiting import until

@@ -4,7 +4,7 @@ import asyncio
 import socket
 from typing import Any
 
-from services.api_gateway.unread import unread_bytes
+from services.api_gateway.http.unread import unread_bytes
 from tests.waiting import until
 
 
