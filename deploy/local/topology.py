@@ -13,7 +13,7 @@ from pathlib import Path
 from deploy import REPOSITORY
 from deploy.local.ports import HOST, Ports
 from deploy.local.supervisor import ProcessSpec
-from libs.service_kit.config_file import Configuration
+from libs.service_kit.config_file import Configuration, SmppGateway
 from libs.service_kit.kafka import KafkaSettings
 
 NICE = {"receipts": 4, "dispatcher": 6, "resolver": 8, "api_gateway": 10}
@@ -57,8 +57,9 @@ def configuration_environment(ports: Ports) -> dict[str, str]:
 
 def uses_simulated_carrier(configuration: Configuration, ports: Ports) -> bool:
     here = {HOST, "localhost", "::1"}
-    port = ports["CARRIER_SMPP_PORT"]
-    return any(gateway.host in here and gateway.port == port for gateway in configuration.gateways)
+    # Another type may have no host.
+    smscs = (gateway for gateway in configuration.gateways if isinstance(gateway, SmppGateway))  # pyright: ignore[reportUnnecessaryIsInstance]
+    return any(smsc.host in here and smsc.port == ports["CARRIER_SMPP_PORT"] for smsc in smscs)
 
 
 def processes(around: Surroundings, configuration: Configuration) -> list[ProcessSpec]:
