@@ -61,7 +61,7 @@ class Gateway(_Model):
     """What every gateway has, whatever it speaks."""
 
     id: GatewayId
-    source_address: str | None = Field(None, description="shown to the person; a request's senderId goes first")
+    source_address: str | None = None
     default_alphabet: Alphabet = Field(
         Alphabet.GSM, description="what the provider takes data_coding 0 for; what it lacks goes as UCS-2"
     )
@@ -116,7 +116,9 @@ class SmppGateway(Gateway):
     service_type: Annotated[str, _latin1(5)] = Field("", description="of what is submitted")
     bind_type: Literal["transceiver", "transmitter", "transmitter_and_receiver"] = "transceiver"
     binds_allowed: int = Field(1, ge=1, le=100, description="binds that the provider allows at once, of whatever type")
-    source_address: Annotated[str, _latin1(20)] | None = None
+    source_address: Annotated[str, _latin1(20)] | None = Field(
+        None, description="shown to the person; a request's senderId goes first"
+    )
     source_ton: int = Field(5, ge=0, le=6)
     source_npi: int = Field(0, ge=0, le=18)
     destination_ton: int = Field(1, ge=0, le=6)

@@ -184,8 +184,7 @@ class Lifecycle:
             try:
                 return await self._unless_stopped(start())
             except Exception as error:
-                # A ValueError is about a value that we gave, as a setting that asyncpg does not know.
-                if isinstance(error, ValueError) or not is_transient(error):
+                if not _is_away(error):
                     raise
                 words = f"waiting for {name}: {type(error).__name__}"
                 if isinstance(error, OSError):
@@ -258,6 +257,20 @@ def _end_hard_after(seconds: float) -> None:
     watchdog = threading.Timer(seconds, copy_context().run, (end,))  # a thread has none of what is bound to the log
     watchdog.daemon = True
     watchdog.start()
+
+
+_REFUSED = ("22", "23", "42")
+"""SQLSTATE classes: Postgres refuses data, a constraint's breach, or a name or syntax."""
+
+
+def _is_away(error: Exception) -> bool:
+    """Whether a start should wait. While it runs, a service also waits where what it was given at its start is refused (a right was
+    revoked); at the start that is a mistake, as is a ValueError: a setting that asyncpg does not know."""
+    if isinstance(error, OSError):  # a certificate that is refused is a ValueError too
+        return True
+    if isinstance(error, ValueError) or str(getattr(error, "sqlstate", "")).startswith(_REFUSED):
+        return False
+    return is_transient(error)
 
 
 def _log_unhandled(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

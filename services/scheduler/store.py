@@ -10,6 +10,7 @@ from operator import itemgetter
 from typing import NamedTuple
 from uuid import UUID
 
+from libs.contracts.message_ids import first_id
 from libs.storage.database import Pool
 from libs.storage.retention import BATCH_ROWS, PAUSE_SECONDS, delete_old
 
@@ -120,7 +121,10 @@ async def next_due(pool: Pool) -> datetime | None:
 async def forget(pool: Pool, before: datetime) -> None:
     """Delete what was settled, and marks that were made, before a moment."""
     last = LegKey(UUID(int=0), 0, 0)
-    while (row := await pool.fetchrow(_FORGET, *last, BATCH_ROWS, before)) is not None:
+    end = first_id(
+        before
+    )  # what was accepted later can't have been settled before; and it goes on coming, so there would be no end
+    while (row := await pool.fetchrow(_FORGET, *last, BATCH_ROWS, before, end)) is not None:
         last = LegKey(*row)
         await asyncio.sleep(PAUSE_SECONDS)
     await delete_old(pool, "marks", "marked_at", before)
@@ -214,7 +218,7 @@ _NEXT = """
 _FORGET = """
     WITH walked AS MATERIALIZED (
         SELECT ctid AS place, message_id, cycle, leg, settled_at FROM entries
-        WHERE (message_id, cycle, leg) > ($1, $2, $3) ORDER BY message_id, cycle, leg LIMIT $4),
+        WHERE (message_id, cycle, leg) > ($1, $2, $3) AND message_id < $6 ORDER BY message_id, cycle, leg LIMIT $4),
     deleted AS (
         DELETE FROM entries WHERE ctid = ANY (ARRAY(SELECT place FROM walked WHERE settled_at < $5)))
     SELECT message_id, cycle, leg FROM walked ORDER BY message_id DESC, cycle DESC, leg DESC LIMIT 1

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import ssl
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -53,7 +54,15 @@ async def test_a_stop_is_heard_while_a_neighbour_is_waited_for_without_end():
             await life.part("kafka", start)
 
 
-@pytest.mark.parametrize("away", [asyncpg.CannotConnectNowError, asyncpg.TooManyConnectionsError, KafkaConnectionError])
+@pytest.mark.parametrize(
+    "away",
+    [
+        asyncpg.CannotConnectNowError,
+        asyncpg.TooManyConnectionsError,
+        KafkaConnectionError,
+        ssl.SSLCertVerificationError,
+    ],
+)
 async def test_what_a_neighbour_says_while_it_is_away_is_waited_out(away: type[Exception]):
     life = Lifecycle(settings())
     tries: list[type[Exception]] = []
@@ -87,6 +96,18 @@ async def test_a_fault_that_is_nobodys_absence_ends_the_start(fault: type[Except
     with pytest.raises(fault, match="a mistake"):
         async with asyncio.timeout(5):
             await life.part("thing", start)
+
+
+@pytest.mark.parametrize("code", ["42704", "22023"])
+async def test_a_session_that_postgres_refuses_for_what_we_asked_ends_the_start(code: str):
+    life = Lifecycle(settings())
+
+    async def start() -> None:
+        raise asyncpg.PostgresError.new({"S": "FATAL", "V": "FATAL", "C": code, "M": "a mistake of ours"})
+
+    with pytest.raises(asyncpg.PostgresError, match="a mistake"):
+        async with asyncio.timeout(5):
+            await life.part("postgres", start)
 
 
 async def test_parts_stop_in_reverse_and_one_that_fails_keeps_no_other_from_stopping():

@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 
 from libs.contracts.events import Priority
+from libs.contracts.message_ids import first_id
 from libs.storage.database import Pool
 from libs.storage.partitions import Connection
 from services.scheduler import store
@@ -128,7 +129,7 @@ async def test_what_is_done_is_forgotten_after_its_time_and_what_waits_never(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "BATCH_ROWS", 1)
-    old, new, waiting = (arrival(deferred(NOW)) for _ in range(3))
+    old, new, waiting = (arrival(deferred(NOW, first_id(NOW - timedelta(days=days)))) for days in (42, 41, 40))
     twice = arrival(deferred(NOW, old.deferral.message_id, leg=3))
     await store.add(pool, [old, twice, new, waiting])
     await store.settle(pool, [old.deferral.key, twice.deferral.key], NOW - timedelta(days=31))
@@ -142,6 +143,20 @@ async def test_what_is_done_is_forgotten_after_its_time_and_what_waits_never(
         waiting.deferral.message_id,
     }
     assert [row[0] for row in await pool.fetch("SELECT message_id FROM marks")] == [marks[1].message_id]
+
+
+async def test_forgetting_ends_though_deferrals_go_on_coming(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "BATCH_ROWS", 1)
+
+    class Busy:
+        execute = pool.execute
+
+        async def fetchrow(self, *asked: Any) -> Any:
+            await store.add(pool, [arrival(deferred(NOW))])
+            return await pool.fetchrow(*asked)
+
+    async with asyncio.timeout(WITHIN_SECONDS):
+        await store.forget(cast(Pool, Busy()), NOW - timedelta(days=30))
 
 
 async def test_the_next_due_is_the_first_that_waits(pool: Pool) -> None:
