@@ -7,8 +7,9 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from structlog.testing import capture_logs
 
-from libs.bus.admin import TopicMismatch, ensure_topics
+from libs.bus.admin import TopicMismatch, _usable, ensure_topics
 from tests.conformance.bus_harness import Harness
+from tests.waiting import until
 
 
 async def partitions(bus: Harness, name: str) -> int:
@@ -65,6 +66,11 @@ async def make(bus: Harness, name: str, partitions: int, **config: str) -> None:
     await admin.start()
     configs = {key.replace("_", "."): value for key, value in config.items()}
     await admin.create_topics([NewTopic(name, partitions, 1, topic_configs=configs)])
+
+    async def has_leaders() -> bool:
+        return name in await _usable(admin)
+
+    await until(has_leaders)
     await admin.close()
 
 
