@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
@@ -197,8 +197,7 @@ class KafkaSource(ConsumerRebalanceListener):
         await self._commit_to_kafka(offsets)
 
     async def _commit_to_kafka(self, offsets: Mapping[TopicPartition, int]) -> None:
-        async with asyncio.timeout(COMMIT_SECONDS):
-            await self._started().commit(dict(offsets))
+        await _within(COMMIT_SECONDS, self._started().commit(dict(offsets)))
 
     async def lag_bounds(self) -> Mapping[TopicPartition, tuple[int, int]]:
         consumer = self._started()
@@ -223,15 +222,19 @@ class KafkaSource(ConsumerRebalanceListener):
 async def _close(consumer: AIOKafkaConsumer) -> None:
     """Leave the group. A join under way, or partitions that are being given back, are not waited for longer than a few seconds."""
     try:
-        async with asyncio.timeout(STOP_SECONDS):
-            await consumer.stop()
+        await _within(STOP_SECONDS, consumer.stop())
     except TimeoutError:
         # Its heartbeats would go on, and the group would wait for it until the rebalance timeout.
         with suppress(KafkaError, OSError, TimeoutError):
-            async with asyncio.timeout(LEAVE_SECONDS):
-                await _leave(consumer)
+            await _within(LEAVE_SECONDS, _leave(consumer))
     except (KafkaError, OSError):
         pass
+
+
+async def _within(seconds: float, work: Coroutine[object, object, object]) -> None:
+    """Raises TimeoutError after so many seconds, also in a task that was cancelled, and commits and leaves at its end. There
+    `asyncio.timeout` of Python 3.11.2 raises CancelledError instead, and nothing that should follow is done."""
+    await asyncio.wait_for(work, seconds)
 
 
 async def _leave(consumer: AIOKafkaConsumer) -> None:

@@ -65,9 +65,11 @@ class Intake:
                 await self._fetch()
         finally:
             commits.cancel()
-            await self._stream.commit()
-            self._board.withdraw(self.topic)
-            await self._stream.stop()
+            try:
+                await self._stream.commit()
+            finally:  # else its heartbeats would keep the partitions from its peers
+                self._board.withdraw(self.topic)
+                await self._stream.stop()
 
     def finished(self, records: list[Record]) -> None:
         """The work of these records is durable."""

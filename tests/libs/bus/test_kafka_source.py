@@ -1,6 +1,7 @@
 """What only a member of a group on a real Kafka can get wrong."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -12,12 +13,36 @@ from structlog.testing import capture_logs
 from libs.bus import stream as stream_module
 from libs.bus.partitioning import partition_of
 from libs.bus.port import Partitions
+from libs.bus.stream import RecordStream
 from tests.conformance.bus_harness import Handled, open_harness
 from tests.waiting import until
 
 
+async def stop(stream: RecordStream) -> None:
+    await stream.stop()
+
+
+async def stop_at_the_end_of_a_task(stream: RecordStream) -> None:
+    """As whoever reads in a task of its own does, once that is cancelled."""
+    begun = asyncio.Event()
+
+    async def read() -> None:
+        try:
+            begun.set()
+            await asyncio.Event().wait()
+        finally:
+            await stream.stop()
+
+    reading = asyncio.create_task(read())
+    await begun.wait()
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+
+
+@pytest.mark.parametrize("stop", [stop, stop_at_the_end_of_a_task])
 async def test_who_stops_while_giving_partitions_back_leaves_the_group_all_the_same(
-    kafka: str, monkeypatch: pytest.MonkeyPatch
+    kafka: str, monkeypatch: pytest.MonkeyPatch, stop: Callable[[RecordStream], Awaitable[None]]
 ) -> None:
     monkeypatch.setattr(stream_module, "REBALANCE_TIMEOUT_MS", 120_000)
     harness = await open_harness(kafka)
@@ -34,7 +59,7 @@ async def test_who_stops_while_giving_partitions_back_leaves_the_group_all_the_s
     staying = harness.stream([topic], group)
     joining = asyncio.create_task(staying.start())
     await giving_back.wait()
-    await leaving.stop()
+    await stop(leaving)
     harness.running.remove(leaving)
     async with asyncio.timeout(30):
         await joining
