@@ -121,9 +121,8 @@ async def next_due(pool: Pool) -> datetime | None:
 async def forget(pool: Pool, before: datetime) -> None:
     """Delete what was settled, and marks that were made, before a moment."""
     last = LegKey(UUID(int=0), 0, 0)
-    end = first_id(
-        before
-    )  # what was accepted later can't have been settled before; and it goes on coming, so there would be no end
+    # What was accepted later can't have been settled before; and it goes on coming, so that to walk it would have no end.
+    end = first_id(before)
     while (row := await pool.fetchrow(_FORGET, *last, BATCH_ROWS, before, end)) is not None:
         last = LegKey(*row)
         await asyncio.sleep(PAUSE_SECONDS)

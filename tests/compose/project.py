@@ -18,9 +18,8 @@ from tests.services.simulated_carrier.texts import join_texts
 
 HEALTHY_WITHIN_SECONDS = 180.0
 STOPPED_WITHIN_SECONDS = 180.0
-IN_ORDER = {
-    "kafka": 143
-}  # exit codes of containers that were told to stop: a JVM's says by which signal; all others' 0
+# Exit codes of containers that were told to stop: a JVM's says by which signal; all others' is 0.
+IN_ORDER = {"kafka": 143}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from deploy.local.run import DEFAULT_CONFIG
 from deploy.local.running_lock import AlreadyRunningError, running_lock
 from deploy.local.stack import Stack
 from deploy.local.supervisor import missing
-from libs.service_kit.config_file import ConfigFileError
+from libs.service_kit.config_file import ConfigFileError, Configuration, Gateway
 
 FAKE_SERVICE = Path(__file__).with_name("fake_service.py")
 IN_ORDER = [
@@ -220,3 +220,17 @@ def test_a_second_stack_in_the_same_directory_is_refused(tmp_path: Path) -> None
         pass
     with running_lock(tmp_path):
         pass
+
+
+class _HttpGateway(Gateway):
+    url: str
+
+    @property
+    def replicas_allowed(self) -> int:
+        return 1
+
+
+def test_a_gateway_of_a_type_without_a_host_is_not_the_simulated_carrier() -> None:
+    gateway = _HttpGateway(id="web", url="https://sms.example")
+    configuration = Configuration.model_construct(gateways=(gateway,))
+    assert not topology.uses_simulated_carrier(configuration, Ports.free())

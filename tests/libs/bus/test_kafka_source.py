@@ -18,7 +18,7 @@ from tests.conformance.bus_harness import Handled, open_harness
 from tests.waiting import until
 
 
-async def stop(stream: RecordStream) -> None:
+async def stop_at_once(stream: RecordStream) -> None:
     await stream.stop()
 
 
@@ -40,7 +40,7 @@ async def stop_at_the_end_of_a_task(stream: RecordStream) -> None:
         await reading
 
 
-@pytest.mark.parametrize("stop", [stop, stop_at_the_end_of_a_task])
+@pytest.mark.parametrize("stop", [stop_at_once, stop_at_the_end_of_a_task])
 async def test_who_stops_while_giving_partitions_back_leaves_the_group_all_the_same(
     kafka: str, monkeypatch: pytest.MonkeyPatch, stop: Callable[[RecordStream], Awaitable[None]]
 ) -> None:
