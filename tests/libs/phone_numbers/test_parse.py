@@ -31,6 +31,7 @@ from libs.phone_numbers.parse import NumberError, NumberProblem, parse
         ("2209765575", "US", "+12209765575"),  # a number of both the United States and the Gambia
         ("2209765575", "KE", "+2209765575"),
         ("＋２５４７１１０００００１", None, "+254711000001"),
+        ("+254" + "-" * 27 + "711000001", None, "+254711000001"),
     ],
 )
 def test_a_number_has_one_form(number: str, region: str | None, expected: str) -> None:
@@ -53,11 +54,13 @@ def test_a_number_has_one_form(number: str, region: str | None, expected: str) -
         ("254711000001", None, NumberProblem.NO_COUNTRY),
         ("18", "KE", NumberProblem.INVALID_FOR_REGION),
         ("2567721234", "KE", NumberProblem.INVALID_FOR_REGION),
+        ("256 772 123456", "KE", NumberProblem.TOO_LONG),  # digits alone may lack their "+"
         ("25677212345678", "KE", NumberProblem.TOO_LONG),
         ("0256772123456", "KE", NumberProblem.TOO_LONG),
         ("254011000001", "KE", NumberProblem.INVALID_FOR_REGION),
         ("+999711000001", None, NumberProblem.UNKNOWN_COUNTRY),
         ("0711000001", "XX", NumberProblem.UNKNOWN_COUNTRY),
+        ("+254711000001", "XX", NumberProblem.UNKNOWN_COUNTRY),
         ("+25471", "KE", NumberProblem.INVALID_FOR_REGION),
         ("+254011000001", None, NumberProblem.INVALID_FOR_REGION),
         ("+2547110000019999", None, NumberProblem.TOO_LONG),

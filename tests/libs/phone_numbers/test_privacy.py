@@ -14,6 +14,18 @@ def test_all_spellings_of_a_number_have_one_fingerprint(spelling: str) -> None:
     assert fingerprint(spelling, KEY) == fingerprint("+254711000001", KEY)
 
 
+def test_it_is_made_of_the_last_8_digits_and_is_the_same_for_ever() -> None:
+    """Those that are stored are compared with those of later releases."""
+    assert fingerprint("+254711000001", KEY).hex() == "a6cbe5c92bb25157"
+    assert fingerprint("+12111000001", KEY) == fingerprint("+254711000001", KEY)
+    assert fingerprint("+254721000001", KEY) != fingerprint("+254711000001", KEY)
+
+
+@pytest.mark.parametrize("length", [16, 64])
+def test_a_key_has_16_to_64_octets(length: int) -> None:
+    assert len(fingerprint("+254711000001", b"k" * length)) == 8
+
+
 def test_other_numbers_and_other_keys_have_others() -> None:
     ours = fingerprint("+254711000001", KEY)
     assert len(ours) == 8

@@ -14,6 +14,7 @@ from libs.sms_text.parts import Part, decode_text, is_text, read_part
         (b"\x06\x08\x04\x01\x02\x0c\x0babc", Part(b"abc", 0x0102, 12, 11)),
         (b"\x09\x01\x01\xff\x08\x04\x01\x02\x03\x02abc", Part(b"abc", 0x0102, 3, 2)),
         (b"\x06\x05\x04\x0b\x84\x23\xf0abc", Part(b"abc")),
+        (b"\x03\x00\x03\x07\x02\x01abc", Part(b"\x02\x01abc")),
         (b"\x00abc", Part(b"abc")),
         (b"\x03\x24\x01\x01abc", Part(b"abc", national=True)),
         (b"\x03\x25\x01\x06abc", Part(b"abc", national=True)),
@@ -25,6 +26,7 @@ from libs.sms_text.parts import Part, decode_text, is_text, read_part
         "16-bit reference",
         "behind another element",
         "no concatenation",
+        "an element that is longer than the header",
         "empty header",
         "single shift",
         "locking shift",
@@ -40,7 +42,18 @@ def test_without_the_flag_there_is_no_header() -> None:
     assert read_part(b"\x05\x00\x03\x07\x02\x01abc", 0) == Part(b"\x05\x00\x03\x07\x02\x01abc")
 
 
-@pytest.mark.parametrize("short_message", [b"", b"\x05", b"\x05\x00\x03\x07\x02", b"\x05\x00\x03\x07\x02\x03", b"\xff"])
+@pytest.mark.parametrize(
+    "short_message",
+    [
+        b"",
+        b"\x05",
+        b"\x05\x00\x03\x07\x02",
+        b"\x05\x00\x03\x07\x02\x03",
+        b"\x05\x00\x03\x07\x02\x00",
+        b"\x05\x00\x03\x07\x00\x00",
+        b"\xff",
+    ],
+)
 def test_a_header_that_is_cut_off_or_absurd_is_refused(short_message: bytes) -> None:
     with pytest.raises(ValueError, match="short_message"):
         read_part(short_message, 0x40)
