@@ -1,3 +1,4 @@
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from libs.contracts.events import Encoding, Reason
@@ -5,6 +6,7 @@ from libs.contracts.statuses import Status
 from libs.storage.database import Pool
 from services.resolver.deciding import Decision, Dispatch, Ended
 from services.resolver.decisions import Coordinates, settle
+from tests.services.opposite_orders import in_opposite_orders
 from tests.services.resolver.builders import NOW, PHONE, new_message_id
 
 GOES_OUT = Dispatch(NOW, "demo", PHONE, "Jane Doe", None, Encoding.UCS2, 3)
@@ -38,6 +40,14 @@ async def test_each_leg_and_cycle_is_decided_by_itself(pool: Pool):
     await settle(pool, {at: GOES_OUT})
     for another in (at._replace(leg=2), at._replace(cycle=2), at._replace(leg_at=NOW + timedelta(seconds=1))):
         assert await settle(pool, {another: other}) == {another: other}
+
+
+async def test_two_instances_with_the_same_legs_wait_for_each_other_in_whatever_order_they_came(pool: Pool):
+    async def decide(its: Pool, legs: Sequence[Coordinates]) -> Mapping[Coordinates, Decision]:
+        return await settle(its, dict.fromkeys(legs, GOES_OUT))
+
+    legs = [some_leg() for _ in range(3)]
+    assert await in_opposite_orders(pool, decide, legs) == [dict.fromkeys(legs, GOES_OUT)] * 2
 
 
 async def test_a_leg_of_a_time_that_nobody_foresaw_is_stored(pool: Pool):

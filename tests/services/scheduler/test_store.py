@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any, cast
@@ -13,7 +13,8 @@ from libs.storage.partitions import Connection
 from services.scheduler import store
 from services.scheduler.handlers import arrival
 from services.scheduler.main import MIGRATIONS
-from services.scheduler.store import Mark, Outcome
+from services.scheduler.store import Arrival, Mark, Outcome
+from tests.services.opposite_orders import in_opposite_orders
 from tests.services.scheduler.builders import NOW, deferred, new_message_id
 from tests.waiting import WITHIN_SECONDS
 
@@ -167,6 +168,14 @@ async def test_the_next_due_is_the_first_that_waits(pool: Pool) -> None:
     await waits(NOW + timedelta(days=2))
     await waits(NOW + timedelta(days=1))
     assert await store.next_due(pool) == NOW + timedelta(days=1)
+    await waits(NOW)
+    await store.claim(pool, 1, NOW, LEASE)
+    assert await store.next_due(pool) == NOW + timedelta(days=1), "what is leaving waits no more"
+    cancelled = arrival(deferred(NOW))
+    await store.add(pool, [cancelled])
+    await store.mark(pool, [Mark(cancelled.deferral.message_id, 1)], NOW)
+    await store.cancel_marked(pool, [cancelled.deferral.message_id], NOW)
+    assert await store.next_due(pool) == NOW + timedelta(days=1), "nor does what is settled"
 
 
 @pytest.mark.parametrize("claim", [store._CLAIM, store._CLAIM_HIGH], ids=["any", "high"])
@@ -253,6 +262,25 @@ async def test_what_another_took_again_while_it_was_settled_is_settled(pool: Poo
                 await asyncio.sleep(0.01)
     await settling
     assert await pool.fetchval("SELECT outcome FROM entries") == "returned"
+
+
+@pytest.mark.parametrize("do", ["add", "mark", "settle"])
+async def test_two_replicas_with_the_same_messages_wait_for_each_other_in_whatever_order_they_came(
+    pool: Pool, do: str
+) -> None:
+    async def act(its: Pool, entries: Sequence[Arrival]) -> None:
+        if do == "add":
+            await store.add(its, entries)
+        elif do == "mark":
+            await store.mark(its, [Mark(e.deferral.message_id, e.deferral.cycle) for e in entries], NOW)
+        else:
+            await store.settle(its, [e.deferral.key for e in entries], NOW)
+
+    entries = [arrival(deferred()) for _ in range(3)]
+    if do == "settle":
+        await store.add(pool, entries)
+    await in_opposite_orders(pool, act, entries)
+    assert await pool.fetchval(f"SELECT count(*) FROM {'marks' if do == 'mark' else 'entries'}") == 3
 
 
 async def test_what_is_rejected_is_so_since_the_first_time_and_what_is_kept_is_not(pool: Pool) -> None:
