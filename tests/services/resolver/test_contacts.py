@@ -94,20 +94,35 @@ async def test_a_repeated_change_changes_nothing(pool: Pool, person: Person):
     assert not await stores(pool, contact_changed(person.id).data)
 
 
-async def test_changes_of_one_instant_leave_the_same_contact_in_any_order(pool: Pool):
-    changes = [
-        {"phone": PHONE, "name": "B"},
-        {"phone": PHONE, "name": "A"},
-        {"phone": "0712", "name": "A"},
-        {"phone": None, "name": None},
-    ]
+@pytest.mark.parametrize(
+    ("changes", "left"),
+    [
+        (
+            [
+                {"phone": PHONE, "name": "B"},
+                {"phone": PHONE, "name": "A"},
+                {"phone": "0712", "name": "A"},
+                {"phone": None, "name": None},
+            ],
+            Contact(PHONE, None, "B", NOW, deleted=False),
+        ),
+        (
+            [{"phone": "0712", "name": "B"}, {"phone": "1" * 41, "name": "A"}, {"phone": None, "name": "C"}],
+            Contact(None, "the number is too long", "A", NOW, deleted=False),
+        ),
+    ],
+    ids=["the greater number and then name", "the greater problem before the name"],
+)
+async def test_changes_of_one_instant_leave_the_same_contact_in_any_order(
+    pool: Pool, changes: list[dict[str, str | None]], left: Contact
+):
     ends = set[Contact | None]()
     for order in permutations(changes):
         someone = Person("acme", PersonKind.CLIENT, f"p{next(_ids)}")
         for change in order:
-            await apply(pool, contact_changed(someone.id, **change).data)
+            await apply(pool, contact_changed(someone.id, phone=change["phone"], name=change["name"]).data)
         ends.add(await known(pool, someone))
-    assert ends == {Contact(PHONE, None, "B", NOW, deleted=False)}
+    assert ends == {left}
 
 
 async def test_a_deletion_leaves_a_tombstone_that_an_older_change_cannot_undo(pool: Pool, person: Person):
@@ -135,6 +150,14 @@ async def test_a_put_always_comes_after_what_is_stored(pool: Pool, person: Perso
     assert not created
     assert put == await known(pool, person)
     assert put == Contact("+254700000001", None, "Jane", from_the_future + timedelta(microseconds=1), deleted=False)
+
+
+async def test_so_does_a_delete_and_what_was_stored_before_cannot_bring_the_person_back(pool: Pool, person: Person):
+    from_the_future = contact_changed(person.id, changed_at=NOW + timedelta(days=365)).data
+    await apply(pool, from_the_future)
+    assert await contacts.delete(pool, person, NOW)
+    assert not await stores(pool, from_the_future)
+    assert await contacts.get(pool, person) is None
 
 
 async def test_a_put_clears_the_problem_of_the_number_before(pool: Pool, person: Person):

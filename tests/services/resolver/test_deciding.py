@@ -32,6 +32,7 @@ def test_the_sender_id_of_the_request_goes_before_the_gateways_source_address():
         ("€" * 80, Encoding.GSM7, 1),
         ("ж" * 70, Encoding.UCS2, 1),
         ("ж" * 71, Encoding.UCS2, 2),
+        ("a" * (10 * 152), Encoding.GSM7, 10),
     ],
 )
 def test_the_text_is_counted_in_segments(text: str, encoding: Encoding, segments: int):

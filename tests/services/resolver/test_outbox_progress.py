@@ -90,10 +90,33 @@ async def test_while_a_change_is_not_committed_nothing_since_its_beginning_count
     assert known is not None and known > changed_at
 
 
-async def test_what_was_known_by_another_servers_clock_is_not_known_by_one_that_is_behind(ground: Ground) -> None:
-    ground.progress.known_until = await ground.now() + timedelta(seconds=5)
+@pytest.mark.parametrize("looking", [False, True], ids=["known before", "looked for since before"])
+async def test_what_was_known_by_another_servers_clock_is_not_known_by_one_that_is_behind(
+    ground: Ground, looking: bool
+) -> None:
+    if looking:
+        ground.projection.end = 5
+        assert await ground.look() is None
+        ground.progress._moment = await ground.now() + timedelta(seconds=5)
+        ground.projection.committed = 5
+    else:
+        ground.progress.known_until = await ground.now() + timedelta(seconds=5)
     ground.normal.end = 10
     assert await ground.look() is None
     ground.normal.committed = 10
     known = await ground.look()
     assert known is not None and known <= await ground.now()
+
+
+async def test_what_comes_while_it_looks_where_the_topics_end_is_after_what_is_known(ground: Ground) -> None:
+    asked_at: list[datetime] = []
+    ends = ground.normal.ends
+
+    async def ends_and_more() -> Mapping[TopicPartition, int]:
+        found = await ends()
+        asked_at.append(await ground.now())  # what is not among the ends comes now, and is decided now
+        return found
+
+    ground.normal.ends = ends_and_more
+    known = await ground.look()
+    assert known is not None and known < asked_at[0]
