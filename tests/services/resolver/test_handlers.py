@@ -4,6 +4,7 @@ from itertools import count
 
 import pytest
 from aiokafka.structs import ConsumerRecord, TopicPartition
+from prometheus_client import REGISTRY
 
 from libs.bus.batch import Batch
 from libs.bus.codec import decoder_for, encode
@@ -156,6 +157,23 @@ async def test_what_cannot_be_sent_ends_with_status_and_reason(world: World):
         (Status.EXPIRED, "validity_over"),
     ]
     assert world.dispatched() == []
+
+
+async def test_each_decision_is_counted_by_what_becomes_of_the_message(world: World):
+    def counted() -> list[float]:
+        asked = ("dispatched", "scheduled", "unknown_person", "cancelled")
+        return [REGISTRY.get_sample_value("postrider_decisions_total", {"outcome": of}) or 0.0 for of in asked]
+
+    before, person = counted(), await world.person()
+    cancelled = requested(message(person))
+    await world.mark(command(cancelled.subject))
+    await world.resolve(
+        *(requested(message(person)) for _ in range(3)),
+        *(requested(message(person, scheduled_at=LATER)) for _ in range(2)),
+        *(requested(message("unheard-of")) for _ in range(4)),
+        cancelled,
+    )
+    assert [now - then for now, then in zip(counted(), before, strict=True)] == [3, 2, 4, 1]
 
 
 async def test_a_person_is_looked_up_in_their_own_tenant(world: World):

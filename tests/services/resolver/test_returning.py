@@ -1,6 +1,6 @@
 """Messages that are asked back when their person changes; the outbox is a stand-in that answers what it is told to."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import count
@@ -13,7 +13,7 @@ from aiokafka.errors import KafkaConnectionError
 
 from libs.bus.codec import decoder_for
 from libs.bus.memory import MemoryBus
-from libs.contracts.events import CommandKind, MessageEvent, PersonKind, SmsCommand
+from libs.contracts.events import CommandKind, MessageEvent, PersonKind, Recipient, SmsCommand
 from libs.contracts.http.answers import Sms, SmsPage
 from libs.contracts.statuses import Status
 from libs.service_kit.internal import HEADER, TENANT_HEADER
@@ -54,6 +54,8 @@ class World:
     """The persons for whom no answer is found in time."""
     garbled: set[str] = field(default_factory=lambda: set[str]())
     """The persons for whom the answer can't be read."""
+    meanwhile: Callable[[], Awaitable[None]] | None = None
+    """What is done before an answer is given."""
     more: str = ""
     """JSON that stands beside what is known of each message."""
 
@@ -62,9 +64,12 @@ class World:
         if self.away:
             assert request.transport is not None
             request.transport.close()
-        if request.query["clientId"] in self.failing:
+        person = request.query.get("clientId") or request.query["staffId"]
+        if self.meanwhile is not None:
+            await self.meanwhile()
+        if person in self.failing:
             return web.Response(status=503)
-        if request.query["clientId"] in self.garbled:
+        if person in self.garbled:
             return web.Response(text='{"items": [{"id": 1}]}', content_type="application/json")
         number = int(request.query.get("cursor", "0"))
         more = str(number + 1) if number + 1 < len(self.pages) else None
@@ -161,6 +166,16 @@ async def test_what_is_queued_for_the_old_number_is_asked_back(world: World) -> 
     assert (asked.headers[HEADER], asked.headers[TENANT_HEADER]) == ("a token of the services", "acme")
 
 
+async def test_a_staff_member_is_asked_for_as_one(world: World) -> None:
+    person = someone()._replace(kind=PersonKind.STAFF)
+    await world.put(person, PHONE)
+    await world.put(person, OTHER_PHONE)
+    world.pages = [[queued()]]
+    assert await world.ask() == 1
+    assert (world.requests[0].query["staffId"], "clientId" in world.requests[0].query) == (person.id, False)
+    assert world.commands()[0].data.recipient == Recipient(PersonKind.STAFF, person.id)
+
+
 @pytest.mark.parametrize("more", ['"of a newer outbox":1,', f'"customData":{"[" * 250 + "]" * 250},'])
 async def test_what_the_outbox_says_beside_it_does_not_matter(world: World, more: str) -> None:
     person = someone()
@@ -217,6 +232,15 @@ async def test_it_looks_again_until_the_outbox_knows_what_was_decided_before_the
     assert await world.pool.fetchval("SELECT count(*) FROM changed_people") == 0
 
 
+async def test_a_fault_of_its_own_is_not_taken_for_an_absence_of_kafka(world: World) -> None:
+    person = someone()
+    await world.put(person, PHONE)
+    await world.put(person, OTHER_PHONE)
+    world.progress.error = ValueError()
+    with pytest.raises(ValueError):
+        await world.ask()
+
+
 async def test_while_kafka_is_away_it_looks_and_no_look_is_the_last(world: World) -> None:
     person = someone()
     await world.put(person, PHONE)
@@ -227,13 +251,31 @@ async def test_while_kafka_is_away_it_looks_and_no_look_is_the_last(world: World
     assert await world.pool.fetchval("SELECT looks FROM changed_people") == 1
 
 
-async def test_who_changes_again_meanwhile_is_looked_for_from_the_beginning(world: World) -> None:
+@pytest.mark.parametrize("when", ["later", "while it is the last look", "while others follow", "while it fails"])
+async def test_who_changes_again_is_looked_for_at_once_and_from_the_beginning(world: World, when: str) -> None:
     person = someone()
     await world.put(person, PHONE)
     await world.put(person, OTHER_PHONE)
-    await world.ask()
-    await world.put(person, PHONE)
+    world.pages = [[queued()]]
+    if when == "while it is the last look":
+        world.progress.known_until = await world.pool.fetchval("SELECT clock_timestamp()")
+    if when == "while it fails":
+        world.failing = {person.id}
+
+    async def change() -> None:
+        await world.put(person, "+254700000002")
+
+    if when == "later":
+        await world.ask()
+        await change()
+    else:
+        world.meanwhile = change
+        await world.ask()
+        world.meanwhile = None
     assert await world.pool.fetchval("SELECT looks FROM changed_people") == 0
+    world.failing = set()
+    assert await world.ask() == 1
+    assert await world.pool.fetchval("SELECT looks FROM changed_people") == 1, "what it knew is not of this change"
 
 
 async def test_while_the_outbox_is_away_nobody_is_looked_for_and_the_looks_are_still_due(world: World) -> None:
@@ -263,6 +305,11 @@ async def test_whom_the_outbox_does_not_answer_for_is_put_off_and_holds_up_nobod
     assert await world.ask() == 2
     put_off = "SELECT next_look > now() + interval '9 minutes', looks FROM changed_people WHERE id = $1"
     assert tuple(await world.pool.fetchrow(put_off, first.id)) == (True, 0)
+    await world.pool.execute("UPDATE changed_people SET changed_at = changed_at - interval '10 hours'")
+    await world.next_look()
+    assert await world.ask() == 2
+    too_far = "SELECT next_look > now() + interval '61 minutes' FROM changed_people WHERE id = $1"
+    assert not await world.pool.fetchval(too_far, first.id)
     setattr(world, how, set())
     await world.next_look()
     assert await world.ask() == 3
