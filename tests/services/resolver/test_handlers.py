@@ -211,6 +211,14 @@ async def test_a_message_that_names_a_time_to_come_waits_for_it_in_the_next_leg(
     assert (world.dispatched(), world.ended()) == ([], [])
 
 
+async def test_sent_again_before_that_time_it_waits_in_the_cycle_that_was_begun(world: World):
+    message_id = new_message_id()
+    asked = message(await world.person(), scheduled_at=LATER)
+    await world.resolve(returned(asked, message_id, Leg(2, 1, NOW)))
+    [event] = world.deferred()
+    assert (event.id, event.data.leg) == (event_id("postrider.sms.deferred.v1", message_id, 2, 2), Leg(2, 2, LATER))
+
+
 async def test_that_is_a_decision_and_stays_one(world: World):
     cause = requested(message(await world.person(), scheduled_at=LATER))
     await world.resolve(cause)

@@ -90,6 +90,14 @@ async def test_while_a_change_is_not_committed_nothing_since_its_beginning_count
     assert known is not None and known > changed_at
 
 
+async def test_what_others_do_in_the_same_database_holds_up_nothing(ground: Ground) -> None:
+    async with ground.pool.acquire() as other, other.transaction():
+        await other.execute("SET LOCAL application_name = 'projection'")
+        began = await ground.now()
+        known = await ground.look()
+        assert known is not None and known > began
+
+
 @pytest.mark.parametrize("looking", [False, True], ids=["known before", "looked for since before"])
 async def test_what_was_known_by_another_servers_clock_is_not_known_by_one_that_is_behind(
     ground: Ground, looking: bool

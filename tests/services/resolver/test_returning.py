@@ -286,7 +286,10 @@ async def test_while_the_outbox_is_away_nobody_is_looked_for_and_the_looks_are_s
     world.away = True
     assert await world.ask() == 0
     assert len({request.query["clientId"] for request in world.requests}) == 1
+    asked = len(world.requests)
     world.away = False
+    await world.ask()
+    assert len(world.requests) == asked, "the lease is not over"
     await world.next_look()
     assert await world.ask() == 2
 

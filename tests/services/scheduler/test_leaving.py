@@ -1,16 +1,15 @@
 import asyncio
-from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from random import Random
 
 import pytest
 from aiokafka.errors import KafkaConnectionError
+from prometheus_client import REGISTRY
 
 from libs.bus.errors import PublishFailed
 from libs.contracts.events import Leg, Priority, Reason, event_id
 from libs.contracts.statuses import Status
 from libs.contracts.topics import DEFERRED, RETURNED, RETURNED_HIGH, returned
-from libs.storage.database import Pool
 from services.scheduler import store
 from services.scheduler.leaving import Leaving
 from tests.services.scheduler.builders import NOW, TRACE, command, deferred
@@ -246,73 +245,20 @@ async def test_while_it_cannot_be_read_how_many_wait_none_is_taken_but_of_high_p
     assert await leaving.once() == 1
 
 
-async def test_without_room_it_goes_on_to_look_for_high_priority(world: World) -> None:
-    await world.take(deferred())
-    leaving = world.leaving(records=1)
-    world.lag = 1
-    running = asyncio.create_task(leaving.run())
-    async with asyncio.timeout(20):
-        while world.looks < 1:
-            await asyncio.sleep(0.01)
-        await world.take(deferred(priority=Priority.HIGH))
-        while not world.returned(RETURNED_HIGH):
-            await asyncio.sleep(0.01)
-        leaving.stop()
-        await running
-    assert world.returned() == []
+async def test_what_comes_and_how_it_ends_is_counted_and_how_late_the_first_of_a_batch_leaves(world: World) -> None:
+    def counted() -> list[float]:
+        settled = "postrider_deferrals_settled_total"
+        metrics = [
+            ("postrider_deferrals_total", {}),
+            (settled, {"outcome": "returned"}),
+            (settled, {"outcome": "cancelled"}),
+        ]
+        metrics += [(f"postrider_return_delay_seconds_{what}", {}) for what in ("count", "sum")]
+        return [REGISTRY.get_sample_value(name, labels) or 0.0 for name, labels in metrics]
 
-
-async def test_full_or_without_an_answer_it_waits_and_goes_on_by_itself(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    slept: list[Pool] = []
-
-    async def next_due(pool: Pool) -> datetime:  # to sleep until what is due already would be no sleep
-        slept.append(pool)
-        return NOW
-
-    monkeypatch.setattr(store, "next_due", next_due)
-    await world.take(*(deferred() for _ in range(3)))
-    leaving = world.leaving(records=1)
-    world.lag = None
-    running = asyncio.create_task(leaving.run())
-
-    async def on_until(condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
-            while not condition():
-                world.now += timedelta(seconds=1)
-                await asyncio.sleep(0.01)
-
-    for world.lag in (None, 1):
-        enough = world.looks + 2
-        await on_until(lambda enough=enough: world.looks >= enough)
-        assert (world.returned(), slept) == ([], [])
-    world.lag = 0
-    await on_until(lambda: len(world.returned()) == 3)
-    leaving.stop()
-    await asyncio.wait_for(running, 5)
-
-
-async def test_it_is_woken_by_what_is_due_before_it_would_look_again(world: World) -> None:
-    leaving = world.leaving()
-    sleeping = asyncio.create_task(leaving._sleep())
-    async with asyncio.timeout(10):
-        while leaving._sleeps_until is None:
-            await asyncio.sleep(0)
-        leaving.on_arrival(NOW + timedelta(days=1))
-        assert not leaving._woken.is_set()
-        leaving.on_arrival(NOW)
-        await sleeping
-
-
-async def test_told_to_stop_it_takes_no_more(world: World) -> None:
-    leaving = world.leaving(rows_per_second=1)
-    await world.take(*(deferred() for _ in range(3)))
-    running = asyncio.create_task(leaving.run())
-    async with asyncio.timeout(20):
-        while not world.returned():
-            await asyncio.sleep(0.01)
-        leaving.stop()
-        await running
-    left = await world.pool.fetchval("SELECT count(*) FROM entries WHERE leaving_until IS NULL")
-    assert left == 3 - len(world.returned()) > 0
+    before = counted()
+    cancelled = deferred(NOW + timedelta(days=1))
+    await world.take(*(deferred(NOW - timedelta(seconds=n)) for n in (5, 60, 40)), cancelled)
+    await world.take(command(cancelled.subject))
+    await world.leaving().once()
+    assert [now - then for now, then in zip(counted(), before, strict=True)] == [4, 3, 1, 1, 60]
