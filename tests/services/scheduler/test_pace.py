@@ -13,6 +13,7 @@ from libs.contracts.topics import RETURNED_HIGH
 from libs.storage.database import Pool
 from services.scheduler import leaving as leaving_module
 from services.scheduler import store
+from services.scheduler.leaving import LOOK_SECONDS
 from tests.services.scheduler.builders import NOW, deferred
 from tests.services.scheduler.conftest import World
 from tests.waiting import until
@@ -63,6 +64,22 @@ async def test_full_or_without_an_answer_it_waits_and_goes_on_by_itself(
     await on_until(lambda: len(world.returned()) == 3)
     leaving.stop()
     await asyncio.wait_for(running, 5)
+
+
+@pytest.mark.parametrize(
+    ("first", "seconds"), [(None, LOOK_SECONDS), (86_400.0, LOOK_SECONDS), (LOOK_SECONDS / 2, LOOK_SECONDS / 2)]
+)
+async def test_it_sleeps_until_the_first_is_due_and_no_longer_than_to_the_next_look(
+    world: World, first: float | None, seconds: float
+) -> None:
+    if first is not None:
+        await world.take(deferred(NOW + timedelta(seconds=first)))
+    leaving = world.leaving()
+    sleeping = asyncio.create_task(leaving._sleep())
+    await until(lambda: leaving._sleeps_until is not None)
+    assert leaving._sleeps_until == NOW + timedelta(seconds=seconds)
+    leaving.stop()
+    await sleeping
 
 
 async def test_it_is_woken_by_what_is_due_before_it_would_look_again(world: World) -> None:

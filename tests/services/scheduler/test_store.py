@@ -250,6 +250,14 @@ async def test_events_that_were_left_behind_are_deleted_at_the_next_start(pool: 
     assert [row[0] for row in await pool.fetch("SELECT message_id FROM events")] == [waiting.deferral.message_id]
 
 
+async def test_what_another_replica_is_taking_is_passed_over(pool: Pool) -> None:
+    taken, free = (arrival(deferred()) for _ in range(2))
+    await store.add(pool, [taken, free])
+    async with pool.acquire() as other, other.transaction(), asyncio.timeout(WITHIN_SECONDS):
+        await other.execute("SELECT FROM entries WHERE message_id = $1 FOR UPDATE", taken.deferral.message_id)
+        assert await store.claim(pool, 10, NOW, LEASE) == [free]
+
+
 async def test_what_another_took_again_while_it_was_settled_is_settled(pool: Pool) -> None:
     entry = arrival(deferred())
     await store.add(pool, [entry])
@@ -284,9 +292,12 @@ async def test_two_replicas_with_the_same_messages_wait_for_each_other_in_whatev
 
 
 async def test_what_is_rejected_is_so_since_the_first_time_and_what_is_kept_is_not(pool: Pool) -> None:
-    rejected, kept = (arrival(deferred()) for _ in range(2))
+    rejected, kept, cancelled = (arrival(deferred()) for _ in range(3))
     assert await store.reject(pool, rejected.deferral, NOW) == NOW
     assert await store.reject(pool, rejected.deferral, NOW + LEASE) == NOW
-    await store.add(pool, [rejected, kept])
+    await store.add(pool, [rejected, kept, cancelled])
+    await store.mark(pool, [Mark(cancelled.deferral.message_id, 1)], NOW)
+    await store.cancel_marked(pool, [cancelled.deferral.message_id], NOW)
     assert await store.reject(pool, kept.deferral, NOW) is None
+    assert await store.reject(pool, cancelled.deferral, NOW) is None
     assert await store.claim(pool, 10, NOW, LEASE) == [kept]
