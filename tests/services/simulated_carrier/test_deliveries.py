@@ -25,10 +25,13 @@ async def test_a_receipt_follows_the_response(carrier: RunningCarrier) -> None:
     await until(lambda: carrier.carrier.statistics.deliveries_acknowledged == 1)
 
 
-async def test_the_response_comes_before_the_receipt_unless_it_shall_not(carrier: RunningCarrier) -> None:
+@pytest.mark.parametrize("delay_ms", [0, 1])
+async def test_the_response_comes_before_the_receipt_unless_it_shall_not(
+    carrier: RunningCarrier, delay_ms: int
+) -> None:
     client = await carrier.bound()
     for before, first in ((False, SubmitSmResp), (True, DeliverSm)):
-        await carrier.steer(receipts={"before_response": before}, responses={"delay_ms": 20})
+        await carrier.steer(receipts={"before_response": before, "delay_ms": delay_ms}, responses={"delay_ms": 100})
         client.inbox.clear()
         client.send(sms())
         await until(lambda: len(client.inbox) >= 2)
@@ -51,7 +54,14 @@ async def test_a_receipt_is_late_by_its_delay_and_none_comes_when_they_are_off(c
 
 @pytest.mark.parametrize(
     ("registered_delivery", "outcome", "comes"),
-    [(0, "DELIVRD", False), (1, "DELIVRD", True), (2, "DELIVRD", False), (2, "UNDELIV", True), (3, "UNDELIV", False)],
+    [
+        (0, "DELIVRD", False),
+        (1, "DELIVRD", True),
+        (2, "DELIVRD", False),
+        (2, "UNDELIV", True),
+        (3, "DELIVRD", True),
+        (3, "UNDELIV", False),
+    ],
 )
 async def test_receipts_go_by_registered_delivery(
     carrier: RunningCarrier, registered_delivery: int, outcome: str, comes: bool
@@ -60,6 +70,18 @@ async def test_receipts_go_by_registered_delivery(
     client = await carrier.bound()
     await client.submit(sms(registered_delivery=registered_delivery))
     assert await client.is_quiet(DeliverSm) is not comes
+
+
+@pytest.mark.parametrize("registered_delivery", [2, 3])
+async def test_who_asks_for_one_end_alone_is_told_of_nothing_before_it(
+    carrier: RunningCarrier, registered_delivery: int
+) -> None:
+    outcome = "UNDELIV" if registered_delivery == 2 else "DELIVRD"
+    await carrier.steer(receipts={"outcomes": {outcome: 1}, "intermediate": ["ENROUTE"]})
+    client = await carrier.bound()
+    await client.submit(sms(registered_delivery=registered_delivery))
+    assert (await client.take_delivery()).esm_class == ESM_CLASS_RECEIPT
+    assert await client.is_quiet(DeliverSm)
 
 
 async def test_intermediate_and_duplicate_receipts_come_in_order(carrier: RunningCarrier) -> None:
@@ -105,6 +127,7 @@ async def test_an_unanswered_receipt_comes_again_and_its_late_answer_is_ignored(
     client.transport.write(DeliverSmResp().encode(late_sequence))
     await client.is_quiet(DeliverSm)
     assert carrier.carrier.statistics.deliveries_acknowledged == 0
+    assert carrier.carrier.statistics.deliveries_unanswered >= 1
 
 
 async def test_what_a_lost_session_did_not_answer_goes_to_the_next_in_order(carrier: RunningCarrier) -> None:
@@ -128,12 +151,25 @@ async def test_a_session_gets_no_more_than_its_window(carrier: RunningCarrier) -
     assert await client.is_quiet(DeliverSm)
 
 
-async def test_receipts_are_spread_over_the_sessions_of_a_system_id(carrier: RunningCarrier) -> None:
-    await carrier.steer(deliveries={"window": 1})
+@pytest.mark.parametrize("window", [1, 500])
+async def test_receipts_are_spread_over_the_sessions_of_a_system_id(carrier: RunningCarrier, window: int) -> None:
+    await carrier.steer(deliveries={"window": window})
     clients = [await carrier.bound() for _ in range(2)]
-    clients[0].send(sms(), sms())
+    for _ in range(2):
+        await clients[0].submit(sms())
     for client in clients:
         await client.take_delivery()
+
+
+async def test_a_wider_window_is_filled_at_once(carrier: RunningCarrier) -> None:
+    await carrier.steer(deliveries={"window": 1})
+    client = await carrier.bound()
+    await client.submit(sms())
+    await client.submit(sms())
+    await client.receive(DeliverSm)
+    assert await client.is_quiet(DeliverSm)
+    await carrier.steer(deliveries={"window": 2})
+    await client.receive(DeliverSm)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from libs.smpp.pdus import BindType, DeliverSm
 from libs.smpp.receipt import MessageState, read_receipt
 from libs.sms_text.parts import decode_text, read_part
 from services.simulated_carrier.behaviour import Behaviour
+from services.simulated_carrier.clock import clock_us
 from tests.services.simulated_carrier.conftest import RunningCarrier, StartCarrier
 from tests.services.simulated_carrier.raw_client import sms
 from tests.waiting import until
@@ -104,6 +105,15 @@ async def test_statistics_count_and_begin_anew(carrier: RunningCarrier) -> None:
     assert (await carrier.get("/stats"))["accepted"] == 1
 
 
+async def test_arrivals_are_kept_for_an_hour_and_shown_as_far_back_as_asked(carrier: RunningCarrier) -> None:
+    now = clock_us()
+    for ago in range(4_000, -1, -1):
+        carrier.carrier.statistics.count_arrivals(now - ago * 1_000_000, 1, 1)
+    assert len(carrier.carrier.statistics.arrivals) == 3_600
+    shown = [second["second"] for second in (await carrier.get("/stats/seconds?minutes=5"))["seconds"]]
+    assert now // 1_000_000 - 300 <= min(shown) < max(shown) == now // 1_000_000
+
+
 async def _originate(carrier: RunningCarrier, **message: Any) -> int:
     body = {"system_id": "demo", "source": "491701", "destination": "3000", **message}
     async with carrier.http.post("/actions/mobile-originated", json=body) as response:
@@ -112,7 +122,7 @@ async def _originate(carrier: RunningCarrier, **message: Any) -> int:
 
 
 @pytest.mark.parametrize("text", ["STOP", "Ж" * 71, "€" * 200])
-@pytest.mark.parametrize("concatenation", ["udh", "sar"])
+@pytest.mark.parametrize("concatenation", ["udh", "sar", "payload"])
 async def test_a_text_from_a_handset_comes_in_as_many_parts_as_it_takes(
     carrier: RunningCarrier, text: str, concatenation: str
 ) -> None:
@@ -122,6 +132,10 @@ async def test_a_text_from_a_handset_comes_in_as_many_parts_as_it_takes(
     assert {(d.source_addr, d.destination_addr, d.data_coding) for d in deliveries} == {
         ("491701", "3000", 8 if "Ж" in text else 0)
     }
+    if concatenation == "payload":
+        assert (count, deliveries[0].short_message, deliveries[0].esm_class) == (1, b"", 0)
+        assert decode_text(deliveries[0].tlvs[tlv.MESSAGE_PAYLOAD], deliveries[0].data_coding) == text
+        return
     parts = [read_part(delivery.short_message, delivery.esm_class) for delivery in deliveries]
     assert decode_text(b"".join(part.octets for part in parts), deliveries[0].data_coding) == text
     if count > 1 and concatenation == "udh":
@@ -141,10 +155,12 @@ async def test_a_text_from_a_handset_comes_in_as_many_parts_as_it_takes(
 
 async def test_octets_from_a_handset_come_as_they_are_when_someone_receives(carrier: RunningCarrier) -> None:
     assert await _originate(carrier, hex="00ff80", data_coding=0xF5) == 1
+    assert await _originate(carrier, hex="42" * 140) == 1
     assert await _originate(carrier, hex="41" * 200) == 2
     client = await carrier.bound("demo", BindType.RECEIVER)
     single = await client.take_delivery()
     assert (single.short_message, single.data_coding, single.esm_class) == (b"\x00\xff\x80", 0xF5, 0)
+    assert (await client.take_delivery()).short_message == b"B" * 140
     parts = [await client.take_delivery() for _ in range(2)]
     assert b"".join(read_part(part.short_message, part.esm_class).octets for part in parts) == b"A" * 200
 

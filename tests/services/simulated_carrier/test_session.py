@@ -6,6 +6,7 @@ import pytest
 
 from libs.smpp import tlv
 from libs.smpp.pdus import (
+    HEADER,
     BindResp,
     BindType,
     DataSm,
@@ -85,17 +86,23 @@ async def test_only_a_bound_transmitter_may_submit(carrier: RunningCarrier, bind
 
 
 @pytest.mark.parametrize(
-    ("submit", "status"),
+    ("source", "destination", "status"),
     [
-        (sms(destination=""), CommandStatus.ESME_RINVDSTADR),
-        (sms(destination="4" * 20), CommandStatus.ESME_ROK),
+        ("1" * 20, "4" * 20, CommandStatus.ESME_ROK),
+        ("", "4", CommandStatus.ESME_ROK),
+        ("1", "", CommandStatus.ESME_RINVDSTADR),
+        ("1", "4" * 21, CommandStatus.ESME_RINVDSTADR),
+        ("1" * 21, "4", CommandStatus.ESME_RINVSRCADR),
     ],
 )
-async def test_a_destination_must_be_an_address(
-    carrier: RunningCarrier, submit: SubmitSm, status: CommandStatus
+async def test_a_destination_must_be_an_address_and_a_source_no_longer_than_one(
+    carrier: RunningCarrier, source: str, destination: str, status: CommandStatus
 ) -> None:
     client = await carrier.bound()
-    assert (await client.submit(submit)).command_status == status
+    body = b"\0\0\0%b\0\0\0%b\0" % (source.encode(), destination.encode()) + bytes(10)
+    client.transport.write(HEADER.pack(HEADER.size + len(body), SubmitSm.command_id, 0, 5) + body)
+    sequence, answer = await client.receive(SubmitSmResp)
+    assert (sequence, answer.command_status) == (5, status)
 
 
 async def test_the_carrier_answers_enquire_link_bound_or_not(carrier: RunningCarrier) -> None:
@@ -110,9 +117,10 @@ async def test_unbind_is_answered_behind_the_submits_before_it_and_ends_the_conn
     carrier: RunningCarrier,
 ) -> None:
     client = await carrier.bound()
-    client.send(*[sms(registered_delivery=0)] * 2, Unbind())
+    client.send(*[sms(registered_delivery=0)] * 2, Unbind(), sms())
     await client.ended.wait()
     assert [type(pdu) for _, pdu in client.inbox] == [SubmitSmResp, SubmitSmResp, UnbindResp]
+    assert len(carrier.entries()) == 2, "what comes behind it is not taken"
 
 
 async def test_an_unknown_command_gets_generic_nack_and_the_session_lives(carrier: RunningCarrier) -> None:
@@ -157,8 +165,12 @@ async def test_a_pdu_may_come_octet_by_octet(carrier: RunningCarrier) -> None:
 async def test_a_connection_that_never_binds_is_closed(start_carrier: StartCarrier) -> None:
     carrier = await start_carrier(bind_timeout_seconds=0.2)
     client = await carrier.connect()
-    client.send(EnquireLink())
-    await until(client.ended.is_set)
+
+    def ended() -> bool:
+        client.send(EnquireLink())  # however much else it says
+        return client.ended.is_set()
+
+    await until(ended)
 
 
 async def test_a_silent_peer_is_asked_and_closed_unless_it_answers(start_carrier: StartCarrier) -> None:
@@ -169,6 +181,19 @@ async def test_a_silent_peer_is_asked_and_closed_unless_it_answers(start_carrier
         answering.transport.write(EnquireLinkResp().encode(sequence))
     await until(mute.ended.is_set)
     assert (await answering.submit(sms())).command_status == 0
+
+
+async def test_a_carrier_that_does_not_read_takes_nobody_for_silent(start_carrier: StartCarrier) -> None:
+    carrier = await start_carrier(enquire_link_seconds=0.1, enquire_link_timeout_seconds=0.1)
+    client = await carrier.bound()
+    await carrier.steer(reading={"bytes_per_second": 0})
+    other = await start_carrier(
+        enquire_link_seconds=0.1, enquire_link_timeout_seconds=0.3, ledger_directory=carrier.directory / "other"
+    )
+    mute = await other.bound()
+    await until(mute.ended.is_set)  # by then the first would have been asked and closed
+    assert not client.ended.is_set()
+    assert not any(isinstance(pdu, EnquireLink) for _, pdu in client.inbox)
 
 
 async def test_stopping_unbinds_and_ends_every_session(carrier: RunningCarrier) -> None:

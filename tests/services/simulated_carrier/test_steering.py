@@ -63,6 +63,14 @@ def test_outcomes_fall_by_weight() -> None:
     assert set(drawn) == {"DELIVRD", "UNDELIV"}
 
 
+def test_a_receipt_is_late_by_its_delay_and_up_to_its_jitter_more() -> None:
+    assert steering(receipts={"delay_ms": 250}).receipt_delay() == 0.25
+    jittery = steering(receipts={"delay_ms": 250, "jitter_ms": 100})
+    delays = [jittery.receipt_delay() for _ in range(1_000)]
+    assert 0.25 <= min(delays) < 0.26
+    assert 0.34 < max(delays) <= 0.35
+
+
 @pytest.mark.parametrize("section", ["refusals", "silence"])
 def test_a_probability_is_about_kept_and_repeats_with_the_seed(section: str) -> None:
     runs = [judge(steering(**{section: {"probability": 0.3}}), 1_000) for _ in range(2)]
