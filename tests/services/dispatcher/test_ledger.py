@@ -1,17 +1,18 @@
 """The claim, the outcomes and the doubts, on a real Postgres."""
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
-from itertools import pairwise
-from uuid import UUID
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from libs.bus.port import Outgoing
+from libs.contracts.events import Reason
 from libs.storage.database import Pool
 from services.dispatcher import ledger as statements
-from services.dispatcher.attempts import Attempt, LegState, Outcome, join_reference, next_tries
+from services.dispatcher.attempts import CLOSING, Attempt, LegState, Outcome, join_reference, next_tries
 from services.dispatcher.lease import Lease, LeaseOver
 from services.dispatcher.ledger import Ask, Claim, ClaimVerdict, Ledger, Settled
 from tests.services.dispatcher.builders import GATEWAY, dispatch_event
@@ -80,8 +81,9 @@ async def test_the_number_that_joins_its_parts_is_stored_with_each_attempt(ledge
     assert len(stored) == 2
 
 
-async def test_a_part_is_granted_once_however_often_and_by_whom_it_is_asked_for(ledger: Ledger, pool: Pool):
-    _, other = await another(pool)
+@pytest.mark.parametrize("interval_us", [0, 1000])
+async def test_a_part_is_granted_once_however_often_and_by_whom_it_is_asked_for(pool: Pool, interval_us: int):
+    (_, ledger), (_, other) = await another(pool, interval_us), await another(pool, interval_us)
     event = dispatch_event()
     verdicts = await asyncio.gather(
         *(claim(who, LegState(event), number=n) for n in range(10) for who in (ledger, other))
@@ -104,23 +106,37 @@ async def test_a_repeated_claim_that_never_arrived_is_a_first_one(ledger: Ledger
     assert letters(await claim(ledger, LegState(dispatch_event()), repeated=True)) == "G"
 
 
-async def test_an_expired_message_takes_its_row_and_is_never_granted(ledger: Ledger):
-    leg = LegState(dispatch_event(valid_seconds=-1))
-    assert letters(await claim(ledger, leg)) == "X"
-    assert (await ledger.read([leg]))[leg.key][0].outcome is Outcome.EXPIRED
-    assert letters(await claim(ledger, LegState(leg.event), number=2)) == "K"
+async def test_a_repeated_claim_hears_nothing_of_what_another_was_granted(ledger: Ledger, pool: Pool):
+    _, other = await another(pool)
+    leg = LegState(dispatch_event())
+    assert letters(await claim(ledger, leg, number=1)) == "G"
+    assert letters(await claim(other, leg, number=1, repeated=True)) == "K", "another instance's"
+    assert letters(await claim(ledger, leg, number=2, repeated=True)) == "K", "from before the leg came again"
 
 
-async def test_a_mark_cancels_what_is_not_sent_and_binds_no_more_once_a_part_may_be_accepted(
-    ledger: Ledger, lease: Lease, pool: Pool
+@pytest.mark.parametrize("text", ["one part", THREE_PARTS])
+async def test_an_expired_message_takes_its_row_and_is_never_granted(ledger: Ledger, text: str):
+    leg = LegState(dispatch_event(text, valid_seconds=-1))
+    for repeated in (False, True):
+        assert letters(await claim(ledger, leg, repeated=repeated)) == "X" * leg.parts
+    assert {a.outcome for a in (await ledger.read([leg]))[leg.key]} == {Outcome.EXPIRED}
+    assert letters(await claim(ledger, LegState(leg.event), number=2)) == "K" * leg.parts
+
+
+@pytest.mark.parametrize(("kind", "letter"), [("cancel", "C"), ("return", "R")])
+@pytest.mark.parametrize("outcome", [None, "A", "D", "P"])
+async def test_a_mark_ends_what_is_not_sent_and_binds_no_more_once_a_part_may_be_accepted(
+    ledger: Ledger, lease: Lease, pool: Pool, outcome: str | None, kind: str, letter: str
 ):
-    begun, fresh = LegState(dispatch_event(THREE_PARTS)), LegState(dispatch_event())
+    begun, fresh, alone = (LegState(dispatch_event(text)) for text in (THREE_PARTS, "one", "one"))
     first = await ledger.claim(Claim(1, asks_of(begun)[:1], 0.0, 0.0), 0.0)
     take(first, lease)
-    for leg in (begun, fresh):
-        await pool.execute("INSERT INTO marks VALUES ($1, 1, 'cancel', now())", leg.event.subject)
+    await pool.execute('UPDATE attempts SET outcome = $1::text::"char"', outcome)
+    for leg in (begun, fresh, alone):
+        await pool.execute("INSERT INTO marks VALUES ($1, 1, $2, now())", leg.event.subject, kind)
     verdicts = await claim(ledger, fresh, begun, number=2)
-    assert {(v.ask.leg is fresh, v.letter) for v in verdicts} == {(True, "C"), (False, "G")}
+    assert {(v.ask.leg is fresh, v.letter) for v in verdicts} == {(True, letter), (False, "G")}
+    assert letters(await claim(ledger, alone, number=3)) == letter
 
 
 @pytest.mark.parametrize("text", ["one part", THREE_PARTS])
@@ -128,6 +144,8 @@ async def test_a_mark_returns_what_was_decided_before_it(ledger: Ledger, pool: P
     leg, later = LegState(dispatch_event(text)), LegState(dispatch_event(text))
     await pool.execute("INSERT INTO marks VALUES ($1, 1, 'return', now())", leg.event.subject)
     await pool.execute("INSERT INTO marks VALUES ($1, 1, 'return', '2020-01-01Z')", later.event.subject)
+    for kind in ("cancel", "return"):  # another cycle's
+        await pool.execute("INSERT INTO marks VALUES ($1, 2, $2, now())", later.event.subject, kind)
     verdicts = await claim(ledger, leg, later)
     assert {v.letter for v in verdicts if v.ask.leg is leg} == {"R"}
     assert {v.letter for v in verdicts if v.ask.leg is later} == {"G"}
@@ -135,41 +153,43 @@ async def test_a_mark_returns_what_was_decided_before_it(ledger: Ledger, pool: P
     assert letters(await claim(ledger, LegState(leg.event), number=2)) == "K" * leg.parts
 
 
-async def test_rate_grants_are_spaced_shared_by_replicas_and_bounded_to_a_quarter_second(pool: Pool):
-    _, one = await another(pool, interval_us=20_000)
-    _, two = await another(pool, interval_us=20_000)
-    first = await claim(one, *(LegState(dispatch_event()) for _ in range(40)))
-    assert 12 <= len(first) <= 14
-    gaps = [b.leave_seconds - a.leave_seconds for a, b in pairwise(first)]
-    assert all(gap == pytest.approx(0.02, abs=0.001) for gap in gaps)
-    assert len(await claim(two, *(LegState(dispatch_event()) for _ in range(40)))) <= 2, (
-        "the clock is one for all replicas"
-    )
+async def locked_out(pool: Pool, deciding: asyncio.Task[Any]) -> None:
+    """Return when it waits for a lock."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    await until(lambda: deciding.done() or pool.fetchval(waiting))
+    assert not deciding.done()
 
 
-async def test_a_claim_with_a_lead_gets_moments_from_then_on_and_for_as_much_longer(pool: Pool):
-    _, slow = await another(pool, interval_us=20_000)
-    _, other = await another(pool, interval_us=20_000)
-    asks = [ask for _ in range(60) for ask in asks_of(LegState(dispatch_event()))]
-    ahead = await slow.claim(Claim(1, asks, 0.0, lead_seconds=0.5), 0.0)
-    moments = [granted.leave_seconds for granted in ahead]
-    assert moments == pytest.approx([0.5 + 0.02 * place for place in range(len(moments))], abs=0.005)
-    assert 38 <= len(moments) <= 39
-    assert await claim(other, LegState(dispatch_event())) == [], "none goes before what is granted: the clock is one"
+async def test_a_claim_judges_by_what_has_become_true_while_others_had_the_gateways_lock(ledger: Ledger, pool: Pool):
+    marked, expires = LegState(dispatch_event()), LegState(dispatch_event(valid_seconds=0.5))
+    passed = "SELECT clock_timestamp() >= $1"
+    async with pool.acquire() as other, other.transaction():
+        await other.execute("SELECT FROM rates FOR UPDATE")
+        claiming = asyncio.create_task(claim(ledger, marked, expires))
+        await locked_out(pool, claiming)
+        await other.execute("INSERT INTO marks VALUES ($1, 1, 'cancel', now())", marked.event.subject)
+        await until(lambda: other.fetchval(passed, expires.event.data.message.valid_until))
+    assert {v.ask.leg is marked: v.letter for v in await claiming} == {True: "C", False: "X"}
 
 
-async def test_a_rate_slower_than_the_horizon_still_grants_one_segment_at_a_time(pool: Pool):
-    _, ledger = await another(pool, interval_us=2_000_000)
-    legs = [LegState(dispatch_event()) for _ in range(3)]
-    grants = await claim(ledger, *legs)
-    assert [v.leave_seconds for v in grants] == [pytest.approx(0, abs=0.01)]
-    assert await claim(ledger, LegState(dispatch_event())) == []
-
-
-async def test_a_rate_clock_that_jumped_ahead_is_set_back(pool: Pool):
-    _, ledger = await another(pool, interval_us=20_000)
-    await pool.execute("UPDATE rates SET next_at = now() + interval '1 hour'")
-    assert letters(await claim(ledger, LegState(dispatch_event()))) == "G"
+@pytest.mark.parametrize(
+    "decide",
+    [
+        lambda ledger, leg: ledger.defer(leg, 5),
+        lambda ledger, leg: ledger.reject(leg.event.data.leg.leg_at, leg.key, Reason("c", "w")),
+        lambda ledger, leg: ledger.settle_late(answered(leg, 1, Outcome.ACCEPTED), True, False, lambda _: []),
+    ],
+)
+async def test_what_ends_a_leg_beside_claims_waits_for_the_lock_that_they_take(
+    ledger: Ledger, lease: Lease, pool: Pool, decide: Callable[[Ledger, LegState], Coroutine[Any, Any, object]]
+):
+    leg = LegState(dispatch_event())
+    take(await claim(ledger, leg), lease)
+    async with pool.acquire() as other, other.transaction():
+        await other.execute("SELECT FROM rates FOR UPDATE")
+        deciding = asyncio.create_task(decide(ledger, leg))
+        await locked_out(pool, deciding)
+    await deciding
 
 
 async def test_a_dead_instance_is_granted_nothing_but_hears_what_it_was_granted_before(
@@ -183,9 +203,12 @@ async def test_a_dead_instance_is_granted_nothing_but_hears_what_it_was_granted_
         await claim(ledger, LegState(dispatch_event()), number=2)
 
 
-async def test_an_outcome_is_stored_once_and_stays(ledger: Ledger, lease: Lease):
+async def test_an_outcome_is_stored_once_and_stays(ledger: Ledger, lease: Lease, pool: Pool):
     leg = LegState(dispatch_event())
     take(await claim(ledger, leg), lease)
+    _, other = await another(pool)
+    not_its_own = answered(leg, 1, Outcome.FAILED)
+    assert await other.settle([not_its_own]) == [not_its_own]
     assert await ledger.settle([answered(leg, 1, Outcome.ACCEPTED)]) == []
     second = answered(leg, 1, Outcome.FAILED)
     assert await ledger.settle([second]) == [second]
@@ -193,13 +216,18 @@ async def test_an_outcome_is_stored_once_and_stays(ledger: Ledger, lease: Lease)
     assert (row.outcome, events) == (Outcome.ACCEPTED, [])
 
 
-async def test_doubt_is_declared_only_about_the_dead(ledger: Ledger, lease: Lease, pool: Pool):
+@pytest.mark.parametrize("end", ["UPDATE instances SET dead = true", "DELETE FROM instances"])
+async def test_doubt_is_declared_only_about_the_dead_also_those_of_long_ago(
+    ledger: Ledger, lease: Lease, pool: Pool, end: str
+):
     leg = LegState(dispatch_event())
     take(await claim(ledger, leg), lease)
     _, other = await another(pool)
     assert await other.declare_doubt([leg]) == 0
-    assert (await other.read([leg]))[leg.key][0].outcome is None
-    await lease.release()
+    known = (await other.read([leg]))[leg.key][0]
+    assert (known.outcome, known.owner_dead) == (None, False)
+    await pool.execute(f"{end} WHERE instance = $1", lease.instance)
+    assert (await other.read([leg]))[leg.key][0].owner_dead
     assert await other.declare_doubt([leg]) == 1
     assert await other.declare_doubt([leg]) == 0
     row = (await other.read([leg]))[leg.key][0]
@@ -234,10 +262,13 @@ async def test_a_late_answer_is_stored_with_its_events_which_whoever_outlives_th
     assert await other.orphaned_events(10) == []
 
 
-async def test_nothing_is_claimed_in_a_leg_that_late_proof_has_closed(ledger: Ledger, lease: Lease, pool: Pool):
+@pytest.mark.parametrize("closing", sorted(CLOSING))
+async def test_nothing_is_claimed_in_a_leg_that_another_part_has_ended_meanwhile(
+    ledger: Ledger, lease: Lease, pool: Pool, closing: Outcome
+):
     leg = LegState(dispatch_event(THREE_PARTS))
     take(await ledger.claim(Claim(1, asks_of(leg)[:1], 0.0, 0.0), 0.0), lease)
-    await pool.execute("UPDATE attempts SET outcome = 'n'")
+    await pool.execute('UPDATE attempts SET outcome = $1::text::"char"', str(closing))
     assert letters(await claim(ledger, leg, number=2)) == "KK"
 
 
@@ -246,48 +277,6 @@ async def test_a_leg_that_holds_more_than_the_caller_knows_is_not_claimed(ledger
     _, other = await another(pool)
     await other.claim(Claim(1, asks_of(LegState(event))[:1], 0.0, 0.0), 0.0)
     assert letters(await claim(ledger, LegState(event))) == "KKK"
-
-
-async def test_one_slot_is_held_by_one_and_passes_on_when_its_holder_is_dead(pool: Pool):
-    (first, _), (second, _) = await another(pool), await another(pool)
-    assert await first.take_slot(1) == 1
-    assert await first.take_slot(1) == 1, "the answer was lost"
-    assert await second.take_slot(1) is None
-    await first.release()
-    assert await second.take_slot(1) == 1
-
-
-async def test_many_instances_take_each_slot_once(pool: Pool):
-    standing_by = [(await another(pool))[0] for _ in range(8)]
-    slots = await asyncio.gather(*(lease.take_slot(3) for lease in standing_by))
-    assert sorted(slot for slot in slots if slot is not None) == [1, 2, 3]
-
-
-async def test_a_peer_whose_beat_stands_still_is_marked_dead_and_one_that_beats_is_not(pool: Pool):
-    watcher, silent, lively = (Lease(pool, GATEWAY, 0.3) for _ in range(3))
-    for lease in (watcher, silent, lively):
-        await lease.register()
-    async with asyncio.timeout(20):
-        while not await pool.fetchval("SELECT dead FROM instances WHERE instance = $1", silent.instance):
-            await lively.beat()
-            await watcher.beat()
-            await asyncio.sleep(0.05)
-    assert not await pool.fetchval("SELECT dead FROM instances WHERE instance = $1", lively.instance)
-    await silent.beat()
-    assert not silent.valid, "a lapsed lease is never renewed"
-
-
-async def test_a_peer_is_judged_by_the_length_of_its_own_lease_and_by_ours_if_it_has_told_none(pool: Pool):
-    watcher, longer, older_release = (Lease(pool, GATEWAY, seconds) for seconds in (0.2, 60, 60))
-    for lease in (watcher, longer, older_release):
-        await lease.register()
-    await pool.execute("UPDATE instances SET lease_seconds = NULL WHERE instance = $1", older_release.instance)
-
-    async def dead() -> list[UUID]:
-        await watcher.beat()
-        return [row["instance"] for row in await pool.fetch("SELECT instance FROM instances WHERE dead")]
-
-    assert await until(dead) == [older_release.instance]
 
 
 async def test_a_message_is_deferred_once_and_only_while_nobody_has_claimed_its_next_try(ledger: Ledger, lease: Lease):
