@@ -11,6 +11,7 @@ from services.dispatcher.attempts import (
     Attempt,
     LegState,
     Outcome,
+    attempt_reference,
     deferral,
     due_at,
     is_concluded,
@@ -53,7 +54,7 @@ def leg(text: str, *attempts: tuple[int, int, Outcome | None]) -> LegState:
         (leg(TWO, (1, 1, O.DOUBT)), [(2, 1)], False),
         (leg(TWO, (1, 1, O.ACCEPTED), (2, 1, O.TEMPORARY)), [(2, 2)], False),
         (leg(TWO, (1, 1, O.FAILED), (2, 1, None)), [], False),
-        (leg(TWO, (1, 1, O.FAILED)), [], True),
+        *((leg(TWO, (1, 1, closing)), [], True) for closing in map(O, "EFCRXnf")),
         (leg(TWO, (1, 1, O.LATE_FAILED), (2, 1, O.TEMPORARY)), [], True),
         (leg(TWO, (1, 1, O.ACCEPTED), (2, 1, O.DOUBT)), [], True),
     ],
@@ -75,6 +76,7 @@ def test_a_part_is_tried_again_only_after_proof_and_a_leg_ends_when_nothing_is_o
         ([], O.TEMPORARY, False, O.LATE_FAILED),
         ([O.ACCEPTED], O.TEMPORARY, True, O.LATE_FAILED),
         ([O.DOUBT], O.TEMPORARY, True, O.LATE_FAILED),
+        ([O.DOUBT_BY_PEER], O.TEMPORARY, True, O.LATE_FAILED),
         ([None], O.TEMPORARY, True, O.LATE_FAILED),
         ([O.FAILED], O.TEMPORARY, True, O.LATE_FAILED),
         ([O.LATE_RETURNED], O.TEMPORARY, True, O.LATE_FAILED),
@@ -198,3 +200,12 @@ def test_the_leg_after_one_that_only_waited_is_the_first_that_sends(
 def test_a_part_of_several_is_refused_for_now_in_so_many_tries(before: int, expected: Outcome):
     state = leg(TWO, (2, 1, O.TEMPORARY), *((1, n, O.TEMPORARY) for n in range(1, before + 1)))
     assert refused_for_now(state, Attempt(1, before + 1, ME), 3, datetime.now(UTC)) is expected
+
+
+def test_attempts_of_a_message_that_may_be_open_together_have_references_of_their_own():
+    message_id = uuid4()
+    legs = [LegState(dispatch_event(TWO, message_id=message_id, leg=number)) for number in (1, 2, 3)]
+    tries = [(of, part, try_number) for of in legs for part in (1, 2) for try_number in (1, 2, 3)]
+    references = [attempt_reference(*each) for each in tries]
+    assert len(set(references)) == len(tries)
+    assert all(0 <= reference <= 0xFFFF for reference in references)

@@ -1,16 +1,19 @@
 """What is told of an attempt, as the receipts service needs it."""
 
+import json
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
 
 from libs.bus.codec import decoder_for
-from libs.contracts.events import MessageEvent, Priority, SmsStatus
+from libs.contracts.events import MessageEvent, Priority, SmsStatus, person_key
 from libs.contracts.statuses import Status
 from services.dispatcher.attempts import Attempt, LegState, Outcome, attempt_reference
-from services.dispatcher.publications import events_of
+from services.dispatcher.publications import OWN_REASONS, events_of
 from tests.services.dispatcher.builders import dispatch_event
 
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 read_status = decoder_for(MessageEvent[SmsStatus])
 
 
@@ -29,6 +32,48 @@ def test_high_priority_keeps_topics_of_its_own_in_the_next_leg(outcome: Outcome,
         attempt = Attempt(1, 1, uuid4(), outcome, observed_at=event.time)
         events = events_of(LegState(event), attempt, resend=True)
         assert [e.topic for e in events] == [t if t == "sms.status" else t + suffix for t in topics]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "opened_by_doubt", "refused"),
+    [
+        (Outcome.DEFERRED, False, (2, 3)),
+        (Outcome.LATE_RETURNED, False, (2, 3)),
+        (Outcome.RETURNED, False, (0, 0)),
+        (Outcome.DOUBT, False, (0, 0)),
+        (Outcome.LATE_FAILED, True, (0, 0)),
+    ],
+)
+def test_the_event_that_opens_a_leg_names_the_try_that_proved_that_it_may_and_none_where_there_is_doubt(
+    outcome: Outcome, opened_by_doubt: bool, refused: tuple[int, int]
+) -> None:
+    event = replace(dispatch_event(), traceparent=TRACEPARENT)
+    opened_at = event.time if opened_by_doubt else None
+    attempt = Attempt(2, 3, uuid4(), outcome, observed_at=event.time, leg_opened_at=opened_at)
+    opening = events_of(LegState(event), attempt, resend=True)[-1]
+    assert opening.key == person_key(event.data.message.tenant, event.data.message.recipient)
+    told = json.loads(opening.value or b"")
+    assert (told["data"].get("refused_part", 0), told["data"].get("refused_try", 0)) == refused
+    assert (told["traceparent"], told["subject"]) == (TRACEPARENT, str(event.subject))
+
+
+def test_each_status_of_each_try_is_an_event_of_its_own_under_the_messages_id() -> None:
+    event = replace(dispatch_event(), traceparent=TRACEPARENT)
+    tries = [(part, n, outcome) for part in (1, 2) for n in (1, 2) for outcome in (Outcome.DOUBT, Outcome.ACCEPTED)]
+    attempts = [Attempt(part, n, uuid4(), outcome, observed_at=event.time) for part, n, outcome in tries]
+    told = [each for attempt in attempts for each in events_of(LegState(event), attempt, resend=False)]
+    assert {each.key for each in told} == {str(event.subject).encode()}
+    read = [read_status(each.value or b"") for each in told]
+    assert len({each.id for each in read}) == len(tries)
+    assert {each.traceparent for each in read} == {TRACEPARENT}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"), [(Outcome.CANCELLED, Status.CANCELLED), (Outcome.EXPIRED, Status.EXPIRED)]
+)
+def test_what_ends_before_it_is_sent_says_why(outcome: Outcome, status: Status) -> None:
+    data, _ = told(outcome)
+    assert (data.status, data.reason) == (status, OWN_REASONS[outcome])
 
 
 def told(outcome: Outcome, provider_id: str | None = None, resend: bool = False) -> tuple[SmsStatus, LegState]:
