@@ -6,9 +6,11 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from prometheus_client import Counter, Gauge
 
+from libs.contracts.events import Priority
 from libs.service_kit.config_file import SmppGateway
-from libs.service_kit.metrics import BREAKER_OPEN
+from libs.service_kit.metrics import BREAKER_OPEN, CLAIMED, IN_FLIGHT, THROTTLES
 from services.dispatcher.attempts import Attempt, LegState
 from services.dispatcher.board import Board
 from services.dispatcher.breaker import OPENS_AT
@@ -44,8 +46,8 @@ class Ground:
         self.claimed.append(claim)
         return [ClaimVerdict(ask, "G", 0.0) for ask in claim.asks]
 
-    def add(self, valid_seconds: float = 3600) -> None:
-        event = dispatch_event(valid_seconds=valid_seconds)
+    def add(self, valid_seconds: float = 3600, priority: Priority = Priority.NORMAL) -> None:
+        event = dispatch_event(valid_seconds=valid_seconds, priority=priority)
         self.board.add(event, record_of(event))
 
     async def turn(self) -> int:
@@ -62,9 +64,9 @@ class Ground:
         return results
 
 
-def shown() -> float:
-    [metric] = BREAKER_OPEN.collect()
-    return next(sample.value for sample in metric.samples if sample.labels == {"gateway": "demo"})
+def shown(metric: Counter | Gauge = BREAKER_OPEN) -> float:
+    [collected] = metric.collect()
+    return next((sample.value for sample in collected.samples if sample.labels == {"gateway": "demo"}), 0)
 
 
 @pytest.mark.parametrize(("window", "waiting"), [(10_000, 1_500), (2_002, 1_001), (100, 500)])
@@ -72,7 +74,43 @@ async def test_an_empty_window_is_filled_however_large_it_is_and_however_many_wa
     ground = Ground(window, free=window)
     for _ in range(waiting):
         ground.add()
-    assert await ground.turn() == min(window, waiting, LARGEST_CLAIM)
+    before, asked = shown(CLAIMED), min(window, waiting, LARGEST_CLAIM)
+    assert await ground.turn() == asked
+    ground.answer(Verdict.ACCEPTED)
+    assert (shown(CLAIMED) - before, shown(IN_FLIGHT)) == (asked, asked)
+
+
+async def test_a_few_places_in_the_window_are_left_until_there_are_more_but_for_what_is_urgent():
+    ground = Ground(window=100, free=10)
+    for _ in range(60):
+        ground.add()
+    assert await ground.turn() == 0
+    ground.add(priority=Priority.HIGH)
+    assert await ground.turn() == 10
+
+
+async def test_after_a_refusal_for_the_rate_one_part_at_a_time_asks_whether_it_is_over():
+    ground = Ground(window=100, free=100)
+    for _ in range(3):
+        ground.add()
+    before = shown(THROTTLES)
+    ground.answer(Verdict.THROTTLED)
+    assert shown(THROTTLES) == before + 1
+    assert await ground.turn() == 0, "it pauses"
+    ground.sender._throttle._until = 0.0
+    assert [await ground.turn(), await ground.turn()] == [1, 0]
+    ground.answer(Verdict.ACCEPTED)
+    assert await ground.turn() == 2
+
+
+async def test_who_pauses_asks_for_nothing_not_even_for_what_has_expired():
+    ground = Ground(window=100, free=100)
+    ground.add()
+    ground.add(valid_seconds=-60)
+    ground.sender.pause()
+    assert await ground.turn() == 0
+    ground.sender.resume()
+    assert [await ground.turn(), await ground.turn()] == [1, 1]
 
 
 async def test_many_messages_in_a_row_without_an_acceptance_are_the_gateways_fault():

@@ -115,6 +115,7 @@ async def test_a_record_waits_for_the_outcome_of_a_part_whose_grant_is_not_heard
         await ground.answer(1, Verdict.FAILED)
         assert await ground.outcomes() == {1: Outcome.FAILED, 2: None}
         assert ground.done == []
+        assert ground.sender.in_flight == 1, "a stop waits for what may have been granted"
         ground.ledger.may_answer.set()
         await until(lambda: 2 in ground.written)
         assert ground.done == []

@@ -4,7 +4,7 @@ server takes part."""
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import pytest
@@ -12,6 +12,7 @@ import pytest
 from libs.service_kit.config_file import SmppGateway
 from services.dispatcher.board import Board
 from services.dispatcher.drivers.port import Result, Submission, Verdict
+from services.dispatcher.lease import LeaseOver
 from services.dispatcher.ledger import Claim, ClaimVerdict
 from services.dispatcher.sender import Sender
 from tests.services.dispatcher.builders import GATEWAY, dispatch_event, record_of
@@ -27,10 +28,17 @@ class Ground:
         self.now = 1000.0
         self.leave = leave
         self.answer_seconds = answer_seconds
+        self.renewals: list[float] = []
         self.lease = SimpleNamespace(
-            valid=True, instance=uuid4(), renewed=lambda _: None, postgres_time=datetime.now(UTC)
+            valid=True,
+            instance=uuid4(),
+            renewed=self.renewals.append,
+            end=lambda: setattr(self.lease, "valid", False),
+            postgres_time=datetime.now(UTC),
         )
         self.lease_after_claim = True
+        self.faults: list[Exception] = []
+        self.claims: list[tuple[int, bool, float]] = []
         self.fire: Callable[[], None] | None = None
         self.written: list[Submission] = []
         self.told: list[Result] = []
@@ -39,7 +47,7 @@ class Ground:
         )
         self.board = board = Board()
         self.another()
-        driver: Any = SimpleNamespace(free=10, missing=None, submit=self.written.extend)
+        self.driver = driver = cast(Any, SimpleNamespace(free=10, missing=None, submit=self.written.extend))
         ground: Any = self
         self.sender = Sender(gateway, ground.lease, ground, board, driver, self.told.extend, lambda _: None)
         self.sender._loop = ground
@@ -55,8 +63,11 @@ class Ground:
         self.fire = callback
         return SimpleNamespace(cancel=lambda: None)
 
-    async def claim(self, claim: Claim, _: float) -> list[ClaimVerdict]:
+    async def claim(self, claim: Claim, age_seconds: float) -> list[ClaimVerdict]:
+        self.claims.append((claim.number, claim.repeated, age_seconds))
         self.now += self.answer_seconds
+        if self.faults:
+            raise self.faults.pop()
         self.lease.valid = self.lease_after_claim
         return [ClaimVerdict(ask, "G", self.leave + claim.lead_seconds) for ask in claim.asks]
 
@@ -138,3 +149,42 @@ async def test_what_waits_for_its_moment_is_written_only_while_it_is_valid(
     assert ground.fire
     ground.fire()
     assert ground.became == expected
+
+
+async def test_a_claim_without_an_answer_is_sent_again_as_the_same_and_renews_the_lease_from_then_on():
+    ground = Ground(leave=0, answer_seconds=0.0625)
+    ground.faults = [TimeoutError(), TimeoutError()]
+    await ground.sender.turn()
+    assert ground.claims == [(1, False, 0), (1, True, 0.0625), (1, True, 0.125)]
+    assert ground.renewals == [1000.125]
+    assert ground.became == WRITTEN
+
+
+async def test_a_claim_that_a_peer_has_forestalled_ends_the_lease_and_what_waits_is_not_sent():
+    ground = Ground(leave=0.125)
+    await ground.sender.turn()
+    ground.another()
+    ground.faults = [LeaseOver()]
+    with pytest.raises(LeaseOver):
+        await ground.sender.turn()
+    ground.now += 0.125
+    assert ground.fire
+    ground.fire()
+    assert ground.became == NOT_SENT
+
+
+async def test_what_waits_for_its_moment_at_the_end_is_not_sent_and_said_to_be():
+    ground = Ground(leave=0.125)
+    await ground.sender.turn()
+    ground.sender.withdraw()
+    assert ground.became == NOT_SENT
+
+
+async def test_what_waits_for_its_moment_has_its_place_in_the_window_already():
+    ground = Ground(leave=0.125)
+    ground.driver.free = 2
+    for _ in range(2):
+        ground.another()
+    for _ in range(2):
+        await ground.sender.turn()
+    assert len(ground.sender._scheduled) == 2
