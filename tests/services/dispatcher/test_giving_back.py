@@ -1,0 +1,142 @@
+"""In which order an instance gives back what it has, and how it lives on after a neighbour's absence. No server takes part."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from libs.service_kit.config_file import SmppGateway
+from services.dispatcher import instance
+from services.dispatcher.instance import Instance
+from services.dispatcher.settings import DispatcherSettings
+from tests.services.dispatcher.builders import GATEWAY
+from tests.waiting import until
+
+
+class Ground:
+    """An instance with all its neighbours played: `happened` says what they were asked for."""
+
+    def __init__(self) -> None:
+        self.happened: list[str] = []
+        self.in_flight = 0
+        self.idle = True
+        self.slots: list[Exception | int | None] = []
+        anything: Any = self
+        settings = DispatcherSettings.model_construct(
+            dispatcher_gateway=GATEWAY, dispatcher_lease_seconds=0.05, dispatcher_drain_seconds=60.0
+        )
+        gateway = SmppGateway(id=GATEWAY, type="smpp", host="h", port=1, system_id="s")
+        self.instance = made = cast(Any, Instance(settings, gateway, anything, anything, lambda *_: anything))
+        made._sender = made._settler = made._lease = self
+        self.valid = True
+
+    def pause(self) -> None:
+        self.happened.append("paused")
+
+    def resume(self) -> None:
+        self.happened.append("resumed")
+
+    def withdraw(self) -> None:
+        self.happened.append("withdrawn")
+
+    async def stop(self, _: float) -> None:
+        """The driver's: what had no answer is in doubt now, and to be stored."""
+        self.happened.append("unbound")
+        self.idle = False
+        asyncio.get_running_loop().call_later(0.05, self.stored)
+
+    def stored(self) -> None:
+        self.happened.append("stored")
+        self.idle = True
+
+    async def take_slot(self, _: int) -> int | None:
+        slot = self.slots.pop(0)
+        if isinstance(slot, Exception):
+            raise slot
+        return slot
+
+
+@pytest.fixture
+async def ground(monkeypatch: pytest.MonkeyPatch) -> Ground:
+    monkeypatch.setattr(instance, "POLL_SECONDS", 0)
+    return Ground()
+
+
+@pytest.fixture
+async def endless() -> AsyncIterator[asyncio.Task[Any]]:
+    task = asyncio.create_task(asyncio.Event().wait())
+    yield task
+    task.cancel()
+
+
+async def some_turns() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_a_rebalance_waits_for_what_is_in_flight_and_stored_and_the_last_of_two_claims_again(ground: Ground):
+    ground.in_flight = 1
+    draining = [asyncio.create_task(ground.instance._drain_for_rebalance()) for _ in range(2)]
+    await some_turns()
+    ground.in_flight, ground.idle = 0, False
+    await some_turns()
+    assert ground.happened == ["paused", "paused"]
+    ground.idle = True
+    await asyncio.gather(*draining)
+    assert ground.happened == ["paused", "paused", "resumed"]
+
+
+async def test_a_rebalance_at_the_end_claims_nothing_again(ground: Ground):
+    ground.instance._ending = True
+    await ground.instance._drain_for_rebalance()
+    assert ground.happened == ["paused"]
+
+
+async def test_at_the_end_it_waits_for_answers_unbinds_stores_and_only_then_leaves_its_groups(
+    ground: Ground, endless: asyncio.Task[Any]
+):
+    async def intake() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ground.happened.append("left")
+
+    intakes = [asyncio.create_task(intake())]
+    ground.in_flight = 1
+    ending = asyncio.create_task(ground.instance._give_back(intakes, [], endless))
+    await some_turns()
+    assert ground.happened == ["paused"]
+    ground.in_flight = 0
+    await ending
+    assert ground.happened == ["paused", "withdrawn", "unbound", "stored", "left"]
+
+
+async def test_who_has_no_lease_waits_for_no_answer_before_it_unbinds(ground: Ground, endless: asyncio.Task[Any]):
+    ground.valid, ground.in_flight = False, 1
+    ending = asyncio.create_task(ground.instance._give_back([], [], endless))
+    await until(lambda: "unbound" in ground.happened)
+    assert ground.happened == ["paused", "withdrawn", "unbound"]
+    ground.in_flight = 0
+    await ending
+
+
+async def test_a_slot_is_asked_for_again_while_postgres_is_away_or_none_is_free(
+    ground: Ground, endless: asyncio.Task[Any]
+):
+    ground.slots = [ConnectionRefusedError(), None, 1]
+    assert await ground.instance._until_slot(endless)
+    assert ground.slots == [] and not ground.instance.standing_by
+
+
+async def test_after_an_instance_that_ended_for_a_neighbours_absence_there_is_another_and_after_a_fault_there_is_none():
+    ends: list[Exception] = [ConnectionRefusedError(), ValueError("a fault")]
+
+    async def run() -> None:
+        raise ends.pop(0)
+
+    made: Any = SimpleNamespace(run=run, stop=lambda: None)
+    with pytest.raises(ValueError, match="a fault"):
+        await instance.live(lambda: made, asyncio.Event())
+    assert ends == []
