@@ -315,6 +315,8 @@ async def test_with_one_bind_allowed_a_second_replica_stands_by_and_takes_over(w
         assert second.standing_by and second.missing is None
         w.running[0][0].stop()
         await w.running.pop(0)[1]
+        ended = "SELECT dead FROM instances WHERE instance = $1"
+        assert await w.pool.fetchval(ended, first._lease.instance), "nobody waits until its beat has stood still"
         two = w.event("two")
         await w.send(two)
         await w.until(all_told(w, [two], Status.SUBMITTED))
