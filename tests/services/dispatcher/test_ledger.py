@@ -262,6 +262,20 @@ async def test_a_late_answer_is_stored_with_its_events_which_whoever_outlives_th
     assert await other.orphaned_events(10) == []
 
 
+@pytest.mark.parametrize("doubt_opens_leg", [True, False])
+async def test_a_late_refusal_keeps_when_the_doubt_opened_the_next_leg_if_it_did(
+    ledger: Ledger, lease: Lease, doubt_opens_leg: bool
+):
+    leg = LegState(dispatch_event())
+    take(await claim(ledger, leg), lease)
+    doubt = answered(leg, 1, Outcome.DOUBT)
+    await ledger.settle([doubt])
+    row, _ = await ledger.settle_late(answered(leg, 1, Outcome.FAILED), False, doubt_opens_leg, lambda _: [])
+    assert row.outcome is Outcome.LATE_FAILED
+    assert row.leg_opened_at == (doubt.attempt.observed_at if doubt_opens_leg else None)
+    assert (await ledger.read([leg]))[leg.key] == [row]
+
+
 @pytest.mark.parametrize("closing", sorted(CLOSING))
 async def test_nothing_is_claimed_in_a_leg_that_another_part_has_ended_meanwhile(
     ledger: Ledger, lease: Lease, pool: Pool, closing: Outcome

@@ -12,9 +12,9 @@ from services.dispatcher.marks import forget, mark
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-def command(message_id: UUID, kind: CommandKind, asked_at: datetime) -> Record:
+def command(message_id: UUID, kind: CommandKind, asked_at: datetime, cycle: int = 1) -> Record:
     data = SmsCommand(
-        tenant="acme", recipient=Recipient(PersonKind.CLIENT, "17"), kind=kind, cycle=1, asked_at=asked_at
+        tenant="acme", recipient=Recipient(PersonKind.CLIENT, "17"), kind=kind, cycle=cycle, asked_at=asked_at
     )
     event = MessageEvent(
         id=str(uuid4()), type=SmsCommand.TYPE, source="test", time=asked_at, subject=message_id, data=data
@@ -29,6 +29,13 @@ async def test_of_commands_of_one_kind_the_mark_has_the_last_time_in_whatever_or
         await mark(Batch(batch), pool)
     marks = await pool.fetch("SELECT kind, asked_at FROM marks WHERE message_id = $1 ORDER BY kind", message_id)
     assert marks == [("cancel", NOW), ("return", later)]
+
+
+async def test_a_mark_is_one_cycles(pool: Pool) -> None:
+    message_id = uuid4()
+    await mark(Batch([command(message_id, CommandKind.CANCEL, NOW, cycle) for cycle in (2, 3)]), pool)
+    marks = await pool.fetch("SELECT cycle FROM marks WHERE message_id = $1 ORDER BY cycle", message_id)
+    assert [row["cycle"] for row in marks] == [2, 3]
 
 
 async def test_marks_are_forgotten_by_the_time_they_were_asked_for(pool: Pool) -> None:
