@@ -1,6 +1,7 @@
 """What was granted is written at its moment or not at all: never late where there is a rate, never past the lease or its validity. No
 server takes part."""
 
+import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from services.dispatcher.board import Board
 from services.dispatcher.drivers.port import Result, Submission, Verdict
 from services.dispatcher.lease import LeaseOver
 from services.dispatcher.ledger import Claim, ClaimVerdict
-from services.dispatcher.sender import Sender
+from services.dispatcher.sender import LONGEST_LEAD_SECONDS, NOTHING_GRANTED_SECONDS, Sender
 from tests.services.dispatcher.builders import GATEWAY, dispatch_event, record_of
 
 
@@ -37,8 +38,11 @@ class Ground:
             postgres_time=datetime.now(UTC),
         )
         self.lease_after_claim = True
+        self.grants: int | None = None
+        """How many parts of a claim; None for all."""
         self.faults: list[Exception] = []
         self.claims: list[tuple[int, bool, float]] = []
+        self.leads: list[float] = []
         self.fire: Callable[[], None] | None = None
         self.written: list[Submission] = []
         self.told: list[Result] = []
@@ -65,11 +69,12 @@ class Ground:
 
     async def claim(self, claim: Claim, age_seconds: float) -> list[ClaimVerdict]:
         self.claims.append((claim.number, claim.repeated, age_seconds))
+        self.leads.append(claim.lead_seconds)
         self.now += self.answer_seconds
         if self.faults:
             raise self.faults.pop()
         self.lease.valid = self.lease_after_claim
-        return [ClaimVerdict(ask, "G", self.leave + claim.lead_seconds) for ask in claim.asks]
+        return [ClaimVerdict(ask, "G", self.leave + claim.lead_seconds) for ask in claim.asks[: self.grants]]
 
     @property
     def became(self) -> tuple[int, list[Verdict]]:
@@ -107,6 +112,14 @@ async def test_after_a_claim_whose_answer_came_too_late_the_next_asks_for_moment
     ground.another()
     await ground.sender.turn()
     assert ground.became == (1, [Verdict.NOT_SENT])
+
+
+async def test_no_claim_asks_for_moments_that_the_rate_clock_would_take_for_a_jump():
+    ground = Ground(leave=0, answer_seconds=3)
+    await ground.sender.turn()
+    ground.another()
+    await ground.sender.turn()
+    assert ground.leads == [0, LONGEST_LEAD_SECONDS]
 
 
 async def test_once_claims_are_fast_again_moments_begin_at_once():
@@ -188,3 +201,23 @@ async def test_what_waits_for_its_moment_has_its_place_in_the_window_already():
     for _ in range(2):
         await ground.sender.turn()
     assert len(ground.sender._scheduled) == 2
+
+
+async def test_what_was_not_granted_is_asked_for_again_a_little_later():
+    ground = Ground(leave=0)
+    ground.another()
+    ground.grants = 1
+    await ground.sender.turn()
+    await ground.sender.turn()
+    assert ground.became == WRITTEN
+    ground.now += NOTHING_GRANTED_SECONDS
+    await ground.sender.turn()
+    assert ground.became == (2, [])
+
+
+async def test_without_a_lease_it_claims_nothing_and_ends():
+    ground = Ground(leave=0)
+    ground.lease.valid = False
+    with pytest.raises(LeaseOver):
+        await asyncio.wait_for(ground.sender.run(), 60)
+    assert ground.claims == []
