@@ -41,8 +41,11 @@ class Ground:
         self.row: Attempt | None = None
         """What is stored already in place of the answer."""
         self.late = [LATE]
+        self.deferral: Attempt | None = None
         self.opening: tuple[bool, bool] | None = None
         self.orphaned = [LATE]
+        self.may_store = asyncio.Event()
+        self.may_store.set()
         self.stored: list[Attempt] = []
         self.board = Board()
         event = dispatch_event(text)
@@ -57,6 +60,7 @@ class Ground:
         self.happened.append("done")
 
     async def settle(self, settled: Sequence[Settled]) -> list[Settled]:
+        await self.may_store.wait()
         self.happened.append("stored")
         return list(settled) if self.row else []
 
@@ -70,6 +74,10 @@ class Ground:
 
     async def publish_many(self, outgoing: Sequence[Outgoing]) -> None:
         self.happened.append([word_of(each) for each in outgoing])
+
+    async def defer(self, *_: object) -> Attempt | None:
+        self.happened.append("deferred")
+        return self.deferral
 
     async def forget_events(self, events: Sequence[LateEvent]) -> None:
         self.happened.append("forgotten")
@@ -166,3 +174,40 @@ async def test_doubt_is_sent_once_more_only_where_the_message_has_one_part(text:
     ground = Ground(text, in_doubt="resend_once")
     await ground.answer(*[Verdict.NO_ANSWER] * ground.leg.parts)
     assert told in ground.happened
+
+
+async def test_a_message_of_which_all_parts_are_refused_for_now_is_done_here_when_its_deferral_is_stored_and_told():
+    ground = Ground("x" * 200)
+    ground.deferral = structs.replace(ACCEPTED, try_number=2, outcome=Outcome.DEFERRED)
+    await ground.answer(Verdict.TEMPORARY, Verdict.TEMPORARY)
+    assert ground.happened == ["stored", "deferred", ["sms.deferred"], "done"]
+
+
+async def test_a_message_of_which_more_is_stored_than_is_known_here_is_not_deferred():
+    ground = Ground("x" * 200)
+    await ground.answer(Verdict.TEMPORARY, Verdict.TEMPORARY)
+    assert ground.happened == ["stored", "deferred"]
+
+
+async def test_a_part_that_was_not_sent_is_tried_again_while_the_other_waits_for_its_answer():
+    ground = Ground("x" * 200)
+    ground.settler.take([Result(Sent(ground.leg, ground.leg.attempts[0], 0.0), Verdict.NOT_SENT)])
+    await ground.settler._round()
+    assert [(ask.part, ask.try_number) for ask in ground.board.take(9)] == [(1, 2)]
+
+
+async def test_it_is_idle_when_what_it_has_taken_is_stored_and_what_it_was_to_look_at_is_read():
+    ground = Ground()
+    ground.may_store.clear()
+    running = asyncio.create_task(ground.settler.run())
+    ground.settler.take([Result(Sent(ground.leg, ground.leg.attempts[0], 0.0), Verdict.ACCEPTED)])
+    assert not ground.settler.idle
+    await until(lambda: not ground.settler._results)
+    assert not ground.settler.idle, "it is being stored"
+    ground.may_store.set()
+    await until(lambda: ground.settler.idle)
+    assert ground.happened[-1] == "done"
+    ground.settler.look([ground.leg])
+    assert not ground.settler.idle
+    await until(lambda: ground.settler.idle)
+    running.cancel()
