@@ -196,6 +196,19 @@ async def test_a_part_that_was_not_sent_is_tried_again_while_the_other_waits_for
     assert [(ask.part, ask.try_number) for ask in ground.board.take(9)] == [(1, 2)]
 
 
+async def test_what_it_has_under_way_itself_is_not_waited_for_as_if_it_were_elsewhere():
+    ground = Ground("x" * 200)
+    ours, other = ground.leg.attempts
+    ground.leg.attempts = [ours]
+    ground.stored = [
+        structs.replace(ours, ours=False),
+        structs.replace(other, ours=False, outcome=Outcome.NOT_SENT, observed_at=datetime.now(UTC)),
+    ]
+    ground.settler.look([ground.leg])
+    await ground.settler._round()
+    assert [(ask.part, ask.try_number) for ask in ground.board.take(9)] == [(2, 2)]
+
+
 async def test_it_is_idle_when_what_it_has_taken_is_stored_and_what_it_was_to_look_at_is_read():
     ground = Ground()
     ground.may_store.clear()
