@@ -153,6 +153,20 @@ async def test_a_mark_returns_what_was_decided_before_it(ledger: Ledger, pool: P
     assert letters(await claim(ledger, LegState(leg.event), number=2)) == "K" * leg.parts
 
 
+async def test_a_replica_of_the_older_release_is_answered_the_same(lease: Lease, pool: Pool):
+    asked = """
+        SELECT ord, verdict, leave_us
+          FROM claim($1, 1, false, $2, 0, 7, ARRAY[$3::timestamptz], ARRAY[$4::uuid], '{1}'::smallint[], '{1}'::smallint[],
+                     ARRAY[$5::timestamptz], ARRAY[$6::timestamptz], NULL, NULL, NULL, NULL, NULL)
+    """
+    verdicts: list[tuple[int, bytes, int]] = []
+    for valid_seconds in (60, -60):
+        event = dispatch_event(valid_seconds=valid_seconds)
+        times = event.data.leg.leg_at, event.subject, event.data.message.valid_until, event.data.decided_at
+        verdicts += [tuple(row) for row in await pool.fetch(asked, lease.instance, GATEWAY, *times)]
+    assert verdicts == [(0, b"G", 7), (1, b"X", 7)]
+
+
 async def locked_out(pool: Pool, deciding: asyncio.Task[Any]) -> None:
     """Return when it waits for a lock."""
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
