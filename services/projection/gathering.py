@@ -106,19 +106,16 @@ class MessagesGathered:
         self._lately = _Remembered()  # messages that have ended
         self._begun = _Remembered()  # of which something was handed on before their end
         self._handed_at = 0.0
-        self._sought = True  # the last time, `wanted` asked for beginnings
         self._weighing = Weighing()
 
     def __len__(self) -> int:
         return self._kept + self._held
 
     def wanted(self, partitions: Partitions) -> Partitions:
-        self._sought = True
         pays = self._weighing.worth_waiting and self._weighing.ends_wait
         if self._kept <= (MANY_KEPT if pays else MANY_KEPT_OF_NO_END):
             return partitions
         sought = {(message.partition, message.lacks) for message in self._lacking.values()}
-        self._sought = bool(sought)
         wanted = {partition for partition in partitions if not _part_of_beginning(partition.topic)}
         for number, lacks in sought:
             wanted.update(p for p in partitions if p.partition == number and _part_of_beginning(p.topic) & lacks)
@@ -134,7 +131,7 @@ class MessagesGathered:
             self._keep(partition, found[partition], now)
         number = sum(map(len, found.values()))
         come = any(_part_of_beginning(partition.topic) for partition in found)
-        if self._sought and not come and number < most:  # all that Kafka has is read, and has none of them
+        if not come and number < most:  # all that Kafka has is read, and has none of them
             self._give_up_lacking(now - HAND_SECONDS)
         else:
             self._give_up_lacking(now - (KEPT_BEHIND_SECONDS if self._kept > MANY_KEPT else KEPT_SECONDS))

@@ -1,78 +1,22 @@
 """What is kept back of messages that go on, and when it is handed on."""
 
-from collections.abc import Sequence
 from itertools import count
 
 import pytest
-from aiokafka.structs import TopicPartition
 
 from libs.bus.codec import encode
-from libs.bus.partitioning import partition_of
-from libs.bus.record import Record
-from libs.contracts.events import Priority, person_key
+from libs.contracts.events import Priority
 from libs.contracts.statuses import Status
 from libs.contracts.topics import (
-    DEFERRED,
-    PARTITIONS,
-    REQUESTED,
-    RETURNED,
     STATUS,
-    deferred,
-    dispatch,
-    requested,
-    returned,
 )
 from services.projection.gathering import (
     HAND_SECONDS,
     KEPT_BEHIND_SECONDS,
     KEPT_SECONDS,
-    MANY_KEPT,
-    MOST_KEPT,
-    MessagesGathered,
 )
-from services.projection.weighing import IN_VAIN_SECONDS
-from tests.services.projection.stories import Story, Told
-
-MOST = 10
-A_WHILE = HAND_SECONDS + 0.01
-
-
-class Gathered:
-    """At a clock that the tests turn."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        self.messages = MessagesGathered(lambda: self.now)
-        self.given = 0
-
-    def after(
-        self, seconds: float, *told: Told | bytes | None, most: int = MOST, topic: str = REQUESTED.name
-    ) -> list[int]:
-        """Give it these, and answer the offsets of what it hands on; they count from 0 over everything that was given."""
-        self.now += seconds
-        found: dict[TopicPartition, list[Record]] = {}
-        for each in told:
-            its_topic, value = (each[0], encode(each[2])) if isinstance(each, tuple) else (topic, each)
-            place = TopicPartition(its_topic, 0)
-            found.setdefault(place, []).append(Record(place, self.given, None, value, ()))
-            self.given += 1
-        return _offsets(self.messages.pass_on(found, most).values())
-
-
-def _offsets(found: object) -> list[int]:
-    return [raw.offset for raws in found for raw in raws]  # type: ignore[attr-defined]
-
-
-def delivered(number: int) -> Sequence[Told]:
-    requested, dispatched, submitted, end = Story(number).delivered()
-    assert (requested.topic, end.topic) == (REQUESTED.name, STATUS.name)
-    return requested, dispatched, submitted, end
-
-
-def rejected(number: int) -> Sequence[Told]:
-    """Two records, of which the second ends the message."""
-    story = Story(number)
-    return story.requested(), story.status(Status.REJECTED, part=0, try_number=0)
+from tests.services.projection.gathered import A_WHILE, Gathered, delivered, rejected
+from tests.services.projection.stories import Story
 
 
 def test_the_end_of_a_message_brings_all_that_is_kept_of_it_and_nothing_else() -> None:
@@ -141,30 +85,6 @@ def test_an_end_waits_in_vain_for_its_time_and_no_longer_than_a_while_once_all_i
         assert late in gathered.after(A_WHILE, delivered(1)[0])
 
 
-def test_where_ends_wait_in_vain_they_wait_no_more_until_beginnings_come_late() -> None:
-    """Statuses may come to one replica, and requests to another."""
-    gathered, numbers = Gathered(), count(1)
-
-    def waits() -> bool:
-        handed = gathered.after(A_WHILE, delivered(next(numbers))[0], delivered(next(numbers))[-1])
-        return gathered.given - 1 not in handed
-
-    assert waits()
-    while gathered.now < 1000 + KEPT_BEHIND_SECONDS + KEPT_SECONDS:
-        gathered.after(A_WHILE)
-    gathered.after(KEPT_BEHIND_SECONDS)
-    assert not waits()
-    last = next(numbers) - 1
-    gathered.after(KEPT_BEHIND_SECONDS, delivered(last)[0])
-    gathered.after(KEPT_BEHIND_SECONDS)
-    assert waits()
-    gathered.after(KEPT_BEHIND_SECONDS)
-    gathered.after(KEPT_BEHIND_SECONDS)
-    assert not waits()
-    gathered.after(IN_VAIN_SECONDS)
-    assert waits(), "they are tried again"
-
-
 def test_an_end_does_not_wait_for_what_has_gone_on_before() -> None:
     gathered = Gathered()
     requested, dispatched, submitted, end = delivered(1)
@@ -209,6 +129,8 @@ def test_a_batch_has_as_many_as_asked_for_and_the_rest_comes_with_the_next() -> 
     assert sorted(gathered.after(0, *given)) == list(range(10))
     assert sorted(gathered.after(0)) == list(range(10, 20))
     assert gathered.after(A_WHILE) == list(range(20, 22))
+    assert gathered.after(A_WHILE, Story(11).requested()) == []
+    assert gathered.after(KEPT_SECONDS) == [22], "there is no more to do"
 
 
 def test_while_there_is_more_to_do_messages_that_have_ended_go_first() -> None:
@@ -219,29 +141,19 @@ def test_while_there_is_more_to_do_messages_that_have_ended_go_first() -> None:
     assert 0 in gathered.after(KEPT_BEHIND_SECONDS, *next(ended), *next(ended), *next(ended), *next(ended))
 
 
-def test_where_most_do_not_end_they_are_kept_no_longer_for_it() -> None:
-    """Before a slow gateway: to wait for ends that don't come would only hold up what follows."""
-    gathered, numbers = Gathered(), count(1)
-
-    def handed_when_more_come(seconds: float) -> list[int]:
-        return gathered.after(seconds, *(Story(next(numbers)).requested() for _ in range(MOST)), most=3 * MOST)
-
-    assert [handed_when_more_come(1) for _ in range(5)] == [[]] * 5, "behind: so many were found"
-    assert [len(handed_when_more_come(1)) for _ in range(4)] == [3 * MOST, 3 * MOST, MOST, MOST], (
-        "what is one second old"
-    )
-    for first in (1000, 2000):
-        ended = [step for number in range(first, first + 3 * MOST) for step in rejected(number)]
-        gathered.after(KEPT_BEHIND_SECONDS, *ended, most=100)
-    assert handed_when_more_come(A_WHILE) == []
-    assert handed_when_more_come(1) == [], "most have ended since"
-
-
 def test_who_waits_gets_all_at_once() -> None:
     gathered = Gathered()
     gathered.after(0, *(Story(number).requested() for number in range(3)), delivered(4)[-1])
     gathered.messages.hurry()
     assert gathered.after(0) == [0, 1, 2, 3]
+
+
+def test_who_waits_gets_all_also_when_some_were_handed_on_a_moment_ago() -> None:
+    gathered = Gathered()
+    assert gathered.after(0, *rejected(1)) == [0, 1]
+    assert gathered.after(0, Story(2).requested()) == []
+    gathered.messages.hurry()
+    assert gathered.after(0, Story(3).requested()) == [2]
 
 
 def test_what_is_taken_away_is_forgotten() -> None:
@@ -258,70 +170,6 @@ def test_what_hides_its_message_is_handed_on_at_once() -> None:
     assert gathered.after(0, None, b"", b"{}", b'{"subject": 7}') == [0, 1, 2, 3]
 
 
-def test_with_many_kept_beginnings_are_wanted_where_ends_wait_for_them() -> None:
-    gathered, story = Gathered(), Story(1)
-    requested, dispatched, _, end = story.delivered()
-    number = partition_of(person_key(story.message.tenant, story.message.recipient), PARTITIONS)
-    every = {
-        topic: [TopicPartition(topic, n) for n in range(PARTITIONS)]
-        for topic in (REQUESTED.name, RETURNED.name, dispatched.topic, STATUS.name, DEFERRED.name)
-    }
-    assigned = frozenset(partition for partitions in every.values() for partition in partitions)
-    others = {*every[STATUS.name], *every[DEFERRED.name]}
-    gathered.after(0, *_requests(MANY_KEPT))
-    assert gathered.messages.wanted(assigned) == assigned
-    gathered.after(0, *_requests(1))
-    assert gathered.messages.wanted(assigned) == others
-    assert gathered.messages.wanted(frozenset(every[REQUESTED.name])) == frozenset(every[REQUESTED.name]), (
-        "it has no others"
-    )
-    gathered.after(0, end)
-    beginnings = (REQUESTED.name, RETURNED.name, dispatched.topic)
-    assert gathered.messages.wanted(assigned) == others | {every[topic][number] for topic in beginnings}
-    gathered.after(0, requested)
-    assert gathered.messages.wanted(assigned) == others | {every[dispatched.topic][number]}
-    gathered.after(0, dispatched)
-    assert gathered.messages.wanted(assigned) == others
-
-
-def test_with_many_kept_an_end_waits_longer_while_more_is_read() -> None:
-    for many, patience in ((0, KEPT_SECONDS), (MANY_KEPT + 1, KEPT_BEHIND_SECONDS)):
-        gathered = Gathered()
-        gathered.after(0, *_requests(many))
-        gathered.after(0, delivered(1)[-1])
-        end = gathered.given - 1
-        assert end not in gathered.after(patience - 0.1, *_requests(1), most=2 * many)
-        assert end in gathered.after(HAND_SECONDS, *_requests(1), most=2 * many or MOST)
-
-
-def test_with_too_many_kept_the_oldest_go() -> None:
-    gathered = Gathered()
-    assert gathered.after(0, *_requests(MOST_KEPT)) == []
-    assert gathered.after(0, *_requests(4)) == [0, 1, 2, 3]
-    assert gathered.after(KEPT_BEHIND_SECONDS) == list(range(4, 4 + MOST))
-
-
-def test_with_too_many_that_wait_for_their_beginning_the_first_go() -> None:
-    gathered = Gathered()
-    ends = _of_others(Story(1).status(Status.REJECTED, part=0, try_number=0), MOST_KEPT + 4)
-    assert gathered.after(0, *ends[:-4], topic=STATUS.name) == []
-    assert gathered.after(0.1, *ends[-4:], topic=STATUS.name) == [0, 1, 2, 3]
-
-
-def _requests(number: int) -> list[bytes]:
-    return _of_others(Story(1).requested(), number)
-
-
-def _of_others(told: Told, number: int) -> list[bytes]:
-    """The same of so many messages that no other test has."""
-    value = encode(told.event)
-    at = value.index(b'"subject":"') + len(b'"subject":"')
-    return [value[:at] + b"%036d" % next(_numbers) + value[at + 36 :] for _ in range(number)]
-
-
-_numbers = count()
-
-
 def test_an_end_that_says_nothing_of_its_person_waits_for_nothing() -> None:
     gathered = Gathered()
     end = delivered(1)[-1]
@@ -334,16 +182,3 @@ def test_an_event_about_something_else_that_looks_like_an_end_is_none() -> None:
     request = encode(Story(1).requested().event).replace(b'{"loan":[1,"a"]}', b'{"status":"delivered"}')
     assert b'"status":"delivered"' in request
     assert gathered.after(0, request) == []
-
-
-@pytest.mark.parametrize("priority", Priority)
-def test_with_many_kept_requests_are_wanted_where_what_is_deferred_waits_for_them(priority: Priority) -> None:
-    gathered = Gathered()
-    requests = [TopicPartition(requested(priority).name, n) for n in range(PARTITIONS)]
-    returns = [TopicPartition(returned(priority).name, n) for n in range(PARTITIONS)]
-    deferrals = [TopicPartition(deferred(priority).name, n) for n in range(PARTITIONS)]
-    dispatches = [TopicPartition(dispatch("demo", priority).name, n) for n in range(PARTITIONS)]
-    gathered.after(0, *_requests(MANY_KEPT + 1))
-    gathered.after(0, Story(1, priority=priority).deferred())  # of partition 0
-    wanted = gathered.messages.wanted(frozenset((*requests, *returns, *deferrals, *dispatches)))
-    assert wanted == {requests[0], returns[0], *deferrals}
