@@ -99,6 +99,7 @@ class StoredOffsetsSource(KafkaSource):
         self._untold = {
             partition: stored[partition].next_offset if partition in stored else 0 for partition in partitions
         }
+        self._next.clear()  # what came since the assignment came from where Kafka believed us to be
         for partition, offset in self._untold.items():
             consumer.seek(partition, offset)
             if partition in stored:

@@ -1,6 +1,7 @@
 """The positions of the projection's group, which Postgres has and Kafka is told."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, cast
 
 import pytest
 from aiokafka import AIOKafkaConsumer
@@ -9,11 +10,14 @@ from aiokafka.structs import TopicPartition
 from structlog.testing import capture_logs
 
 from libs.bus.kafka_source import KafkaSource
+from libs.bus.record import Record
+from libs.bus.stream import RecordStream
 from libs.contracts.topics import Topic
 from libs.storage.database import Pool
 from services.projection import store
 from services.projection.source import source_on
 from tests.conformance.bus_harness import Harness, names, open_harness
+from tests.waiting import until
 
 Commit = Callable[[KafkaSource, Mapping[TopicPartition, int]], Awaitable[None]]
 
@@ -36,6 +40,11 @@ async def folded(pool: Pool, topic: Topic, *offsets: int) -> None:
 async def held(harness: Harness, topic: Topic) -> list[int]:
     """How many records Kafka has in each partition."""
     return [len(await harness.stored(topic.name, number)) for number in range(topic.partitions)]
+
+
+async def read_some(stream: RecordStream) -> list[Record]:
+    """The next records, as soon as there are any."""
+    return await until(lambda: stream.getmany(timeout_ms=100, max_records=10))
 
 
 async def test_a_partition_in_which_nothing_comes_any_more_is_committed_as_it_is_stored(
@@ -71,6 +80,22 @@ async def test_what_kafka_has_lost_and_holds_anew_is_read_from_the_beginning(har
         assert not await store.read_positions(connection)
 
 
+async def test_what_kafka_holds_at_offsets_that_were_passed_is_read_from_the_beginning(
+    harness: Harness, pool: Pool
+) -> None:
+    """As after a volume lost meanwhile: aiokafka goes back without a word, and there may soon be as much again."""
+    topic, group = await harness.topic(), harness.group()
+    await harness.publish(topic, "1", "2", "3")
+    stream = harness.stream([topic], group)
+    await stream.start()
+    stream.finished(await read_some(stream))
+    assert await stream.commit()
+    consumer = cast(KafkaSource, stream._source)._consumer
+    assert consumer is not None
+    consumer.seek(TopicPartition(topic.name, 0), 1)
+    assert names(await read_some(stream)) == ["1", "2", "3"]
+
+
 async def test_what_a_former_owner_stores_meanwhile_is_not_taken_for_lost(
     harness: Harness, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,10 +114,7 @@ async def test_what_a_former_owner_stores_meanwhile_is_not_taken_for_lost(
     await stream.start()
     assert await stream.getmany(timeout_ms=10, max_records=10) == []
     await harness.publish(topic, "three")
-    records = []
-    while not records:
-        records += await stream.getmany(timeout_ms=1000, max_records=10)
-    assert names(records) == ["three"]
+    assert names(await read_some(stream)) == ["three"]
 
 
 async def test_partitions_that_are_taken_away_while_the_positions_are_read_stop_nothing(
@@ -116,14 +138,51 @@ async def test_partitions_that_are_taken_away_while_the_positions_are_read_stop_
     monkeypatch.setattr(store, "read_positions", meanwhile)
     stream = harness.stream([topic], group)
     await stream.start()
-    records = []
-    while not records:
-        records += await stream.getmany(timeout_ms=1000, max_records=10)
-    assert (names(records), reads) == (["one"], 2)
+    assert (names(await read_some(stream)), reads) == (["one"], 2)
 
 
-async def test_what_could_not_be_committed_at_the_beginning_is_with_the_next_commit(
+async def test_what_comes_from_where_kafka_believes_us_to_be_is_passed_over(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when partitions are assigned anew while records are waited for."""
+    topic, group = await harness.topic(), harness.group()
+    await harness.publish(topic, "one", "two")
+    stream = harness.stream([topic], group)
+    fetch: Any = AIOKafkaConsumer.getmany
+
+    async def assigned_anew(consumer: AIOKafkaConsumer, *partitions: TopicPartition, **how: Any) -> Any:
+        monkeypatch.undo()
+        await cast(KafkaSource, stream._source).on_partitions_assigned(frozenset(partitions))
+        consumer.seek(TopicPartition(topic.name, 0), 1)
+        return await fetch(consumer, *partitions, **how)
+
+    monkeypatch.setattr(AIOKafkaConsumer, "getmany", assigned_anew)
+    await stream.start()
+    with capture_logs() as logs:
+        assert names(await read_some(stream)) == ["one", "two"]
+    assert not [entry for entry in logs if "kafka.records_lost" in entry["event"]]
+
+
+async def test_positions_that_can_not_be_read_are_read_as_soon_as_postgres_is_back(
     harness: Harness, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic, group = await harness.topic(), harness.group()
+    await harness.publish(topic, "applied", "one")
+    await folded(pool, topic, 1)
+
+    async def away(_: store.Connection) -> dict[TopicPartition, store.Position]:
+        monkeypatch.undo()
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(store, "read_positions", away)
+    stream = harness.stream([topic], group)
+    await stream.start()
+    assert names(await read_some(stream)) == ["one"]
+
+
+@pytest.mark.parametrize("error", [KafkaError, TimeoutError])
+async def test_what_could_not_be_committed_at_the_beginning_is_with_the_next_commit(
+    harness: Harness, pool: Pool, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     topic, group = await harness.topic(partitions=2), harness.group()
     for person in range(10):
@@ -140,7 +199,7 @@ async def test_what_could_not_be_committed_at_the_beginning_is_with_the_next_com
     async def failing_once(source: KafkaSource, offsets: Mapping[TopicPartition, int]) -> None:
         tries.append(offsets)
         if len(tries) == 1:
-            raise KafkaError
+            raise error
         await commit(source, offsets)
 
     monkeypatch.setattr(KafkaSource, "_commit_to_kafka", failing_once)
@@ -156,8 +215,6 @@ async def test_what_could_not_be_committed_at_the_beginning_is_with_the_next_com
     committed = await harness.committed(group, topic)
     assert (committed[one], committed[idle]) == (applied[one] + 2, applied[idle])
     await harness.publish(topic, "three")
-    while not (more := await stream.getmany(timeout_ms=1000, max_records=10)):
-        pass
-    stream.finished(more)
+    stream.finished(await read_some(stream))
     assert await stream.commit()
     assert list(tries[-1]) == [TopicPartition(topic.name, one)]
