@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from uuid import UUID, uuid4
 
 import pytest
@@ -29,6 +29,7 @@ class Arrivals:
         self.away = False
         self.asked = asyncio.Event()
         self.hurried = False
+        self.meanwhile: Callable[[], Awaitable[None]] | None = None
 
     def hurry(self) -> None:
         self.hurried = True
@@ -40,6 +41,8 @@ class Arrivals:
 
     async def passed(self, ends: Mapping[TopicPartition, int]) -> bool:
         self.asked.set()
+        if self.meanwhile is not None:
+            await self.meanwhile()
         return all(self.applied >= end for end in ends.values())
 
 
@@ -184,6 +187,19 @@ async def test_a_message_on_its_way_is_waited_for(client: TestClient, lasting_po
         assert response.status == 200
     await arrival
     assert arrivals.hurried
+
+
+async def test_a_message_with_which_the_outbox_passes_kafka_is_found(
+    client: TestClient, lasting_pool: Pool, arrivals: Arrivals
+) -> None:
+    story = Story(6)
+
+    async def arrive() -> None:
+        await fold_in(lasting_pool, [story.requested()])
+
+    arrivals.meanwhile = arrive
+    async with client.get(f"/internal/sms/{story.id}", headers=TENANTS) as response:
+        assert response.status == 200
 
 
 async def test_a_batch_on_its_way_is_waited_for_and_an_unknown_one_is_404(
