@@ -1,7 +1,6 @@
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from itertools import count
 from random import Random
 from uuid import uuid4
 
@@ -9,20 +8,17 @@ import msgspec
 import pytest
 from aiokafka.structs import TopicPartition
 
-from libs.bus.codec import decoder, encode
 from libs.bus.errors import BadRecord, Undecodable
-from libs.contracts.events import PersonKind, SmsRequested
+from libs.contracts.events import PersonKind
 from libs.contracts.fold import apply, new_fold
 from libs.contracts.statuses import Status
-from libs.contracts.topics import REQUESTED
 from libs.storage.database import Pool
 from services.projection import store
 from services.projection.folding import Prepared
 from services.projection.handlers import apply_batch, prepare
-from services.projection.rebuild.checking import differences
 from services.projection.recent import RecentFolds
 from services.projection.rows import MessageRow, decode_fold
-from services.projection.store import Connection, Position, Stored
+from services.projection.store import Connection, Position
 from tests.services.projection.conftest import OpenPool, dump, fold_in, journalled, records, said
 from tests.services.projection.stories import TENANT, Story, Told, tell
 
@@ -64,6 +60,16 @@ async def test_everything_applied_anew_changes_no_row_not_even_its_version(pool:
     before = await dump(pool)
     await fold_in(pool, told, batch=20, recent=RecentFolds(1000))
     assert await dump(pool) == before
+
+
+async def test_an_event_that_comes_again_without_those_it_came_with_is_not_journalled_again(pool: Pool) -> None:
+    story, recent = Story(1), RecentFolds(10)
+    await fold_in(pool, [story.requested()], recent=recent)
+    *both, other = (story.status(Status.SUBMITTED, part, 3) for part in (1, 2, 3))
+    for batch in (both, [other], [max(both, key=lambda told: told.event.id)]):
+        await fold_in(pool, batch, recent=recent)
+    assert len(await journalled(pool)) == 4
+    assert await pool.fetchval("SELECT version FROM messages") == 3
 
 
 async def test_new_messages_are_copied_straight_into_their_table_unless_somebody_else_was_met(
@@ -113,6 +119,24 @@ async def test_a_batch_that_fails_leaves_no_fold_in_memory(pool: Pool) -> None:
     for _, _, event in (told[0], told[2]):
         apply(whole, event)
     assert decode_fold(await pool.fetchval("SELECT fold FROM messages")) == whole
+
+
+async def test_a_batch_that_can_not_be_written_whole_is_not_written_at_all_and_comes_again(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def cut_off(connection: Connection, positions: Mapping[TopicPartition, Position]) -> None:
+        await write(connection, positions)
+        raise ConnectionResetError
+
+    told, recent, write = Story(1).delivered(), RecentFolds(10), store.write_positions
+    monkeypatch.setattr(store, "write_positions", cut_off)
+    with pytest.raises(ConnectionResetError):
+        await fold_in(pool, told[:3], recent=recent)
+    monkeypatch.undo()
+    assert not any((await dump(pool)).values())
+    assert await pool.fetchval("SELECT count(*) FROM offsets") == 0
+    await fold_in(pool, told, recent=recent)
+    assert len(await journalled(pool)) == len(told)
 
 
 async def test_replicas_that_apply_the_same_messages_at_once_lose_nothing(open_pool: OpenPool) -> None:
@@ -169,15 +193,6 @@ async def test_a_batch_prepared_onto_a_fold_that_was_never_stored_is_prepared_an
     assert await dump(pool) == before
 
 
-async def test_corrections_that_nobody_asks_for_are_not_kept_without_end() -> None:
-    recent = RecentFolds(2)
-    generation = recent.generation
-    for number in range(3):
-        recent.correct({(number, TENANT): Stored(b"", 1, "queued", ())})
-    assert not recent.still_hold(generation, ())
-    assert recent.still_hold(recent.generation, [(0, TENANT)])
-
-
 async def test_rows_that_were_lost_are_written_again_by_themselves(pool: Pool) -> None:
     told = [step for number in range(3) for step in Story(number).delivered()[:2]]
     prepared = await prepare(records(told), pool=pool, recent=RecentFolds(10))
@@ -216,7 +231,10 @@ async def test_a_row_that_was_lost_is_made_of_what_is_told_and_the_journal_keeps
     for batch in (told, told[3:], told[1:]):
         await fold_in(pool, batch)
     assert len(await journalled(pool)) == len(told)
-    assert await pool.fetchval("SELECT status FROM messages") == "delivered"
+    whole = new_fold(told[0].event)
+    for _, _, event in told:
+        apply(whole, event)
+    assert decode_fold(await pool.fetchval("SELECT fold FROM messages")) == whole
 
 
 async def test_an_entry_that_can_not_be_read_holds_nobody_up(pool: Pool) -> None:
@@ -289,35 +307,6 @@ async def test_personal_data_is_in_its_own_table_only(pool: Pool, batch: int) ->
         assert not any(word in str(everything[table]) for word in ("49151", "Ann", text))
 
 
-async def test_texts_that_postgres_can_not_keep_are_kept_as_far_as_it_can(pool: Pool) -> None:
-    story = Story(1, tags=("a\0b",))
-    story.message = replace(story.message, text="one\0two")
-    await fold_in(pool, [story.requested()])
-    assert await pool.fetchval("SELECT text FROM personal") == "one\ufffdtwo"
-    assert await pool.fetchval("SELECT tags FROM messages") == ["a\ufffdb"]
-
-
-@pytest.mark.parametrize("batch", [1, 4])
-async def test_an_integer_beyond_64_bits_is_kept_as_its_digits_and_those_within_as_they_are(
-    pool: Pool, batch: int
-) -> None:
-    first, *others = Story(1).delivered()
-    assert isinstance(first.event.data, SmsRequested)
-    beyond = {"a": [{"b": 2**64, "c": 2**64 - 1}, -(2**63)], "d": -(2**63) - 1, "e": True}
-    event = replace(first.event, data=replace(first.event.data, custom_data=beyond))
-    read = decoder(REQUESTED)(encode(event))
-    await fold_in(pool, [first._replace(event=read), *others], batch)
-    request = decode_fold(await pool.fetchval("SELECT fold FROM messages")).request
-    assert request is not None
-    assert request.custom_data == {
-        "a": [{"b": "18446744073709551616", "c": 2**64 - 1}, -(2**63)],
-        "d": "-9223372036854775809",
-        "e": True,
-    }
-    async with pool.acquire() as connection:
-        assert [found async for found in differences(connection, lambda _: None)] == []
-
-
 async def test_an_id_without_a_time_is_refused_and_nothing_is_written(pool: Pool) -> None:
     story = Story(1)
     story.id = uuid4()
@@ -325,29 +314,6 @@ async def test_an_id_without_a_time_is_refused_and_nothing_is_written(pool: Pool
         await fold_in(pool, [Story(2).requested(), story.requested()])
     assert not any((await dump(pool)).values())
     assert await pool.fetchval("SELECT count(*) FROM offsets") == 0
-
-
-async def test_positions_are_stored_with_the_batch_and_never_go_back(pool: Pool) -> None:
-    async def stored() -> dict[TopicPartition, Position]:
-        async with pool.acquire() as connection:
-            return await store.read_positions(connection)
-
-    requests, statuses = TopicPartition("sms.requested", 2), TopicPartition("sms.status", 0)
-
-    async def applied(source: TopicPartition, offset: int, offsets: dict[TopicPartition, int]) -> None:
-        story = Story(next(numbers))
-        (record,) = records([story.requested() if source == requests else story.status(Status.SUBMITTED)])
-        await apply_batch(
-            pool, RecentFolds(10), [msgspec.structs.replace(record, source=source, offset=offset)], offsets
-        )
-
-    numbers = count(1)
-    await applied(requests, 11, {requests: 10, statuses: 4})  # the one before it waits for others of its message
-    assert await stored() == {requests: Position(10, 12), statuses: Position(4, 4)}
-    await applied(requests, 8, {requests: 8, statuses: 5})
-    assert await stored() == {requests: Position(10, 12), statuses: Position(5, 5)}
-    await applied(statuses, 7, {})
-    assert await stored() == {requests: Position(10, 12), statuses: Position(5, 8)}
 
 
 async def test_a_row_written_again_stays_in_its_page(pool: Pool) -> None:
