@@ -10,7 +10,6 @@ from typing import Any
 from zlib import crc32
 
 import asyncpg
-import msgspec
 import pytest
 
 from deploy import REPOSITORY
@@ -151,28 +150,6 @@ async def test_a_journal_that_can_not_be_read_is_an_error_that_names_the_message
     assert await dump(outbox.pool) == before
     with pytest.raises(UnreadableLine):
         folds_of([Line(story.id, bytes(16), "sms.status", [0])])
-
-
-async def test_a_row_from_before_folds_grew_is_equal_and_one_that_can_not_be_read_is_not(outbox: Outbox) -> None:
-    story = Story(next(numbers))
-    await fold_in(outbox.pool, story.delivered())
-    fold = await outbox.pool.fetchval("SELECT fold FROM messages")
-    tenant, kind, person, request, *others = msgspec.msgpack.decode(fold)
-    older = msgspec.msgpack.encode((tenant, kind, person, request[:9], *others))
-    assert older != fold
-    await outbox.pool.execute("UPDATE messages SET fold = $1", older)
-    assert await outbox.check() == ["equal"]
-    await outbox.pool.execute("UPDATE messages SET fold = $1", fold[:-1])
-    assert len(await outbox.check()) == 2
-
-
-async def test_a_row_without_tags_equals_one_from_before_with_an_empty_array_of_them(outbox: Outbox) -> None:
-    await fold_in(outbox.pool, Story(next(numbers), tags=()).delivered())
-    assert await outbox.pool.fetchval("SELECT tags FROM messages") is None
-    await outbox.pool.execute("UPDATE messages SET tags = '{}'")
-    assert await outbox.check() == ["equal"]
-    await outbox.pool.execute("UPDATE messages SET tags = '{other}'")
-    assert len(await outbox.check()) == 2
 
 
 async def test_two_rebuilds_at_once_are_refused(outbox: Outbox) -> None:

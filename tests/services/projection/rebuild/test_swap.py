@@ -17,7 +17,7 @@ from services.projection import store
 from services.projection.rebuild import rebuilding as steps
 from services.projection.store import MIGRATIONS, PARTITIONED, SCHEMA
 from tests.conftest import DatabaseFactory
-from tests.services.projection.conftest import fold_in, waiting
+from tests.services.projection.conftest import dump, fold_in, waiting
 from tests.services.projection.rebuild.rebuilding import Outbox, before, numbers, open_outbox, stories
 from tests.services.projection.stories import START, Story
 from tests.waiting import until
@@ -49,6 +49,20 @@ async def test_a_reader_who_takes_long_puts_the_swap_off_and_holds_nobody_up(out
         await rebuilding
     await fold_in(outbox.pool, told[2:])
     assert await outbox.check() == ["equal"]
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_table_that_is_never_free_is_an_error_and_stays_as_it_was(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "SWAPS", 2)
+    await fold_in(outbox.pool, Story(next(numbers)).delivered())
+    before = await dump(outbox.pool)
+    async with outbox.pool.acquire() as reader, reader.transaction():
+        await reader.fetch("SELECT * FROM messages")
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            await outbox.rebuild()
+    assert await dump(outbox.pool) == before
 
 
 async def test_an_applier_who_has_looked_at_the_table_and_waits_to_write_it_puts_the_swap_off(
