@@ -89,6 +89,8 @@ def test_times_and_reason_are_those_of_the_cause() -> None:
     ).submitted_at == start + timedelta(seconds=3)
     doubted = [status(S.IN_DOUBT, part=n, parts=2, after=2 + n) for n in (1, 2)]
     assert shown(dispatch(segments=2), *doubted).observed_at == start + timedelta(seconds=4)
+    overtaken = [taken(S.SUBMITTED, part=n, parts=3, after=2 + n) for n in (2, 3)]
+    assert shown(*overtaken).observed_at == start + timedelta(seconds=4), "on its way since the first of them"
     unnamed = shown(dispatch(), status(S.SUBMITTED, after=7))
     assert (unnamed.submitted_at, unnamed.parts[0].provider_id) == (start + timedelta(seconds=7), None)
     assert shown(requested(), whole(S.REJECTED, why="no-number")).reason == Reason("no-number", "no-number")
