@@ -134,6 +134,21 @@ async def test_what_has_grown_too_old_during_a_rebuild_does_not_come_back(
     assert await outbox.pool.fetchval("SELECT array_agg(message_id) FROM messages") == [young.id]
 
 
+async def test_a_partition_that_is_made_during_a_rebuild_is_there_afterwards(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = START + timedelta(days=600)
+    start, _ = span(PARTITIONED[0], at)
+
+    async def make() -> None:
+        async with outbox.pool.acquire() as connection:
+            await make_ahead(connection, PARTITIONED, at)
+
+    before(monkeypatch, "_swap_when_caught_up", make)
+    await outbox.rebuild()
+    assert await outbox.pool.fetchval("SELECT to_regclass($1) IS NOT NULL", f"messages_{start:%Y%m%d}")
+
+
 async def test_what_is_migrated_during_a_rebuild_stays_migrated(
     outbox: Outbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
