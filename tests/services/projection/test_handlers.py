@@ -12,6 +12,7 @@ from libs.bus.errors import BadRecord, Undecodable
 from libs.contracts.events import PersonKind
 from libs.contracts.fold import apply, new_fold
 from libs.contracts.statuses import Status
+from libs.service_kit.metrics import EVENTS_FOLDED
 from libs.storage.database import Pool
 from services.projection import store
 from services.projection.folding import Prepared
@@ -137,6 +138,17 @@ async def test_a_batch_that_can_not_be_written_whole_is_not_written_at_all_and_c
     assert await pool.fetchval("SELECT count(*) FROM offsets") == 0
     await fold_in(pool, told, recent=recent)
     assert len(await journalled(pool)) == len(told)
+
+
+async def test_what_is_folded_is_counted_by_type(pool: Pool) -> None:
+    def counted() -> list[float]:
+        return [EVENTS_FOLDED.labels(type_).collect()[0].samples[0].value for type_ in types]
+
+    told = Story(1).delivered()
+    types = list(dict.fromkeys(step.event.type for step in told))
+    before = counted()
+    await fold_in(pool, told)
+    assert [after - former for after, former in zip(counted(), before, strict=True)] == [1, 1, 2]
 
 
 async def test_replicas_that_apply_the_same_messages_at_once_lose_nothing(open_pool: OpenPool) -> None:
