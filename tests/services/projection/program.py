@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import aiohttp
 import yaml
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
+from pydantic import SecretStr
+from pydantic_core import MultiHostUrl
 
 from libs.bus.codec import encode
 from libs.bus.port import Outgoing
@@ -17,6 +21,7 @@ from libs.contracts.events import Priority
 from libs.service_kit.config_file import Configuration
 from libs.service_kit.internal import HEADER, TENANT_HEADER
 from libs.service_kit.kafka import Cluster
+from services.projection.settings import ProjectionSettings
 from tests.services.program import TOKEN, ServiceProgram
 from tests.services.projection.stories import TENANT, Told
 from tests.services.traffic import commit
@@ -35,6 +40,17 @@ READ = (
     topics.COMMANDS,
     *(topics.dispatch(gateway, priority) for gateway in ("demo", "spare") for priority in Priority),
 )
+
+
+def settings(dsn: str, kafka: str, directory: Path, **others: Any) -> ProjectionSettings:
+    """Of one that runs in the test's own process."""
+    return ProjectionSettings(
+        kafka_bootstrap_servers=kafka,
+        postgres_dsn=MultiHostUrl(dsn),
+        internal_token=SecretStr(TOKEN),
+        postrider_config=directory,
+        **{"ops_port": 0, "projection_keep_days": 20_000, **others},
+    )
 
 
 class Program(ServiceProgram):

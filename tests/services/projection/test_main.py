@@ -12,8 +12,6 @@ from uuid import uuid4
 
 import aiohttp
 import pytest
-from pydantic import SecretStr
-from pydantic_core import MultiHostUrl
 
 from deploy.local.kafka import SHORT_RUN, Kafka
 from deploy.local.ports import free_port
@@ -35,7 +33,7 @@ from services.projection.store import MIGRATIONS, PARTITIONED, SCHEMA
 from tests.conftest import DatabaseFactory
 from tests.services.program import TOKEN
 from tests.services.projection.conftest import dump, fold_in, said
-from tests.services.projection.program import CONFIGURED, READ, Program, Traffic
+from tests.services.projection.program import CONFIGURED, READ, Program, Traffic, settings
 from tests.services.projection.stories import TENANT, Story, Told, tell
 from tests.waiting import until
 
@@ -214,10 +212,7 @@ async def test_killed_at_any_point_it_loses_and_changes_nothing(
     new = stories(20)
     await running.publish(new)
 
-    async def crashed() -> bool:
-        return not child.running
-
-    await until(crashed, "the crash")
+    await until(lambda: not child.running, "the crash")
     assert child.exit_code == -signal.SIGKILL
     if point == "receive-apply":
         assert await dump(running.pool) == before
@@ -287,17 +282,9 @@ async def test_reads_that_take_all_their_connections_hold_up_no_fold(
 
     busy: list[Any] = []
     monkeypatch.setattr(main, "open_database", opened)
-    settings = ProjectionSettings(
-        kafka_bootstrap_servers=ground.program.kafka,
-        postgres_dsn=MultiHostUrl(await postgres()),
-        ops_port=0,
-        internal_token=SecretStr(TOKEN),
-        postrider_config=tmp_path,
-        projection_recent_folds=0,
-        projection_keep_days=20_000,
-    )
-    life = Lifecycle(settings)
-    await main.start(life, settings, CONFIGURED)
+    told = settings(await postgres(), ground.program.kafka, tmp_path, projection_recent_folds=0)
+    life = Lifecycle(told)
+    await main.start(life, told, CONFIGURED)
     try:
         await until(replace(ground, pool=pools[0]).applied, "all applied")
         assert len(busy) == pools[1].get_max_size()
@@ -313,19 +300,11 @@ async def test_a_read_hurries_the_replica_that_keeps_its_message_back(
     """Each of two replicas has some of the partitions, and hands nothing on unless somebody waits for it."""
     await ground.program.stop()
     monkeypatch.setattr(gathering, "KEPT_SECONDS", 3600.0)
-    dsn = MultiHostUrl(await postgres())
+    dsn = await postgres()
 
     def replica(port: int) -> tuple[Lifecycle, ProjectionSettings]:
-        settings = ProjectionSettings(
-            kafka_bootstrap_servers=ground.program.kafka,
-            postgres_dsn=dsn,
-            ops_port=port,
-            internal_token=SecretStr(TOKEN),
-            postrider_config=tmp_path,
-            projection_wait_seconds=30,
-            projection_keep_days=20_000,
-        )
-        return Lifecycle(settings), settings
+        told = settings(dsn, ground.program.kafka, tmp_path, ops_port=port, projection_wait_seconds=30)
+        return Lifecycle(told), told
 
     async def status(port: int, path: str) -> int:
         headers = {HEADER: TOKEN, TENANT_HEADER: TENANT}
@@ -339,12 +318,12 @@ async def test_a_read_hurries_the_replica_that_keeps_its_message_back(
     replicas = [replica(port) for port in ports]
     async with aiohttp.ClientSession() as session:
         try:
-            for life, settings in replicas:
-                await main.start(life, settings, CONFIGURED)
+            for life, told in replicas:
+                await main.start(life, told, CONFIGURED)
             await until(both_joined, "both in the group")
-            told = [Story(next(_numbers), person=f"client-{n}") for n in range(8)]
-            await ground.publish([story.requested() for story in told])
-            for n, story in enumerate(told):
+            asked = [Story(next(_numbers), person=f"client-{n}") for n in range(8)]
+            await ground.publish([story.requested() for story in asked])
+            for n, story in enumerate(asked):
                 assert await status(ports[n % 2], f"/internal/sms/{story.id}") == 200
         finally:
             for life, _ in replicas:

@@ -1,18 +1,22 @@
 """Old messages dropped beside a projection that writes."""
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from libs.service_kit.lifecycle import Lifecycle
 from libs.storage import partitions, retention
-from libs.storage.database import Pool
+from libs.storage.database import Pool, open_database
 from libs.storage.partitions import Connection, make_ahead
 from libs.storage.retention import drop_old
-from services.projection import store
-from services.projection.store import PARTITIONED
+from services.projection import main, store
+from services.projection.store import MIGRATIONS, PARTITIONED, SCHEMA
+from tests.conftest import DatabaseFactory
 from tests.services.projection.conftest import fold_in, waiting
+from tests.services.projection.program import CONFIGURED, settings
 from tests.services.projection.stories import START, Story
 from tests.waiting import until
 
@@ -43,3 +47,24 @@ async def test_retention_and_a_batch_that_is_half_written_never_wait_for_each_ot
     for table in PARTITIONED:
         ids = await pool.fetchval(f"SELECT array_agg(DISTINCT message_id) FROM {table.table}")
         assert ids == [young.id]
+
+
+async def test_a_projection_that_runs_lets_go_of_what_is_older_than_it_is_to_keep(
+    postgres: DatabaseFactory, tmp_path: Path
+) -> None:
+    dsn, now = await postgres(), datetime.now(UTC)
+    old, young = Story(1, at=now - timedelta(days=381)), Story(2, at=now - timedelta(days=379))
+    pool = await open_database(dsn, SCHEMA, MIGRATIONS, 2, PARTITIONED)
+    await fold_in(pool, [*old.delivered(), *young.delivered()])
+    told = settings(dsn, "127.0.0.1:1", tmp_path, projection_keep_days=380)  # Kafka is away, which holds nothing up
+
+    async def left() -> bool:
+        of_tables = [await pool.fetch(f"SELECT DISTINCT message_id FROM {each.table}") for each in PARTITIONED]
+        return all([row["message_id"] for row in rows] == [young.id] for rows in of_tables)
+
+    life = Lifecycle(told)
+    starting = asyncio.create_task(main.start(life, told, CONFIGURED))
+    await until(left, "the young one alone")
+    starting.cancel()
+    await life.stop_all()
+    await pool.close()
