@@ -10,8 +10,8 @@ from tests.services.api_gateway.fakes import ALL_KEY, Gateway
 HEADERS = b"Host: x\r\nAuthorization: Bearer " + ALL_KEY.encode() + b"\r\n"
 
 
-def post(text: str, more: bytes = b"", version: bytes = b"1.1") -> bytes:
-    body = json.dumps({"message": text, "clientId": "1"}).encode()
+def post(text: str, more: bytes = b"", version: bytes = b"1.1", **fields: Any) -> bytes:
+    body = json.dumps({"message": text, "clientId": "1", **fields}).encode()
     length = b"Content-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
     return b"POST /sms HTTP/" + version + b"\r\n" + HEADERS + length + more + b"\r\n" + body
 

@@ -2,16 +2,19 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
 import pytest
+from prometheus_client import REGISTRY
 
 from libs.bus.errors import PublishFailed
 from libs.contracts.events import Leg, PersonKind, Priority, SmsRequested, event_id
 from libs.contracts.message_ids import time_of
-from services.api_gateway import gatherer
+from services.api_gateway import accepting, gatherer, known_keys
 from tests.services.api_gateway.fakes import OTHER_TENANT_KEY, SEND_KEY, Gateway, running_gateway
+from tests.services.api_gateway.raw_client import Client, post
 from tests.waiting import until
 
 
@@ -188,6 +191,52 @@ async def test_after_a_failed_publish_the_next_try_need_not_wait(gateway: Gatewa
     answer = await gateway.send(idempotency_key="a")
     assert answer.status == 202
     assert answer.body["id"] == str(next(iter(gateway.ledger.rows.values())).message_id)
+    assert answer.body["id"] in [str(event.subject) for event in gateway.publisher.events]
+
+
+async def test_without_kafka_and_then_without_postgres_too_it_is_503(gateway: Gateway) -> None:
+    gateway.publisher.gate.clear()
+    waiting = asyncio.create_task(gateway.send(idempotency_key="a"))
+    await until(lambda: gateway.publisher.calls == 1)
+    gateway.publisher.error, gateway.ledger.error = PublishFailed("away"), ConnectionRefusedError()
+    gateway.publisher.gate.set()
+    assert (await waiting).status == 503
+
+
+@pytest.mark.parametrize("key", [None, "a"])
+async def test_what_kafka_is_silent_about_is_503(key: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (gatherer, accepting):
+        monkeypatch.setattr(module, "LEAST_SECONDS", 0.05)
+    async with running_gateway(timeout_seconds=0.05) as gateway:
+        gateway.publisher.gate.clear()
+        assert (await gateway.send(idempotency_key=key)).status == 503
+        assert gateway.kafka.missing() is not None
+
+
+@pytest.mark.parametrize("key", [None, "a"])
+async def test_when_too_many_wait_already_one_more_is_503_and_may_be_repeated(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, key: str | None
+) -> None:
+    monkeypatch.setattr(gatherer, "MAX_WAITING", 0)
+    answer = await gateway.send(idempotency_key=key)
+    assert (answer.status, "Retry-After" in answer.headers) == (503, True)
+    monkeypatch.undo()
+    assert (await gateway.send(idempotency_key=key)).status == 202
+
+
+async def test_each_message_is_counted_once_when_it_is_accepted(gateway: Gateway) -> None:
+    def counted() -> list[float]:
+        name = "postrider_messages_accepted_total"
+        return [REGISTRY.get_sample_value(name, {"priority": priority}) or 0.0 for priority in ("normal", "high")]
+
+    before = counted()
+    high = {"message": "Hello", "clientId": "17", "priority": "high"}
+    for body, key in ((None, None), (high, None), (high, "a"), (high, "a")):
+        assert (await gateway.send(body, idempotency_key=key)).status == 202
+    gateway.publisher.error = PublishFailed("away")
+    for key in (None, "b"):
+        assert (await gateway.send(idempotency_key=key)).status == 503
+    assert [now - then for now, then in zip(counted(), before, strict=True)] == [1, 2]
 
 
 async def test_that_the_reservation_took_long_is_not_kafkas_fault(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +261,7 @@ async def test_without_postgres_only_requests_with_a_key_are_503(gateway: Gatewa
     assert gateway.postgres.missing() is None
 
 
-async def test_marks_are_written_once_postgres_is_back(gateway: Gateway) -> None:
+async def test_marks_are_written_once_postgres_is_back(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     original = gateway.ledger.mark
     refused = asyncio.Event()
 
@@ -220,24 +269,43 @@ async def test_marks_are_written_once_postgres_is_back(gateway: Gateway) -> None
         refused.set()
         raise ConnectionRefusedError
 
+    monkeypatch.setattr(known_keys, "RETRY_SECONDS", 0.0)
     gateway.ledger.mark = away  # type: ignore[method-assign]
     first = await gateway.send(idempotency_key="a")
     await asyncio.wait_for(refused.wait(), 5)
     assert (await gateway.send(idempotency_key="a")).body == first.body
     gateway.ledger.mark = original  # type: ignore[method-assign]
-    await gateway.accepter.stop()
-    assert gateway.ledger.marked == ["demo/all/a"]
+    await until(lambda: gateway.ledger.marked == ["demo/all/a"])
 
 
-async def test_a_stop_answers_what_waits(gateway: Gateway) -> None:
+async def test_what_is_published_while_others_are_marked_is_marked_after_them(gateway: Gateway) -> None:
+    original = gateway.ledger.mark
+    marking, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(keys: Sequence[str]) -> None:
+        marking.set()
+        await go_on.wait()
+        await original(keys)
+
+    gateway.ledger.mark = slow  # type: ignore[method-assign]
+    await gateway.send(idempotency_key="a")
+    await asyncio.wait_for(marking.wait(), 5)
+    await gateway.send(idempotency_key="b")
+    go_on.set()
+    await until(lambda: gateway.ledger.marked == ["demo/all/a", "demo/all/b"])
+
+
+async def test_a_stop_answers_what_waits_and_marks_it(gateway: Gateway) -> None:
     gateway.publisher.gate.clear()
-    waiting = [asyncio.create_task(gateway.send(idempotency_key=key)) for key in ("a", "b")]
+    client = await Client.connect(gateway)
+    client.send(post("1", b"Idempotency-Key: a\r\n") + post("2", b"Idempotency-Key: b\r\n"))
     await until(lambda: gateway.publisher.calls == 1)
-    stop = asyncio.create_task(gateway.server.stop(10))
+    stops = [asyncio.create_task(stop) for stop in (gateway.server.stop(10), gateway.accepter.stop())]
     await asyncio.sleep(0.05)
     gateway.publisher.gate.set()
-    assert [a.status for a in await asyncio.gather(*waiting)] == [202, 202]
-    await stop
+    assert [(await client.answer())[0] for _ in range(2)] == [202, 202]
+    await asyncio.gather(*stops)
+    assert gateway.ledger.marked == ["demo/all/a", "demo/all/b"]
 
 
 async def test_neither_texts_nor_keys_nor_people_are_logged(gateway: Gateway, capsys) -> None:  # type: ignore[no-untyped-def]

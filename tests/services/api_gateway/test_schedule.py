@@ -1,12 +1,15 @@
 """`scheduledAt` on POST /sms."""
 
 import asyncio
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from tests.services.api_gateway.fakes import Gateway
+from tests.services.api_gateway.raw_client import Client, post, texts
+from tests.waiting import until
 
 
 def body(scheduled_at: Any, **more: Any) -> dict[str, Any]:
@@ -60,6 +63,25 @@ async def test_any_other_time_is_refused_by_name(gateway: Gateway, scheduled_at:
     if isinstance(given, str) and given:
         assert given not in str(answer.body)
     assert gateway.publisher.records == []
+
+
+async def test_of_those_that_come_together_only_who_is_late_is_refused(gateway: Gateway) -> None:
+    client = await Client.connect(gateway)
+    times = (ahead(seconds=-1), None, ahead(seconds=-1), ahead(days=1))
+    client.send(b"".join(post(f"{n}", b"Idempotency-Key: k%d\r\n" % n, scheduledAt=at) for n, at in enumerate(times)))
+    answers = [await client.answer() for _ in times]
+    assert [status for status, _, _ in answers] == [400, 202, 400, 202]
+    assert texts(gateway) == ["1", "3"]
+    assert [json.loads(answers[n][2])["id"] for n in (1, 3)] == [str(e.subject) for e in gateway.publisher.events]
+    await until(lambda: len(gateway.ledger.marked) > 1)
+    assert gateway.ledger.marked == ["demo/all/k1", "demo/all/k3"]
+    client.close()
+
+
+async def test_whether_who_is_late_repeats_something_is_not_known_without_postgres(gateway: Gateway) -> None:
+    gateway.ledger.error = ConnectionRefusedError()
+    assert (await gateway.send(body(ahead(seconds=-1)), idempotency_key="a")).status == 503
+    assert (await gateway.send(body(ahead(seconds=-1)))).status == 400
 
 
 async def test_none_is_now(gateway: Gateway) -> None:
