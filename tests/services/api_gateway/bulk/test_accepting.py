@@ -2,46 +2,24 @@
 
 import asyncio
 import json
-import math
-from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from pydantic import TypeAdapter
+from prometheus_client import REGISTRY
 
-from libs.bus.codec import decoder, encode
 from libs.bus.errors import PublishFailed
-from libs.bus.port import KeyValue
-from libs.contracts.events import MessageEvent, Priority, SmsRequested, person_key
 from libs.contracts.http.answers import Bulk
-from libs.contracts.message_ids import new_message_id, time_of
-from libs.contracts.topics import REQUESTED
-from libs.service_kit.problems import ProblemError
-from services.api_gateway.api_keys import Caller
+from libs.contracts.message_ids import time_of
 from services.api_gateway.bulk.accepting import AT_ONCE, MAX_WAITING
-from services.api_gateway.bulk.batch import CHUNK, MAX_TEMPLATES, Batch
-from services.api_gateway.bulk.body import read_items
-from services.api_gateway.checks import check_length
-from services.api_gateway.plain_sms import parse_sms
+from services.api_gateway.bulk.batch import CHUNK
 from tests.services.api_gateway.fakes import OTHER_TENANT_KEY, SEND_KEY, SLOW_KEY, STEADY_KEY, Answer, Gateway
-from tests.services.api_gateway.test_plain_sms import objects
 from tests.waiting import until
-
-TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 def messages(count: int) -> list[dict[str, Any]]:
     return [{"message": f'n "{n}" %s', "clientId": str(n % 7)} for n in range(count)]
-
-
-def read(batch: Batch, items: Any) -> list[dict[Priority, list[KeyValue]]]:
-    for _ in batch.read(read_items(json.dumps({"messages": items}).encode())):
-        pass
-    return list(batch.chunks())
 
 
 async def send_bulk(gateway: Gateway, items: Any, idempotency_key: str | None = None, **more: Any) -> Answer:
@@ -75,74 +53,6 @@ async def test_every_item_is_answered_in_order_and_published_under_its_person(ga
         assert record.key == f"demo/client/{sent['clientId']}".encode()
         assert event.data.requested_by == "sender"
     assert len({event.id for _, event in published.values()}) == count
-
-
-OPTIONS: list[dict[str, Any]] = [
-    {},
-    {"priority": "high"},
-    {"priority": "normal", "senderId": "CLINIC", "tags": ["a", "mark:text"]},
-    {"customData": {"mark:person": ["mark:text", '"%b"', "100 %"]}, "validitySeconds": 600},
-    {"customData": {"batch_size": None}, "tags": ["batch_size", '"batch_size":null', "%d"]},
-    {"scheduledAt": (datetime.now(UTC) + timedelta(days=30)).isoformat().replace("+00:00", "Z")},
-]
-
-
-@pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("person", [{"clientId": 'a "b" %s'}, {"staffId": "ню"}])
-def test_an_event_is_byte_for_byte_that_of_its_dataclasses_with_all_that_was_asked(
-    options: dict[str, Any], person: dict[str, str]
-) -> None:
-    caller = Caller('na"me', "té/nant", frozenset(), None)
-    sent = [{"message": f'{n} mark:person %d 👋 "batch_size":null', **person, **options} for n in range(2)]
-    batch = Batch(new_message_id(), 7, caller, validity=timedelta(hours=48), traceparent=TRACE)
-    (records,) = read(batch, sent)
-    ((priority, (one, two)),) = records.items()
-    for index, (key, value) in enumerate((one, two)):
-        event = decoder(REQUESTED)(value or b"")
-        assert encode(event) == value
-        assert TypeAdapter(MessageEvent[SmsRequested]).validate_json(value or b"") == event
-        assert key == person_key(caller.tenant, event.data.message.recipient)
-        assert event.data.message.text == sent[index]["message"]
-        assert event.data.message.batch_size == 2
-        assert priority == options.get("priority", "normal")
-        assert event.data.custom_data == options.get("customData")
-        if "scheduledAt" in options:
-            assert event.data.message.scheduled_at == datetime.fromisoformat(options["scheduledAt"])
-            assert event.data.message.valid_until - event.data.message.scheduled_at == timedelta(hours=48)
-
-
-def test_options_of_every_item_may_differ() -> None:
-    caller = Caller("a", "demo", frozenset(), None)
-    sent = [{"message": str(n), "clientId": "1", "tags": [f"t{n}"]} for n in range(MAX_TEMPLATES + 5)]
-    batch = Batch(new_message_id(), 1, caller, validity=timedelta(hours=48), traceparent=TRACE)
-    (records,) = read(batch, sent)
-    events = [decoder(REQUESTED)(value or b"") for _, value in records[Priority.NORMAL]]
-    assert [event.data.message.tags for event in events] == [(f"t{n}",) for n in range(len(sent))]
-    assert {event.data.message.batch_size for event in events} == {len(sent)}
-    assert [encode(event) for event in events] == [value for _, value in records[Priority.NORMAL]]
-
-
-def _is_json(item: dict[str, Any]) -> bool:
-    return not any(isinstance(value, float) and not math.isfinite(value) for value in item.values())
-
-
-@given(st.lists(objects.filter(_is_json), min_size=1, max_size=6))
-def test_an_item_is_taken_exactly_when_it_would_be_by_itself(items: list[dict[str, Any]]) -> None:
-    """Whatever stands beside it, and however its neighbours' options look."""
-
-    def alone(item: dict[str, Any]) -> bool:
-        try:
-            check_length(parse_sms(json.dumps(item).encode()).message)
-        except ProblemError:
-            return False
-        return True
-
-    caller = Caller("a", "demo", frozenset(), None)
-    batch = Batch(new_message_id(), 1, caller, validity=timedelta(hours=48), traceparent=TRACE)
-    expected = sum(map(alone, items))
-    with pytest.raises(ProblemError) if not expected else nullcontext():
-        read(batch, items)
-    assert sum(part.accepted.total() for part in batch.slices()) == expected
 
 
 async def test_a_bad_item_fails_alone_and_says_which_field_and_why(gateway: Gateway) -> None:
@@ -209,8 +119,11 @@ async def test_a_call_of_which_nothing_comes_costs_one_request(gateway: Gateway,
     if refusal == 503:
         gateway.publisher.error = PublishFailed("away")
     items = messages(500) if refusal == 503 else [{"message": "a"}] * 500
-    assert (await send_bulk(gateway, items, key=STEADY_KEY)).status == refusal
+    for key in (STEADY_KEY, SLOW_KEY):
+        assert (await send_bulk(gateway, items, key=key)).status == refusal
     gateway.publisher.error = None
+    answer = await gateway.send(key=SLOW_KEY)
+    assert (answer.status, int(answer.headers["Retry-After"]) <= 10) == (429, True)
     assert (await send_bulk(gateway, messages(500), key=STEADY_KEY)).status == 202
     assert (await gateway.send(key=STEADY_KEY)).status == 429
 
@@ -251,20 +164,31 @@ async def test_while_it_is_under_way_its_key_is_409(gateway: Gateway) -> None:
 
 
 async def test_after_a_failure_a_repeat_publishes_the_very_same_events(gateway: Gateway) -> None:
-    gateway.publisher.error = PublishFailed("away")
-    failed = await send_bulk(gateway, messages(5), idempotency_key="b")
+    sent = messages(CHUNK + 5)
+    gateway.publisher.error, gateway.publisher.let_through = PublishFailed("away"), 1
+    failed = await send_bulk(gateway, sent, idempotency_key="b")
     assert failed.status == 503
     assert "Retry-After" in failed.headers
     gateway.publisher.error = None
-    answer = await send_bulk(gateway, messages(5), idempotency_key="b")
+    answer = await send_bulk(gateway, sent, idempotency_key="b")
     assert answer.status == 202
-    once = list(gateway.publisher.records)
+    begun, once = gateway.publisher.records[:CHUNK], gateway.publisher.records[CHUNK:]
+    assert begun == once[:CHUNK]
     await until(lambda: bool(gateway.ledger.marked))
     gateway.ledger.marked.clear()  # as if it had died before it was marked, and the claim had run out
     gateway.ledger.claims_last = False
-    again = await send_bulk(gateway, messages(5), idempotency_key="b")
+    again = await send_bulk(gateway, sent, idempotency_key="b")
     assert again.body == answer.body
-    assert gateway.publisher.records == once + once
+    assert gateway.publisher.records == begun + once + once
+
+
+async def test_without_kafka_and_then_without_postgres_too_it_is_503(gateway: Gateway) -> None:
+    gateway.publisher.gate.clear()
+    waiting = asyncio.create_task(send_bulk(gateway, messages(1), idempotency_key="b"))
+    await until(lambda: gateway.publisher.calls == 1)
+    gateway.publisher.error, gateway.ledger.error = PublishFailed("away"), ConnectionRefusedError()
+    gateway.publisher.gate.set()
+    assert (await waiting).status == 503
 
 
 async def test_without_postgres_it_is_503(gateway: Gateway) -> None:
@@ -285,14 +209,35 @@ async def test_others_are_served_while_a_large_batch_is_read(gateway: Gateway) -
     assert (await waiting).status == 202
 
 
-async def test_more_calls_than_can_wait_are_503_before_they_are_read(gateway: Gateway) -> None:
+@pytest.mark.parametrize("keyed", [False, True])
+async def test_more_calls_than_can_wait_are_503_before_they_are_read(gateway: Gateway, keyed: bool) -> None:
     gateway.publisher.gate.clear()
-    calls = [asyncio.create_task(send_bulk(gateway, messages(1))) for _ in range(AT_ONCE + MAX_WAITING + 1)]
+    keys = [f"b{n}" if keyed else None for n in range(AT_ONCE + MAX_WAITING + 1)]
+    calls = [asyncio.create_task(send_bulk(gateway, messages(1), key)) for key in keys]
     done, waiting = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
     (refused,) = [task.result() for task in done]
     assert (refused.status, "Retry-After" in refused.headers) == (503, True)
     assert refused.body["detail"] == "too many bulk calls wait already; nothing was accepted"
     assert (await send_bulk(gateway, "no list")).status == 503
+    assert gateway.publisher.calls == AT_ONCE
     gateway.publisher.gate.set()
     assert [answer.status for answer in await asyncio.gather(*waiting)] == [202] * (AT_ONCE + MAX_WAITING)
     assert (await send_bulk(gateway, messages(1))).status == 202
+
+
+async def test_calls_that_are_refused_take_nobodys_place(gateway: Gateway) -> None:
+    for _ in range(AT_ONCE + MAX_WAITING):
+        assert (await send_bulk(gateway, "no list")).status == 400
+    assert (await send_bulk(gateway, messages(1))).status == 202
+
+
+async def test_each_message_is_counted_when_it_is_accepted(gateway: Gateway) -> None:
+    def counted() -> list[float]:
+        name = "postrider_messages_accepted_total"
+        return [REGISTRY.get_sample_value(name, {"priority": priority}) or 0.0 for priority in ("normal", "high")]
+
+    before = counted()
+    items = [*messages(CHUNK), {"message": "a"}, {"message": "b", "clientId": "1", "priority": "high"}]
+    for _ in range(2):
+        assert (await send_bulk(gateway, items, idempotency_key="b")).status == 202
+    assert [now - then for now, then in zip(counted(), before, strict=True)] == [CHUNK, 1]
