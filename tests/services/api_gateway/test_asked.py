@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 
@@ -63,7 +63,8 @@ async def test_what_is_old_is_forgotten(pool: Pool) -> None:
     table, old, new = AskedTable(pool), new_message_id(), new_message_id()
     for message_id in (old, new):
         await table.first(What.CANCEL, message_id, 1, asked("first"))
-    await pool.execute("UPDATE asked SET asked_at = now() - interval '7 days 1 second' WHERE message_id = $1", old)
+    for message_id, age in ((old, timedelta(days=7, seconds=1)), (new, timedelta(days=6, hours=23))):
+        await pool.execute("UPDATE asked SET asked_at = now() - $2::interval WHERE message_id = $1", message_id, age)
     await forget_old(pool)
     left = {row[0] for row in await pool.fetch("SELECT message_id FROM asked")}
     assert new in left

@@ -65,6 +65,8 @@ async def test_a_key_used_for_another_body_is_told_apart_in_every_state(ledger: 
     assert await ledger.reserve([wish("k", b"other")]) == [OtherBody()]
     await expire_claims(pool)
     assert await ledger.reserve([wish("k", b"other")]) == [OtherBody()]
+    (verdict,) = await ledger.reserve([wish("k")])
+    assert isinstance(verdict, Publish), "another body holds up nobody who repeats the first"
     await ledger.mark(["k"])
     assert await ledger.reserve([wish("k", b"other")]) == [OtherBody()]
 
@@ -74,8 +76,10 @@ async def test_a_published_key_answers_its_ids_and_holds_no_personal_data(ledger
     await ledger.reserve([first])
     await ledger.mark(["k"])
     await expire_claims(pool)
+    before = await pool.fetchrow("SELECT xmin, * FROM idempotency_keys")
     assert await ledger.reserve([wish("k")]) == [Published(first.message_id, first.number)]
-    row = await pool.fetchrow("SELECT * FROM idempotency_keys")
+    row = await pool.fetchrow("SELECT xmin, * FROM idempotency_keys")
+    assert row == before, "a repeat writes nothing"
     assert row is not None
     assert row["event"] is None
     assert row["record_key"] is None
@@ -98,11 +102,13 @@ async def test_a_released_claim_is_taken_over_at_once(ledger: Ledger) -> None:
     assert await ledger.reserve([wish("k")]) == [Publish(first.message_id, first.number, first.record)]
 
 
-async def test_a_release_does_not_touch_what_is_published(ledger: Ledger) -> None:
+async def test_a_release_does_not_touch_what_is_published(ledger: Ledger, pool: Pool) -> None:
     first = wish("k")
     await ledger.reserve([first])
     await ledger.mark(["k"])
+    before = await pool.fetchrow("SELECT xmin, * FROM idempotency_keys")
     await ledger.release(["k"])
+    assert await pool.fetchrow("SELECT xmin, * FROM idempotency_keys") == before
     assert await ledger.reserve([wish("k")]) == [Published(first.message_id, first.number)]
 
 
@@ -155,6 +161,7 @@ async def test_one_batch_may_meet_every_state(ledger: Ledger, pool: Pool) -> Non
 
 async def test_keys_are_forgotten_after_a_day(ledger: Ledger, pool: Pool) -> None:
     await ledger.reserve([wish(f"k{n}") for n in range(5)])
+    await pool.execute("UPDATE idempotency_keys SET reserved_at = now() - interval '23 hours 59 minutes'")
     await forget_old(pool)
     assert await pool.fetchval("SELECT count(*) FROM idempotency_keys") == 5
     await pool.execute(
@@ -162,6 +169,22 @@ async def test_keys_are_forgotten_after_a_day(ledger: Ledger, pool: Pool) -> Non
     )
     await forget_old(pool)
     assert [row["key"] for row in await pool.fetch("SELECT key FROM idempotency_keys")] == ["k0"]
+
+
+async def test_a_key_that_is_deleted_as_it_is_looked_at_may_be_tried_again() -> None:
+    assert idempotency._verdict(wish("k"), None, set()) == InProgress(1)
+
+
+async def test_a_postgres_that_is_silent_keeps_nobody_waiting(
+    ledger: Ledger, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idempotency, "TIMEOUT_SECONDS", 0.05)
+    async with pool.acquire() as other, other.transaction():
+        await other.execute("LOCK TABLE idempotency_keys")
+        keys = ["k"]
+        for asked in (ledger.reserve([wish("k")]), ledger.known(keys), ledger.mark(keys), ledger.forget("k")):
+            with pytest.raises(TimeoutError):
+                await asked
 
 
 async def test_blocks_of_numbers_are_disjoint_across_replicas(pool: Pool) -> None:
