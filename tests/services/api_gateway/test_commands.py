@@ -1,6 +1,7 @@
 """Cancel, resend and say what became of it over HTTP, with stand-ins for Kafka, Postgres and the projection."""
 
 import asyncio
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -103,6 +104,12 @@ def cancelled(gateway: Gateway) -> list[int]:
     return [read(r.value or b"").data.cycle for r in gateway.publisher.records if r.topic == COMMANDS.name]
 
 
+async def test_whatever_an_earlier_cycle_delivered_the_newest_is_cancelled(gateway: Gateway) -> None:
+    show(gateway, shown(Status.DELIVERED, cycles=2, cycle=1))
+    assert (await cancel(gateway)).status == 202
+    assert cancelled(gateway) == [2]
+
+
 async def test_cancelled_right_after_it_was_sent_again_the_new_cycle_is_too(gateway: Gateway) -> None:
     show(gateway, shown(Status.FAILED))
     assert (await resend(gateway)).status == 202
@@ -124,7 +131,8 @@ async def test_a_resend_that_never_reached_kafka_keeps_nothing_from_being_cancel
 
 @pytest.mark.parametrize("status", sorted(NEGATIVE_FINALS))
 async def test_what_ended_undelivered_is_sent_again_in_a_new_cycle(gateway: Gateway, status: Status) -> None:
-    show(gateway, shown(status))
+    batch = UUID("019b30cb-7a50-7000-8000-000000000001")
+    show(gateway, shown(status, batch_id=batch))
     before = datetime.now(UTC)
     answer = await resend(gateway, key=SEND_KEY)
     location = f"/sms/{ID}"
@@ -138,7 +146,7 @@ async def test_what_ended_undelivered_is_sent_again_in_a_new_cycle(gateway: Gate
     assert before <= event.time <= datetime.now(UTC)
     assert (data.requested_by, data.custom_data) == ("sender", {"order": 1})
     assert (message.text, message.number, message.sender_id, message.tags) == ("Hello", 7, "CLINIC", ("a",))
-    assert message.accepted_at == ACCEPTED_AT
+    assert (message.priority, message.batch_id, message.accepted_at) == (Priority.HIGH, batch, ACCEPTED_AT)
     assert message.valid_until - event.time == timedelta(minutes=10)
     assert message.scheduled_at is None
 
@@ -198,13 +206,13 @@ async def test_what_the_outbox_knows_in_part_is_503(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize("before", [Status.IN_DOUBT, Status.UNKNOWN])
-@pytest.mark.parametrize("said", [Status.DELIVERED, Status.FAILED])
+@pytest.mark.parametrize(("said", "leg"), [(Status.DELIVERED, 3), (Status.FAILED, 3), (Status.FAILED, 1)])
 async def test_what_the_carrier_says_of_a_doubtful_message_ends_it(
-    gateway: Gateway, before: Status, said: Status
+    gateway: Gateway, before: Status, said: Status, leg: int
 ) -> None:
     began = ACCEPTED_AT + timedelta(seconds=9)
-    later = transition(Status.ACCEPTED, 2).model_copy(update={"leg": 3, "at": began})
-    show(gateway, shown(before, cycles=2, leg=3, history=(*shown(before).history, later)))
+    later = transition(Status.ACCEPTED, 2).model_copy(update={"leg": leg, "at": began})
+    show(gateway, shown(before, cycles=2, leg=leg, history=(*shown(before).history, later)))
     asked_at = datetime.now(UTC)
     answer = await say(gateway, said)
     location = f"/sms/{ID}"
@@ -216,7 +224,7 @@ async def test_what_the_carrier_says_of_a_doubtful_message_ends_it(
     event = decoder(STATUS)(record.value or b"")
     data = event.data
     assert (event.subject, data.status, data.part, data.try_number) == (ID, said, 0, 0)
-    assert data.leg == Leg(2, 3, began)
+    assert data.leg == Leg(2, leg, began)
     assert asked_at <= data.observed_at == event.time <= datetime.now(UTC)
     assert data.reason is not None
     assert (data.reason.code, data.reason.words) == ("operator", "said by the API key all")
@@ -299,6 +307,18 @@ async def test_what_kafka_or_postgres_does_not_take_is_503_and_may_be_repeated(
     gateway.publisher.error = None
     assert (await ask(gateway)).status == 202
     assert gateway.postgres.missing() is None
+
+
+@pytest.mark.parametrize(("ask", "status"), [(cancel, Status.FAILED), (resend, Status.FAILED), (say, Status.IN_DOUBT)])
+async def test_what_is_asked_belongs_to_the_trace_of_who_asked_first(
+    gateway: Gateway, ask: Any, status: Status
+) -> None:
+    show(gateway, shown(status))
+    for digit in "ab":
+        trace = f"00-{digit * 32}-{'c' * 16}-01"
+        assert (await ask(gateway, headers={"traceparent": trace})).status == 202
+    traces = {json.loads(record.value or b"")["traceparent"][:36] for record in gateway.publisher.records}
+    assert traces == {f"00-{'a' * 32}-"}
 
 
 @pytest.mark.parametrize(("method", "path"), [("DELETE", "/sms/no-uuid"), ("POST", "/sms/no-uuid/resend")])
