@@ -264,7 +264,7 @@ class Gateway:
 
 
 @asynccontextmanager
-async def running_gateway(timeout_seconds: float = 4.0) -> AsyncIterator[Gateway]:
+async def running_gateway(timeout_seconds: float = 4.0, forward_seconds: float = 15.0) -> AsyncIterator[Gateway]:
     publisher, ledger, asked = FakePublisher(), FakeLedger(), FakeAsked()
     kafka, postgres = Neighbour("Kafka"), Neighbour("Postgres")
     numbers = Numbers(ledger.next_block, postgres)
@@ -280,9 +280,9 @@ async def running_gateway(timeout_seconds: float = 4.0) -> AsyncIterator[Gateway
         validity = timedelta(hours=48)
         bulk = BulkAccepter(durable, ledger, numbers, postgres, validity)
         upstreams = (
-            Upstream("resolver", resolver.url, TOKEN, 15),
-            Upstream("projection", projection.url + "/", TOKEN, 15),
-            Upstream("inbound service", inbound.url, TOKEN, 15),
+            Upstream("resolver", resolver.url, TOKEN, forward_seconds),
+            Upstream("projection", projection.url + "/", TOKEN, forward_seconds),
+            Upstream("inbound service", inbound.url, TOKEN, forward_seconds),
         )
         services = Services(
             accepter=accepter,

@@ -123,6 +123,7 @@ async def test_an_owner_that_is_behind_says_itself_when_to_ask_again(gateway: Ga
         (500, "text/plain", b"Traceback"),
         (500, "application/problem+json", b"{}"),
         (401, "text/plain", b"this address is for Postrider's own services"),
+        (401, "application/problem+json", b"{}"),
         (404, "text/html", b"<html>"),
         (200, "text/html", b"<html>"),
         (302, "text/plain", b""),
@@ -132,11 +133,14 @@ async def test_a_fault_of_the_owner_is_503_and_shows_nothing_of_it(
     gateway: Gateway, status: int, content_type: str, body: bytes
 ) -> None:
     gateway.resolver.status, gateway.resolver.content_type, gateway.resolver.body = status, content_type, body
+    if status == 302:
+        gateway.resolver.headers = {"Location": f"{gateway.projection.url}/internal/sms"}
     answer = await gateway.ask("GET", "/clients/17")
     assert answer.status == 503
     assert "Retry-After" in answer.headers
     assert "resolver" in answer.body["detail"]
     assert "html" not in str(answer.body)
+    assert gateway.projection.asked == []
 
 
 async def test_an_owner_that_is_away_is_503(gateway: Gateway) -> None:
@@ -145,6 +149,22 @@ async def test_an_owner_that_is_away_is_503(gateway: Gateway) -> None:
     assert answer.status == 503
     assert "Retry-After" in answer.headers
     assert (await gateway.send()).status == 202
+
+
+async def test_an_owner_that_is_silent_is_503() -> None:
+    async with running_gateway(forward_seconds=0.1) as gateway:
+        gateway.projection.gate.clear()
+        answer = await gateway.ask("GET", f"/sms/{MESSAGE}")
+        assert (answer.status, answer.body["detail"]) == (503, "the projection is away")
+
+
+async def test_a_read_that_failed_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstreams, "CONNECTIONS", 1)
+    async with running_gateway() as gateway:
+        gateway.projection.status = 500
+        assert (await gateway.ask("GET", f"/sms/{MESSAGE}")).status == 503
+        gateway.projection.status = 200
+        assert (await gateway.ask("GET", f"/sms/{MESSAGE}")).status == 200
 
 
 async def test_reads_that_wait_for_one_owner_keep_nobody_from_another(monkeypatch: pytest.MonkeyPatch) -> None:
