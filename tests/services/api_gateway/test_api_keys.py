@@ -2,7 +2,7 @@ import pytest
 
 from libs.service_kit.config_file import Scope
 from libs.service_kit.problems import ProblemError
-from services.api_gateway.api_keys import ApiKeys, TokenBucket
+from services.api_gateway.api_keys import ApiKeys, Caller, TokenBucket
 from tests.services.api_gateway.fakes import API_KEYS, SEND_KEY
 
 
@@ -48,6 +48,14 @@ def test_a_bucket_may_be_overdrawn_once_and_then_nobody_gets_any_until_the_debt_
     clock.now += 1 / 5 + 1e-9
     assert bucket.take() == 0
     assert bucket.take() > 0
+
+
+def test_whoever_comes_back_when_told_to_does_not_come_too_early() -> None:
+    bucket = TokenBucket(2, Clock())
+    assert bucket.take() == bucket.take_more(9) == 0
+    with pytest.raises(ProblemError) as raised, Caller("a", "demo", frozenset(), bucket).charged(1):
+        pass
+    assert (raised.value.problem.status, raised.value.headers["Retry-After"]) == (429, "5")  # four and a half
 
 
 def test_what_is_given_back_is_there_again_up_to_the_burst() -> None:

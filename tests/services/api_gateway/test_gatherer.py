@@ -141,7 +141,16 @@ async def test_an_idle_gatherer_stops() -> None:
     await asyncio.wait_for(make(Flushes()).stop(), 1)
 
 
-async def test_an_item_has_until_its_own_deadline_however_long_the_flush_before_took() -> None:
+async def test_whoever_has_no_time_left_is_given_some() -> None:
+    flushes = Flushes()
+    gathered: Gatherer[int, str] = Gatherer(flushes, timeout_seconds=0.0)
+    asked_at = asyncio.get_running_loop().time()
+    await ask(gathered, 1)
+    assert flushes.deadlines[0] >= asked_at + gatherer.LEAST_SECONDS
+    await gathered.stop()
+
+
+async def test_the_items_of_a_flush_have_until_the_first_ones_deadline_however_long_the_flush_before_took() -> None:
     flushes = Flushes()
     gathered = make(flushes)
     flushes.gate.clear()
@@ -152,8 +161,12 @@ async def test_an_item_has_until_its_own_deadline_however_long_the_flush_before_
     second = asyncio.create_task(ask(gathered, 2))
     await asyncio.sleep(0)
     after = now()
+    await until(lambda: now() > after)
+    third = asyncio.create_task(ask(gathered, 3))
+    await asyncio.sleep(0)
     flushes.gate.set()
-    await asyncio.gather(first, second)
+    await asyncio.gather(first, second, third)
+    assert flushes.batches == [[1], [2, 3]]
     assert before + TIMEOUT_SECONDS <= flushes.deadlines[1] <= after + TIMEOUT_SECONDS
     await gathered.stop()
 
