@@ -99,7 +99,7 @@ class Connection(asyncio.Protocol):
         if self._incoming is not None and self._incoming.response is None:
             self._calls.remove(self._incoming)
         self._incoming = None
-        return bool(self._calls) and not self._lingering
+        return bool(self._calls)
 
     def pause_writing(self) -> None:
         self._writable = False
