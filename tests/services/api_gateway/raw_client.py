@@ -1,10 +1,13 @@
-"""A client that says HTTP/1.1 byte by byte, and a transport that nobody reads."""
+"""A client that says HTTP/1.1 byte by byte; and for a connection by itself a transport that nobody reads, and a server."""
 
 import asyncio
 import json
+from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from services.api_gateway.http.application import Application
+from services.api_gateway.http.connection import Connection
 from tests.services.api_gateway.fakes import ALL_KEY, Gateway
 
 HEADERS = b"Host: x\r\nAuthorization: Bearer " + ALL_KEY.encode() + b"\r\n"
@@ -58,6 +61,19 @@ def texts(gateway: Gateway) -> list[str]:
     return [event.data.message.text for event in gateway.publisher.events]
 
 
+@dataclass
+class Clock:
+    """A server whose time the test tells, and that sweeps nothing."""
+
+    application: Application
+    now: float = 0.0
+    common: str = ""
+
+    def opened(self, _: Connection) -> None: ...
+
+    def closed(self, _: Connection) -> None: ...
+
+
 class Unread(asyncio.Transport):
     """Keeps what nobody reads, and says so from `HIGH` bytes on, as real ones do."""
 
@@ -67,6 +83,8 @@ class Unread(asyncio.Transport):
         super().__init__()
         self._protocol = protocol
         self.kept = b""
+        self.reading = True
+        self.closed = False
         self.aborted = False
 
     def is_closing(self) -> bool:
@@ -78,14 +96,19 @@ class Unread(asyncio.Transport):
         if room and len(self.kept) > self.HIGH:
             self._protocol.pause_writing()
 
-    def pause_reading(self) -> None: ...
+    def pause_reading(self) -> None:
+        self.reading = False
 
-    def resume_reading(self) -> None: ...
+    def resume_reading(self) -> None:
+        self.reading = True
 
     def write_eof(self) -> None: ...
 
     def get_write_buffer_size(self) -> int:
         return len(self.kept)
+
+    def close(self) -> None:
+        self.closed = True
 
     def abort(self) -> None:
         self.aborted = True

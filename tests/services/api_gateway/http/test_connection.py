@@ -6,6 +6,7 @@ import json
 import pytest
 
 from services.api_gateway.http import connection
+from services.api_gateway.http.calls import MAX_BODY_BYTES
 from tests.services.api_gateway.fakes import ALL_KEY, Gateway
 from tests.services.api_gateway.raw_client import HEADERS, Client, Unread, get, post, texts
 from tests.waiting import until
@@ -53,6 +54,20 @@ async def test_more_pipelined_requests_than_are_read_at_once_are_all_answered(ga
     client.close()
 
 
+async def test_no_more_is_read_while_as_many_wait_as_may_be_pipelined(gateway: Gateway) -> None:
+    gateway.publisher.gate.clear()
+    protocol, transport = connection.Connection(gateway.server), Unread(asyncio.Protocol())
+    protocol.connection_made(transport)
+    protocol.data_received(post("a") * (connection.MAX_PIPELINED - 1))
+    assert transport.reading
+    protocol.data_received(post("a"))
+    assert not transport.reading
+    gateway.publisher.gate.set()
+    await until(lambda: transport.kept.count(b"HTTP/1.1 202 ") == connection.MAX_PIPELINED)
+    assert transport.reading
+    protocol.connection_lost(None)
+
+
 async def test_a_request_may_come_byte_by_byte(gateway: Gateway) -> None:
     client = await Client.connect(gateway)
     for byte in post("slow"):
@@ -71,6 +86,20 @@ async def test_a_chunked_body_is_taken_and_its_trailers_are_nobodys_headers(gate
     client.send(head + chunks + b"Idempotency-Key: " + b"x" * 256 + b"\r\n\r\n" + post("next"))
     assert [(await client.answer())[0] for _ in range(2)] == [202, 202]
     assert texts(gateway) == ["in chunks", "next"]
+    client.close()
+
+
+@pytest.mark.parametrize(("more", "status"), [(0, 202), (1, 413)])
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_may_be_as_long_as_is_said_and_no_longer(
+    gateway: Gateway, chunked: bool, more: int, status: int
+) -> None:
+    client = await Client.connect(gateway)
+    body = b'{"message": "long", "clientId": "1"}'.ljust(MAX_BODY_BYTES + more)
+    framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % len(body)
+    head = b"POST /sms HTTP/1.1\r\n" + HEADERS + b"Content-Type: application/json\r\n" + framing + b"\r\n\r\n"
+    client.send(head + (b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if chunked else body))
+    assert (await client.answer())[0] == status
     client.close()
 
 

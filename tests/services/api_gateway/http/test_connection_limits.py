@@ -3,15 +3,13 @@
 import asyncio
 import re
 import tracemalloc
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import pytest
 
 from services.api_gateway.http import connection, server
-from services.api_gateway.http.application import Application
 from tests.services.api_gateway.fakes import ALL_KEY, ASYNCAPI, OPENAPI, Gateway
-from tests.services.api_gateway.raw_client import HEADERS, Client, Unread, get, post, texts
+from tests.services.api_gateway.raw_client import HEADERS, Client, Clock, Unread, get, post, texts
 from tests.waiting import until
 
 
@@ -281,19 +279,6 @@ async def test_a_client_that_does_not_read_its_answers_is_read_no_more_and_cut_o
     assert (await gateway.send()).status == 202
 
 
-@dataclass
-class Clock:
-    """A server whose time the test tells, and that sweeps nothing."""
-
-    application: Application
-    now: float = 0.0
-    common: str = ""
-
-    def opened(self, _: connection.Connection) -> None: ...
-
-    def closed(self, _: connection.Connection) -> None: ...
-
-
 async def test_a_client_that_reads_slowly_but_steadily_is_cut_off_only_once_it_stops(gateway: Gateway) -> None:
     clock = Clock(gateway.server.application)
     protocol = connection.Connection(clock)
@@ -339,4 +324,5 @@ async def test_a_stop_does_not_wait_for_ever(gateway: Gateway) -> None:
     client.send(post("stuck"))
     await until(lambda: gateway.publisher.calls == 1)
     await asyncio.wait_for(gateway.server.stop(0.1), 5)
+    assert await client.closed()
     client.close()
