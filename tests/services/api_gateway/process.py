@@ -8,6 +8,7 @@ import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from libs.contracts.topics import REQUESTED, REQUESTED_HIGH
 from tests.services.api_gateway.fakes import TOKEN, Answer
 
 API_KEY = "integration-key-0123456789"
+VALIDITY = timedelta(hours=2)
 
 _decode = decoder(REQUESTED)
 
@@ -35,6 +37,7 @@ def configuration(directory: Path, tenant: str) -> Path:
 gateways:
   - {{id: demo, type: smpp, host: 127.0.0.1, port: 2775, systemId: demo}}
 defaultGateway: demo
+validitySeconds: {VALIDITY.seconds}
 apiKeys:
   - {{name: test, tenant: {tenant}, key: {API_KEY}, scopes: ["sms:send", "sms:read", "sms:cancel", "contacts:write"]}}
 """

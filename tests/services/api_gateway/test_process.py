@@ -18,7 +18,8 @@ from deploy.local.postgres import Postgres
 from libs.bus.codec import encode
 from tests.conftest import DatabaseFactory
 from tests.services.api_gateway.fakes import Answer
-from tests.services.api_gateway.process import API_KEY, GatewayProcess, gateway_process, new_tenant, published
+from tests.services.api_gateway.process import API_KEY, VALIDITY, GatewayProcess, gateway_process, new_tenant, published
+from tests.waiting import until
 
 TENANT = new_tenant()
 
@@ -47,6 +48,7 @@ async def test_what_is_accepted_is_in_kafka_under_the_key_of_its_person(api: Gat
         record, event = found[answer.body["id"]]
         assert event.data.message.text == body["message"]
         assert event.data.message.number == answer.body["number"]
+        assert event.data.message.valid_until - event.data.message.accepted_at == VALIDITY
         assert record.topic == ("sms.requested.high" if body["priority"] == "high" else "sms.requested")
         assert record.key == f"{TENANT}/client/{body['clientId']}".encode()
         assert record.headers == (("content-type", b"application/cloudevents+json"),)
@@ -166,11 +168,14 @@ async def test_sigterm_answers_what_is_inside_and_ends_cleanly(kafka: str, dsn: 
         await process.ready()
         async with _nothing_reserved(dsn) as until_tried:
             waiting = [asyncio.create_task(process.send(key=f"k{n}")) for n in range(20)]
+            bulk = {"messages": [{"message": "in bulk", "clientId": "1"}]}
+            waiting.append(asyncio.create_task(process.post("/sms/bulk", bulk, key="bulk")))
             await until_tried()
             process.child.send_signal(signal.SIGTERM)
         answers = await asyncio.gather(*waiting, return_exceptions=True)
         assert await asyncio.wait_for(process.child.wait(), 20) == 0
-    accepted = {a.body["id"] for a in answers if not isinstance(a, BaseException) and a.status == 202}
+    bodies = [a.body for a in answers if not isinstance(a, BaseException) and a.status == 202]
+    accepted = {item["id"] for body in bodies for item in body.get("items", [body])}
     assert accepted
     assert {str(e.subject) for _, e in await published(kafka, tenant)} == accepted
     connection = await asyncpg.connect(dsn)
@@ -203,6 +208,24 @@ async def _nothing_reserved(dsn: str) -> AsyncIterator[Callable[[], Awaitable[No
     finally:
         await holder.close()
         await watcher.close()
+
+
+async def test_old_keys_are_forgotten_from_the_start_on(
+    api: GatewayProcess, kafka: str, dsn: str, tmp_path: Path
+) -> None:
+    assert (await api.send(key="old")).status == 202
+    key = f"{TENANT}/test/old"
+    await _until_marked(dsn, key)
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(
+            "UPDATE api.idempotency_keys SET reserved_at = now() - interval '25 hours' WHERE key = $1", key
+        )
+        async with gateway_process(tmp_path, kafka, dsn, TENANT):
+            gone = "SELECT NOT EXISTS (SELECT FROM api.idempotency_keys WHERE key = $1)"
+            await until(lambda: connection.fetchval(gone, key))
+    finally:
+        await connection.close()
 
 
 async def test_neither_secrets_nor_texts_nor_numbers_are_logged(api: GatewayProcess) -> None:
