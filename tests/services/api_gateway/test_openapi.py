@@ -33,9 +33,26 @@ def test_what_is_open_to_all_and_what_needs_which_scope_is_said(document: dict[s
     security = {
         (m.upper(), path): o["security"] for path, methods in document["paths"].items() for m, o in methods.items()
     }
-    assert security["POST", "/sms"] == [{"apiKey": ["sms:send"]}]
-    assert security["PUT", "/clients/{id}"] == [{"apiKey": ["contacts:write"]}]
-    assert [path for (_, path), needed in security.items() if not needed] == ["/openapi.json", "/asyncapi.json"]
+    people = {
+        (method, f"/{people}/{{id}}"): scope
+        for people in ("clients", "staff")
+        for method, scope in (("PUT", "contacts:write"), ("GET", "contacts:read"), ("DELETE", "contacts:write"))
+    }
+    scopes = {
+        ("POST", "/sms"): "sms:send",
+        ("POST", "/sms/bulk"): "sms:send",
+        ("POST", "/sms/{id}/resend"): "sms:send",
+        ("GET", "/sms"): "sms:read",
+        ("GET", "/sms/{id}"): "sms:read",
+        ("GET", "/batches/{id}"): "sms:read",
+        ("DELETE", "/sms/{id}"): "sms:cancel",
+        ("POST", "/sms/{id}/outcome"): "sms:outcome",
+        ("GET", "/inbound"): "inbound:read",
+        ("GET", "/inbound/{id}"): "inbound:read",
+        **people,
+    }
+    open_to_all = {("GET", "/openapi.json"): [], ("GET", "/asyncapi.json"): []}
+    assert security == {**{route: [{"apiKey": [scope]}] for route, scope in scopes.items()}, **open_to_all}
 
 
 def test_every_reference_leads_somewhere_and_schemas_are_valid(document: dict[str, Any]) -> None:
