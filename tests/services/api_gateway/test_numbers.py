@@ -46,13 +46,6 @@ async def test_runs_are_in_a_row_and_never_given_twice() -> None:
     assert firsts[1] == firsts[0] + 3
 
 
-async def test_what_another_takes_meanwhile_is_fetched_again() -> None:
-    numbers = Numbers(FakeLedger().next_block, Neighbour("Postgres"))
-    taken = await asyncio.gather(*(numbers.take(BLOCK - 1) for _ in range(3)))
-    await numbers.stop()
-    assert len({n for part in taken for n in part}) == 3 * (BLOCK - 1)
-
-
 async def test_concurrent_callers_share_one_fetch() -> None:
     ledger = FakeLedger()
     numbers = Numbers(ledger.next_block, Neighbour("Postgres"))
