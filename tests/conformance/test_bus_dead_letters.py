@@ -171,16 +171,18 @@ async def test_records_that_are_bad_in_themselves_stop_nobody_however_many_they_
     async def handle(batch: Batch) -> None:
         if any(name.startswith("bad") for name in names(batch.records)):
             raise BadRecord(Reason("unknown-gateway", "The gateway is not configured"))
+        if "broken" in names(batch.records):
+            raise KeyError
         await handled(batch)
 
-    await bus.publish(topic, *(f"bad {n}" for n in range(10)), "good")
+    await bus.publish(topic, *(f"bad {n}" for n in range(10)), "broken", "good")
     consumer = bus.consumer([topic], handle, group, dead_letter_limit=3)
     await consumer.start()
     await until(lambda: handled.names == ["good"])
     assert consumer.ready
     await consumer.stop()
-    assert await bus.committed(group, topic) == [11]
-    assert len(await bus.dead_letters(topic)) == 10
+    assert await bus.committed(group, topic) == [12]
+    assert len(await bus.dead_letters(topic)) == 11
 
 
 async def test_what_breaks_rules_of_ours_counts_also_when_a_handler_says_so(bus: Harness) -> None:
