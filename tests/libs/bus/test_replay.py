@@ -1,13 +1,15 @@
 """Dead letters listed and sent back, on a real Kafka."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from aiokafka.structs import ConsumerRecord
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from deploy.dead_letters import run
 from libs.bus.dead_letters import WITHOUT_CONTENT
+from libs.bus.errors import PublishFailed
 from libs.bus.port import Outgoing
 from libs.bus.replay import DeadLetter, DeadLetterBox, UnknownDeadLetter, by_record, open_dead_letters
 from libs.contracts.topics import Topic
@@ -63,6 +65,7 @@ async def test_one_goes_back_as_it_was_and_is_not_listed_again(bus: Harness, box
     topic, letters = await dead(bus, box, b"one", b"two", None)
     content = {letter.value: letter.key for letter in await bus.dead_letters(topic)}
     for letter in letters:
+        assert await box.find(letter.id) == (letter, False)
         await box.replay([letter], bus.producer)
         letters_left = [other for other in letters if other.offset > letter.offset]
         assert {left.id for left in await box.waiting(topic.name)} >= {left.id for left in letters_left}
@@ -73,6 +76,37 @@ async def test_one_goes_back_as_it_was_and_is_not_listed_again(bus: Harness, box
     assert sorted(str(r.value) for r in stored) == sorted(2 * [str(value) for value in content])
     assert {(r.value, r.key) for r in stored} == set(content.items())
     assert {tuple(r.headers) for r in stored} == {tuple(stored[0].headers)}
+
+
+async def test_one_that_could_not_be_sent_back_is_still_listed(bus: Harness, box: DeadLetterBox) -> None:
+    topic, letters = await dead(bus, box, b"one")
+
+    class Refusing:
+        async def publish(self, *_: object) -> None: ...
+
+        async def publish_many(self, records: Sequence[Outgoing]) -> None:
+            if any(record.topic == topic.name for record in records):
+                raise PublishFailed
+            await bus.producer.publish_many(records)
+
+    with pytest.raises(PublishFailed):
+        await box.replay(letters, Refusing())
+    assert await box.waiting(topic.name) == letters
+
+
+async def test_one_that_is_past_its_retention_is_neither_listed_nor_in_the_way(
+    bus: Harness, box: DeadLetterBox
+) -> None:
+    topic, letters = await dead(bus, box, b"one", groups=2)
+    admin = AIOKafkaAdminClient(bootstrap_servers=bus.bootstrap)
+    await admin.start()
+    await admin.delete_records({TopicPartition(topic.dead_letter, 0): RecordsToDelete(before_offset=1)})
+    await admin.close()
+    assert await box.waiting(topic.name) == letters[1:]
+    with pytest.raises(UnknownDeadLetter, match="has passed its retention"):
+        await box.replay(letters[:1], bus.producer)
+    await box.replay(letters, bus.producer)
+    assert [record.value for record in await sent(bus, topic)] == [b"one", b"one"]
 
 
 async def test_one_that_was_too_large_to_be_kept_is_listed_and_holds_up_no_other(
