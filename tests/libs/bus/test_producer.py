@@ -1,13 +1,16 @@
 import asyncio
 from random import randbytes
+from typing import Any
 from zlib import crc32
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from libs.bus.errors import PublishFailed, RecordTooLarge
 from libs.bus.producer import MAX_RECORD_BYTES, Producer
 from tests.conformance.bus_harness import Harness
+from tests.waiting import until
 
 
 async def test_a_key_goes_to_the_partition_of_its_crc32(bus: Harness) -> None:
@@ -24,6 +27,30 @@ async def test_a_call_larger_than_a_batch_is_sent_in_several_and_keeps_its_order
     values = [str(n).encode() * 100 for n in range(10_000)]
     await bus.producer.publish(topic.name, [(b"k", value) for value in values])
     assert [record.value for record in await bus.stored(topic.name)] == values
+
+
+async def test_a_call_is_over_only_when_every_partition_has_acknowledged(
+    bus: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = await bus.topic(partitions=2)
+    send, may_go = AIOKafkaProducer.send_batch, asyncio.Event()
+
+    async def send_batch(kafka: AIOKafkaProducer, batch: Any, topic: str, *, partition: int) -> Any:
+        if partition == 1:
+            await may_go.wait()
+        return await send(kafka, batch, topic, partition=partition)
+
+    monkeypatch.setattr(AIOKafkaProducer, "send_batch", send_batch)
+    producer = Producer(bus.cluster, "test")
+    call = asyncio.create_task(producer.publish(topic.name, [(str(n).encode(), b"x") for n in range(20)]))
+    first = await until(lambda: producer._lanes.get((topic.name, 0)))
+    await first.idle.wait()
+    await asyncio.sleep(0)
+    assert not call.done()
+    may_go.set()
+    await call
+    assert sum([len(await bus.stored(topic.name, partition)) for partition in (0, 1)]) == 20
+    await producer.stop()
 
 
 async def test_a_record_larger_than_a_batch_is_sent_by_itself(bus: Harness) -> None:
