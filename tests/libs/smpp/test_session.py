@@ -162,6 +162,7 @@ async def test_responses_to_nothing_are_ignored() -> None:
         connection.send(98, pdus.GenericNack(3))
         connection.send(97, pdus.EnquireLinkResp())
         connection.send(96, pdus.Outbind())
+        connection.send(1, pdus.BindResp(BindType.TRANSCEIVER))
         connection.transport.write(struct.pack(">IIII", 16, 0x80000777, 0, 95))
         connection.send(2, pdus.SubmitSmResp(0, "x"))
         connection.send(2, pdus.SubmitSmResp(0, "again"))
