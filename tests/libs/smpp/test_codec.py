@@ -80,6 +80,7 @@ def test_a_text_in_message_payload_is_found_as_content() -> None:
     [
         (pdus.SubmitSm("Postrider", "2547\0" + "1"), "destination_addr"),
         (pdus.SubmitSm("x" * 21, "1"), "source_addr"),
+        (pdus.SubmitSm("1", "2" * 21), "destination_addr"),
         (pdus.SubmitSm("Pöstrider€", "1"), "source_addr"),
         (pdus.SubmitSm("a", "1", validity_period="x" * 17), "validity_period"),
         (pdus.SubmitSm("a", "1", b"x" * 256), "short_message"),

@@ -148,6 +148,8 @@ def test_parameters_alone_make_a_receipt() -> None:
     tlvs = {**receipt_tlvs("ABC", MessageState.EXPIRED), tlv.NETWORK_ERROR_CODE: b"\x03\x00\xff", 0x1400: b"\xff"}
     receipt = _receipt(b"", esm_class=0, tlvs=tlvs)
     assert (receipt.message_id, receipt.state, receipt.error) == ("ABC", MessageState.EXPIRED, "3/255")
+    for name, value in receipt_tlvs("ABC", MessageState.EXPIRED).items():
+        assert _receipt(b"", esm_class=0, tlvs={name: value})
 
 
 def test_parameters_come_before_the_text() -> None:
@@ -227,8 +229,10 @@ def test_an_inbound_message_is_no_receipt(text: bytes) -> None:
 def test_a_receipt_may_come_as_data_sm_as_ucs2_or_behind_a_header() -> None:
     in_payload = DataSm("254711000001", "Postrider", ESM_CLASS_RECEIPT, tlvs={tlv.MESSAGE_PAYLOAD: APPENDIX_B})
     as_ucs2 = DeliverSm("1", "2", "id:7 stat:DELIVRD".encode("utf-16-be"), ESM_CLASS_RECEIPT, data_coding=8)
-    with_header = DeliverSm("1", "2", b"\x05\x00\x03\x01\x02\x01id:7 stat:DELIVRD", ESM_CLASS_RECEIPT | 0x40)
-    for pdu in (in_payload, as_ucs2, with_header):
+    header = b"\x06\x08\x04\x00\x01\x02\x01"
+    with_header = DeliverSm("1", "2", header + as_ucs2.short_message, ESM_CLASS_RECEIPT | 0x40, data_coding=8)
+    header_alone_says_nothing = DeliverSm("1", "2", header + APPENDIX_B, 0x40)
+    for pdu in (in_payload, as_ucs2, with_header, header_alone_says_nothing):
         receipt = read_receipt(pdu)
         assert receipt is not None
         assert receipt.state is MessageState.DELIVERED

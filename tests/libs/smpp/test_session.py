@@ -263,6 +263,23 @@ async def test_enquire_link_is_asked_and_answered() -> None:
         assert session.bound
 
 
+async def test_before_the_bind_is_answered_nothing_else_is_asked() -> None:
+    asked: list[Pdu] = []
+
+    def late(connection: Connection, sequence: int, pdu: Pdu) -> bool:
+        def answer() -> None:
+            asked.extend(pdu for _, pdu in connection.received)
+            connection.answer(sequence, pdu)
+
+        if isinstance(pdu, pdus.Bind):
+            asyncio.get_running_loop().call_later(0.1, answer)
+        return isinstance(pdu, pdus.Bind)
+
+    async with scripted_smsc(late) as smsc, bound(smsc, enquire_link_seconds=0.02) as (_, _session, connection):
+        await until(lambda: connection.of(pdus.EnquireLink))
+    assert [type(pdu) for pdu in asked] == [pdus.Bind]
+
+
 async def test_an_unanswered_enquire_link_ends_the_session() -> None:
     changes = {"enquire_link_seconds": 0.05, "response_timeout_seconds": 0.1}
 

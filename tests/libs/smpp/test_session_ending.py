@@ -113,6 +113,7 @@ async def test_a_provider_that_reads_no_more_and_closes_its_side_is_unbound_from
             session.submit_many(submissions(*range(written, written + 1000)))
             written += 1000
             await asyncio.sleep(0)
+        assert session.bound and written < 1_000_000, "it went on although nobody reads"
         connection.transport.write_eof()
         await until(lambda: session.close_reason)
         assert not session.bound
