@@ -108,3 +108,17 @@ async def test_while_more_is_gathered_than_a_batch_takes_no_new_records_are_wait
     await until(lambda: handled.batches == [["1", "2"], ["3", "4"]])
     await until(lambda: len(waits) >= 4)
     assert waits[:4] == [1000, 100, 0, 1000]
+
+
+async def test_what_is_gathered_when_a_rebalance_begins_comes_once_after_it(bus: Harness) -> None:
+    topic, group, handled = await bus.topic(), bus.group(), Handled()
+    await bus.publish(topic, *"012345")
+    consumer = bus.consumer([topic], handled, group, gather=Odd)
+    await consumer.start()
+    await until(lambda: handled.batches == [["1", "3", "5"]])
+    await bus.stream([await bus.topic()], group).start()
+    await until(lambda: handled.names.count("5") == 2)
+    consumer.hurry()
+    await until(lambda: "4" in handled.names)
+    await consumer.stop()
+    assert sorted(handled.names) == sorted("135" * 2 + "024")
