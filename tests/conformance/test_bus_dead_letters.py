@@ -154,15 +154,17 @@ async def test_failures_that_come_one_by_one_are_a_run_too(bus: Harness) -> None
 
 
 async def test_a_run_of_undecodable_records_stops_the_stream_too(bus: Harness) -> None:
-    topic = await bus.topic()
-    rows = [(b"k", b"{"), (b"k", b"{"), change("good"), (b"k", b"{"), (b"k", b"{"), (b"k", b"{")]
-    await bus.producer.publish(topic.name, rows)
+    topic, bad, good = await bus.topic(), (b"k", b"{"), 0
     stream = bus.stream([topic], dead_letter_limit=2)
     await stream.start()
+    await bus.producer.publish(topic.name, [bad, bad, change("good"), bad, bad, change("good")])
+    while good < 2:
+        good += len(await stream.getmany(timeout_ms=2000, max_records=10))
+    await bus.producer.publish(topic.name, [bad, bad, bad])
     with pytest.raises(TooManyDeadLetters):
         for _ in range(10):
             await stream.getmany(timeout_ms=2000, max_records=10)
-    assert len(await bus.dead_letters(topic)) == 4
+    assert len(await bus.dead_letters(topic)) == 6
 
 
 async def test_records_that_are_bad_in_themselves_stop_nobody_however_many_they_are(bus: Harness) -> None:
