@@ -84,6 +84,7 @@ async def test_rows_of_a_clock_that_was_ahead_move_into_their_partition_when_it_
     for table, key in ((BY_TIME, "at"), (BY_UUID, "id")):
         expected = at if table is BY_TIME else [id_of(each) for each in at]
         name = f"{table.table}_{span(table, FUTURE)[0]:%Y%m%d}"
+        assert len(await made(pool, table)) == ALL
         assert [row[0] for row in await pool.fetch(f"SELECT {key} FROM {name} ORDER BY 1")] == expected[:3]
         assert await pool.fetchval(f"SELECT {key} FROM {table.table}_default") == expected[3]
         assert [row[0] for row in await pool.fetch(f"SELECT {key} FROM {table.table} ORDER BY 1")] == expected

@@ -9,9 +9,9 @@ import pytest
 from libs.storage import retention
 from libs.storage.database import Pool
 from libs.storage.partitions import make_ahead, span
-from libs.storage.retention import delete_old, drop_old
+from libs.storage.retention import delete_old, drop_old, keep_partitions
 from tests.libs.storage.conftest import BY_TIME, NOW, TABLES, id_of
-from tests.waiting import WITHIN_SECONDS
+from tests.waiting import WITHIN_SECONDS, until
 
 KEEP = timedelta(days=35)
 
@@ -122,6 +122,20 @@ async def test_a_row_that_is_locked_is_not_waited_for_and_goes_the_next_time(poo
         assert await pool.fetch("SELECT n FROM seen_elsewhere") == [(5,)]
     await delete_old(pool, "seen_elsewhere", "n", 11)
     assert await pool.fetchval("SELECT count(*) FROM seen_elsewhere") == 0
+
+
+async def test_a_service_keeps_what_is_younger_than_so_many_days(pool: Pool) -> None:
+    ages = [timedelta(days=days) for days in (30, 34, 36, 50)]
+    rows = [datetime.now(UTC) - age for age in ages]
+    await pool.executemany("INSERT INTO seen VALUES ($1, 0)", [(at,) for at in rows])
+    keeping = asyncio.create_task(keep_partitions(pool, (BY_TIME,), 35))
+
+    async def gone() -> bool:
+        return await pool.fetchval("SELECT count(*) FROM seen") < len(rows)
+
+    await until(gone)
+    keeping.cancel()
+    assert [row["at"] for row in await pool.fetch("SELECT at FROM seen ORDER BY at DESC")] == rows[:2]
 
 
 async def test_what_is_older_than_so_many_days_goes_at_once_and_then_again_and_again(
