@@ -7,6 +7,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from libs.contracts.message_ids import first_id
 from libs.storage import retention
@@ -35,6 +36,13 @@ async def test_where_nothing_is_missing_no_reader_is_waited_for(pool: Pool) -> N
     async with pool.acquire() as reader, reader.transaction():
         await reader.fetch("SELECT * FROM seen, sent")
         await make(pool)
+
+
+async def test_services_that_make_partitions_at_once_get_in_nobodys_way(pool: Pool) -> None:
+    with capture_logs() as logs:
+        await asyncio.gather(*(make(pool) for _ in range(3)))
+    assert len(await made(pool, BY_TIME)) == len(await made(pool, BY_UUID)) == ALL
+    assert logs == []
 
 
 async def test_a_table_that_is_read_for_long_holds_up_no_other_and_its_own_writers_not_for_long(pool: Pool) -> None:
