@@ -5,7 +5,6 @@ import json
 import signal
 import ssl
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from structlog.testing import capture_logs
 
 from deploy.local.ports import free_port
 from libs.service_kit import lifecycle, metrics
-from libs.service_kit.lifecycle import Lifecycle, Stopping
+from libs.service_kit.lifecycle import Lifecycle
 from libs.service_kit.ops_server import Health, start_ops_server
 from libs.service_kit.settings import ServiceSettings
 
@@ -40,18 +39,6 @@ async def test_a_part_is_waited_for_and_readiness_says_so():
 
     assert await life.part("postgres", start) == "open"
     assert "waiting for postgres" in tries[2]
-
-
-async def test_a_stop_is_heard_while_a_neighbour_is_waited_for_without_end():
-    life = Lifecycle(settings())
-
-    async def start() -> None:
-        life.request_stop()
-        await asyncio.Event().wait()
-
-    with pytest.raises(Stopping):
-        async with asyncio.timeout(5):
-            await life.part("kafka", start)
 
 
 @pytest.mark.parametrize(
@@ -108,29 +95,6 @@ async def test_a_session_that_postgres_refuses_for_what_we_asked_ends_the_start(
     with pytest.raises(asyncpg.PostgresError, match="a mistake"):
         async with asyncio.timeout(5):
             await life.part("postgres", start)
-
-
-async def test_parts_stop_in_reverse_and_one_that_fails_keeps_no_other_from_stopping():
-    life = Lifecycle(settings())
-    stopped: list[str] = []
-
-    def part(name: str) -> Callable[[], "asyncio.Future[str]"]:
-        def start() -> "asyncio.Future[str]":
-            future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-            future.set_result(name)
-            return future
-
-        return start
-
-    async def stop(name: str) -> None:
-        if name == "second":
-            raise RuntimeError("will not")
-        stopped.append(name)
-
-    for name in ("first", "second", "third"):
-        await life.part(name, part(name), stop)
-    await life.stop_all()
-    assert stopped == ["third", "first"]
 
 
 async def test_background_work_that_fails_ends_the_service():
