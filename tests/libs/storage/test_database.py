@@ -125,6 +125,7 @@ async def test_what_the_database_is_set_to_for_others_is_not_for_us(dsn: str, mi
         "statement_timeout = '1ms'",
         "lock_timeout = '1ms'",
         "datestyle = 'German'",
+        "timezone = 'Asia/Kathmandu'",
         "default_transaction_isolation = 'serializable'",
         "log_parameter_max_length_on_error = -1",
     ):
@@ -137,6 +138,7 @@ async def test_what_the_database_is_set_to_for_others_is_not_for_us(dsn: str, mi
     assert await pool.fetchval("SELECT count(*) FROM pg_inherits WHERE inhparent = 'seen'::regclass") == 1
     assert await pool.fetchval("SHOW transaction_isolation") == "read committed"
     assert await pool.fetchval("SHOW lock_timeout") == "0"
+    assert await pool.fetchval("SHOW timezone") == "UTC"
     assert await pool.fetchval("SHOW log_parameter_max_length_on_error") == "0"
     await pool.close()
 
