@@ -6,6 +6,7 @@ from zlib import crc32
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError, OutOfOrderSequenceNumber
 
 from libs.bus.errors import PublishFailed, RecordTooLarge
 from libs.bus.producer import MAX_RECORD_BYTES, Producer
@@ -97,6 +98,25 @@ async def test_what_the_broker_refuses_for_its_size_fails_and_the_next_call_succ
     many = [randbytes(300) for _ in range(9)]
     await bus.producer.publish(name, [(b"k", value) for value in many])
     assert [record.value for record in await bus.stored(name)] == [b"0", b"1", b"2", *many]
+
+
+@pytest.mark.parametrize("fault", [OutOfOrderSequenceNumber, MessageSizeTooLargeError])
+async def test_what_leaves_a_hole_in_the_sequence_is_sent_again_by_a_new_connection(
+    bus: Harness, monkeypatch: pytest.MonkeyPatch, fault: type[KafkaError]
+) -> None:
+    topic = await bus.topic()
+    send, asked = AIOKafkaProducer.send_batch, list[AIOKafkaProducer]()
+
+    async def send_batch(kafka: AIOKafkaProducer, *batch: Any, **where: Any) -> Any:
+        asked.append(kafka)
+        if len(asked) == 1:
+            raise fault
+        return await send(kafka, *batch, **where)
+
+    monkeypatch.setattr(AIOKafkaProducer, "send_batch", send_batch)
+    await bus.producer.publish(topic.name, [(b"k", b"1"), (b"k", b"2")])
+    assert asked[0] not in asked[1:]
+    assert [record.value for record in await bus.stored(topic.name)] == [b"1", b"2"]
 
 
 async def test_batches_are_compressed(bus: Harness) -> None:
