@@ -4,8 +4,10 @@ import asyncio
 from functools import partial
 
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaConnectionError
+from prometheus_client import REGISTRY
 
 from deploy.local.ports import free_port
 from libs.bus import event_consumer
@@ -241,6 +243,29 @@ async def test_a_run_of_failures_stops_the_subscriber_and_leaves_the_rest_uncomm
     assert len(await bus.dead_letters(topic)) == 2 + 3
     assert await bus.committed(group, topic) == [6]
     assert tried == ["bad", "bad", "good", "bad 0", "bad 1", "bad 2", "bad 3"]
+
+
+async def test_while_kafka_says_nothing_the_consumer_is_not_ready_and_shows_no_lag(
+    bus: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_consumer, "LAG_EVERY_SECONDS", 0.01)
+    topic, seen = await bus.topic(), Seen()
+
+    def lag() -> float | None:
+        return REGISTRY.get_sample_value("postrider_consumer_lag_records", {"topic": topic.name, "partition": "0"})
+
+    async def away(*_: object) -> None:
+        raise KafkaConnectionError
+
+    await bus.publish(topic, "1")
+    consumer = await started(bus, topic, bus.group(), seen)
+    await until(lambda: consumer.ready and seen.names and lag() == 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(AIOKafkaConsumer, "end_offsets", away)
+        await until(lambda: consumer.state == "Kafka does not answer: KafkaConnectionError")
+        assert not consumer.ready
+        assert lag() is None
+    await until(lambda: consumer.ready and lag() == 0)
 
 
 async def test_a_missing_topic_is_waited_for_and_not_created(bus: Harness) -> None:
