@@ -54,6 +54,14 @@ async def test_what_was_published_is_there_after_a_kill(broker: Kafka) -> None:
     assert await read_one(broker, "kept-after-kill") == b"event"
 
 
+async def test_a_first_start_that_was_interrupted_begins_afresh(tmp_path: Path) -> None:
+    kafka = Kafka(tmp_path, java_options=SHORT_RUN)
+    await kafka._format(kafka._write_properties())
+    assert not (tmp_path / "formatted").exists()
+    async with kafka:
+        await create_topic(kafka, "afresh")
+
+
 async def test_a_topic_that_nobody_declared_is_not_made(broker: Kafka) -> None:
     async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap_servers, request_timeout_ms=500) as producer:
         with pytest.raises(KafkaError):

@@ -77,6 +77,8 @@ async def test_each_death_is_counted_until_the_process_is_stopped(setting: Setti
     await process.stop()
     assert process.deaths == [-9, -9]
     assert process.pid is None
+    waits = [line.partition("starting it again in ")[2].partition(";")[0] for line in setting.said if "died" in line]
+    assert waits == ["0.5 s", "1 s"]
 
 
 async def test_a_restart_is_in_order_and_no_death_and_what_is_set_once_holds_until_one(setting: Setting) -> None:
@@ -156,6 +158,7 @@ async def test_a_suspended_process_can_be_resumed_and_stopped(setting: Setting) 
 async def test_a_process_that_ends_while_starting_shows_its_log(setting: Setting) -> None:
     with pytest.raises(StartError, match=r"(?s)ended while starting \(exit code 1\).*no such setting: COLOUR"):
         await setting.supervisor.start(setting.spec("broken", DIE_AT_ONCE="yes"))
+    assert setting.supervisor.processes == ()
 
 
 async def test_a_process_that_is_never_ready_says_what_is_missing(
