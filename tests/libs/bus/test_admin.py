@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import InvalidTopicError
 from structlog.testing import capture_logs
 
 from libs.bus.admin import TopicMismatch, _usable, ensure_topics
@@ -47,6 +48,12 @@ async def test_several_may_ask_for_the_same_topics_at_once_and_again(bus: Harnes
     await ensure_topics(bus.cluster, topics)
     made = [await partitions(bus, name) for topic in topics for name in (topic.name, topic.dead_letter)]
     assert made == [1, 1, 3, 1]
+
+
+async def test_what_the_cluster_refuses_for_good_is_not_asked_for_again(bus: Harness) -> None:
+    with pytest.raises(InvalidTopicError, match="not/allowed could not be created"):
+        async with asyncio.timeout(20):
+            await ensure_topics(bus.cluster, [replace(bus.undeclared(), name="not/allowed")])
 
 
 async def test_another_number_of_partitions_than_declared_is_refused(bus: Harness) -> None:
