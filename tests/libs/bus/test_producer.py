@@ -23,6 +23,14 @@ async def test_a_key_goes_to_the_partition_of_its_crc32(bus: Harness) -> None:
         assert stored == [key for key in keys if crc32(key) % 4 == partition]
 
 
+async def test_what_has_no_key_goes_with_the_rest_of_its_call(bus: Harness) -> None:
+    topic = await bus.topic(partitions=2)
+    for call in (b"1", b"2"):
+        await bus.producer.publish(topic.name, [(None, call)] * 3)
+    stored = [[record.value for record in await bus.stored(topic.name, partition)] for partition in (0, 1)]
+    assert sorted(stored) == [[b"1"] * 3, [b"2"] * 3]
+
+
 async def test_a_call_larger_than_a_batch_is_sent_in_several_and_keeps_its_order(bus: Harness) -> None:
     topic = await bus.topic()
     values = [str(n).encode() * 100 for n in range(10_000)]
