@@ -24,6 +24,7 @@ GOOD = {
         ("INBOUND_KEY", None, "INBOUND_KEY: Field required"),
         ("INBOUND_KEY", "short", "INBOUND_KEY: must be 16 to 64 octets"),
         ("INBOUND_KEY", "k" * 65, "INBOUND_KEY: must be 16 to 64 octets"),
+        ("INBOUND_KEY", "ä" * 33, "INBOUND_KEY: must be 16 to 64 octets"),
         (
             "DRAIN_BUDGET_SECONDS",
             "16",
