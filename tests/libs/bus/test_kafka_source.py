@@ -171,3 +171,17 @@ async def test_what_was_deleted_before_it_was_read_is_told(kafka: str) -> None:
         await until(lambda: after.names == ["6"])
     assert [each["records"] for each in logs if each["event"] == "kafka.records_missed"] == [3]
     await harness.close()
+
+
+async def test_a_client_whose_fetching_has_ended_without_a_word_is_replaced(kafka: str) -> None:
+    harness = await open_harness(kafka)
+    topic, handled = await harness.topic(), Handled()
+    consumer = harness.consumer([topic], handled)
+    await consumer.start()
+    await harness.publish(topic, "1")
+    await until(lambda: handled.names == ["1"])
+    (lane,) = consumer._lanes
+    lane._stream._source._consumer._fetcher._fetch_task.cancel()
+    await harness.publish(topic, "2")
+    await until(lambda: handled.names[-1] == "2")
+    await harness.close()
