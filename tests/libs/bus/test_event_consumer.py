@@ -8,6 +8,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaConnectionError
 from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
 
 from deploy.local.ports import free_port
 from libs.bus import event_consumer
@@ -200,10 +201,12 @@ async def test_while_a_neighbour_is_away_the_event_is_tried_again_in_place(bus: 
         await seen(event)
 
     await bus.publish(topic, "1", "2")
-    consumer = await started(bus, topic, group, handle)
-    await until(lambda: len(seen.names) == 2)
+    with capture_logs() as logs:
+        consumer = await started(bus, topic, group, handle)
+        await until(lambda: len(seen.names) == 2)
     await consumer.stop()
     assert tried == ["1", "1", "1", "2"]
+    assert [line["attempt"] for line in logs if line["event"] == "retry"] == [1, 2], "each later than the one before"
     assert await bus.dead_letters(topic) == []
     assert await bus.committed(group, topic) == [2]
 
