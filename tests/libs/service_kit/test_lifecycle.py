@@ -204,6 +204,10 @@ async def start(life):
     for _ in range(3):
         crash_point("test.point")
     print("up", flush=True)
+    async def fail():
+        raise KeyError
+    if "fail" in sys.argv:
+        life.background("work", fail())
 
 run_service("test", ServiceSettings(), start)
 """
@@ -231,6 +235,13 @@ async def test_sigterm_stops_a_service_in_order():
     process.send_signal(signal.SIGTERM)
     assert await process.stdout.readline() == b"stopping\n"
     assert await process.wait() == 0
+
+
+async def test_a_service_whose_work_failed_stops_in_order_and_asks_to_be_started_again():
+    process = await service("fail")
+    output, _ = await process.communicate()
+    assert output == b"up\nstopping\n"
+    assert process.returncode == 1
 
 
 async def test_a_stop_that_hangs_ends_hard_after_its_budget():
