@@ -1,21 +1,28 @@
 """What was never reported ends as unknown: once, and only that."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from aiokafka.structs import TopicPartition
 
+from libs.bus.batch import Batch
 from libs.bus.errors import PublishFailed
 from libs.bus.port import KeyValue, Outgoing
+from libs.bus.record import Record
 from libs.contracts.events import Leg, MessageEvent, ReceiptState, SmsStatus
 from libs.contracts.fold import apply, new_fold, view
 from libs.contracts.statuses import Status
+from libs.service_kit.metrics import UNREPORTED
 from libs.storage.database import Pool
-from services.receipts import unreported
-from services.receipts.unreported import SLOT_SECONDS, note, slot_of, start_of
+from services.receipts import handlers, unreported
+from services.receipts.recent import RecentRegistrations
+from services.receipts.unreported import SLOT_SECONDS, slot_of, start_of
 from tests.services.receipts.examples import (
+    KEY,
     NOON,
     attempt_status,
     disproved,
@@ -26,7 +33,6 @@ from tests.services.receipts.examples import (
     receipt,
     seconds,
     submitted,
-    take,
     trace,
     traces,
     unasked,
@@ -65,22 +71,30 @@ async def swept(pool: Pool) -> Pool:
     return pool
 
 
-async def handle(pool: Pool, *events: Any) -> None:
-    """As the handler does."""
-    async with pool.acquire() as connection:
-        await note(connection, await take(connection, *events))
+async def handle(pool: Pool, *events: Any) -> Recorder:
+    """Have the handler take a batch of these events, which have waited here long enough; what it published."""
+    publisher = Recorder()
+    records = [Record(TopicPartition("any", 0), 0, None, None, (), event) for event in events]
+    assert not await handlers.handle(Batch(records), pool, publisher, KEY, RecentRegistrations())
+    return publisher
 
 
 async def sweep(pool: Pool, publisher: Recorder, now: Any = AFTER, **windows: timedelta) -> None:
     await unreported.sweep(pool, publisher, windows or {"demo": WINDOW}, now)
 
 
+def ended() -> float:
+    return UNREPORTED.labels("demo")._value.get()
+
+
 async def test_what_has_no_final_receipt_ends_as_unknown_at_the_end_of_its_window(swept: Pool) -> None:
     await handle(swept, *(submitted(f"p{n}", n, parts=2, part=n % 2 + 1) for n in range(1, 6)))
-    await handle(swept, receipt("p1"), receipt("p2", ReceiptState.UNDELIVERABLE), receipt("p3", ReceiptState.ENROUTE))
-    publisher = Recorder()
+    await handle(swept, receipt("p1"), receipt("p2", ReceiptState.UNDELIVERABLE, at=9 * SLOT_SECONDS))
+    await handle(swept, receipt("p3", ReceiptState.ENROUTE), receipt("p5", ReceiptState.ACCEPTED))
+    publisher, before = Recorder(), ended()
     await sweep(swept, publisher)
     assert sorted(e.data.provider_id or "" for e in publisher.said) == ["p3", "p4", "p5"]
+    assert ended() == before + 3
     (event,) = [e for e in publisher.said if e.data.provider_id == "p4"]
     sent = submitted("p4", 4, parts=2, part=1)
     assert (event.subject, event.time, event.data.observed_at) == (sent.subject, NOON + WINDOW, NOON + WINDOW)
@@ -162,13 +176,18 @@ async def test_a_disproved_doubt_does_not_end_and_a_later_legs_end_is_shown(swep
 async def test_each_gateway_has_its_own_window(pool: Pool) -> None:
     windows = {"demo": WINDOW, "quick": timedelta(hours=1)}
     await sweep(pool, Recorder(), NOON - timedelta(hours=1), **windows)
-    await handle(pool, submitted("a"), submitted("a", 2, gateway="quick"))
+    await handle(pool, submitted("a"), submitted("a", 2, gateway="quick"), in_doubt(7, 3), submitted("b", 4))
+    await handle(pool, receipt("b"))
     publisher = Recorder()
     await sweep(pool, publisher, NOON + timedelta(hours=2), **windows)
     assert [e.data.gateway for e in publisher.said] == ["quick"]
     assert publisher.said[0].time == NOON + timedelta(hours=1)
     await sweep(pool, publisher, AFTER, quick=windows["quick"])  # demo is no longer configured
-    assert [e.data.gateway for e in publisher.said] == ["quick", "demo"]
+    assert [(e.data.gateway, e.data.provider_id) for e in publisher.said] == [
+        ("quick", "a"),
+        ("demo", "a"),
+        ("demo", None),
+    ]
 
 
 async def test_what_was_sent_before_the_first_sweep_is_left_as_it_is(pool: Pool) -> None:
@@ -195,10 +214,8 @@ async def test_what_could_not_be_published_is_published_the_next_time_as_the_sam
 async def test_a_receipt_after_the_window_still_becomes_its_status_and_leaves_nothing_behind(swept: Pool) -> None:
     await handle(swept, submitted("a"))
     await sweep(swept, Recorder())
-    async with swept.acquire() as connection:
-        matches = await take(connection, receipt("a", at=WINDOW.total_seconds() + 900))
-        assert len(matches) == 1
-        await note(connection, matches)
+    came = await handle(swept, receipt("a", at=WINDOW.total_seconds() + 900))
+    assert [e.data.status for e in came.said] == [Status.DELIVERED]
     later = Recorder()
     await sweep(swept, later, AFTER + timedelta(hours=1))
     assert later.said == []
@@ -233,6 +250,18 @@ async def test_what_fails_for_one_gateway_keeps_no_other_waiting(pool: Pool, mon
     publisher = Recorder()
     await sweep(pool, publisher, **windows)
     assert [e.data.gateway for e in publisher.said] == ["demo"]
+
+
+async def test_what_another_replica_is_at_is_left_to_it(swept: Pool) -> None:
+    await handle(swept, submitted("a"))
+    publisher = Recorder()
+    async with swept.acquire() as other, other.transaction():
+        await other.execute("SELECT FROM sweeps FOR UPDATE")
+        async with asyncio.timeout(10):
+            await sweep(swept, publisher)
+    assert publisher.said == []
+    await sweep(swept, publisher)
+    assert len(publisher.said) == 1
 
 
 async def test_the_sweep_reads_only_its_slots(swept: Pool) -> None:
