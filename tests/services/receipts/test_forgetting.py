@@ -60,9 +60,11 @@ async def test_an_ids_rows_go_together(pool: Pool) -> None:
 async def test_parked_receipts_go_by_their_own_age_and_then_the_id_that_only_they_named(pool: Pool) -> None:
     await came(pool, receipt("never", at=0), receipt("both", at=0), receipt("both", at=DAY))
     await came(pool, submitted("matched"), receipt("matched", destination=OTHER_DESTINATION))
+    young = submitted("young", 2, observed_at=seconds(DAY))
+    await came(pool, young, receipt("young", at=0, destination=OTHER_DESTINATION))
     await forget(pool, seconds(3600))
     assert await parked(pool) == ["both"]
-    assert await known(pool) == [("both", 0, False)]
+    assert await known(pool) == [("both", 0, False), ("young", 0, True)]
     await forget(pool, seconds(DAY + 1))
     assert (await parked(pool), await known(pool)) == ([], [])
 
