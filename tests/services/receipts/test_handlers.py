@@ -10,7 +10,9 @@ from libs.bus.errors import BadRecord
 from libs.bus.memory import MemoryBus
 from libs.bus.record import Record
 from libs.contracts import topics
+from libs.contracts.events import LONGEST_PROVIDER_ID
 from libs.contracts.statuses import Status
+from libs.service_kit.metrics import RECEIPTS_MATCHED, RECEIPTS_PARKED
 from libs.storage.database import Pool
 from services.receipts import handlers
 from services.receipts.handlers import HOLD_SECONDS, sort_out
@@ -67,7 +69,12 @@ def test_spellings_of_one_number_have_one_fingerprint() -> None:
     assert len({r.destination for r in receipts}) == 1
 
 
-@pytest.mark.parametrize("provider_id", ["", "a\0b", "a" * 256])
+def test_the_longest_id_that_can_be_registered_is_taken() -> None:
+    _, _, receipts, _ = sort_out([receipt("a" * LONGEST_PROVIDER_ID)], KEY)
+    assert len(receipts) == 1
+
+
+@pytest.mark.parametrize("provider_id", ["", "a\0b", "a" * (LONGEST_PROVIDER_ID + 1)])
 def test_a_receipt_without_a_usable_id_is_a_bad_record(provider_id: str) -> None:
     with pytest.raises(BadRecord, match="provider_id"):
         sort_out([receipt(provider_id)], KEY)
@@ -103,10 +110,29 @@ async def test_a_receipt_that_has_waited_is_parked(pool: Pool) -> None:
     assert await parked(pool) == ["a"]
 
 
-async def test_an_open_doubt_ends_with_the_registration_of_its_attempt(pool: Pool) -> None:
-    await handle(pool, record(in_doubt(7)))
-    await handle(pool, record(submitted("a")), record(submitted("b", message=2)))
-    assert await pool.fetchval("SELECT provider_id FROM doubts") == "a"
+async def test_a_receipt_is_counted_when_it_is_parked_not_when_it_comes_again_and_when_it_is_matched(
+    pool: Pool,
+) -> None:
+    def counted() -> tuple[float, float]:
+        return RECEIPTS_PARKED.labels("demo")._value.get(), RECEIPTS_MATCHED.labels("demo", "delivered")._value.get()
+
+    parked_before, matched_before = counted()
+    waited = record(receipt("a"), age=HOLD_SECONDS + 0.1)
+    for _ in range(2):
+        await handle(pool, waited)
+    assert counted() == (parked_before + 1, matched_before)
+    await handle(pool, record(submitted("a")))
+    assert counted() == (parked_before + 1, matched_before + 1)
+
+
+async def doubts(pool: Pool) -> list[tuple[int, str | None]]:
+    return [tuple(row) for row in await pool.fetch("SELECT reference, provider_id FROM doubts ORDER BY reference")]
+
+
+async def test_an_open_doubt_ends_with_the_registration_of_its_attempt_and_no_other(pool: Pool) -> None:
+    await handle(pool, *(record(in_doubt(n, part=n, parts=2)) for n in (1, 2)), record(in_doubt(3, try_number=2)))
+    await handle(pool, record(submitted("a", parts=2)), record(submitted("b", message=2)))
+    assert await doubts(pool) == [(1, "a"), (2, None), (3, None)]
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -119,10 +145,8 @@ async def test_an_open_doubt_ends_with_the_registration_of_its_attempt_in_the_sa
 
 
 async def test_an_open_doubt_ends_with_the_acceptance_of_what_has_no_receipt(pool: Pool) -> None:
-    await handle(pool, record(in_doubt(7)), record(in_doubt(8, message=2)))
+    others = [in_doubt(8, message=2), in_doubt(9, part=2, parts=2), in_doubt(10, try_number=2)]
+    await handle(pool, *map(record, [in_doubt(7), *others]))
     await handle(pool, record(unasked()))
-    assert [tuple(row) for row in await pool.fetch("SELECT reference, provider_id FROM doubts ORDER BY reference")] == [
-        (7, ""),
-        (8, None),
-    ]
+    assert await doubts(pool) == [(7, ""), (8, None), (9, None), (10, None)]
     assert await pool.fetchval("SELECT count(*) FROM provider_ids") == 0
