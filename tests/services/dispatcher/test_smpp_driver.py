@@ -96,6 +96,47 @@ async def test_an_acceptance_has_an_id_of_usable_length_or_none(answered: bytes,
 
 
 @pytest.mark.parametrize(
+    ("command_status", "verdict", "code"),
+    [
+        (0x04, Verdict.THROTTLED, "smpp.ESME_RINVBNDSTS"),
+        (0x0B, Verdict.FAILED, "smpp.ESME_RINVDSTADR"),
+        (0x45, Verdict.TEMPORARY, "smpp.ESME_RSUBMITFAIL"),
+        (0x58, Verdict.THROTTLED, "smpp.ESME_RTHROTTLED"),
+        (0x401, Verdict.TEMPORARY, "smpp.VENDOR_0x401"),
+    ],
+)
+async def test_a_refusal_tells_whose_condition_it_is(command_status: int, verdict: Verdict, code: str) -> None:
+    def refuse(connection: Connection, sequence: int, pdu: pdus.Pdu) -> bool:
+        if isinstance(pdu, pdus.SubmitSm):
+            connection.send(sequence, pdus.SubmitSmResp(command_status))
+        return isinstance(pdu, pdus.SubmitSm)
+
+    async with bound(refuse) as ground:
+        ground.driver.submit([Submission("token", dispatch_event().data, 1, 7, 8)])
+        await until(lambda: ground.results)
+    assert [(r.token, r.verdict, r.code) for r in ground.results] == [("token", verdict, code)]
+
+
+async def test_what_fits_no_submit_fails_and_what_comes_when_there_is_no_bind_is_not_sent() -> None:
+    async with bound() as ground:
+        ground.driver.submit([Submission("long", dispatch_event(phone="+" + "2" * 30).data, 1, 7, 8)])
+    ground.driver.submit([Submission("late", dispatch_event().data, 1, 7, 8)])
+    told = [(r.token, r.verdict, r.code) for r in ground.results]
+    assert told == [("long", Verdict.FAILED, "smpp.unencodable"), ("late", Verdict.NOT_SENT, None)]
+
+
+async def test_an_answer_and_its_receipt_name_one_id_however_each_writes_it() -> None:
+    text = b"id:0031 sub:001 dlvrd:000 submit date:2603011200 done date:2603011202 stat:UNDELIV err:0A1 text:hello"
+    async with bound(names(b"1F"), responseIdFormat="hex", receiptIdFormat="decimal") as ground:
+        ground.driver.submit([Submission("token", dispatch_event().data, 1, 7, 8)])
+        await until(lambda: ground.results)
+        report = await ground.report(pdus.DeliverSm("254711000001", "demo", text, esm_class=4))
+    assert isinstance(report, GatewayReceipt)
+    assert report.provider_id == ground.results[0].provider_id == "31"
+    assert (report.state, report.error, report.carrier_time) == ("undeliverable", "0A1", "2603011202")
+
+
+@pytest.mark.parametrize(
     ("dialect", "came_from", "came_to"),
     [({}, "254711000001", "21020"), ({"receiptAddressesSwapped": False}, "21020", "254711000001")],
 )
@@ -174,7 +215,8 @@ async def test_joining_fields_of_another_length_are_none(
         ("ACME Bank", (1, 1), ("ACME Bank", 5, 0)),
         ("+254711000001", (5, 0), ("254711000001", 1, 1)),
         ("254711000001", (5, 0), ("254711000001", 1, 1)),
-        ("20414", (5, 0), ("20414", 3, 0)),
+        ("2541100", (5, 0), ("2541100", 3, 0)),
+        ("25411000", (5, 0), ("25411000", 1, 1)),
         ("20414", (6, 9), ("20414", 6, 9)),
         ("", (1, 1), ("", 1, 1)),
     ],
@@ -194,10 +236,11 @@ def test_the_type_of_number_is_that_of_the_sender(
         ({"source_address": "20414", "source_ton": 5}, "ACME", ("ACME", 5, 0)),
         ({"source_address": "20414", "source_ton": 5}, "30515", ("30515", 3, 0)),
         ({"source_address": "20414"}, "20414", ("20414", 3, 0)),
+        ({}, None, ("", 5, 0)),
     ],
 )
 def test_the_type_of_number_that_is_told_of_the_configured_address_is_kept(
-    configured: dict[str, Any], sender: str, sent: tuple[str, int, int]
+    configured: dict[str, Any], sender: str | None, sent: tuple[str, int, int]
 ) -> None:
     gateway = SmppGateway(type="smpp", id="demo", host="127.0.0.1", port=1, system_id="demo", **configured)
     ground = Ground()
@@ -207,13 +250,11 @@ def test_the_type_of_number_that_is_told_of_the_configured_address_is_kept(
     assert (pdu.source_addr, pdu.source_addr_ton, pdu.source_addr_npi) == sent
 
 
-async def test_what_the_bind_serves_and_the_service_type_are_as_configured() -> None:
-    async with bound(addressTon=1, addressNpi=9, addressRange="^2547", serviceType="CMT") as ground:
-        submit_sm = await ground.submit_sm(dispatch_event().data)
-        (_, bind), *_ = ground.smsc.received
-    assert isinstance(bind, pdus.Bind)
-    assert (bind.addr_ton, bind.addr_npi, bind.address_range) == (1, 9, "^2547")
-    assert submit_sm.service_type == "CMT"
+async def test_the_number_that_it_goes_to_is_told_without_its_plus_and_of_the_type_that_is_configured() -> None:
+    async with bound(destinationTon=2, destinationNpi=9, serviceType="CMT") as ground:
+        submit_sm = await ground.submit_sm(dispatch_event(phone="+254711000001").data)
+    assert submit_sm.destination_addr == "254711000001"
+    assert (submit_sm.dest_addr_ton, submit_sm.dest_addr_npi, submit_sm.service_type) == (2, 9, "CMT")
 
 
 @pytest.mark.parametrize(
@@ -238,9 +279,11 @@ async def test_a_character_that_is_not_in_the_carriers_alphabet_fails_the_messag
 @pytest.mark.parametrize(("came", "told"), [(0, 3), (3, 3), (8, 8)])
 async def test_what_a_person_wrote_is_told_under_the_coding_that_names_its_alphabet(came: int, told: int) -> None:
     async with bound(defaultAlphabet="latin1") as ground:
-        report = await ground.report(pdus.DeliverSm("254711000001", "demo", short_message=b"hello", data_coding=came))
+        pdu = pdus.DeliverSm("254711000001", "demo", b"hello", data_coding=came, esm_class=0x40)
+        report = await ground.report(pdu)
     assert isinstance(report, SmsInbound)
-    assert report.data_coding == told
+    assert (report.source, report.destination, report.content_hex) == ("254711000001", "demo", b"hello".hex())
+    assert (report.data_coding, report.esm_class) == (told, 0x40)
 
 
 @pytest.mark.parametrize(
@@ -276,6 +319,9 @@ async def test_the_carrier_is_told_how_much_longer_a_message_is_valid() -> None:
         (timedelta(minutes=5), "000000000500000R"),
         (timedelta(days=2, hours=3, minutes=4, seconds=5, milliseconds=900), "000002030405000R"),
         (timedelta(seconds=-1), "000000000001000R"),
+        (timedelta(milliseconds=900), "000000000001000R"),
+        (timedelta(days=29, hours=23, minutes=59, seconds=59), "000029235959000R"),
+        (timedelta(days=30, seconds=1), "000030000000000R"),
         (timedelta(days=4000), "000030000000000R"),
     ],
 )
