@@ -122,7 +122,7 @@ class SmppDriver:
         for submission in submissions:
             try:
                 batch.append(SmppSubmission(submission.token, self._submit_sm(submission, now)))
-            except (ValueError, IndexError) as error:
+            except ValueError as error:
                 broken.append(Result(submission.token, Verdict.FAILED, code="smpp.unencodable", words=str(error)))
         broken += [
             Result(unsent.token, Verdict.FAILED, code="smpp.unencodable", words=unsent.words)
