@@ -1,5 +1,6 @@
 """When the sender asks for more, and when it holds back. No Kafka, no Postgres, no carrier."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from services.dispatcher.breaker import OPENS_AT
 from services.dispatcher.drivers.port import Result, Verdict
 from services.dispatcher.ledger import Claim, ClaimVerdict
 from services.dispatcher.sender import LARGEST_CLAIM, Sender, Sent
+from services.dispatcher.throttle import LAST_SECONDS
 from tests.services.dispatcher.builders import dispatch_event, record_of
 
 
@@ -41,6 +43,10 @@ class Ground:
             lambda _: None,
             lambda _: None,
         )
+
+        self.waited = 0.0
+        loop = asyncio.get_running_loop()
+        self.sender._loop = SimpleNamespace(time=lambda: loop.time() + self.waited, call_at=loop.call_at)  # type: ignore[assignment]
 
     async def claim(self, claim: Claim, age_seconds: float) -> list[ClaimVerdict]:
         self.claimed.append(claim)
@@ -89,20 +95,6 @@ async def test_a_few_places_in_the_window_are_left_until_there_are_more_but_for_
     assert await ground.turn() == 10
 
 
-async def test_after_a_refusal_for_the_rate_one_part_at_a_time_asks_whether_it_is_over():
-    ground = Ground(window=100, free=100)
-    for _ in range(3):
-        ground.add()
-    before = shown(THROTTLES)
-    ground.answer(Verdict.THROTTLED)
-    assert shown(THROTTLES) == before + 1
-    assert await ground.turn() == 0, "it pauses"
-    ground.sender._throttle._until = 0.0
-    assert [await ground.turn(), await ground.turn()] == [1, 0]
-    ground.answer(Verdict.ACCEPTED)
-    assert await ground.turn() == 2
-
-
 async def test_who_pauses_asks_for_nothing_not_even_for_what_has_expired():
     ground = Ground(window=100, free=100)
     ground.add()
@@ -111,6 +103,24 @@ async def test_who_pauses_asks_for_nothing_not_even_for_what_has_expired():
     assert await ground.turn() == 0
     ground.sender.resume()
     assert [await ground.turn(), await ground.turn()] == [1, 1]
+
+
+async def test_after_a_refusal_for_its_rate_the_gateway_is_asked_with_one_part_at_a_time_until_it_takes_one():
+    ground, before = Ground(window=100, free=100), shown(THROTTLES)
+    for _ in range(3):
+        ground.add()
+    refused = ground.answer(Verdict.THROTTLED)
+    assert [r.verdict for r in refused] == [Verdict.THROTTLED]
+    assert shown(THROTTLES) == before + 1
+    assert await ground.turn() == 0, "it pauses"
+    ground.waited += LAST_SECONDS
+    ground.driver.free = 0
+    assert await ground.turn() == 0, "nothing can be written"
+    ground.driver.free = 100
+    assert await ground.turn() == 1
+    assert await ground.turn() == 0, "that one is not answered yet"
+    ground.sender.judge([Result(sent, Verdict.ACCEPTED) for sent in ground.sender._unanswered])
+    assert await ground.turn() == 2
 
 
 async def test_many_messages_in_a_row_without_an_acceptance_are_the_gateways_fault():

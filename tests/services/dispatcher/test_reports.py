@@ -1,63 +1,71 @@
-"""What a provider brings on its own, as it stands on Kafka: what belongs together has one key, and each coming an id of its own."""
+"""What a provider brings on its own, as it stands in Kafka. No server takes part."""
 
-import json
-from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
 
-from libs.bus.port import KeyValue
+import pytest
+
+from libs.bus.codec import decoder_for
+from libs.bus.errors import PublishFailed
+from libs.bus.memory import MemoryBus
 from libs.contracts import topics
-from libs.contracts.events import GatewayReceipt, ReceiptState, SmsInbound, receipt_key
-from services.dispatcher.drivers.port import Report
+from libs.contracts.events import Event, GatewayReceipt, ReceiptState, SmsInbound, receipt_key
 from services.dispatcher.reports import publish_reports
 
-NOW = datetime(2026, 3, 1, tzinfo=UTC)
-SENDER, OTHER = "254711000001", "254711000002"
+KEY = b"a key for the tests"
+NOW = datetime.now(UTC)
 
 
-async def published(*reports: Report, key: bytes = b"k" * 16) -> dict[str, list[tuple[bytes, dict[str, Any]]]]:
-    """The keys and events by topic."""
-    told: dict[str, list[tuple[bytes, dict[str, Any]]]] = {}
-
-    class Publisher:
-        async def publish(self, topic: str, rows: Sequence[KeyValue]) -> None:
-            told[topic] = [(key or b"", json.loads(value or b"")) for key, value in rows]
-
-    publisher: Any = Publisher()
-    await publish_reports(publisher, key, reports)
-    return told
-
-
-def inbound(source: str, destination: str) -> SmsInbound:
-    return SmsInbound(
+def receipt(provider_id: str) -> GatewayReceipt:
+    return GatewayReceipt(
         gateway="demo",
-        source=source,
-        destination=destination,
-        data_coding=0,
-        esm_class=0,
-        content_hex="00",
+        provider_id=provider_id,
+        state=ReceiptState.DELIVERED,
+        destination="254711000001",
         observed_at=NOW,
     )
 
 
-async def test_what_one_person_wrote_has_one_key_that_does_not_tell_the_number():
-    reports = [inbound(SENDER, "20414"), inbound(SENDER, "20415"), inbound(OTHER, "20414")]
-    first, second, third = (key for key, _ in (await published(*reports))[topics.INBOUND.name])
-    assert first == second != third
-    assert SENDER.encode() not in first and first.startswith(b"demo/")
-    [(with_another_key, _)] = (await published(reports[0], key=b"another key here"))[topics.INBOUND.name]
-    assert with_another_key != first
+def inbound(source: str, gateway: str = "demo") -> SmsInbound:
+    return SmsInbound(
+        gateway=gateway,
+        source=source,
+        destination="20414",
+        data_coding=0,
+        esm_class=0,
+        content_hex=b"STOP".hex(),
+        observed_at=NOW,
+    )
 
 
-async def test_receipts_are_told_under_the_key_of_what_they_are_about_each_as_an_event_of_its_own():
-    receipts = [
-        GatewayReceipt(
-            gateway="demo", provider_id=provider_id, state=ReceiptState.DELIVERED, destination=SENDER, observed_at=NOW
-        )
-        for provider_id in ("a", "a", "b")
-    ]
-    told = await published(inbound(SENDER, "20414"), *receipts)
-    rows = told[topics.RECEIPTS.name]
-    assert [key for key, _ in rows] == [receipt_key("demo", each.provider_id) for each in receipts]
-    assert [event["subject"].encode() for _, event in rows] == [key for key, _ in rows]
-    assert len({event["id"] for rows in told.values() for _, event in rows}) == 4
+async def test_receipts_of_one_id_and_parts_of_one_sender_stay_in_order_and_no_number_is_a_key() -> None:
+    bus = MemoryBus()
+    brought = [receipt("a"), inbound("254711000001"), receipt("b"), inbound("254711000001"), receipt("a")]
+    others = [inbound("254711000002"), inbound("254711000001", gateway="other")]
+    await publish_reports(bus.producer(), KEY, [*brought, *others])
+    receipts, messages = bus.records(topics.RECEIPTS.name), bus.records(topics.INBOUND.name)
+    assert [r.key for r in receipts] == [receipt_key("demo", provider_id) for provider_id in "aba"]
+    one, same, *rest = [r.key for r in messages]
+    assert one == same
+    assert len({one, *rest}) == 3
+    await publish_reports(bus.producer(), b"another key for the tests", [brought[1]])
+    assert bus.records(topics.INBOUND.name)[-1].key not in {one, *rest}
+    for record in messages:
+        event = decoder_for(Event[SmsInbound])(record.value or b"")
+        assert b"254711" not in (record.key or b"") + event.subject.encode()
+        assert event.subject.encode() == record.key
+
+
+async def test_each_coming_of_a_report_has_an_id_of_its_own() -> None:
+    bus = MemoryBus()
+    for _ in range(2):
+        await publish_reports(bus.producer(), KEY, [receipt("a"), receipt("a"), inbound("254711000001")])
+    ids = {decoder_for(Event[GatewayReceipt])(r.value or b"").id for r in bus.records(topics.RECEIPTS.name)}
+    ids |= {decoder_for(Event[SmsInbound])(r.value or b"").id for r in bus.records(topics.INBOUND.name)}
+    assert len(ids) == 6
+
+
+async def test_what_kafka_does_not_take_is_not_answered_for() -> None:
+    bus = MemoryBus()
+    bus.available = False
+    with pytest.raises(PublishFailed):
+        await publish_reports(bus.producer(), KEY, [receipt("a")])
