@@ -77,7 +77,7 @@ async def test_killed_at_any_point_it_shows_each_message_once(program: Program) 
         await until(lambda child=child: not child.running, "the crash")
         assert child.exit_code == -signal.SIGKILL
     await program.start()
-    await program.came(event(b"after", at=20))
+    await program.came(event(b"after", at=20, source="0700000017"))  # as dialled in the configured region
     assert await program.texts(3) == ["before", LONG, "after"]
     connection = await asyncpg.connect(program.dsn)
     assert await connection.fetchval("SELECT count(*) FROM inbound.parts") == 5

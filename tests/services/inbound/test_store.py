@@ -105,6 +105,18 @@ async def test_other_senders_destinations_and_gateways_do_not_join(pool: Pool, c
     assert [m.complete for m in await messages(pool)] == [False, False]
 
 
+async def test_parts_of_texts_of_another_length_do_not_join(pool: Pool) -> None:
+    await came(pool, parts(LONG, 7)[0])
+    await came(pool, *parts(LONG[:250], 7, at=10)[1:])
+    assert sorted((m.total, m.complete) for m in await messages(pool)) == [(2, False), (3, False)]
+
+
+async def test_a_part_that_comes_a_day_late_is_older_than_what_it_could_join(pool: Pool) -> None:
+    early, late = parts(LONG, 7), parts(LONG, 7, at=timedelta(days=2).total_seconds())
+    await came(pool, late[0], early[1], late[1], early[2], late[2])
+    assert [(m.complete, len(m.parts)) for m in await messages(pool)] == [(True, 3), (False, 2)]
+
+
 async def test_two_replicas_that_store_parts_at_once_make_one_message(pool: Pool) -> None:
     for reference in range(10):
         await asyncio.gather(*(came(pool, part) for part in parts(LONG, reference, at=reference * 10)))
