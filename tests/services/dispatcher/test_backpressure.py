@@ -86,15 +86,6 @@ async def test_an_empty_window_is_filled_however_large_it_is_and_however_many_wa
     assert (shown(CLAIMED) - before, shown(IN_FLIGHT)) == (asked, asked)
 
 
-async def test_a_few_places_in_the_window_are_left_until_there_are_more_but_for_what_is_urgent():
-    ground = Ground(window=100, free=10)
-    for _ in range(60):
-        ground.add()
-    assert await ground.turn() == 0
-    ground.add(priority=Priority.HIGH)
-    assert await ground.turn() == 10
-
-
 async def test_who_pauses_asks_for_nothing_not_even_for_what_has_expired():
     ground = Ground(window=100, free=100)
     ground.add()
@@ -103,6 +94,15 @@ async def test_who_pauses_asks_for_nothing_not_even_for_what_has_expired():
     assert await ground.turn() == 0
     ground.sender.resume()
     assert [await ground.turn(), await ground.turn()] == [1, 1]
+
+
+async def test_a_claim_waits_until_half_the_window_is_free_unless_something_is_urgent():
+    ground = Ground(window=100, free=40)
+    for _ in range(60):
+        ground.add()
+    assert await ground.turn() == 0
+    ground.add(priority=Priority.HIGH)
+    assert await ground.turn() == 40
 
 
 async def test_after_a_refusal_for_its_rate_the_gateway_is_asked_with_one_part_at_a_time_until_it_takes_one():

@@ -51,9 +51,9 @@ class Ground:
         )
         self.board = board = Board()
         self.another()
-        self.driver = driver = cast(Any, SimpleNamespace(free=10, missing=None, submit=self.written.extend))
+        self.driver: Any = SimpleNamespace(free=10, missing=None, submit=self.written.extend)
         ground: Any = self
-        self.sender = Sender(gateway, ground.lease, ground, board, driver, self.told.extend, lambda _: None)
+        self.sender = Sender(gateway, ground.lease, ground, board, self.driver, self.told.extend, lambda _: None)
         self.sender._loop = ground
 
     def another(self) -> None:
@@ -149,6 +149,26 @@ async def test_what_waits_for_its_moment_is_written_only_in_time_and_under_a_val
     assert ground.fire
     ground.fire()
     assert ground.became == expected
+
+
+async def test_what_waits_for_its_moment_at_the_stop_is_told_not_sent_and_no_doubt():
+    ground = Ground(leave=0.125)
+    await ground.sender.turn()
+    ground.sender.withdraw()
+    assert ground.became == NOT_SENT
+    ground.now += 0.125
+    assert ground.fire
+    ground.fire()
+    assert ground.became == NOT_SENT
+
+
+async def test_what_waits_for_its_moment_has_its_place_in_the_window():
+    ground = Ground(leave=0.125)
+    ground.driver.free = 1
+    await ground.sender.turn()
+    ground.another()
+    await ground.sender.turn()
+    assert ground.sender.in_flight == 1
 
 
 @pytest.mark.parametrize(("passed", "expected"), [(timedelta(), WRITTEN), (timedelta(hours=2), NOT_SENT)])
