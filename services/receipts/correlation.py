@@ -99,7 +99,7 @@ async def _settle(
     recent.forget(keys)
     await store.lock(connection, keys, parked=True)
     known, _ = await store.read(connection, keys)
-    await _resolve(connection, [r for r in receipts if pair(r, known[r.key]) is None], known)
+    await _resolve(connection, receipts, known)
     matches, lonely = _pair_all(receipts, known)
     parked = await store.park(connection, lonely)
     resolved = sorted({m.receipt.key for m in matches if m.resolves_doubt})
@@ -116,7 +116,7 @@ async def _resolve(connection: Connection, receipts: Iterable[Receipt], known: K
     added: list[Registration] = []
     for r in sorted(candidates, key=lambda r: (r.observed_at, r.id)):
         if pair(r, known[r.key]) is not None:
-            continue  # the one before it has registered their id
+            continue  # also where the one before it has registered their id
         found = resolve(r, doubts, {a.attempt for a in added})
         if found is not None:
             named = Registration(r.gateway, r.provider_id, next_reuse(known[r.key]), found.attempt, r.observed_at, r.id)
