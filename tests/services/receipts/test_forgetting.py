@@ -40,9 +40,15 @@ async def test_what_is_older_goes_and_what_is_younger_stays(pool: Pool, monkeypa
     monkeypatch.setattr(forgetting, "BATCH_IDS", 3)
     old = [submitted(f"old{n}", n) for n in range(10)]
     young = [submitted(f"young{n}", 20 + n, observed_at=seconds(DAY)) for n in range(3)]
-    await came(pool, *old, *young, in_doubt(7, message=30), in_doubt(8, message=31, observed_at=seconds(DAY)))
+    kept = [submitted(f"again{n}", 40 + n, observed_at=seconds(-9)) for n in range(3)]
+    again = [submitted(f"again{n}", 50 + n, observed_at=seconds(DAY)) for n in range(3)]
+    await came(pool, *kept)
+    await came(pool, *old, *young, *again, in_doubt(7, message=30), in_doubt(8, message=31, observed_at=seconds(DAY)))
     await forget(pool, seconds(3600))
-    assert [name for name, *_ in await known(pool)] == ["young0", "young1", "young2"]
+    assert [name for name, *_ in await known(pool)] == [
+        *("again0", "again0", "again1", "again1", "again2", "again2"),
+        *("young0", "young1", "young2"),
+    ]
     assert await pool.fetchval("SELECT array_agg(reference) FROM doubts") == [8]
     await forget(pool, seconds(DAY + 1))
     assert await known(pool) == []
