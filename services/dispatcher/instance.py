@@ -170,8 +170,9 @@ class Instance:
                 raise error
 
     async def _until_bound(self, beats: asyncio.Task[None]) -> None:
-        """Wait for the bind, for `BIND_SECONDS` at most."""
-        while self._driver.missing and self._unbound_seconds <= BIND_SECONDS:
+        """Wait for the bind, for `BIND_SECONDS` and a beat at most: by then it is known here for how long a peer has been bound."""
+        longest = BIND_SECONDS + self._settings.dispatcher_lease_seconds / 5
+        while self._driver.missing and not self._gives_way and self._unbound_seconds <= longest:
             if beats.done() or await self._stopped_within(POLL_SECONDS):
                 return
 

@@ -1,25 +1,73 @@
 """A replica without a bind beside one that has one, or could have one: messages do not wait where nobody sends them."""
 
 import asyncio
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from deploy.local.ports import free_port
 from libs.contracts.statuses import Status
+from libs.service_kit.config_file import SmppGateway
+from libs.service_kit.metrics import BOUND
 from services.dispatcher import instance
 from services.dispatcher.drivers.table import make_driver
 from services.dispatcher.instance import Instance
 from tests.libs.smpp.scripted_smsc import scripted_smsc
 from tests.services.dispatcher.world import MakeWorld, World, all_told
+from tests.waiting import until
+
+
+def at(world: World, port: int) -> SmppGateway:
+    """The world's gateway, by another port."""
+    return world.gateway.model_copy(update={"port": port})
 
 
 def elsewhere(world: World, port: int) -> tuple[Instance, asyncio.Task[None]]:
     """A replica that reaches the carrier by another port."""
-    gateway = world.gateway.model_copy(update={"port": port})
-    made = Instance(world.settings(), gateway, world.pool, world.producer, make_driver)
+    made = Instance(world.settings(), at(world, port), world.pool, world.producer, make_driver)
     running = asyncio.create_task(made.run())
     world.running.append((made, running))
     return made, running
+
+
+@pytest.mark.parametrize(
+    ("unbound", "peer_bound", "peer_stands_by", "gives_way"),
+    [
+        (None, 100, True, False),
+        (40, 40, False, True),
+        (40, 20, False, False),
+        (20, 40, False, False),
+        (290, 0, True, False),
+        (310, 0, True, True),
+        (310, 0, False, False),
+    ],
+)
+async def test_it_gives_way_only_to_a_peer_that_is_better_placed(
+    unbound: float | None, peer_bound: float, peer_stands_by: bool, gives_way: bool
+):
+    made: Any = object.__new__(Instance)
+    made._unbound_since = None if unbound is None else asyncio.get_running_loop().time() - unbound
+    made._lease = SimpleNamespace(peer_bound_seconds=peer_bound, peer_stands_by=peer_stands_by)
+    assert made._gives_way is gives_way
+
+
+async def test_the_time_without_a_bind_begins_with_its_loss_and_ends_with_the_next():
+    made: Any = object.__new__(Instance)
+    made._gateway, made._sender = SimpleNamespace(id="demo"), SimpleNamespace(wake=lambda: None)
+    made._driver, made._lease = SimpleNamespace(missing=None), SimpleNamespace(bound=False)
+    made._unbound_since = asyncio.get_running_loop().time() - 100
+
+    def told() -> tuple[bool, float]:
+        made._on_change()
+        return made._lease.bound, BOUND.labels("demo")._value.get()
+
+    assert (told(), made._unbound_seconds) == ((True, 1), 0)
+    made._driver.missing = "unbound"
+    assert told() == (False, 0)
+    since = made._unbound_since
+    assert 0 <= made._unbound_seconds < 100
+    assert (told(), made._unbound_since) == ((False, 0), since)
 
 
 async def all_is_sent(world: World) -> None:
@@ -34,9 +82,10 @@ async def test_a_replica_that_never_binds_leaves_the_work_to_the_one_that_is_bou
     monkeypatch.setattr(instance, "BIND_SECONDS", 1.0)
     async with world() as w:
         bound = w.start()
-        await w.until(lambda: bound.missing is None and not bound.standing_by)
-        _, unbound = elsewhere(w, free_port())
+        await until(lambda: w.pool.fetchval("SELECT bound FROM instances"), "the bind to be known to peers")
+        never, unbound = elsewhere(w, free_port())
         await w.until(unbound.done)
+        assert not never._intakes, "it has taken nothing from the other"
         await all_is_sent(w)
         assert bound.missing is None
 
@@ -61,8 +110,16 @@ async def test_a_slot_that_is_of_no_use_passes_to_the_replica_that_stands_by(
     monkeypatch.setattr(instance, "BIND_SECONDS", 0.5)
     monkeypatch.setattr(instance, "SLOT_SECONDS", 1.0)
     async with world(binds_allowed=1) as w:
-        holding, running = elsewhere(w, free_port())
-        await w.until(lambda: not holding.standing_by)
+        lives, stopped, gateway = list[Instance](), asyncio.Event(), at(w, free_port())
+
+        def make() -> Instance:
+            lives.append(Instance(w.settings(), gateway, w.pool, w.producer, make_driver))
+            return lives[-1]
+
+        living = asyncio.create_task(instance.live(make, stopped))
+        await w.until(lambda: bool(lives) and not lives[0].standing_by)
         w.start()
-        await w.until(running.done)
         await all_is_sent(w)
+        stopped.set()
+        await living
+        assert len(lives) <= 2, "it stayed away until the other had the slot"
