@@ -107,7 +107,7 @@ async def test_a_claim_waits_until_half_the_window_is_free_unless_something_is_u
 
 async def test_after_a_refusal_for_its_rate_the_gateway_is_asked_with_one_part_at_a_time_until_it_takes_one():
     ground, before = Ground(window=100, free=100), shown(THROTTLES)
-    for _ in range(3):
+    for _ in range(4):
         ground.add()
     refused = ground.answer(Verdict.THROTTLED)
     assert [r.verdict for r in refused] == [Verdict.THROTTLED]
@@ -119,6 +119,9 @@ async def test_after_a_refusal_for_its_rate_the_gateway_is_asked_with_one_part_a
     ground.driver.free = 100
     assert await ground.turn() == 1
     assert await ground.turn() == 0, "that one is not answered yet"
+    ground.sender.judge([Result(sent, Verdict.THROTTLED) for sent in ground.sender._unanswered])
+    ground.waited += LAST_SECONDS
+    assert await ground.turn() == 1
     ground.sender.judge([Result(sent, Verdict.ACCEPTED) for sent in ground.sender._unanswered])
     assert await ground.turn() == 2
 

@@ -15,6 +15,7 @@ from libs.contracts import topics
 from libs.contracts.events import Encoding, MessageEvent, Priority, Reason, SmsDispatch
 from libs.contracts.statuses import Status
 from libs.contracts.without_receipt import NOT_ASKED
+from libs.service_kit.metrics import STANDBY
 from services.dispatcher import instance, sender
 from services.dispatcher.lease import Lease
 from services.dispatcher.ledger import ClaimVerdict, Ledger
@@ -313,6 +314,7 @@ async def test_with_one_bind_allowed_a_second_replica_stands_by_and_takes_over(w
         await w.send(one)
         await w.until(all_told(w, [one], Status.SUBMITTED))
         assert second.standing_by and second.missing is None
+        assert STANDBY.labels(w.gateway.id)._value.get() == 1
         w.running[0][0].stop()
         await w.running.pop(0)[1]
         ended = "SELECT dead FROM instances WHERE instance = $1"
@@ -320,3 +322,4 @@ async def test_with_one_bind_allowed_a_second_replica_stands_by_and_takes_over(w
         two = w.event("two")
         await w.send(two)
         await w.until(all_told(w, [two], Status.SUBMITTED))
+        assert STANDBY.labels(w.gateway.id)._value.get() == 0
