@@ -1,15 +1,12 @@
 """A replica without a bind beside one that has one, or could have one: messages do not wait where nobody sends them."""
 
 import asyncio
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from deploy.local.ports import free_port
 from libs.contracts.statuses import Status
 from libs.service_kit.config_file import SmppGateway
-from libs.service_kit.metrics import BOUND
 from services.dispatcher import instance
 from services.dispatcher.drivers.table import make_driver
 from services.dispatcher.instance import Instance
@@ -29,45 +26,6 @@ def elsewhere(world: World, port: int) -> tuple[Instance, asyncio.Task[None]]:
     running = asyncio.create_task(made.run())
     world.running.append((made, running))
     return made, running
-
-
-@pytest.mark.parametrize(
-    ("unbound", "peer_bound", "peer_stands_by", "gives_way"),
-    [
-        (None, 100, True, False),
-        (40, 40, False, True),
-        (40, 20, False, False),
-        (20, 40, False, False),
-        (290, 0, True, False),
-        (310, 0, True, True),
-        (310, 0, False, False),
-    ],
-)
-async def test_it_gives_way_only_to_a_peer_that_is_better_placed(
-    unbound: float | None, peer_bound: float, peer_stands_by: bool, gives_way: bool
-):
-    made: Any = object.__new__(Instance)
-    made._unbound_since = None if unbound is None else asyncio.get_running_loop().time() - unbound
-    made._lease = SimpleNamespace(peer_bound_seconds=peer_bound, peer_stands_by=peer_stands_by)
-    assert made._gives_way is gives_way
-
-
-async def test_the_time_without_a_bind_begins_with_its_loss_and_ends_with_the_next():
-    made: Any = object.__new__(Instance)
-    made._gateway, made._sender = SimpleNamespace(id="demo"), SimpleNamespace(wake=lambda: None)
-    made._driver, made._lease = SimpleNamespace(missing=None), SimpleNamespace(bound=False)
-    made._unbound_since = asyncio.get_running_loop().time() - 100
-
-    def told() -> tuple[bool, float]:
-        made._on_change()
-        return made._lease.bound, BOUND.labels("demo")._value.get()
-
-    assert (told(), made._unbound_seconds) == ((True, 1), 0)
-    made._driver.missing = "unbound"
-    assert told() == (False, 0)
-    since = made._unbound_since
-    assert 0 <= made._unbound_seconds < 100
-    assert (told(), made._unbound_since) == ((False, 0), since)
 
 
 async def all_is_sent(world: World) -> None:

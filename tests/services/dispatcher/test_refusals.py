@@ -4,6 +4,7 @@ import pytest
 
 from libs.contracts.events import MessageEvent, Priority, SmsDeferred, SmsDispatch
 from libs.contracts.statuses import Status
+from services.dispatcher.breaker import OPENS_AT
 from tests.services.dispatcher.world import MakeWorld, World, all_told
 
 
@@ -26,6 +27,17 @@ async def test_a_throttled_message_waits_and_is_sent_in_place(world: MakeWorld):
         await w.send(*events)
         await w.until(all_told(w, events, Status.SUBMITTED))
         assert len(await w.carrier.accepted()) == 10
+
+
+async def test_what_is_refused_once_the_gateway_is_at_fault_is_not_deferred_and_is_sent_in_place(world: MakeWorld):
+    async with world(window=50) as w:
+        await w.carrier.behave(refusals={"next": OPENS_AT + 2, "command_status": 0x45})
+        w.start()
+        events = [w.event(f"{n}") for n in range(OPENS_AT + 10)]
+        await w.send(*events)
+        await w.until(lambda: all(e.subject in w.deferred or w.words(e.subject) for e in events))
+        assert len(w.deferred) == OPENS_AT - 1
+        assert len(await w.carrier.accepted()) == 11
 
 
 async def deferred(w: World, event: MessageEvent[SmsDispatch]) -> SmsDeferred:

@@ -305,8 +305,11 @@ async def test_a_lease_ends_and_the_bind_with_it_also_while_its_renewal_is_never
             answered.set()
 
 
-async def test_with_one_bind_allowed_a_second_replica_stands_by_and_takes_over(world: MakeWorld):
-    async with world(binds_allowed=1) as w:
+@pytest.mark.parametrize(("bind_type", "binds_allowed"), [("transceiver", 1), ("transmitter_and_receiver", 2)])
+async def test_with_binds_for_one_replica_a_second_stands_by_and_takes_over(
+    world: MakeWorld, bind_type: str, binds_allowed: int
+):
+    async with world(bind_type=bind_type, binds_allowed=binds_allowed) as w:
         first = w.start()
         await w.until(lambda: not first.standing_by)
         second = w.start()

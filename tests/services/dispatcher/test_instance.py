@@ -1,0 +1,70 @@
+"""What an instance decides on its own. No server takes part."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from libs.service_kit.metrics import BOUND
+from services.dispatcher.instance import Instance
+from tests.waiting import until
+
+
+@pytest.mark.parametrize(
+    ("unbound", "peer_bound", "peer_stands_by", "gives_way"),
+    [
+        (None, 100, True, False),
+        (40, 40, False, True),
+        (40, 20, False, False),
+        (20, 40, False, False),
+        (290, 0, True, False),
+        (310, 0, True, True),
+        (310, 0, False, False),
+    ],
+)
+async def test_it_gives_way_only_to_a_peer_that_is_better_placed(
+    unbound: float | None, peer_bound: float, peer_stands_by: bool, gives_way: bool
+):
+    made: Any = object.__new__(Instance)
+    made._unbound_since = None if unbound is None else asyncio.get_running_loop().time() - unbound
+    made._lease = SimpleNamespace(peer_bound_seconds=peer_bound, peer_stands_by=peer_stands_by)
+    assert made._gives_way is gives_way
+
+
+async def test_the_time_without_a_bind_begins_with_its_loss_and_ends_with_the_next():
+    made: Any = object.__new__(Instance)
+    made._gateway, made._sender = SimpleNamespace(id="demo"), SimpleNamespace(wake=lambda: None)
+    made._driver, made._lease = SimpleNamespace(missing=None), SimpleNamespace(bound=False)
+    made._unbound_since = asyncio.get_running_loop().time() - 100
+
+    def told() -> tuple[bool, float]:
+        made._on_change()
+        return made._lease.bound, BOUND.labels("demo")._value.get()
+
+    assert (told(), made._unbound_seconds) == ((True, 1), 0)
+    made._driver.missing = "unbound"
+    assert told() == (False, 0)
+    since = made._unbound_since
+    assert 0 <= made._unbound_seconds < 100
+    assert (told(), made._unbound_since) == ((False, 0), since)
+
+
+async def test_while_a_rebalance_waits_for_answers_nothing_is_claimed_nor_after_the_end():
+    made: Any = object.__new__(Instance)
+    said: list[str] = []
+    sender = SimpleNamespace(in_flight=1, pause=lambda: said.append("pause"), resume=lambda: said.append("resume"))
+    made._sender, made._settler = sender, SimpleNamespace(idle=True)
+    made._settings = SimpleNamespace(dispatcher_drain_seconds=60)
+    made._rebalances, made._ending = 0, False
+    high, normal = [asyncio.create_task(made._drain_for_rebalance()) for _ in range(2)]
+    await until(lambda: len(said) == 2)
+    high.cancel()
+    await asyncio.wait([high])
+    assert said == ["pause", "pause"], "the other topic's still waits"
+    sender.in_flight = 0
+    await normal
+    assert said == ["pause", "pause", "resume"]
+    made._ending = True
+    await made._drain_for_rebalance()
+    assert said == ["pause", "pause", "resume", "pause"]
