@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from libs.bus.errors import TooManyDeadLetters
 from libs.service_kit.metrics import BOUND
-from services.dispatcher.instance import Instance
+from services.dispatcher.instance import Instance, live
+from services.dispatcher.lease import LeaseOver
 from tests.waiting import until
 
 
@@ -68,3 +70,46 @@ async def test_while_a_rebalance_waits_for_answers_nothing_is_claimed_nor_after_
     made._ending = True
     await made._drain_for_rebalance()
     assert said == ["pause", "pause", "resume", "pause"]
+
+
+class Lives:
+    """Instances that end with an error, one after the other."""
+
+    def __init__(self, error: Exception) -> None:
+        self.made = 0
+        self._error = error
+
+    def make(self) -> Any:
+        self.made += 1
+        return self
+
+    async def run(self) -> None:
+        raise self._error
+
+    def stop(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("error", [LeaseOver(), ConnectionRefusedError()])
+async def test_a_life_that_a_neighbour_has_ended_is_followed_by_another(error: Exception):
+    lives, stopped = Lives(error), asyncio.Event()
+    living = asyncio.create_task(live(lives.make, stopped))
+    await until(lambda: lives.made == 2)
+    stopped.set()
+    await living
+
+
+async def test_a_life_that_dead_letters_have_ended_is_followed_by_none():
+    lives, stopped = Lives(TooManyDeadLetters("too many")), asyncio.Event()
+    living = asyncio.create_task(live(lives.make, stopped))
+    for _ in range(50):  # turns of the loop
+        await asyncio.sleep(0)
+    assert (lives.made, living.done()) == (1, False)
+    stopped.set()
+    await living
+    assert lives.made == 1
+
+
+async def test_a_life_that_a_mistake_has_ended_ends_the_process():
+    with pytest.raises(KeyError):
+        await live(Lives(KeyError()).make, asyncio.Event())

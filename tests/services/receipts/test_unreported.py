@@ -177,14 +177,16 @@ async def test_each_gateway_has_its_own_window(pool: Pool) -> None:
     windows = {"demo": WINDOW, "quick": timedelta(hours=1)}
     await sweep(pool, Recorder(), NOON - timedelta(hours=1), **windows)
     await handle(pool, submitted("a"), submitted("a", 2, gateway="quick"), in_doubt(7, 3), submitted("b", 4))
-    await handle(pool, receipt("b"))
+    await handle(pool, submitted("c", 5), submitted("c", 6, gateway="quick"))
+    await handle(pool, receipt("b"), receipt("c"))
     publisher = Recorder()
     await sweep(pool, publisher, NOON + timedelta(hours=2), **windows)
-    assert [e.data.gateway for e in publisher.said] == ["quick"]
+    assert [(e.data.gateway, e.data.provider_id) for e in publisher.said] == [("quick", "a"), ("quick", "c")]
     assert publisher.said[0].time == NOON + timedelta(hours=1)
     await sweep(pool, publisher, AFTER, quick=windows["quick"])  # demo is no longer configured
     assert [(e.data.gateway, e.data.provider_id) for e in publisher.said] == [
         ("quick", "a"),
+        ("quick", "c"),
         ("demo", "a"),
         ("demo", None),
     ]
