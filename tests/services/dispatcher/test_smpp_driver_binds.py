@@ -84,4 +84,4 @@ async def test_a_bind_says_who_it_is_and_what_it_serves_as_configured() -> None:
 async def test_the_window_and_the_time_between_enquiries_are_as_configured() -> None:
     async with bound(window=3, enquireLinkSeconds=0.1) as ground:
         assert ground.driver.free == 3
-        await until(lambda: ground.smsc.of(pdus.EnquireLink))
+        await until(lambda: ground.smsc.of(pdus.EnquireLink), within=10)

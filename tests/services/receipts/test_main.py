@@ -277,6 +277,7 @@ async def test_killed_while_it_ends_what_was_never_reported_it_says_the_same_aga
     assert [e.data.status for e in running.traffic.said(name)] == [Status.UNKNOWN] * times
     assert set(traces(running.traffic.said(name))) == {trace(n)[3:35]}
     assert len({encode(e) for e in running.traffic.said(name)}) == 1
+    assert {e.data.observed_at for e in running.traffic.said(name)} == {at + DEFAULT_WINDOW}
 
 
 async def swept_until(ground: Ground, at: datetime) -> None:
