@@ -15,6 +15,8 @@ from tests.services.inbound.examples import SENDER, SOURCE, event
         (SENDER, None, SENDER),
         ("0700000017", "KE", SENDER),
         ("0700000017", None, "0700000017"),
+        ("3212345678", "US", "+3212345678"),
+        ("29022158", None, "+29022158"),
         ("40404", "KE", "40404"),
         ("BANK", "KE", "BANK"),
         ("", None, ""),
