@@ -65,6 +65,20 @@ async def test_three_parts_read_as_one_message_in_whatever_order_they_come(
     assert [part.part for part in message.parts] == [1, 2, 3]
 
 
+async def test_parts_are_listed_by_their_numbers_also_where_the_first_came_last(pool: Pool) -> None:
+    await came(pool, *parts(LONG, 7)[1:], parts(LONG, 7, at=60)[0])
+    (message,) = await messages(pool)
+    assert (message.text, [part.part for part in message.parts]) == (LONG, [1, 2, 3])
+
+
+async def test_a_message_is_no_text_where_one_of_its_parts_is_none(pool: Pool) -> None:
+    first, *others = parts(LONG, 7)
+    data = first.data
+    await came(pool, event(bytes.fromhex(data.content_hex), esm_class=data.esm_class, data_coding=4), *others)
+    (message,) = await messages(pool)
+    assert (message.complete, message.text) == (True, None)
+
+
 async def test_parts_of_one_batch_are_joined_too(pool: Pool) -> None:
     await came(pool, *parts(LONG, 7), event(), *parts("Ж" * 100, 8, at=10))
     assert [m.text for m in await messages(pool)] == ["Ж" * 100, *(m.text for m in (await messages(pool))[1:])]
