@@ -147,6 +147,12 @@ async def test_a_receipt_of_another_number_is_parked(pool: Pool) -> None:
     assert await take_in(pool, submitted("a")) == []
 
 
+async def test_a_parked_receipt_of_another_number_stays_in_sight_when_one_under_its_id_is_matched(pool: Pool) -> None:
+    await take_in(pool, receipt("a", at=-1), receipt("a", at=-1, destination=OTHER_DESTINATION))
+    assert told(await take_in(pool, submitted("a"))) == [(1, 1, "delivered")]
+    assert await parked(pool) == ["a"]
+
+
 async def test_a_receipt_that_names_no_number_is_published(pool: Pool) -> None:
     await take_in(pool, submitted("a"))
     assert told(await take_in(pool, receipt("a", destination=""))) == [(1, 1, "delivered")]
