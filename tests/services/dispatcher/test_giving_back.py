@@ -1,8 +1,7 @@
-"""In which order an instance gives back what it has, and how it lives on after a neighbour's absence. No server takes part."""
+"""In which order an instance gives back what it has, and when it asks for a slot again. No server takes part."""
 
 import asyncio
 from collections.abc import AsyncIterator
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -78,14 +77,16 @@ async def some_turns() -> None:
 
 async def test_a_rebalance_waits_for_what_is_in_flight_and_stored_and_the_last_of_two_claims_again(ground: Ground):
     ground.in_flight = 1
-    draining = [asyncio.create_task(ground.instance._drain_for_rebalance()) for _ in range(2)]
+    given_up, *draining = [asyncio.create_task(ground.instance._drain_for_rebalance()) for _ in range(3)]
     await some_turns()
+    given_up.cancel()
+    await asyncio.wait([given_up])
     ground.in_flight, ground.idle = 0, False
     await some_turns()
-    assert ground.happened == ["paused", "paused"]
+    assert ground.happened == ["paused"] * 3
     ground.idle = True
     await asyncio.gather(*draining)
-    assert ground.happened == ["paused", "paused", "resumed"]
+    assert ground.happened == ["paused"] * 3 + ["resumed"]
 
 
 async def test_a_rebalance_at_the_end_claims_nothing_again(ground: Ground):
@@ -128,15 +129,3 @@ async def test_a_slot_is_asked_for_again_while_postgres_is_away_or_none_is_free(
     ground.slots = [ConnectionRefusedError(), None, 1]
     assert await ground.instance._until_slot(endless)
     assert ground.slots == [] and not ground.instance.standing_by
-
-
-async def test_after_an_instance_that_ended_for_a_neighbours_absence_there_is_another_and_after_a_fault_there_is_none():
-    ends: list[Exception] = [ConnectionRefusedError(), ValueError("a fault")]
-
-    async def run() -> None:
-        raise ends.pop(0)
-
-    made: Any = SimpleNamespace(run=run, stop=lambda: None)
-    with pytest.raises(ValueError, match="a fault"):
-        await instance.live(lambda: made, asyncio.Event())
-    assert ends == []

@@ -52,26 +52,6 @@ async def test_the_time_without_a_bind_begins_with_its_loss_and_ends_with_the_ne
     assert (told(), made._unbound_since) == ((False, 0), since)
 
 
-async def test_while_a_rebalance_waits_for_answers_nothing_is_claimed_nor_after_the_end():
-    made: Any = object.__new__(Instance)
-    said: list[str] = []
-    sender = SimpleNamespace(in_flight=1, pause=lambda: said.append("pause"), resume=lambda: said.append("resume"))
-    made._sender, made._settler = sender, SimpleNamespace(idle=True)
-    made._settings = SimpleNamespace(dispatcher_drain_seconds=60)
-    made._rebalances, made._ending = 0, False
-    high, normal = [asyncio.create_task(made._drain_for_rebalance()) for _ in range(2)]
-    await until(lambda: len(said) == 2)
-    high.cancel()
-    await asyncio.wait([high])
-    assert said == ["pause", "pause"], "the other topic's still waits"
-    sender.in_flight = 0
-    await normal
-    assert said == ["pause", "pause", "resume"]
-    made._ending = True
-    await made._drain_for_rebalance()
-    assert said == ["pause", "pause", "resume", "pause"]
-
-
 class Lives:
     """Instances that end with an error, one after the other."""
 
