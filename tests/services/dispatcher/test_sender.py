@@ -206,23 +206,6 @@ async def test_a_claim_that_a_peer_has_forestalled_ends_the_lease_and_what_waits
     assert ground.became == NOT_SENT
 
 
-async def test_what_waits_for_its_moment_at_the_end_is_not_sent_and_said_to_be():
-    ground = Ground(leave=0.125)
-    await ground.sender.turn()
-    ground.sender.withdraw()
-    assert ground.became == NOT_SENT
-
-
-async def test_what_waits_for_its_moment_has_its_place_in_the_window_already():
-    ground = Ground(leave=0.125)
-    ground.driver.free = 2
-    for _ in range(2):
-        ground.another()
-    for _ in range(2):
-        await ground.sender.turn()
-    assert len(ground.sender._scheduled) == 2
-
-
 async def test_what_was_not_granted_is_asked_for_again_a_little_later():
     ground = Ground(leave=0)
     ground.another()
