@@ -34,7 +34,12 @@ async def test_other_pipelined_requests_wait_for_those_before_them(gateway: Gate
     await until(lambda: gateway.publisher.calls == 1)
     await asyncio.sleep(0.05)
     assert gateway.resolver.asked == []
+    gateway.resolver.gate.clear()
     gateway.publisher.gate.set()
+    await until(lambda: gateway.resolver.asked != [])
+    await asyncio.sleep(0.05)
+    assert texts(gateway) == ["a"]
+    gateway.resolver.gate.set()
     assert [(await client.answer())[0] for _ in range(4)] == [202, 200, 404, 202]
     client.close()
 
@@ -109,6 +114,15 @@ async def test_a_wish_to_upgrade_is_not_heard_and_the_request_is_served(gateway:
     assert [(await client.answer())[0] for _ in range(2)] == [202, 202]
     assert texts(gateway) == ["upgrade", "next"]
     client.close()
+
+
+async def test_nor_is_it_on_a_connection_that_is_to_be_closed(gateway: Gateway) -> None:
+    client = await Client.connect(gateway)
+    client.send(post("upgrade", b"Connection: Upgrade, close\r\nUpgrade: h2c\r\n") + post("beyond"))
+    status, headers, _ = await client.answer()
+    assert (status, headers["connection"]) == (202, "close")
+    assert await client.closed()
+    assert texts(gateway) == ["upgrade"]
 
 
 @pytest.mark.parametrize("cut", [-1, -36, -100])
@@ -188,8 +202,11 @@ async def test_to_head_the_body_is_only_described(gateway: Gateway) -> None:
 
 async def test_a_whole_url_is_a_target_too(gateway: Gateway) -> None:
     client = await Client.connect(gateway)
-    client.send(get(b"http://elsewhere/clients/1"))
-    assert (await client.answer())[0] == 200
+    client.send(get(b"http://elsewhere/sms?tag=a&limit=1") + get(b"http://elsewhere"))
+    assert [(await client.answer())[0] for _ in range(2)] == [200, 404]
+    assert [(asked.path, asked.query) for asked in gateway.projection.asked] == [
+        ("/internal/sms", {"tag": "a", "limit": "1"})
+    ]
     client.close()
 
 
@@ -202,6 +219,22 @@ async def test_a_refused_request_leaves_the_connection_usable(gateway: Gateway) 
     assert (await client.answer())[0] == 202
     assert texts(gateway) == ["yes"]
     client.close()
+
+
+async def test_to_continue_is_said_in_its_turn(gateway: Gateway) -> None:
+    gateway.publisher.gate.clear()
+    protocol, transport = connection.Connection(gateway.server), Unread(asyncio.Protocol())
+    protocol.connection_made(transport)
+    sent = post("b", b"Expect: 100-Continue\r\n")
+    head = sent.index(b"\r\n\r\n") + 4
+    protocol.data_received(post("a") + sent[:head])
+    assert transport.kept == b""
+    gateway.publisher.gate.set()
+    await until(lambda: transport.kept.endswith(b"HTTP/1.1 100 Continue\r\n\r\n"))
+    assert transport.kept.startswith(b"HTTP/1.1 202 ")
+    protocol.data_received(sent[head:])
+    await until(lambda: transport.kept.count(b"HTTP/1.1 202 ") == 2)
+    protocol.connection_lost(None)
 
 
 async def test_http_1_0_is_never_told_to_continue(gateway: Gateway) -> None:

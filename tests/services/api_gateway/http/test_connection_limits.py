@@ -307,6 +307,8 @@ async def test_a_stop_answers_what_is_here_and_lets_idle_clients_go(gateway: Gat
     await until(lambda: gateway.publisher.calls == 1)
     stop = asyncio.create_task(gateway.server.stop(10))
     assert await idle.closed()
+    with pytest.raises(ConnectionRefusedError):
+        await Client.connect(gateway)
     busy.send(post("too late"))
     halfway.send(post("c")[-3:] + post("too late"))
     await asyncio.sleep(0.02)
