@@ -24,6 +24,8 @@ def test_every_topic_is_a_channel_with_its_kafka_settings(document: dict[str, An
         assert kafka["partitions"] == topic.partitions
         assert kafka["topicConfiguration"]["retention.ms"] == topic.retention_ms
         assert channel["x-key"] == topic.key
+        assert channel["x-dead-letter"] == topic.dead_letter
+        assert kafka["replicas"] == topic.replication
 
 
 def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
