@@ -55,6 +55,37 @@ def test_what_is_open_to_all_and_what_needs_which_scope_is_said(document: dict[s
     assert security == {**{route: [{"apiKey": [scope]}] for route, scope in scopes.items()}, **open_to_all}
 
 
+def test_which_answers_each_operation_may_have_is_said(document: dict[str, Any]) -> None:
+    any_call = {400, 408, 413, 417, 500}
+    with_key = any_call | {401, 403, 429, 503}
+    reads = ("/sms/{id}", "/batches/{id}", "/inbound/{id}", "/clients/{id}", "/staff/{id}")
+    people = {
+        (method, f"/{people}/{{id}}"): statuses
+        for people in ("clients", "staff")
+        for method, statuses in (("PUT", {200, 201, 415}), ("DELETE", {204, 404}))
+    }
+    statuses = {
+        ("POST", "/sms"): {202, 409, 415, 422},
+        ("POST", "/sms/bulk"): {202, 409, 415, 422},
+        ("POST", "/sms/{id}/resend"): {202, 404, 409},
+        ("POST", "/sms/{id}/outcome"): {202, 404, 409, 415},
+        ("DELETE", "/sms/{id}"): {202, 404},
+        ("GET", "/sms"): {200},
+        ("GET", "/inbound"): {200},
+        **{("GET", path): {200, 404} for path in reads},
+        **people,
+    }
+    expected = {route: own | with_key for route, own in statuses.items()}
+    for path in ("/openapi.json", "/asyncapi.json"):
+        expected["GET", path] = {200} | any_call
+    described = {
+        (m.upper(), path): set(map(int, o["responses"]))
+        for path, methods in document["paths"].items()
+        for m, o in methods.items()
+    }
+    assert described == expected
+
+
 def test_every_reference_leads_somewhere_and_schemas_are_valid(document: dict[str, Any]) -> None:
     schemas = document["components"]["schemas"]
     references = set(re.findall(r'"\$ref": "#/components/schemas/([^"]+)"', json.dumps(document)))
@@ -72,6 +103,8 @@ def test_every_operation_has_what_openapi_asks_for(document: dict[str, Any]) -> 
             assert in_path == set(re.findall(r"{(\w+)}", path))
             for status, response in operation["responses"].items():
                 assert response["description"]
+                headers = {202: {"Location"}, 409: {"Retry-After"}, 429: {"Retry-After"}, 503: {"Retry-After"}}
+                assert set(response.get("headers", {})) == headers.get(int(status), set())
                 if int(status) >= 400:
                     assert list(response["content"]) == [HTTP_PROBLEM]
 
