@@ -42,6 +42,7 @@ SEND_KEY = "send-only-key-0123456789"
 SLOW_KEY = "slow-key-0123456789abcdef"
 STEADY_KEY = "steady-key-0123456789abcd"
 OTHER_TENANT_KEY = "other-tenant-key-0123456789"
+OUTCOME_KEY = "outcome-only-key-0123456789"
 OPENAPI, ASYNCAPI = (json.dumps(document).encode() for document in (openapi(ROUTES), asyncapi()))
 TOKEN = "internal-token-0123456789"
 
@@ -57,6 +58,7 @@ API_KEYS = (
     _key("slow", SLOW_KEY, {Scope.SEND}, rate=0.1),
     _key("steady", STEADY_KEY, {Scope.SEND}, rate=5),
     _key("other", OTHER_TENANT_KEY, set(Scope), tenant="other"),
+    _key("operator", OUTCOME_KEY, {Scope.OUTCOME}),
 )
 
 _decode = decoder(REQUESTED)

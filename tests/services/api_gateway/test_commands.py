@@ -16,7 +16,7 @@ from libs.contracts.message_ids import new_message_id, time_of
 from libs.contracts.statuses import NEGATIVE_FINALS, Status
 from libs.contracts.topics import COMMANDS, STATUS
 from services.api_gateway.shown import read_shown
-from tests.services.api_gateway.fakes import OTHER_TENANT_KEY, SEND_KEY, Answer, Gateway
+from tests.services.api_gateway.fakes import OTHER_TENANT_KEY, OUTCOME_KEY, SEND_KEY, Answer, Gateway
 
 ID = new_message_id()
 ACCEPTED_AT = time_of(ID)
@@ -248,10 +248,18 @@ async def test_failed_is_said_of_each_leg_that_is_in_doubt_lest_the_other_speaks
 
 async def test_said_again_it_is_the_very_same_event_and_otherwise_another(gateway: Gateway) -> None:
     show(gateway, shown(Status.IN_DOUBT))
-    assert {a.status for a in [await say(gateway), await say(gateway), await say(gateway, "delivered")]} == {202}
+    said = [await say(gateway), await say(gateway, key=OUTCOME_KEY), await say(gateway, "delivered")]
+    assert {a.status for a in said} == {202}
     first, again, other = (r.value for r in gateway.publisher.records if r.topic == STATUS.name)
     assert first == again != other
     assert cancelled(gateway) == [1, 1, 1]
+
+
+async def test_an_outcome_is_said_of_the_cycle_that_is_shown_and_leaves_a_newer_one_alone(gateway: Gateway) -> None:
+    show(gateway, shown(Status.IN_DOUBT, cycles=2, cycle=1))
+    assert (await say(gateway)).status == 202
+    told = [decoder(STATUS)(r.value or b"").data for r in gateway.publisher.records if r.topic == STATUS.name]
+    assert [each.leg.cycle for each in told] == cancelled(gateway) == [1]
 
 
 async def test_an_outcome_is_not_told_before_its_cycle_is_cancelled(gateway: Gateway) -> None:
