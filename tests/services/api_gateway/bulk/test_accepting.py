@@ -55,6 +55,13 @@ async def test_every_item_is_answered_in_order_and_published_under_its_person(ga
     assert len({event.id for _, event in published.values()}) == count
 
 
+@pytest.mark.parametrize("key", [None, "b"])
+async def test_no_number_is_given_twice(gateway: Gateway, key: str | None) -> None:
+    answers = [await send_bulk(gateway, messages(3), key and f"{key}{n}") for n in range(2)]
+    numbers = [item["number"] for answer in answers for item in answer.body["items"]]
+    assert len(set(numbers)) == len(numbers) == 6
+
+
 async def test_a_bad_item_fails_alone_and_says_which_field_and_why(gateway: Gateway) -> None:
     soon, past = (datetime.now(UTC) + timedelta(days=d) for d in (1, -1))
     items: list[Any] = [
