@@ -77,6 +77,9 @@ async def test_a_wrong_body_is_refused_by_the_name_of_its_fields(gateway: Gatewa
         (b'{"message": "half \\ud83d", "clientId": "1"}', {"message"}),
         (b'{"message": "\\ude00 half", "clientId": "1"}', {"message"}),
         (b'{"message": "ok", "clientId": "1", "customData": {"a": ["\\ud800"]}}', {"customData"}),
+        (b'{"message": "ok", "clientId": "1", "customData": {"\\ud800": 1}}', {"customData"}),
+        (b'{"message": "ok", "clientId": "1", "\\ud800": "\\ud800"}', set()),
+        (b'{"message": "ok", "clientId": "1", "' + b"x" * 101 + b'": "\\ud800"}', {"x" * 100}),
         (b'{"message": "ok", "clientId": "1", "customData": {"a": NaN}}', {"customData"}),
         (b'{"message": "ok", "clientId": "1", "customData": {"a": 1e999}}', {"customData"}),
         (b'{"message": "ok", "clientId": "1", "customData": {"a": [{"b": 18446744073709551616}]}}', {"customData"}),
@@ -161,9 +164,11 @@ async def test_another_content_type_is_refused(gateway: Gateway, content_type: s
     _assert_problem(answer, 415)
 
 
-async def test_json_with_a_charset_is_taken(gateway: Gateway) -> None:
+@pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "Application/JSON ;charset=utf-8"])
+async def test_json_is_taken_however_it_is_said_to_be_that(gateway: Gateway, content_type: str) -> None:
     body = json.dumps({"message": "Hello", "clientId": "1"})
-    answer = await gateway.ask("POST", "/sms", data=body, headers={"Content-Type": "application/json; charset=utf-8"})
+    headers = {"Content-Type": content_type, "Content-Encoding": "identity"}
+    answer = await gateway.ask("POST", "/sms", data=body, headers=headers)
     assert answer.status == 202
 
 
