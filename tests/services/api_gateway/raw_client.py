@@ -84,6 +84,7 @@ class Unread(asyncio.Transport):
         self._protocol = protocol
         self.kept = b""
         self.reading = True
+        self.ended = False
         self.closed = False
         self.aborted = False
 
@@ -102,7 +103,8 @@ class Unread(asyncio.Transport):
     def resume_reading(self) -> None:
         self.reading = True
 
-    def write_eof(self) -> None: ...
+    def write_eof(self) -> None:
+        self.ended = True
 
     def get_write_buffer_size(self) -> int:
         return len(self.kept)
