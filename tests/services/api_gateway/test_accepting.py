@@ -91,7 +91,7 @@ async def test_a_trace_context_of_zeros_is_no_trace(gateway: Gateway, trace: str
 
 
 async def test_the_longest_idempotency_key_is_taken(gateway: Gateway) -> None:
-    assert (await gateway.send(idempotency_key=" ~" + "x" * 253)).status == 202
+    assert (await gateway.send(idempotency_key="~ " + "x" * 253)).status == 202
 
 
 async def test_the_longest_texts_are_taken_and_none_longer(gateway: Gateway) -> None:

@@ -12,6 +12,7 @@ import services.api_gateway
 from libs.bus.port import Outgoing
 from libs.contracts.message_ids import new_message_id
 from libs.storage.database import Pool, open_database
+from services.api_gateway import asked as asked_module
 from services.api_gateway.asked import Ask, AskedTable, What
 from services.api_gateway.forgetting import forget_old
 from services.api_gateway.idempotency import Ledger, Publish, Reservation
@@ -57,6 +58,16 @@ async def test_the_newest_cycle_of_a_kind_is_known(pool: Pool) -> None:
     for what, cycle in ((What.RESEND, 3), (What.RESEND, 2), (What.CANCEL, 4)):
         await table.first(what, message_id, cycle, asked("first"))
     assert await table.newest(What.RESEND, message_id) == 3
+
+
+async def test_a_postgres_that_is_silent_keeps_nobody_waiting(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asked_module, "TIMEOUT_SECONDS", 0.05)
+    table, message_id = AskedTable(pool), new_message_id()
+    async with pool.acquire() as other, other.transaction():
+        await other.execute("LOCK TABLE asked")
+        for waiting in (table.first(What.CANCEL, message_id, 1, asked("a")), table.newest(What.CANCEL, message_id)):
+            with pytest.raises(TimeoutError):
+                await waiting
 
 
 async def test_what_is_old_is_forgotten(pool: Pool) -> None:

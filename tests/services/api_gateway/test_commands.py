@@ -199,8 +199,9 @@ async def test_an_erased_text_is_not_sent_again(gateway: Gateway) -> None:
     assert gateway.publisher.records == []
 
 
-async def test_what_the_outbox_knows_in_part_is_503(gateway: Gateway) -> None:
-    show(gateway, shown(Status.FAILED, number=None, priority=None))
+@pytest.mark.parametrize("unknown", ["number", "priority"])
+async def test_what_the_outbox_knows_in_part_is_503(gateway: Gateway, unknown: str) -> None:
+    show(gateway, shown(Status.FAILED, **{unknown: None}))
     answer = await resend(gateway)
     assert (answer.status, "Retry-After" in answer.headers) == (503, True)
 

@@ -113,6 +113,8 @@ def test_bodies_and_filters_are_the_models_that_validate(document: dict[str, Any
     body = document["components"]["schemas"]["SendSms"]
     assert {"message", "clientId", "staffId", "validitySeconds", "customData"} <= set(body["properties"])
     assert body["additionalProperties"] is False
+    for path in ("/sms", "/sms/bulk"):
+        assert [p["name"] for p in document["paths"][path]["post"]["parameters"]] == ["Idempotency-Key"]
     filters = {p["name"] for p in document["paths"]["/sms"]["get"]["parameters"]}
     assert filters == {
         "clientId", "staffId", "status", "from", "to", "gateway", "number", "tag", "batchId", "limit", "cursor",

@@ -19,14 +19,15 @@ async def test_a_person_is_put_at_the_resolver(gateway: Gateway, path: str) -> N
     assert gateway.resolver.asked == [Asked("PUT", f"/internal/{path}/17", {}, "demo", body)]
 
 
-async def test_a_person_is_read_and_deleted_there(gateway: Gateway) -> None:
-    assert (await gateway.ask("GET", "/clients/17")).status == 200
+@pytest.mark.parametrize("path", ["clients", "staff"])
+async def test_a_person_is_read_and_deleted_there(gateway: Gateway, path: str) -> None:
+    assert (await gateway.ask("GET", f"/{path}/17")).status == 200
     gateway.resolver.status = 204
-    answer = await gateway.ask("DELETE", "/clients/17")
+    answer = await gateway.ask("DELETE", f"/{path}/17")
     assert (answer.status, answer.body) == (204, b"")
     assert [(a.method, a.path) for a in gateway.resolver.asked] == [
-        ("GET", "/internal/clients/17"),
-        ("DELETE", "/internal/clients/17"),
+        ("GET", f"/internal/{path}/17"),
+        ("DELETE", f"/internal/{path}/17"),
     ]
 
 
