@@ -13,7 +13,7 @@ from libs.bus.errors import PublishFailed
 from libs.contracts.http.answers import Bulk
 from libs.contracts.message_ids import time_of
 from services.api_gateway.bulk.accepting import AT_ONCE, MAX_WAITING
-from services.api_gateway.bulk.batch import CHUNK
+from services.api_gateway.bulk.batch import CHUNK, CHUNKS_PER_SLICE
 from tests.services.api_gateway.fakes import OTHER_TENANT_KEY, SEND_KEY, SLOW_KEY, STEADY_KEY, Answer, Gateway
 from tests.waiting import until
 
@@ -187,6 +187,28 @@ async def test_after_a_failure_a_repeat_publishes_the_very_same_events(gateway: 
     again = await send_bulk(gateway, sent, idempotency_key="b")
     assert again.body == answer.body
     assert gateway.publisher.records == begun + once + once
+
+
+async def test_its_key_is_kept_until_none_of_it_is_under_way(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+
+    async def publish(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise PublishFailed("away")
+        if calls > CHUNKS_PER_SLICE:
+            await gateway.publisher.gate.wait()
+
+    monkeypatch.setattr(gateway.publisher, "publish", publish)
+    gateway.publisher.gate.clear()
+    call = asyncio.create_task(send_bulk(gateway, messages(CHUNKS_PER_SLICE * CHUNK + 1), idempotency_key="b"))
+    await until(lambda: calls == CHUNKS_PER_SLICE + 1)
+    await asyncio.sleep(0.05)
+    assert gateway.ledger.released == []
+    gateway.publisher.gate.set()
+    assert (await call).status == 503
+    assert gateway.ledger.released == ["demo/all/b"]
 
 
 async def test_without_kafka_and_then_without_postgres_too_it_is_503(gateway: Gateway) -> None:
