@@ -213,7 +213,8 @@ async def test_what_the_carrier_says_of_a_doubtful_message_ends_it(
 ) -> None:
     began = ACCEPTED_AT + timedelta(seconds=9)
     later = transition(Status.ACCEPTED, 2).model_copy(update={"leg": leg, "at": began})
-    show(gateway, shown(before, cycles=2, leg=leg, history=(*shown(before).history, later)))
+    by_a_clock_behind = transition(Status.QUEUED, 2).model_copy(update={"leg": leg})
+    show(gateway, shown(before, cycles=2, leg=leg, history=(*shown(before).history, by_a_clock_behind, later)))
     asked_at = datetime.now(UTC)
     answer = await say(gateway, said)
     location = f"/sms/{ID}"
