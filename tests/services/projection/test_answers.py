@@ -2,13 +2,16 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
 
+from libs.contracts.events import PersonKind, Priority
 from libs.contracts.http.requests import SmsQuery
 from libs.contracts.statuses import Status
 from libs.storage.database import Pool
+from services.projection import queries
 from services.projection.queries import batch, find, page
 from tests.services.projection.asking import at, numbers
 from tests.services.projection.conftest import fold_in
@@ -47,6 +50,56 @@ async def test_one_message_has_its_whole_history_oldest_first(pool: Pool) -> Non
     assert [t.sender_id for t in found.history] == [None, SENDER, None, None, SENDER, None, None]
 
 
+async def test_what_was_at_one_moment_is_told_in_the_order_of_a_messages_way(pool: Pool) -> None:
+    story = Story(5)
+    told = [story.requested()]
+    for say in (
+        lambda: story.dispatched(segments=2),
+        lambda: story.status(Status.REFUSED, 1, 2),
+        lambda: story.status(Status.REFUSED, 1, 2, try_number=2),
+        lambda: story.status(Status.REFUSED, 2, 2),
+    ):
+        story.now = START - timedelta(seconds=1)
+        told.append(say())
+    await fold_in(pool, told[::-1])
+    found = await find(pool, TENANT, story.id)
+    assert found is not None
+    assert {t.at for t in found.history} == {START}
+    assert [(t.status, t.part, t.try_number) for t in found.history] == [
+        ("accepted", 0, 0),
+        ("queued", 0, 0),
+        ("refused", 1, 1),
+        ("refused", 1, 2),
+        ("refused", 2, 1),
+    ]
+
+
+async def test_a_part_that_was_refused_and_is_to_be_tried_again_waits_as_its_message_does(pool: Pool) -> None:
+    story = Story(5)
+    statuses = [story.status(Status.REFUSED, 1, 2), story.status(Status.SUBMITTED, 2, 2)]
+    await fold_in(pool, [story.requested(), story.dispatched(segments=2), *statuses])
+    found = await find(pool, TENANT, story.id)
+    assert found is not None
+    assert (found.status, [part.status for part in found.parts]) == (Status.QUEUED, [Status.QUEUED, Status.SUBMITTED])
+    await fold_in(pool, [(alone := Story(6)).requested(), alone.dispatched(), alone.status(Status.REFUSED)])
+    assert await numbers(pool, status="queued") == [6, 5]
+
+
+async def test_a_message_and_its_history_are_of_one_moment(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    *begun, end = (story := Story(5)).delivered()
+    await fold_in(pool, begun)
+    read = queries._personal
+
+    async def meanwhile(*asked: Any) -> Any:
+        await fold_in(pool, [end])
+        return await read(*asked)
+
+    monkeypatch.setattr(queries, "_personal", meanwhile)
+    found = await find(pool, TENANT, story.id)
+    assert found is not None
+    assert (found.status, found.history[-1].status) == (Status.SUBMITTED, Status.SUBMITTED)
+
+
 async def test_a_message_that_waits_says_until_when_and_its_history_why(pool: Pool) -> None:
     story = Story(8)
     await fold_in(pool, [story.requested(), story.dispatched(), story.deferred(refused_part=1, refused_try=1)])
@@ -54,6 +107,7 @@ async def test_a_message_that_waits_says_until_when_and_its_history_why(pool: Po
     assert waiting is not None
     assert (waiting.status, waiting.scheduled_at, waiting.cancel_asked_at) == (Status.SCHEDULED, story.leg.leg_at, None)
     assert waiting.reason is not None
+    assert waiting.history[2].reason == waiting.reason
     asked = story.command()
     await fold_in(pool, [asked, story.due(), story.dispatched()])
     gone_on = await find(pool, TENANT, story.id)
@@ -69,24 +123,31 @@ async def test_a_message_that_waits_says_until_when_and_its_history_why(pool: Po
     assert [t.topic for t in gone_on.history][2:4] == ["sms.deferred", "sms.returned"]
 
 
-async def test_one_message_is_answered_field_by_field(pool: Pool) -> None:
-    story = Story(5, person="17")
+@pytest.mark.parametrize(
+    ("kind", "client_id", "staff_id"),
+    [(PersonKind.CLIENT, "17", None), (PersonKind.STAFF, None, "17"), (PersonKind.NUMBER, None, None)],
+)
+async def test_one_message_is_answered_field_by_field(
+    pool: Pool, kind: PersonKind, client_id: str | None, staff_id: str | None
+) -> None:
+    story = Story(5, person="17", kind=kind, priority=Priority.HIGH)
+    story.message = replace(story.message, sender_id="CLINIC")
     await fold_in(pool, story.delivered())
     found = await find(pool, TENANT, story.id)
     assert found is not None
     assert found.model_dump(mode="json", by_alias=True, exclude={"history"}) == {
         "id": str(story.id),
         "number": 5,
-        "clientId": "17",
-        "staffId": None,
+        "clientId": client_id,
+        "staffId": staff_id,
         "message": TEXT,
         "phone": story.phone,
         "personName": NAME,
         "status": "delivered",
         "statusAt": "2026-11-20T08:00:03Z",
         "reason": None,
-        "priority": "normal",
-        "senderId": None,
+        "priority": "high",
+        "senderId": "CLINIC",
         "tags": ["reminder"],
         "customData": {"loan": [1, "a"]},
         "gateway": "demo",
@@ -112,13 +173,14 @@ async def test_one_that_is_sent_again_shows_how_long_that_may_take_and_how_long_
     story = Story(9)
     due = story.message.accepted_at + timedelta(days=30)
     story.message = replace(story.message, scheduled_at=due, valid_until=due + timedelta(minutes=10))
-    first = [story.requested(), story.status(Status.CANCELLED, part=0)]
+    first = [story.requested(), story.dispatched(), story.status(Status.CANCELLED, part=0)]
     again = story.resent(timedelta(minutes=10))
     await fold_in(pool, [again, *first])
     found = await find(pool, TENANT, story.id)
     assert found is not None
     assert (found.valid_until, found.cycle) == (again.event.time + timedelta(minutes=10), 2)
     assert (found.validity_seconds, found.requested_by) == (600, "core")
+    assert found.phone == story.phone, "the last one, until it is looked up anew"
     assert (await page(pool, TENANT, SmsQuery())).items[0].valid_until == found.valid_until
 
 
@@ -176,9 +238,10 @@ async def test_the_number_shown_is_that_of_the_leg_shown(pool: Pool) -> None:
     waiting = await find(pool, TENANT, story.id)
     assert waiting is not None and (waiting.leg, waiting.phone) == (2, "+4915112345678")
     story.phone = "+4915187654321"
-    await fold_in(pool, [story.dispatched()])
+    await fold_in(pool, [story.dispatched(), story.status(Status.SUBMITTED)])
     second = await find(pool, TENANT, story.id)
     assert second is not None and (second.leg, second.phone) == (2, "+4915187654321")
+    assert (waiting.possible_double, second.possible_double) == (False, True)
     story.leg = story.first_leg
     await fold_in(pool, [story.status(Status.DELIVERED)])
     delivered = await find(pool, TENANT, story.id)

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import pytest
+from aiokafka.errors import KafkaConnectionError
 from aiokafka.structs import TopicPartition
 
 from libs.bus.offsets_reader import OffsetsReader
@@ -26,13 +27,16 @@ class Kafka:
         self.begins: dict[TopicPartition, int] = {}
         self.ends: dict[TopicPartition, int] = {}
         self.asked = 0
+        self.away = False
         self.may_answer = asyncio.Event()
         self.may_answer.set()
 
     async def ask(self, _: OffsetsReader, question: Callable[[Any], Awaitable[Any]]) -> Any:
         self.asked += 1
-        answer = await question(self)
+        answer, away = await question(self), self.away
         await self.may_answer.wait()
+        if away:
+            raise KafkaConnectionError
         return answer
 
     async def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
@@ -89,3 +93,28 @@ async def test_an_answer_is_of_after_it_was_asked_for_and_who_asks_meanwhile_sha
     assert await first == {NORMAL: 1}
     assert [await other for other in others] == [{NORMAL: 2}] * 3
     assert cluster.asked == 2
+
+
+async def test_who_gives_up_takes_the_answer_from_nobody_else(arrivals: Arrivals, cluster: Kafka) -> None:
+    cluster.may_answer.clear()
+    cluster.ends = {NORMAL: 1}
+    impatient, patient = (asyncio.create_task(arrivals.ends()) for _ in range(2))
+    await until(lambda: cluster.asked == 1)
+    impatient.cancel()
+    cluster.may_answer.set()
+    assert await patient == {NORMAL: 1}
+
+
+async def test_who_asks_while_a_question_fails_gets_an_answer_of_their_own(arrivals: Arrivals, cluster: Kafka) -> None:
+    cluster.may_answer.clear()
+    cluster.ends = {NORMAL: 1}
+    cluster.away = True
+    first = asyncio.create_task(arrivals.ends())
+    await until(lambda: cluster.asked == 1)
+    cluster.away = False
+    second = asyncio.create_task(arrivals.ends())
+    await asyncio.sleep(0)
+    cluster.may_answer.set()
+    with pytest.raises(KafkaConnectionError):
+        await first
+    assert await second == {NORMAL: 1}

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from libs.bus.codec import decoder, encode
-from libs.contracts.events import SmsRequested
+from libs.contracts.events import SmsDispatch, SmsRequested
 from libs.contracts.fold import apply, new_fold
 from libs.contracts.topics import REQUESTED
 from libs.storage.database import Pool
@@ -29,8 +29,12 @@ def test_a_fold_that_was_stored_before_requests_knew_their_cycles_is_read_as_of_
 async def test_texts_that_postgres_can_not_keep_are_kept_as_far_as_it_can(pool: Pool) -> None:
     story = Story(1, tags=("a\0b",))
     story.message = replace(story.message, text="one\0two")
-    await fold_in(pool, [story.requested()])
+    dispatched = story.dispatched()
+    assert isinstance(dispatched.event.data, SmsDispatch)
+    named = replace(dispatched.event, data=replace(dispatched.event.data, person_name="Ann\0"))
+    await fold_in(pool, [story.requested(), dispatched._replace(event=named)])
     assert await pool.fetchval("SELECT text FROM personal") == "one\ufffdtwo"
+    assert await pool.fetchval("SELECT person_name FROM personal") == "Ann\ufffd"
     assert await pool.fetchval("SELECT tags FROM messages") == ["a\ufffdb"]
 
 
