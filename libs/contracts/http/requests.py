@@ -135,7 +135,7 @@ class SendSms(ApiModel):
     staff_id: PersonId | None = None
     priority: Priority = Priority.NORMAL
     sender_id: str | None = Field(
-        None, min_length=1, max_length=15, pattern=r"^(\+?[0-9]{1,15}|[A-Za-z0-9 ._&-]{1,11})$"
+        None, min_length=1, max_length=16, pattern=r"^(\+?[0-9]{1,15}|[A-Za-z0-9 ._&-]{1,11})$"
     )
     tags: tuple[Tag, ...] = Field((), max_length=20)
     custom_data: Annotated[dict[str, JsonValue], AfterValidator(_storable)] | None = Field(

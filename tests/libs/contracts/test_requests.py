@@ -1,0 +1,43 @@
+"""What a request may just be: its refusals have their own tests, at the API's door."""
+
+from typing import Any
+
+import pytest
+
+from libs.contracts.http.requests import InboundQuery, SendBulk, SendSms, SmsQuery
+
+SMS = {"message": "Hello", "clientId": "1"}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("message", "x" * 1520),
+        ("clientId", "x" * 64),
+        ("clientId", 10**64 - 1),
+        ("senderId", "CLINIC 12-3"),
+        ("senderId", "+123456789012345"),
+        ("tags", ["t" * 64] * 20),
+        ("customData", {"least": -(2**63), "greatest": 2**64 - 1}),
+        ("validitySeconds", 60),
+        ("validitySeconds", 7 * 24 * 3600),
+        ("scheduledAt", "2026-01-31T08:00:00.123456789+01:00"),
+    ],
+)
+def test_a_message_may_be_as_long_and_as_great_as_is_said(field: str, value: Any) -> None:
+    SendSms.model_validate(SMS | {field: value})
+
+
+@pytest.mark.parametrize("number", [1, 10_000])
+def test_a_bulk_call_may_have_as_many_messages_as_is_said(number: int) -> None:
+    assert len(SendBulk.model_validate({"messages": [SMS] * number}).messages) == number
+
+
+@pytest.mark.parametrize("query", [SmsQuery, InboundQuery])
+@pytest.mark.parametrize(
+    ("field", "value"), [("limit", 1), ("limit", 500), ("number", "1" * 40), ("cursor", "x" * 200)]
+)
+def test_a_search_may_be_as_long_and_as_great_as_is_said(
+    query: type[SmsQuery | InboundQuery], field: str, value: Any
+) -> None:
+    query.model_validate({field: value})
