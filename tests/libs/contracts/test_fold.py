@@ -1,5 +1,7 @@
 """The fold of a message's events, against the sentences of the architecture's "Coordinates and order"."""
 
+import itertools
+
 import pytest
 
 from libs.contracts.fold import AnyMessageEvent
@@ -284,3 +286,16 @@ CASES: list[tuple[str, list[AnyMessageEvent], Status, Place]] = [
 def test_what_is_shown(events: list[AnyMessageEvent], expected: Status, place: Place) -> None:
     seen = shown(*events)
     assert (seen.status, (seen.cycle, seen.leg)) == (expected, place)
+
+
+RISING = [
+    *(S.SCHEDULED, S.QUEUED, S.IN_DOUBT, S.SUBMITTED, S.BUFFERED, S.UNKNOWN),
+    *(S.FAILED, S.EXPIRED, S.REJECTED, S.CANCELLED, S.DELIVERED),
+]
+
+
+@pytest.mark.parametrize(("lesser", "greater"), list(itertools.pairwise(RISING)))
+def test_of_two_of_a_leg_the_greater_shows_also_if_it_was_seen_before(lesser: Status, greater: Status) -> None:
+    assert shown(whole(greater, after=2), whole(lesser, after=9)).status is greater
+    if lesser is not S.SCHEDULED:  # which no attempt is
+        assert shown(dispatch(), taken(greater, after=2), taken(lesser, after=9)).status is greater

@@ -126,6 +126,11 @@ def test_it_is_the_reason_also_of_what_stays_submitted() -> None:
     assert shown(dispatch(), unasked(), command()).reason == CANCEL_TOO_LATE
 
 
+def test_a_message_known_by_commands_alone_is_accepted_since_the_first_of_them() -> None:
+    seen = shown(command(CommandKind.CANCEL, after=9), command(CommandKind.RETURN, after=6))
+    assert (seen.status, seen.observed_at) == (S.ACCEPTED, at(66))
+
+
 def test_another_reason_is_not_covered_by_it() -> None:
     assert shown(dispatch(), taken(S.BUFFERED), command()).reason == Reason("why", "why")
     assert shown(requested(), dispatch(), whole(S.CANCELLED, why="asked"), command()).reason == Reason("asked", "asked")
