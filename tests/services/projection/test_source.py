@@ -141,6 +141,26 @@ async def test_partitions_that_are_taken_away_while_the_positions_are_read_stop_
     assert (names(await read_some(stream)), reads) == (["one"], 2)
 
 
+async def test_partitions_that_are_assigned_anew_while_the_positions_are_read_are_gone_to_by_what_is_stored_then(
+    harness: Harness, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic, group = await harness.topic(), harness.group()
+    await harness.publish(topic, "one", "two")
+    stream = harness.stream([topic], group)
+    read = store.read_positions
+
+    async def assigned_anew(connection: store.Connection) -> dict[TopicPartition, store.Position]:
+        monkeypatch.undo()
+        before = await read(connection)
+        await folded(pool, topic, 1)  # by who had them in between
+        await cast(KafkaSource, stream._source).on_partitions_assigned(frozenset({TopicPartition(topic.name, 0)}))
+        return before
+
+    monkeypatch.setattr(store, "read_positions", assigned_anew)
+    await stream.start()
+    assert names(await read_some(stream)) == ["two"]
+
+
 async def test_what_comes_from_where_kafka_believes_us_to_be_is_passed_over(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
