@@ -242,7 +242,7 @@ async def test_a_row_that_was_lost_is_made_of_what_is_told_and_the_journal_keeps
     await pool.execute("DELETE FROM messages")
     for batch in (told, told[3:], told[1:]):
         await fold_in(pool, batch)
-    assert len(await journalled(pool)) == len(told)
+        assert len(await journalled(pool)) == len(told)
     whole = new_fold(told[0].event)
     for _, _, event in told:
         apply(whole, event)
@@ -274,16 +274,15 @@ async def test_a_message_of_another_tenant_under_the_same_id_is_another_message(
     assert [row["tenant"] for row in await pool.fetch("SELECT tenant FROM messages ORDER BY 1")] == ["bank", "clinic"]
 
 
-@pytest.mark.parametrize("known", [False, True], ids=["unknown", "known"])
-async def test_a_message_whose_id_is_written_in_two_ways_is_one_message(pool: Pool, known: bool) -> None:
+@pytest.mark.parametrize("way", ["unknown", "known", "request last"])
+async def test_a_message_whose_id_is_written_in_two_ways_is_one_message(pool: Pool, way: str) -> None:
     told, recent = Story(0xABC).delivered(), RecentFolds(10)
     first, *others = records(told)
-    if known:
+    if way == "known":
         await apply_batch(pool, recent, [first], {})
-        others.append(first)
-    batch = others if known else [first, *others]
+    batch, loud = ([first, *others], 1) if way == "unknown" else ([*others, first], 3 if way == "request last" else 1)
     shouted = str(told[0].event.subject).upper().encode()
-    batch[1] = msgspec.structs.replace(batch[1], raw=(batch[1].raw or b"").replace(shouted.lower(), shouted))
+    batch[loud] = msgspec.structs.replace(batch[loud], raw=(batch[loud].raw or b"").replace(shouted.lower(), shouted))
     for seen in (recent, RecentFolds(10)):
         await apply_batch(pool, seen, batch, {})
         whole = new_fold(told[0].event)
