@@ -107,13 +107,14 @@ async def test_pages_are_answered_and_cursors_taken_back(client: TestClient, las
         ("0711000001", "KE", 51),
         ("256772123456", "KE", 52),
         ("%2B254011000001", "KE", 53),  # of no numbering plan any more
+        ("5016101234", "US", 54),  # and not one of Belize
         ("%2B254711000002", "KE", None),
     ],
 )
 async def test_a_message_is_found_by_any_form_of_its_number(
     lasting_pool: Pool, arrivals: Arrivals, form: str, region: str | None, found: int | None
 ) -> None:
-    for number, phone in ((51, "+254711000001"), (52, "+256772123456"), (53, "+254011000001")):
+    for number, phone in ((51, "+254711000001"), (52, "+256772123456"), (53, "+254011000001"), (54, "+15016101234")):
         await fold_in(lasting_pool, Story(number, tenant="numbers", phone=phone).delivered())
     api = ReadApi()
     api.outbox = Outbox(lasting_pool, arrivals, arrivals.hurry, wait_seconds=0, read_seconds=10, default_region=region)
@@ -137,6 +138,7 @@ async def test_a_message_is_found_by_any_form_of_its_number(
         ("status=lost", "status"),
         ("from=yesterday", "from"),
         ("to=2026-01-01T00:00:00", "to"),
+        ("to=2026-01-01T00:00:00%2B01:00:30", "to"),
         ("clientId=", "clientId"),
         ("clientId=1&staffId=2", "query"),
         ("gateway=NOT%20A%20SLUG", "gateway"),
@@ -146,6 +148,7 @@ async def test_a_message_is_found_by_any_form_of_its_number(
         ("number=+18", "number"),
         ("number=1234567", "number"),
         ("number=CLINIC", "number"),
+        ("number=%2B254711000001x", "number"),
         ("client=1", "client"),
     ],
 )
@@ -274,6 +277,19 @@ async def test_the_wait_for_a_connection_and_for_its_answers_is_bounded_as_one(
     app.router.add_routes(api.routes())
     async with TestClient(TestServer(app)) as impatient, held_up(lasting_pool, "messages", 0.45):
         assert (await problem(impatient, f"/internal/{path}")).status == 503
+
+
+async def test_a_wait_in_which_postgres_is_silent_is_bounded(lasting_pool: Pool, arrivals: Arrivals) -> None:
+    async def silent() -> None:
+        await asyncio.Event().wait()
+
+    arrivals.meanwhile = silent
+    api = ReadApi()
+    api.outbox = Outbox(lasting_pool, arrivals, arrivals.hurry, wait_seconds=0, read_seconds=0.5, default_region=None)
+    app = web.Application()
+    app.router.add_routes(api.routes())
+    async with TestClient(TestServer(app)) as impatient, asyncio.timeout(60):
+        assert (await problem(impatient, f"/internal/sms/{UUID(int=1)}")).status == 503
 
 
 async def test_before_the_outbox_is_open_reads_are_told_to_come_back() -> None:
