@@ -4,7 +4,9 @@ from collections.abc import AsyncIterator
 from uuid import UUID
 
 import pytest
+from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.errors import KafkaTimeoutError
 from aiokafka.structs import TopicPartition
 
 from libs.bus.codec import encode
@@ -63,3 +65,17 @@ async def test_what_kafka_does_not_have_any_more_is_not_waited_for(
     await admin.close()
     async with open_tail(Cluster(kafka), {partition: Position(1, 1)}) as tail:
         assert await about(tail, partition, 1_000, 1_000) == {THREE, FOUR}
+
+
+async def test_what_kafka_has_and_does_not_give_is_not_taken_for_read(
+    kafka: str, partition: TopicPartition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing(*_: object, **__: object) -> dict[TopicPartition, object]:
+        return {}
+
+    async with open_tail(Cluster(kafka), {}) as tail:
+        with monkeypatch.context() as patch:
+            patch.setattr(AIOKafkaConsumer, "getmany", nothing)
+            with pytest.raises(KafkaTimeoutError):
+                await about(tail, partition, 4, 4)
+        assert await about(tail, partition, 4, 4) == {ONE, TWO, THREE, FOUR}
