@@ -53,6 +53,8 @@ from tests.libs.contracts.fold_examples import (
         ([taken(S.SUBMITTED, parts=2), taken(S.SUBMITTED, part=2, parts=2)], False),
         ([taken(S.SUBMITTED), taken(S.DELIVERED, after=8)], False),
         ([status(S.IN_DOUBT), status(S.FAILED, after=9), taken(S.SUBMITTED, tried=2)], False),
+        ([status(S.IN_DOUBT), status(S.REJECTED, after=9), taken(S.SUBMITTED, tried=2)], False),
+        ([status(S.IN_DOUBT), status(S.EXPIRED, after=9), taken(S.SUBMITTED, tried=2)], False),
     ],
 )
 def test_two_attempts_of_one_part_neither_proven_unaccepted_may_be_a_double(
