@@ -222,7 +222,13 @@ async def test_what_is_applied_during_a_rebuild_and_after_it_is_not_lost(
     async def share_that_must_wait() -> None:
         await ground.publish(next(more))
 
-    before(monkeypatch, "_swap_when_caught_up", next_share)
+    async def folded_then_share(*arguments: Any) -> int:
+        version = await fold_journal(*arguments)
+        await next_share()
+        return version
+
+    fold_journal = steps._fold_journal
+    monkeypatch.setattr(steps, "_fold_journal", folded_then_share)
     before(monkeypatch, "_stop_writers", next_share)
     before(monkeypatch, "_swap", share_that_must_wait)
     await ground.outbox.rebuild()
