@@ -89,6 +89,8 @@ def test_times_and_reason_are_those_of_the_cause() -> None:
     assert shown(
         dispatch(), taken(S.SUBMITTED, after=3), taken(S.SUBMITTED, after=9)
     ).submitted_at == start + timedelta(seconds=3)
+    twice = shown(dispatch(), taken(S.SUBMITTED, after=3), taken(S.SUBMITTED, tried=2, after=5))
+    assert (twice.observed_at, twice.parts[0].try_number) == (start + timedelta(seconds=5), 2)
     doubted = [status(S.IN_DOUBT, part=n, parts=2, after=2 + n) for n in (1, 2)]
     assert shown(dispatch(segments=2), *doubted).observed_at == start + timedelta(seconds=4)
     overtaken = [taken(S.SUBMITTED, part=n, parts=3, after=2 + n) for n in (2, 3)]
@@ -104,6 +106,7 @@ def test_what_waits_says_until_when_and_why() -> None:
     assert (waiting.scheduled_at, waiting.reason) == (due, Reason("busy", "busy"))
     assert waiting.observed_at == due - timedelta(seconds=9)
     assert shown(requested(), deferred(), command()).reason is None
+    assert shown(requested(), dispatch(), returned(LEG2)).reason == Reason("why", "why")
     assert shown(requested(), deferred(), returned(LEG2), dispatch(LEG2)).scheduled_at is None
 
 
