@@ -1,8 +1,9 @@
-"""What a request may just be: its refusals have their own tests, at the API's door."""
+"""What a request may just be; most of what it may not be is tested at the API's door."""
 
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from libs.contracts.http.requests import InboundQuery, SendBulk, SendSms, SmsQuery
 
@@ -31,6 +32,12 @@ def test_a_message_may_be_as_long_and_as_great_as_is_said(field: str, value: Any
 @pytest.mark.parametrize("number", [1, 10_000])
 def test_a_bulk_call_may_have_as_many_messages_as_is_said(number: int) -> None:
     assert len(SendBulk.model_validate({"messages": [SMS] * number}).messages) == number
+
+
+@pytest.mark.parametrize("number", [0, 10_001])
+def test_a_bulk_call_of_no_messages_or_of_more_is_refused(number: int) -> None:
+    with pytest.raises(ValidationError):
+        SendBulk.model_validate({"messages": [SMS] * number})
 
 
 @pytest.mark.parametrize("query", [SmsQuery, InboundQuery])
