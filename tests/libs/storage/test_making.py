@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from libs.contracts.message_ids import first_id
-from libs.storage import retention
+from libs.storage import partitions, retention
 from libs.storage.database import Pool, open_database
 from libs.storage.partitions import Partitioned, make_ahead, partitions_of, span
 from libs.storage.retention import keep_partitions
@@ -142,11 +142,24 @@ async def test_a_partition_is_as_postgres_makes_it(pool: Pool) -> None:
     assert await shape(pool, f"told_{span(told, FUTURE)[0]:%Y%m%d}") == await shape(pool, "told_by_postgres")
 
 
-async def test_what_can_not_be_made_keeps_no_other_from_being_made_and_its_rows_are_stored(pool: Pool) -> None:
+_SLOW = """
+    CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(60); RETURN OLD; END $$;
+    CREATE TRIGGER slow BEFORE DELETE ON seen_default FOR EACH ROW EXECUTE FUNCTION slow()"""
+
+
+@pytest.mark.parametrize("why", ["its name is taken", "its rows would take too long to move"])
+async def test_what_can_not_be_made_keeps_no_other_from_being_made_and_its_rows_are_stored(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    monkeypatch.setattr(partitions, "STATEMENT_MILLISECONDS", 1_000)
     start, _ = span(BY_TIME, NOW)
-    await pool.execute(f"CREATE TABLE seen_{start:%Y%m%d} (in_the_way int)")
+    if why == "its name is taken":
+        await pool.execute(f"CREATE TABLE seen_{start:%Y%m%d} (in_the_way int)")
+    else:
+        await pool.execute(_SLOW)
+        await pool.execute("INSERT INTO seen VALUES ($1, 1)", NOW)
     await make(pool)
     assert len(await made(pool, BY_TIME)) == ALL - 1
     assert len(await made(pool, BY_UUID)) == ALL
     await pool.execute("INSERT INTO seen VALUES ($1, 0)", NOW)
-    assert await pool.fetchval("SELECT at FROM seen_default") == NOW
+    assert await pool.fetchval("SELECT at FROM seen_default WHERE n = 0") == NOW
