@@ -85,8 +85,9 @@ async def test_parts_of_one_batch_are_joined_too(pool: Pool) -> None:
     assert {m.text for m in await messages(pool)} == {LONG, "STOP", "Ж" * 100}
 
 
-async def test_a_set_back_group_stores_nothing_anew(pool: Pool) -> None:
-    events = [*parts(LONG, 7), *parts(LONG.upper(), 7, at=60), event()]
+@pytest.mark.parametrize("there", [3, 2], ids=lambda there: f"{there} parts of the second")
+async def test_a_set_back_group_stores_nothing_anew(pool: Pool, there: int) -> None:
+    events = [*parts(LONG, 7), *parts(LONG.upper(), 7, at=60)[:there], event()]
     await came(pool, *events)
     before = await messages(pool)
     for one in events:
