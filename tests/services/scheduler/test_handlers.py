@@ -43,6 +43,13 @@ async def test_or_with_it(world: World) -> None:
     assert [e.data.status for e in world.ended()] == [Status.CANCELLED]
 
 
+async def test_or_with_what_comes_to_wait_after_it(world: World) -> None:
+    event = deferred(TOMORROW)
+    await world.take(event)
+    await world.take(command(event.subject), deferred(TOMORROW))
+    assert [(e.subject, e.data.status) for e in world.ended()] == [(event.subject, Status.CANCELLED)]
+
+
 @pytest.mark.parametrize("order", sorted(set(permutations("hhnn"))), ids="".join)
 async def test_or_at_once_in_another_lane_in_whatever_order_the_steps_of_both_are_done(
     world: World, monkeypatch: pytest.MonkeyPatch, order: tuple[str, ...]
