@@ -106,9 +106,11 @@ async def test_only_the_last_ones_are_known(pool: Pool) -> None:
     ]
 
 
-async def test_an_id_that_is_given_anew_speaks_of_both_attempts(pool: Pool) -> None:
-    replica = Replica(pool)
+@pytest.mark.parametrize("size", [10_000, 1], ids=["known among the newer ones", "known among the older ones"])
+async def test_an_id_that_is_given_anew_speaks_of_both_attempts(pool: Pool, size: int) -> None:
+    replica = Replica(pool, recent=RecentRegistrations(size))
     await replica.take(submitted("a", 1))
+    await replica.take(submitted("b", 3))
     await replica.take(submitted("a", 2, observed_at=seconds(10)))
     assert await replica.take(receipt("a", at=5), receipt("a", at=15)) == [(1, "delivered"), (2, "delivered")]
 
