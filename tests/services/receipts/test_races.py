@@ -7,12 +7,15 @@ it died, and the batch comes again to another one.
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import pytest
 
 from libs.contracts.events import MessageEvent, ReceiptState, SmsStatus
 from libs.storage.database import Pool
 from services.receipts.handlers import outgoing
+from tests.services.opposite_orders import in_opposite_orders
 from tests.services.receipts.examples import OTHER_DESTINATION, in_doubt, published, receipt, seconds, submitted, take
 
 ROUNDS = 40
@@ -160,3 +163,15 @@ async def test_a_late_answer_and_a_receipt_end_a_doubt_together(pool: Pool) -> N
         assert all(v == 1 for v in proofs.values()), f"seed {seed}"
         expected = Counter((n, status, name) for n, name in names(seed) for status in ("buffered", "delivered"))
         assert told - Counter(proofs) == expected, f"seed {seed}"
+
+
+@pytest.mark.parametrize("made", [submitted, receipt], ids=["submits", "receipts"])
+async def test_two_replicas_with_the_same_ids_wait_for_each_other_in_whatever_order_they_came(
+    pool: Pool, made: Callable[[str], Any]
+) -> None:
+    async def taken(its: Pool, events: Inputs) -> None:
+        async with its.acquire() as connection:
+            await take(connection, *events)
+
+    await in_opposite_orders(pool, taken, [made(provider_id) for provider_id in "abc"])
+    assert await pool.fetchval("SELECT count(*) FROM provider_ids") == 3
