@@ -121,6 +121,8 @@ async def test_what_is_leaving_is_not_cancelled(world: World) -> None:
     world.now += timedelta(seconds=11)
     assert await world.leaving().once() == 1
     assert [e.subject for e in world.returned()] == [event.subject]
+    await world.take(command(event.subject))
+    assert world.ended() == [], "nor what has left"
 
 
 async def test_a_deferral_that_comes_again_changes_nothing(world: World) -> None:
