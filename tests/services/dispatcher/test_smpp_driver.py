@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from libs.contracts.events import LONGEST_PROVIDER_ID, GatewayReceipt, Priority, SmsDispatch, SmsInbound
+from libs.contracts.events import LONGEST_PROVIDER_ID, Encoding, GatewayReceipt, Priority, SmsDispatch, SmsInbound
 from libs.service_kit.config_file import SmppGateway
 from libs.smpp import pdus, tlv
 from libs.smpp.receipt import MessageState
@@ -258,13 +258,19 @@ async def test_the_number_that_it_goes_to_is_told_without_its_plus_and_of_the_ty
 
 
 @pytest.mark.parametrize(
-    ("alphabet", "octets"),
-    [("gsm", b"\x00\x05\x11 5 \x1b\x28"), ("latin1", b"@\xe9_ 5 {")],
+    ("alphabet", "encoding", "written"),
+    [
+        ("gsm", Encoding.GSM7, (0, b"\x00\x05\x11 5 \x1b\x28")),
+        ("latin1", Encoding.GSM7, (0, b"@\xe9_ 5 {")),
+        ("latin1", Encoding.UCS2, (8, "@é_ 5 {".encode("utf-16-be"))),
+    ],
 )
-async def test_a_text_is_written_in_what_the_carrier_takes_data_coding_0_for(alphabet: str, octets: bytes) -> None:
+async def test_a_text_is_written_in_the_encoding_that_was_decided_and_the_alphabet_that_the_carrier_has(
+    alphabet: str, encoding: Encoding, written: tuple[int, bytes]
+) -> None:
     async with bound(defaultAlphabet=alphabet) as ground:
-        submit_sm = await ground.submit_sm(dispatch_event("@é_ 5 {").data)
-    assert (submit_sm.data_coding, submit_sm.short_message) == (0, octets)
+        submit_sm = await ground.submit_sm(replace(dispatch_event("@é_ 5 {").data, encoding=encoding))
+    assert (submit_sm.data_coding, submit_sm.short_message) == written
 
 
 async def test_a_character_that_is_not_in_the_carriers_alphabet_fails_the_message_and_is_not_told() -> None:

@@ -7,7 +7,7 @@ import pytest
 from libs.service_kit.config_file import SmppGateway
 from libs.smpp import pdus
 from libs.smpp.pdus import BindType
-from services.dispatcher.drivers.port import Callbacks, Submission
+from services.dispatcher.drivers.port import Callbacks, Submission, Verdict
 from services.dispatcher.drivers.smpp import SmppDriver
 from tests.libs.smpp.scripted_smsc import Connection, ScriptedSmsc, scripted_smsc
 from tests.services.dispatcher.builders import dispatch_event
@@ -38,6 +38,7 @@ async def test_a_transmitter_and_a_receiver_are_both_needed_and_both_given_back(
         return isinstance(pdu, pdus.Bind) and pdu.bind_type in late
 
     ground = Ground()
+    changes: list[str | None] = []
     async with scripted_smsc(script) as smsc:
         gateway = SmppGateway(
             id="demo",
@@ -48,7 +49,8 @@ async def test_a_transmitter_and_a_receiver_are_both_needed_and_both_given_back(
             bind_type="transmitter_and_receiver",
             binds_allowed=2,
         )
-        driver = SmppDriver(gateway, Callbacks(ground.results.extend, ground.take, lambda: None))
+        callbacks = Callbacks(ground.results.extend, ground.take, lambda: changes.append(driver.missing))
+        driver = SmppDriver(gateway, callbacks)
         driver.start()
         sending, receiving = [await connection_of(smsc, t) for t in (BindType.TRANSMITTER, BindType.RECEIVER)]
         await until(lambda: driver.free)
@@ -56,11 +58,13 @@ async def test_a_transmitter_and_a_receiver_are_both_needed_and_both_given_back(
         late.clear()
         receiving.answer(*receiving.received[0])
         await until(lambda: driver.missing is None)
+        assert changes[-1] is None, "it is told of"
         driver.submit([Submission("token", dispatch_event().data, 1, 7, 8)])
         await until(lambda: sending.of(pdus.SubmitSm))
         receiving.send(1, pdus.DeliverSm("254711000001", "demo", b"hello"))
         await until(lambda: ground.reports)
         await driver.stop(1)
+    assert (changes[-1] or "").startswith("unbound")
     assert (len(sending.of(pdus.Unbind)), len(receiving.of(pdus.Unbind))) == (1, 1)
     assert not receiving.of(pdus.SubmitSm)
 
@@ -85,3 +89,13 @@ async def test_the_window_and_the_time_between_enquiries_are_as_configured() -> 
     async with bound(window=3, enquireLinkSeconds=0.1) as ground:
         assert ground.driver.free == 3
         await until(lambda: ground.smsc.of(pdus.EnquireLink), within=10)
+
+
+async def test_what_the_carrier_leaves_unanswered_for_as_long_as_is_configured_may_have_been_accepted() -> None:
+    def silent(_: Connection, __: int, pdu: pdus.Pdu) -> bool:
+        return isinstance(pdu, pdus.SubmitSm)
+
+    async with bound(silent, responseTimeoutSeconds=0.1) as ground:
+        ground.driver.submit([Submission("token", dispatch_event().data, 1, 7, 8)])
+        await until(lambda: ground.results, within=10)
+        assert [(r.verdict, r.code) for r in ground.results] == [(Verdict.NO_ANSWER, "smpp.timed_out")]
