@@ -39,3 +39,16 @@ async def test_a_replaced_file_of_authorities_is_read_at_the_next_bind(tmp_path:
         shutil.copy(new_certificate, trusted)
         await until(lambda: driver.missing is None)
         await driver.stop(1)
+
+
+async def test_without_such_a_file_the_systems_authorities_are_trusted(tmp_path: Path) -> None:
+    async def ignore(_: list[Report]) -> None:
+        pass
+
+    _, server = made_certificate(tmp_path, "IP:127.0.0.1")
+    async with scripted_smsc(tls=server) as smsc:
+        gateway = SmppGateway(type="smpp", id="demo", host="127.0.0.1", port=smsc.port, system_id="demo", tls=True)
+        driver = SmppDriver(gateway, Callbacks(lambda _: None, ignore, lambda: None))
+        driver.start()
+        await until(lambda: "certificate verify failed" in (driver.missing or ""))
+        await driver.stop(1)
