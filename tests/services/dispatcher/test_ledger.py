@@ -1,6 +1,7 @@
 """The claim, the outcomes and the doubts, on a real Postgres."""
 
 import asyncio
+import dataclasses
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any
@@ -119,8 +120,18 @@ async def test_an_expired_message_takes_its_row_and_is_never_granted(ledger: Led
     leg = LegState(dispatch_event(text, valid_seconds=-1))
     for repeated in (False, True):
         assert letters(await claim(ledger, leg, repeated=repeated)) == "X" * leg.parts
-    assert {a.outcome for a in (await ledger.read([leg]))[leg.key]} == {Outcome.EXPIRED}
+    stored = (await ledger.read([leg]))[leg.key]
+    assert {(a.outcome, a.observed_at is not None) for a in stored} == {(Outcome.EXPIRED, True)}
     assert letters(await claim(ledger, LegState(leg.event), number=2)) == "K" * leg.parts
+
+
+async def test_a_message_that_expires_between_its_parts_is_sent_no_further(ledger: Ledger, lease: Lease):
+    leg = LegState(dispatch_event(THREE_PARTS))
+    take(await ledger.claim(Claim(1, asks_of(leg)[:1], 0.0, 0.0), 0.0), lease)
+    data = leg.event.data
+    over = dataclasses.replace(data, message=dataclasses.replace(data.message, valid_until=leg.event.time))
+    leg.event = dataclasses.replace(leg.event, data=over)
+    assert letters(await claim(ledger, leg, number=2)) == "XX"
 
 
 @pytest.mark.parametrize(("kind", "letter"), [("cancel", "C"), ("return", "R")])
@@ -128,15 +139,16 @@ async def test_an_expired_message_takes_its_row_and_is_never_granted(ledger: Led
 async def test_a_mark_ends_what_is_not_sent_and_binds_no_more_once_a_part_may_be_accepted(
     ledger: Ledger, lease: Lease, pool: Pool, outcome: str | None, kind: str, letter: str
 ):
-    begun, fresh, alone = (LegState(dispatch_event(text)) for text in (THREE_PARTS, "one", "one"))
+    begun, alone = LegState(dispatch_event(THREE_PARTS)), LegState(dispatch_event())
+    fresh, over = (LegState(dispatch_event(valid_seconds=-1)) for _ in range(2))  # a mark is heard before its validity
     first = await ledger.claim(Claim(1, asks_of(begun)[:1], 0.0, 0.0), 0.0)
     take(first, lease)
     await pool.execute('UPDATE attempts SET outcome = $1::text::"char"', outcome)
-    for leg in (begun, fresh, alone):
+    for leg in (begun, fresh, alone, over):
         await pool.execute("INSERT INTO marks VALUES ($1, 1, $2, now())", leg.event.subject, kind)
     verdicts = await claim(ledger, fresh, begun, number=2)
     assert {(v.ask.leg is fresh, v.letter) for v in verdicts} == {(True, letter), (False, "G")}
-    assert letters(await claim(ledger, alone, number=3)) == letter
+    assert letters(await claim(ledger, alone, over, number=3)) == letter * 2
 
 
 @pytest.mark.parametrize("text", ["one part", THREE_PARTS])

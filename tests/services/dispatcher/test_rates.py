@@ -69,10 +69,11 @@ async def test_a_claim_with_a_lead_gets_moments_from_then_on_and_for_as_much_lon
     assert moments == pytest.approx([lead + 0.02 * place for place in range(len(moments))], abs=0.005)
     assert len(moments) == most
     assert await claim(other, LegState(dispatch_event())) == [], "none goes before what is granted: the clock is one"
+    assert await pool.fetchval(AFTER_THE_LAST, GATEWAY) == STEP, "nor is it set back"
 
 
 async def test_a_rate_slower_than_the_horizon_still_grants_one_segment_at_a_time(pool: Pool):
-    _, ledger = await another(pool, interval_us=2_000_000)
+    _, ledger = await another(pool, interval_us=5_000_000)
     legs = [LegState(dispatch_event()) for _ in range(3)]
     grants = await claim(ledger, *legs)
     assert [v.leave_seconds for v in grants] == [pytest.approx(0, abs=0.01)]
