@@ -13,9 +13,12 @@ from msgspec import structs
 from libs.bus.port import Outgoing
 from libs.bus.record import Record
 from libs.contracts import topics
+from libs.contracts.without_receipt import NOT_ASKED
 from libs.service_kit.config_file import SmppGateway
+from libs.service_kit.metrics import SETTLED
 from services.dispatcher import settler
 from services.dispatcher.attempts import Attempt, LegKey, LegState, Outcome
+from services.dispatcher.attempts import word_of as word_of_outcome
 from services.dispatcher.board import Board
 from services.dispatcher.drivers.port import Result, Verdict
 from services.dispatcher.ledger import LateEvent, Settled
@@ -47,6 +50,8 @@ class Ground:
         self.may_store = asyncio.Event()
         self.may_store.set()
         self.stored: list[Attempt] = []
+        self.settled: list[Attempt] = []
+        """Of the answers, as they are to be stored."""
         self.board = Board()
         event = dispatch_event(text)
         self.board.add(event, record_of(event))
@@ -62,6 +67,7 @@ class Ground:
     async def settle(self, settled: Sequence[Settled]) -> list[Settled]:
         await self.may_store.wait()
         self.happened.append("stored")
+        self.settled += [one.attempt for one in settled]
         return list(settled) if self.row else []
 
     async def settle_late(
@@ -101,6 +107,29 @@ async def test_an_outcome_is_stored_then_told_and_only_then_its_record_is_done()
     ground = Ground()
     await ground.answer(Verdict.ACCEPTED)
     assert ground.happened == ["stored", ["submitted"], "done"]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "receipts", "code"),
+    [
+        (Verdict.ACCEPTED, "each", None),
+        (Verdict.ACCEPTED, "none", NOT_ASKED.code),
+        (Verdict.FAILED, "none", "smpp.ESME_RINVDSTADR"),
+    ],
+)
+async def test_the_carriers_words_are_stored_and_where_no_receipt_was_asked_for_that(
+    verdict: Verdict, receipts: str, code: str | None
+):
+    ground = Ground(receipts=receipts)
+    counted = SETTLED.labels(GATEWAY, word_of_outcome(settler.OUTCOMES[verdict]))
+    before = counted._value.get()
+    said = "smpp.ESME_RINVDSTADR" if verdict is Verdict.FAILED else None
+    ground.settler.take([Result(Sent(ground.leg, ground.leg.attempts[0], 0.0), verdict, "id", said, "words")])
+    await ground.settler._round()
+    (stored,) = ground.settled
+    assert (stored.provider_id, stored.reason_code) == ("id", code)
+    assert stored.reason_words == (NOT_ASKED.words if code == NOT_ASKED.code else "words")
+    assert counted._value.get() == before + 1
 
 
 async def test_a_late_event_is_told_once_and_forgotten_when_it_is_told():
@@ -167,6 +196,28 @@ async def test_a_part_that_was_refused_for_now_waits_before_it_is_tried_again_an
     ground = Ground("x" * 200)
     await ground.answer(Verdict.ACCEPTED, Verdict.NOT_SENT)
     assert [(ask.part, ask.try_number) for ask in ground.board.take(9)] == [(2, 2)]
+
+
+async def test_a_part_waits_twice_as_long_after_each_refusal_but_never_more_than_a_minute():
+    for refusals, longest in ((1, 1), (2, 2), (4, 8), (9, 60)):
+        ground = Ground("x" * 200, tries=100)
+        known, other = ground.leg.attempts
+        refused = [structs.replace(known, try_number=n, outcome=Outcome.TEMPORARY) for n in range(1, refusals + 1)]
+        ground.leg.attempts = [other, *refused]
+        before = asyncio.get_running_loop().time()
+        ground.settler._next(ground.leg)
+        after, moment = asyncio.get_running_loop().time(), ground.board.next_moment(before)
+        assert moment is not None and before + longest / 2 <= moment <= after + longest
+
+
+async def test_an_answer_is_that_of_its_own_try_alone():
+    ground = Ground("x" * 200)
+    first, other = ground.leg.attempts
+    second = structs.replace(first, try_number=2)
+    ground.leg.attempts = [structs.replace(first, outcome=Outcome.TEMPORARY), other, second]
+    ground.settler.take([Result(Sent(ground.leg, second, 0.0), Verdict.NOT_SENT)])
+    await ground.settler._round()
+    assert [attempt.outcome for attempt in ground.leg.attempts] == [Outcome.TEMPORARY, None, Outcome.NOT_SENT]
 
 
 @pytest.mark.parametrize(("text", "told"), [("hello", ["in_doubt", "sms.returned"]), ("x" * 200, ["in_doubt"] * 2)])
