@@ -43,8 +43,8 @@ EVERY_PDU = [
     pdus.Outbind("smsc", "secret"),
     SUBMIT,
     pdus.SubmitSm("", "1"),
-    pdus.DeliverSm("254711000001", "Postrider", b"x" * 255, tlvs={0x1400: bytes(range(256))}),
-    pdus.DataSm("254711000001", "Postrider", 4, 8, 1, {tlv.MESSAGE_PAYLOAD: b"x" * 1000}, 1, 1, 5, 0, "WAP"),
+    pdus.DeliverSm("254711000001", "Postrider", b"x" * 255, tlvs={0x1400: bytes(range(256)), 0x130C: b""}),
+    pdus.DataSm("254711000001", "Postrider", 4, 8, 1, {tlv.MESSAGE_PAYLOAD: b"x" * 1000}, 2, 1, 5, 0, "WAP"),
     pdus.SubmitSmResp(0, "0A1B2C"),
     pdus.SubmitSmResp(CommandStatus.ESME_RTHROTTLED),
     pdus.SubmitSmResp(0x0401, "x", {0x1401: b"why"}),
@@ -79,6 +79,7 @@ def test_a_text_in_message_payload_is_found_as_content() -> None:
     ("pdu", "field"),
     [
         (pdus.SubmitSm("Postrider", "2547\0" + "1"), "destination_addr"),
+        (pdus.SubmitSm("2547\0" + "1", "1"), "source_addr"),
         (pdus.SubmitSm("x" * 21, "1"), "source_addr"),
         (pdus.SubmitSm("1", "2" * 21), "destination_addr"),
         (pdus.SubmitSm("Pöstrider€", "1"), "source_addr"),
@@ -188,9 +189,19 @@ def test_padding_after_the_last_parameter_is_ignored() -> None:
         (_pdu(5, b"\0\0\0no end"), CommandStatus.ESME_RINVCMDLEN),
         (_pdu(5, pdus.DeliverSm("1", "2", b"12345").encode(1)[16:-1]), CommandStatus.ESME_RINVMSGLEN),
         (_pdu(5, pdus.DeliverSm("1", "2", b"x").encode(1)[16:] + b"\x04\x24\xff\xffx"), CommandStatus.ESME_RINVPARLEN),
+        (_pdu(5, pdus.DeliverSm("1", "2", b"x").encode(1)[16:] + b"\x04\x24\0\2x"), CommandStatus.ESME_RINVPARLEN),
+        (_pdu(5, bytes(12)), CommandStatus.ESME_RINVCMDLEN),
         (_pdu(9, b"client\0secret\0"), CommandStatus.ESME_RINVCMDLEN),
     ],
-    ids=["unknown command", "no NUL", "sm_length too long", "parameter too long", "half a bind"],
+    ids=[
+        "unknown command",
+        "no NUL",
+        "sm_length too long",
+        "parameter too long",
+        "parameter too long by one",
+        "no sm_length",
+        "half a bind",
+    ],
 )
 def test_a_bad_request_says_what_to_answer_and_to_whom(frame: bytes, status: CommandStatus) -> None:
     with pytest.raises(PduError) as raised:

@@ -36,6 +36,7 @@ def test_only_rok_is_acceptance() -> None:
         (0x04, StatusClass.SESSION),
         (0x05, StatusClass.SESSION),
         (0x0E, StatusClass.SESSION),
+        (0x53, StatusClass.SESSION),
     ],
 )
 def test_a_code_has_its_class(code: int, expected: StatusClass) -> None:

@@ -76,6 +76,7 @@ class Ground:
         *(({"leg": Leg(1, leg, NOW)}, "data.leg.leg: ") for leg in (0, 32768)),
         ({"segments": 2}, "data.segments: "),
         ({"encoding": Encoding.UCS2, "segments": 2}, "data.segments: "),
+        ({"message": replace(dispatch_event().data.message, text="\ud800")}, "data.message.text: "),
     ],
 )
 async def test_what_no_attempt_could_be_made_of_is_put_away_and_the_rest_is_taken_in_hand(
@@ -88,6 +89,13 @@ async def test_what_no_attempt_could_be_made_of_is_put_away_and_the_rest_is_take
     assert [told[: len(fault)] for told in ground.faults] == [fault]
     assert [ask.leg.event for ask in ground.board.take(9)] == [good]
     assert ground.happened == ["woken", "succeeded"]
+
+
+async def test_the_segments_are_those_of_the_encoding_that_was_decided():
+    ground, event = Ground(), dispatch_event()
+    message = replace(event.data.message, text="x" * 100)
+    await ground.take(replace(event, data=replace(event.data, message=message, encoding=Encoding.UCS2, segments=2)))
+    assert (ground.faults, ground.board.waiting) == ([], 1)
 
 
 @pytest.mark.parametrize("last", [Leg(32767, 1, NOW), Leg(1, 32767, NOW)])

@@ -2,19 +2,21 @@
 
 import json
 from dataclasses import replace
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
 
 from libs.bus.codec import decoder_for
-from libs.contracts.events import MessageEvent, Priority, SmsStatus, person_key
+from libs.contracts.events import MessageEvent, Priority, SmsDeferred, SmsStatus, person_key
 from libs.contracts.statuses import Status
-from services.dispatcher.attempts import Attempt, LegState, Outcome, attempt_reference
+from services.dispatcher.attempts import Attempt, LegState, Outcome, attempt_reference, due_at
 from services.dispatcher.publications import OWN_REASONS, events_of
 from tests.services.dispatcher.builders import dispatch_event
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 read_status = decoder_for(MessageEvent[SmsStatus])
+read_deferred = decoder_for(MessageEvent[SmsDeferred])
 
 
 @pytest.mark.parametrize(
@@ -55,6 +57,16 @@ def test_the_event_that_opens_a_leg_names_the_try_that_proved_that_it_may_and_no
     told = json.loads(opening.value or b"")
     assert (told["data"].get("refused_part", 0), told["data"].get("refused_try", 0)) == refused
     assert (told["traceparent"], told["subject"]) == (TRACEPARENT, str(event.subject))
+
+
+def test_a_deferral_begins_the_next_leg_when_it_is_due_and_is_told_when_it_was_refused() -> None:
+    leg = LegState(dispatch_event())
+    refused_at = leg.event.time + timedelta(seconds=7)
+    attempt = Attempt(1, 1, uuid4(), Outcome.DEFERRED, observed_at=refused_at)
+    (event,) = events_of(leg, attempt, resend=False)
+    told = read_deferred(event.value or b"")
+    assert (told.data.due_at, told.data.leg.leg_at) == (due_at(leg, refused_at),) * 2
+    assert (told.time, told.data.deferred_at, told.data.leg.leg) == (refused_at, refused_at, 2)
 
 
 def test_each_status_of_each_try_is_an_event_of_its_own_under_the_messages_id() -> None:
