@@ -19,6 +19,7 @@ def test_hex_and_decimal_of_one_number_agree(number: int, zeros: int) -> None:
     ("raw", "id_format", "expected"),
     [
         ("0x1F", IdFormat.HEX, "31"),
+        ("0X1F", IdFormat.HEX, "31"),
         ("000", IdFormat.DECIMAL, "0"),
         (" 12\0", IdFormat.DECIMAL, "12"),
         ("00aB-7", IdFormat.TEXT, "00aB-7"),

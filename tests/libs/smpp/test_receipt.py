@@ -163,9 +163,12 @@ def test_an_unknown_message_state_leaves_the_word_of_the_text(state: bytes) -> N
     assert _receipt(b"", tlvs={tlv.MESSAGE_STATE: state}).state is None
 
 
-@pytest.mark.parametrize(("code", "words"), [(b"\xff\x80\x01", "255/32769"), (b"\xff\xff", "ffff"), (b"", "")])
-def test_a_network_error_code_may_be_any_bytes(code: bytes, words: str) -> None:
+@pytest.mark.parametrize(
+    ("code", "words"), [(b"\xff\x80\x01", "255/32769"), (b"\3\0\1\0", "03000100"), (b"\xff\xff", "ffff"), (b"", "")]
+)
+def test_a_network_error_code_may_be_any_bytes_and_stands_behind_the_texts_own(code: bytes, words: str) -> None:
     assert _receipt(b"id:1 stat:UNDELIV", tlvs={tlv.NETWORK_ERROR_CODE: code}).error == words
+    assert _receipt(b"id:1 stat:UNDELIV err:0A1", tlvs={tlv.NETWORK_ERROR_CODE: code}).error == "0A1"
 
 
 @pytest.mark.parametrize("esm_class", [ESM_CLASS_RECEIPT, ESM_CLASS_INTERMEDIATE, ESM_CLASS_RECEIPT | 0x03])

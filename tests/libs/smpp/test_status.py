@@ -30,6 +30,8 @@ def test_only_rok_is_acceptance() -> None:
         (0x08, StatusClass.TEMPORARY),
         (0x45, StatusClass.TEMPORARY),
         (0x64, StatusClass.TEMPORARY),
+        (0xFE, StatusClass.TEMPORARY),
+        (0x62, StatusClass.PERMANENT),
         (0x0A, StatusClass.PERMANENT),
         (0x0B, StatusClass.PERMANENT),
         (0x65, StatusClass.PERMANENT),

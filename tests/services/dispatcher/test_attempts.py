@@ -97,6 +97,7 @@ def test_late_proof_opens_a_leg_only_if_nothing_else_may_have_been_accepted(
         (leg(TWO, (1, 1, O.TEMPORARY), (2, 1, O.TEMPORARY)), (2, 2)),
         (leg(TWO, (1, 1, O.TEMPORARY)), (1, 2)),
         (leg(TWO, (1, 1, O.TEMPORARY), (1, 2, O.THROTTLED), (2, 1, O.NOT_SENT)), (1, 3)),
+        (leg(TWO, (2, 1, O.TEMPORARY), (1, 1, O.TEMPORARY)), (1, 2)),
         (leg(TWO), None),
         (leg(TWO, (1, 1, O.THROTTLED)), None),
         (leg(ONE, (1, 1, O.TEMPORARY)), None),

@@ -108,3 +108,28 @@ def test_a_leg_that_is_done_holds_on_to_no_record():
     (ask,) = board.take(1)
     assert board.finish(ask.leg) == [record]
     assert ask.leg.records == []
+
+
+def test_a_leg_waits_once_however_often_it_is_queued_and_not_when_it_is_done():
+    board = Board()
+    add(board, dispatch_event(valid_seconds=-1))
+    (ask,) = board.take(1)
+    board.queue(ask.leg)
+    board.queue(ask.leg)
+    board.queue_first([ask.leg])
+    assert board.waiting == 1
+    board.finish(ask.leg)
+    assert board.take_expired(datetime.now(UTC), 9) == []
+    board.queue(ask.leg)
+    board.queue_first([ask.leg])
+    assert board.waiting == 0
+
+
+def test_a_leg_that_is_done_while_it_waits_is_passed_over():
+    board = Board()
+    add(board, dispatch_event("a"))
+    (ask,) = board.take(1)
+    add(board, dispatch_event("b"))
+    board.queue(ask.leg)
+    board.finish(ask.leg)
+    assert taken(board, 9) == [("b", 1)]

@@ -50,6 +50,8 @@ class Ground:
         self.may_store = asyncio.Event()
         self.may_store.set()
         self.stored: list[Attempt] = []
+        self.woken_after = 0
+        """How much had happened when the sender was woken."""
         self.settled: list[Attempt] = []
         """Of the answers, as they are to be stored."""
         self.board = Board()
@@ -59,7 +61,10 @@ class Ground:
         self.leg.attempts = [Attempt(part, 1, uuid4(), ours=True) for part in range(1, self.leg.parts + 1)]
         ground: Any = self
         configured = SmppGateway.model_validate(given)
-        self.settler = Settler(configured, ground, self.board, ground, self._done, lambda: None)
+        self.settler = Settler(configured, ground, self.board, ground, self._done, self._wake)
+
+    def _wake(self) -> None:
+        self.woken_after = len(self.happened)
 
     def _done(self, _: Sequence[Record]) -> None:
         self.happened.append("done")
@@ -107,6 +112,7 @@ async def test_an_outcome_is_stored_then_told_and_only_then_its_record_is_done()
     ground = Ground()
     await ground.answer(Verdict.ACCEPTED)
     assert ground.happened == ["stored", ["submitted"], "done"]
+    assert ground.woken_after == 3, "there may be more to claim"
 
 
 @pytest.mark.parametrize(
