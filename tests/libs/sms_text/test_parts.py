@@ -74,6 +74,8 @@ def test_no_header_does_worse_than_a_value_error(short_message: bytes) -> None:
         (b"\x00\x1be", 0, "@€"),
         (b"abc", 1, "abc"),
         (b"\xe9", 3, "é"),
+        (b"\xef", 6, "я"),
+        (b"\xe0", 7, "א"),
         (b"\x04\x4f\xd8\x3d\xde\x00", 8, "я😀"),
         (b"\x04", 8, "\ufffd"),
         (b"\x00", 0xF1, "@"),
