@@ -133,3 +133,13 @@ def test_a_leg_that_is_done_while_it_waits_is_passed_over():
     board.queue(ask.leg)
     board.finish(ask.leg)
     assert taken(board, 9) == [("b", 1)]
+
+
+def test_what_is_kept_waits_for_its_own_moment_when_the_rest_is_given_back():
+    board = Board()
+    given_back = record_of(dispatch_event()).topic
+    for moment in (1, 5, 2, 6, 7, 3):
+        add(board, dispatch_event(priority=Priority.NORMAL if moment < 3 else Priority.HIGH))
+        board.queue_at(board.take(1)[0].leg, moment)
+    board.withdraw(given_back)
+    assert board.next_moment(0) == 3
