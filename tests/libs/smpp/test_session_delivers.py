@@ -64,10 +64,12 @@ async def test_a_flood_of_delivers_is_bounded_and_the_surplus_comes_again(monkey
 async def test_requests_that_cannot_be_read_are_refused_and_the_session_goes_on() -> None:
     async with scripted_smsc() as smsc, bound(smsc) as (owner, session, connection):
         connection.transport.write(struct.pack(">IIII", 20, 5, 0, 31) + b"\0\0\0x")
+        connection.transport.write(struct.pack(">IIII", 20, 0x103, 0, 30) + b"\0\0\0x")
         connection.transport.write(struct.pack(">IIII", 16, 0x102, 0, 32))
         connection.send(33, SubmitSm("1", "2"))
         await until(lambda: len(connection.of(pdus.GenericNack)) == 2)
         assert connection.statuses(pdus.DeliverSmResp) == [(31, CommandStatus.ESME_RINVCMDLEN)]
+        assert connection.statuses(pdus.DataSmResp) == [(30, CommandStatus.ESME_RINVCMDLEN)]
         assert connection.of(pdus.GenericNack) == [32, 33]
         assert session.bound
         assert owner.delivered == []
