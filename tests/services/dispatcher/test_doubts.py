@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from uuid import uuid4
 
 import pytest
 
@@ -9,9 +10,10 @@ from libs.contracts.events import SmsDispatch
 from libs.contracts.statuses import Status
 from libs.contracts.without_receipt import NOT_ASKED
 from libs.service_kit import metrics
-from services.dispatcher.attempts import LegState
+from services.dispatcher.attempts import Attempt, LegState, Outcome
 from services.dispatcher.lease import Lease
 from services.dispatcher.ledger import Ask, Claim, Ledger
+from services.dispatcher.publications import events_of
 from tests.services.dispatcher.world import MakeWorld, all_told, counted
 
 
@@ -101,6 +103,16 @@ async def test_what_a_dead_peer_left_without_an_outcome_is_doubt_and_counted_by_
         await w.until(lambda: w.words(event.subject).count("in_doubt") == 3)
         assert counted(metrics.SETTLED, w, "doubt_by_peer") == 3
         assert await w.carrier.accepted() == []
+
+
+async def test_what_a_dead_peer_stored_of_a_late_answer_and_did_not_tell_is_told(world: MakeWorld):
+    async with world() as w:
+        event = w.event()
+        (late,) = events_of(LegState(event), Attempt(1, 1, uuid4(), Outcome.ACCEPTED, observed_at=event.time), False)
+        kept = "INSERT INTO late_events (gateway, owner, topic, key, value) VALUES ($1, $2, $3, $4, $5)"
+        await w.pool.execute(kept, w.gateway.id, uuid4(), late.topic, late.key, late.value)
+        w.start()
+        await w.until(lambda: w.words(event.subject) == ["submitted"])
 
 
 async def test_a_dropped_connection_leaves_doubt_and_the_link_comes_back(world: MakeWorld):
