@@ -52,7 +52,8 @@ def test_the_event_that_opens_a_leg_names_the_try_that_proved_that_it_may_and_no
     event = replace(dispatch_event(), traceparent=TRACEPARENT)
     opened_at = event.time if opened_by_doubt else None
     attempt = Attempt(2, 3, uuid4(), outcome, observed_at=event.time, leg_opened_at=opened_at)
-    opening = events_of(LegState(event), attempt, resend=True)[-1]
+    *before, opening = events_of(LegState(event), attempt, resend=not opened_by_doubt)
+    assert all(json.loads(each.value or b"")["data"]["status"] != "failed" for each in before), "it goes on"
     assert opening.key == person_key(event.data.message.tenant, event.data.message.recipient)
     told = json.loads(opening.value or b"")
     assert (told["data"].get("refused_part", 0), told["data"].get("refused_try", 0)) == refused
@@ -81,9 +82,14 @@ def test_each_status_of_each_try_is_an_event_of_its_own_under_the_messages_id() 
 
 
 @pytest.mark.parametrize(
-    ("outcome", "status"), [(Outcome.CANCELLED, Status.CANCELLED), (Outcome.EXPIRED, Status.EXPIRED)]
+    ("outcome", "status"),
+    [
+        (Outcome.CANCELLED, Status.CANCELLED),
+        (Outcome.EXPIRED, Status.EXPIRED),
+        (Outcome.DOUBT_BY_PEER, Status.IN_DOUBT),
+    ],
 )
-def test_what_ends_before_it_is_sent_says_why(outcome: Outcome, status: Status) -> None:
+def test_what_no_carrier_gave_a_reason_for_says_why(outcome: Outcome, status: Status) -> None:
     data, _ = told(outcome)
     assert (data.status, data.reason) == (status, OWN_REASONS[outcome])
 
