@@ -15,7 +15,7 @@ from libs.smpp.status import CommandStatus
 from libs.smpp.submission import Answer, Submission, Unsent, UnsentReason
 from tests.libs.smpp.scripted_smsc import Connection, scripted_smsc
 from tests.libs.smpp.session_owner import ANSWERED, SESSION_CLOSED, TIMED_OUT, Owner, bound, silent, submissions
-from tests.waiting import until
+from tests.waiting import WITHIN_SECONDS, until
 
 # Binding.
 
@@ -280,13 +280,15 @@ async def test_before_the_bind_is_answered_nothing_else_is_asked() -> None:
     assert [type(pdu) for pdu in asked] == [pdus.Bind]
 
 
-async def test_an_unanswered_enquire_link_ends_the_session() -> None:
-    changes = {"enquire_link_seconds": 0.05, "response_timeout_seconds": 0.1}
+async def test_an_enquire_link_unanswered_for_as_long_as_any_request_may_be_ends_the_session() -> None:
+    changes = {"enquire_link_seconds": 3600.0, "response_timeout_seconds": 0.1}
 
     def deaf(_connection: Connection, _sequence: int, pdu: Pdu) -> bool:
         return isinstance(pdu, pdus.EnquireLink)
 
     async with scripted_smsc(deaf) as smsc, bound(smsc, **changes) as (_, session, connection):
-        assert await session.wait_closed() == "the provider left an enquire_link unanswered"
+        session._enquire_at = 0.0
+        async with asyncio.timeout(WITHIN_SECONDS):
+            assert await session.wait_closed() == "the provider left an enquire_link unanswered"
         await until(lambda: connection.lost)
         assert len(connection.of(pdus.EnquireLink)) == 1
