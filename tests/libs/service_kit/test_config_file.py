@@ -25,7 +25,7 @@ apiKeys:
     key: ${KEY}
     scopes: [sms:send]
 """
-ENVIRONMENT = {"PORT": "2775", "KEY": "a-key-of-enough-length"}
+ENVIRONMENT = {"PORT": "2775", "KEY": "a-key-of-16-char"}
 
 
 def problems(tmp_path: Path, text: str, environment: dict[str, str] = ENVIRONMENT) -> list[str]:
@@ -41,7 +41,7 @@ def test_references_are_taken_from_the_environment(tmp_path: Path):
     file.write_text(GOOD)
     configuration = load_configuration(file, ENVIRONMENT)
     assert configuration.gateway("demo").port == 2775
-    assert configuration.api_keys[0].sha256 == sha256(b"a-key-of-enough-length").digest()
+    assert configuration.api_keys[0].sha256 == sha256(b"a-key-of-16-char").digest()
     with pytest.raises(KeyError, match="nowhere"):
         configuration.gateway("nowhere")
 
@@ -94,6 +94,28 @@ def test_the_default_file_of_the_local_stack_is_good():
         ("password: secret", "serviceType: смс", "8: gateways.0.serviceType: has a character that is not in latin-1"),
         ("password: secret", f"addressRange: {'x' * 41}", "8: gateways.0.addressRange: longer than 40 characters"),
         ("password: secret", "addressTon: 7", "8: gateways.0.addressTon: Input should be less than or equal to 6"),
+        ("password: secret", "window: 0", "8: gateways.0.window: Input should be greater than or equal to 1"),
+        ("password: secret", "tries: 0", "8: gateways.0.tries: Input should be greater than or equal to 1"),
+        (
+            "password: secret",
+            "enquireLinkSeconds: 0",
+            "8: gateways.0.enquireLinkSeconds: Input should be greater than 0",
+        ),
+        (
+            "password: secret",
+            "segmentsPerSecond: -1",
+            "8: gateways.0.segmentsPerSecond: Input should be greater than or",
+        ),
+        (  # no longer than receipts are kept for, and a message until its end
+            "password: secret",
+            "receiptWindowHours: 337",
+            "8: gateways.0.receiptWindowHours: Input should be less than or equal to 336",
+        ),
+        (
+            "defaultGateway: demo",
+            "defaultGateway: demo\nvaliditySeconds: 604801",
+            "2: validitySeconds: Input should be less than or equal to 604800",
+        ),
         (
             "password: secret",
             "password: secret\n    inDoubt: resend_if_idempotent",
@@ -106,8 +128,10 @@ def test_the_default_file_of_the_local_stack_is_good():
         ),
         ("scopes: [sms:send]", "scopes: [sms:fly]", "13: apiKeys.0.scopes"),
         ("defaultGateway: demo", "defaultGateway: other", "there is no gateway 'other'"),
-        ("key: ${KEY}", "key: short", "12: apiKeys.0.key: at least 16 characters"),
+        ("key: ${KEY}", "key: fifteen-letters", "12: apiKeys.0.key: at least 16 characters"),
         ("key: ${KEY}", "", "exactly one of key and keyHash"),
+        ("key: ${KEY}", f"keyHash: {'0' * 63}x", "12: apiKeys.0.keyHash: String should match pattern"),
+        ("key: ${KEY}", f"keyHash: {'a' * 66}", "12: apiKeys.0.keyHash: String should match pattern"),
         ("key: ${KEY}", "key: ${NOT_THERE}", "12: apiKeys.0.key: the environment has no NOT_THERE"),
         ("key: ${KEY}", 'key: "a key of enough length \\ud800"', "12: apiKeys.0.key: is not UTF-8"),
         ("gateways:", "gateways: [", "3:3: not YAML from here on"),
@@ -280,9 +304,7 @@ def test_a_field_is_named_as_the_file_has_it(tmp_path: Path):
     assert file.at(("gateways", 0, "smpp"), "port: wrong") == f"{path}:4: gateways.0: port: wrong"
 
 
-@pytest.mark.parametrize(
-    "given", ["key: a-key-of-enough-length", f"keyHash: {sha256(b'a-key-of-enough-length').hexdigest()}"]
-)
+@pytest.mark.parametrize("given", ["key: a-key-of-16-char", f"keyHash: {sha256(b'a-key-of-16-char').hexdigest()}"])
 def test_a_key_opens_one_entry_alone(tmp_path: Path, given: str):
     another = f"\n  - {{name: b, tenant: clinic, {given}, scopes: []}}\n"
     (told,) = problems(tmp_path, GOOD.rstrip() + another)
