@@ -32,13 +32,16 @@ def told(settings: type[ServiceSettings], capsys: pytest.CaptureFixture[str]) ->
 def test_every_problem_of_the_environment_is_listed(
     environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    for name, value in (("OPS_PORT", "99999"), ("INTERNAL_TOKEN", "short"), ("POSTGRES_DSN", "mysql://x")):
+    wrong = {
+        "OPS_PORT": "99999",
+        "INTERNAL_TOKEN": "fifteen-letters",
+        "LOG_LEVEL": "info",
+        "DRAIN_BUDGET_SECONDS": "0",
+        "POSTGRES_DSN": "mysql://x",
+    }
+    for name, value in wrong.items():
         environment.setenv(name, value)
-    assert [line.split(":")[0] for line in told(DatabaseSettings, capsys)] == [
-        "OPS_PORT",
-        "INTERNAL_TOKEN",
-        "POSTGRES_DSN",
-    ]
+    assert [line.split(":")[0] for line in told(DatabaseSettings, capsys)] == list(wrong)
 
 
 def test_problems_of_the_environment_and_of_the_configuration_file_are_told_together(
@@ -87,3 +90,8 @@ def test_a_dsn_has_the_scheme_that_the_database_is_opened_with(
 ):
     environment.setenv("POSTGRES_DSN", f"{scheme}://me:secret@host/postrider")
     assert told(DatabaseSettings, capsys) == ["POSTGRES_DSN: URL scheme should be 'postgres' or 'postgresql'"]
+
+
+def test_a_dsn_has_a_host(environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    environment.setenv("POSTGRES_DSN", "postgresql:///postrider")
+    assert told(DatabaseSettings, capsys) == ["POSTGRES_DSN: Input should be a valid URL, empty host"]
