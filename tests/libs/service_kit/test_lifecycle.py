@@ -228,13 +228,29 @@ async def service(
     )
 
 
-async def test_sigterm_stops_a_service_in_order():
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
+async def test_a_service_that_is_told_to_stop_does_so_in_order(told: signal.Signals):
     process = await service()
     assert process.stdout is not None
     assert await process.stdout.readline() == b"up\n"
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(told)
     assert await process.stdout.readline() == b"stopping\n"
     assert await process.wait() == 0
+
+
+async def test_a_service_listens_where_and_logs_what_it_is_told_to():
+    port = free_port()
+    told = {"OPS_HOST": "127.0.0.2", "OPS_PORT": str(port), "LOG_LEVEL": "ERROR"}
+    process = await service(stderr=asyncio.subprocess.PIPE, **told)
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"up\n"
+    _, writer = await asyncio.open_connection("127.0.0.2", port)
+    writer.close()
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)
+    process.terminate()
+    _, logged = await process.communicate()
+    assert logged == b""
 
 
 async def test_a_service_whose_work_failed_stops_in_order_and_asks_to_be_started_again():
