@@ -19,6 +19,7 @@ from tests.waiting import until
 
 CONFIGURATION = """
 gateways:
+  - {id: spare, type: smpp, host: 127.0.0.1, port: 2776, systemId: spare, sourceAddress: OTHER}
   - {id: demo, type: smpp, host: 127.0.0.1, port: 2775, systemId: demo, sourceAddress: BANK}
 defaultGateway: demo
 defaultRegion: KE
