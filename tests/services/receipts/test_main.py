@@ -15,14 +15,12 @@ import asyncpg
 import pytest
 
 from deploy.local.kafka import SHORT_RUN, Kafka
-from libs.bus.admin import ensure_topics
 from libs.bus.codec import encode
 from libs.bus.dead_letters import LIMIT
 from libs.contracts import topics
 from libs.contracts.events import ReceiptState
 from libs.contracts.statuses import Status
 from libs.contracts.topics import Topic
-from libs.service_kit.kafka import Cluster
 from services.receipts.main import CONSUMED
 from services.receipts.unreported import DEFAULT_WINDOW, SLOT_SECONDS, slot_of
 from tests.conftest import DatabaseFactory
@@ -50,11 +48,11 @@ class Ground:
 
 @pytest.fixture(scope="module")
 async def ground(server_directory: Path, postgres: DatabaseFactory, tmp_path_factory: Any) -> AsyncIterator[Ground]:
-    """A broker of its own: the service's topics and group have fixed names."""
+    """A broker of its own: the service's topics and group have fixed names. It makes all that it reads and writes."""
     async with Kafka(server_directory / "kafka-receipts", java_options=SHORT_RUN) as broker:
-        await ensure_topics(Cluster(broker.bootstrap_servers), CONSUMED)
         dsn = await postgres()
         program = Program(tmp_path_factory.mktemp("receipts"), broker.bootstrap_servers, dsn)
+        await program.start()
         traffic = Traffic(broker.bootstrap_servers)
         await traffic.start()
         yield Ground(program, traffic, dsn)

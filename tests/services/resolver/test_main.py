@@ -14,13 +14,11 @@ import asyncpg
 import pytest
 
 from deploy.local.kafka import SHORT_RUN, Kafka
-from libs.bus.admin import ensure_topics
 from libs.bus.codec import encode
 from libs.contracts import topics
 from libs.contracts.events import Encoding, Leg, MessageEvent, PersonKind, Priority, SmsRequested
 from libs.contracts.statuses import Status
 from libs.contracts.topics import Topic
-from libs.service_kit.kafka import Cluster
 from services.resolver.main import MESSAGES
 from tests.conftest import DatabaseFactory
 from tests.services.resolver.builders import PHONE, TRACE, command, contact_changed, message, requested, returned
@@ -49,13 +47,11 @@ class Ground:
 
 @pytest.fixture(scope="module")
 async def ground(server_directory: Path, postgres: DatabaseFactory, tmp_path_factory: Any) -> AsyncIterator[Ground]:
-    """A broker of its own: the resolver's topics and groups have fixed names."""
+    """A broker of its own: the resolver's topics and groups have fixed names. It makes all that it reads and writes."""
     async with Kafka(server_directory / "kafka-resolver", java_options=SHORT_RUN) as broker:
-        await ensure_topics(
-            Cluster(broker.bootstrap_servers), [*MESSAGES, *OUT, topics.COMMANDS, topics.CONTACT_CHANGED]
-        )
         dsn = await postgres()
         program = Program(tmp_path_factory.mktemp("resolver"), broker.bootstrap_servers, dsn)
+        await program.start()
         traffic = Traffic(broker.bootstrap_servers)
         await traffic.start()
         yield Ground(program, traffic, dsn)

@@ -17,7 +17,6 @@ import asyncpg
 import pytest
 
 from deploy.local.kafka import SHORT_RUN, Kafka
-from libs.bus.admin import ensure_topics
 from libs.bus.codec import encode
 from libs.bus.group_progress import GroupProgress
 from libs.contracts import topics
@@ -28,7 +27,7 @@ from libs.service_kit.kafka import Cluster
 from services.scheduler.main import CONSUMED
 from tests.conftest import DatabaseFactory
 from tests.services.scheduler.builders import command, deferred
-from tests.services.scheduler.program import OUT, HeldBack, Program, Traffic
+from tests.services.scheduler.program import HeldBack, Program, Traffic
 from tests.services.traffic import commit
 from tests.waiting import WITHIN_SECONDS, until
 
@@ -49,12 +48,12 @@ class Ground:
 
 @pytest.fixture(scope="module")
 async def ground(server_directory: Path, postgres: DatabaseFactory, tmp_path_factory: Any) -> AsyncIterator[Ground]:
-    """A broker of its own: the service's topics and group have fixed names."""
+    """A broker of its own: the service's topics and group have fixed names. It makes all that it reads and writes."""
     async with Kafka(server_directory / "kafka-scheduler", java_options=SHORT_RUN) as broker:
-        await ensure_topics(Cluster(broker.bootstrap_servers), [*CONSUMED, *OUT])
         dsn = await postgres()
         directory = tmp_path_factory.mktemp("scheduler")
         program = Program(directory, broker.bootstrap_servers, dsn)
+        await program.start()
         traffic = Traffic(broker.bootstrap_servers)
         await traffic.start()
         yield Ground(program, traffic, dsn, directory, broker.bootstrap_servers, broker)
