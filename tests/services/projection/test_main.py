@@ -15,7 +15,6 @@ import pytest
 
 from deploy.local.kafka import SHORT_RUN, Kafka
 from deploy.local.ports import free_port
-from libs.bus.admin import ensure_topics
 from libs.bus.codec import encode
 from libs.bus.consumer_lane import MAX_RECORDS
 from libs.bus.dead_letters import LIMIT
@@ -24,7 +23,6 @@ from libs.contracts.events import Priority
 from libs.contracts.http.answers import SmsPage, SmsWithHistory
 from libs.contracts.statuses import Status
 from libs.service_kit.internal import HEADER, TENANT_HEADER
-from libs.service_kit.kafka import Cluster
 from libs.service_kit.lifecycle import Lifecycle
 from libs.storage.database import Pool, open_database
 from services.projection import gathering, main, store
@@ -65,14 +63,14 @@ class Ground:
 
 @pytest.fixture(scope="module")
 async def ground(server_directory: Any, postgres: DatabaseFactory, tmp_path_factory: Any) -> AsyncIterator[Ground]:
-    """A broker of its own: the service's topics and group have fixed names."""
+    """A broker of its own: the service's topics and group have fixed names. It makes all that is read."""
     async with Kafka(server_directory / "kafka-projection", java_options=SHORT_RUN) as broker:
         kafka = broker.bootstrap_servers
-        await ensure_topics(Cluster(kafka), READ)
         dsn = await postgres()
         pool = await open_database(dsn, SCHEMA, MIGRATIONS, 2, PARTITIONED)
         directory = tmp_path_factory.mktemp("projection")
         programs = [Program(directory / name, kafka, dsn) for name in ("first", "second")]
+        await programs[0].start()
         traffic = Traffic(kafka)
         await traffic.start()
         yield Ground(*programs, traffic, pool, [])
@@ -272,7 +270,7 @@ async def test_reads_that_take_all_their_connections_hold_up_no_fold(
     """A backlog of messages that the outbox must look for: each batch is prepared while the one before it is written."""
     await ground.program.stop()
     await ground.publish([Story(next(_numbers)).delivered()[-1] for _ in range(5 * MAX_RECORDS)])
-    pools: list[Pool] = []
+    pools, busy = list[Pool](), list[Any]()
 
     async def opened(*arguments: Any) -> Pool:
         pools.append(await open_database(*arguments))
@@ -280,14 +278,15 @@ async def test_reads_that_take_all_their_connections_hold_up_no_fold(
             busy.extend([await pools[1].acquire() for _ in range(pools[1].get_max_size())])
         return pools[-1]
 
-    busy: list[Any] = []
     monkeypatch.setattr(main, "open_database", opened)
-    told = settings(await postgres(), ground.program.kafka, tmp_path, projection_recent_folds=0)
+    given = {"projection_recent_folds": 0, "projection_read_seconds": 2, "projection_wait_seconds": 30}
+    told = settings(await postgres(), ground.program.kafka, tmp_path, ops_port=ground.program.port, **given)
     life = Lifecycle(told)
     await main.start(life, told, CONFIGURED)
     try:
         await until(replace(ground, pool=pools[0]).applied, "all applied")
-        assert len(busy) == pools[1].get_max_size()
+        assert (await asyncio.wait_for(ground.program.get("/internal/sms"), 20))[0] == 503
+        assert [pool.get_max_size() for pool in pools] == [main.FOLDING, told.postgres_connections - main.FOLDING]
     finally:
         for connection in busy:
             await pools[1].release(connection)
