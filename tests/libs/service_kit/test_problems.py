@@ -7,6 +7,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from pydantic import ValidationError
+from structlog.testing import capture_logs
 
 from libs.contracts.http.answers import FieldProblem, Problem
 from libs.contracts.http.requests import SendSms
@@ -67,6 +68,8 @@ async def test_a_problem_says_what_is_wrong_and_which_field(ground: Ground) -> N
     assert (problem.status, problem.title, problem.detail) == (400, "Bad Request", "limit: is too much")
     assert problem.errors == (FieldProblem(field="limit", reason="is too much"),)
     assert "Retry-After" not in headers
+    problem, _ = await ground.raising(bad_field("x" * 1000, "is given more than once"))
+    assert problem.errors == (FieldProblem(field="x" * 100, reason="is given more than once"),)
     problem, _ = await ground.raising(not_known("batch"))
     assert (problem.status, problem.title, problem.detail) == (404, "Not Found", "no such batch is known")
 
@@ -94,10 +97,13 @@ async def test_a_request_without_tenant_is_refused(ground: Ground) -> None:
 
 
 async def test_while_something_is_away_it_is_to_be_asked_again(ground: Ground) -> None:
-    for error in (unavailable("ask again"), ConnectionRefusedError("10.0.0.1")):
-        problem, headers = await ground.raising(error)
-        assert (problem.status, headers["Retry-After"]) == (503, "1")
-        assert "10.0.0.1" not in (problem.detail or "")
+    with capture_logs() as logs:
+        for error in (unavailable("ask again"), unavailable("at once", 0), ConnectionRefusedError("10.0.0.1")):
+            problem, headers = await ground.raising(error)
+            assert (problem.status, headers["Retry-After"]) == (503, "1")
+            assert "10.0.0.1" not in (problem.detail or "")
+    assert [each["reason"] for each in logs] == ["ConnectionRefusedError"]
+    assert "10.0.0.1" not in str(logs)
     ground.there = None
     problem, headers = await ground.raising(AssertionError())
     assert (problem.status, headers["Retry-After"]) == (503, "1")
