@@ -22,6 +22,7 @@ from libs.bus.codec import decoder
 from libs.contracts.events import MessageEvent, SmsRequested
 from libs.contracts.topics import REQUESTED, REQUESTED_HIGH
 from tests.services.api_gateway.fakes import TOKEN, Answer
+from tests.waiting import until
 
 API_KEY = "integration-key-0123456789"
 VALIDITY = timedelta(hours=2)
@@ -73,6 +74,15 @@ class GatewayProcess:
                 return response.status, await response.json()
         except aiohttp.ClientError as error:
             return 0, str(error)
+
+    async def until_missing(self, name: str) -> None:
+        """Wait until it says that it is not ready for want of this."""
+
+        async def said() -> bool:
+            status, health = await self.health()
+            return status == 503 and name in health["missing"]
+
+        await until(said, name)
 
     async def send(self, body: Mapping[str, Any] | None = None, key: str | None = None) -> Answer:
         """Raises aiohttp's ClientError when the process dies meanwhile."""

@@ -260,6 +260,7 @@ async def test_it_says_503_while_kafka_is_away_and_recovers(dsn: str, tmp_path: 
             status, health = await process.health()
             assert status == 503
             assert "kafka" in health["missing"]
+            await process.until_missing("kafka's answers")
             await broker.start()
             async with asyncio.timeout(60):
                 while (again := await process.send(key="during")).status != 202:
