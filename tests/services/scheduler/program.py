@@ -35,9 +35,9 @@ class Program(ServiceProgram):
 
 
 class HeldBack(Program):
-    """With room for ten before the resolver."""
+    """With room for ten before the resolver, and so slow that each leaves alone."""
 
-    ENVIRONMENT: ClassVar[dict[str, str]] = {"SCHEDULER_WAITING_RECORDS": "10"}
+    ENVIRONMENT: ClassVar[dict[str, str]] = {"SCHEDULER_WAITING_RECORDS": "10", "SCHEDULER_ROWS_PER_SECOND": "19"}
 
 
 class Traffic(ServiceTraffic):

@@ -250,6 +250,7 @@ async def test_it_waits_for_the_resolver_and_goes_on_as_that_takes_what_was_retu
         assert len(running.traffic.about(*causes)) == there
         await _take_all(running, resolver)
     await back(running, *causes)
+    assert await held.metric("postrider_return_delay_seconds_count") >= len(causes), "one for each batch that left"
     await held.stop()
     await resolver.stop()
 
