@@ -31,4 +31,5 @@ def test_the_machines_index_is_handed_on_and_its_paths_are_not() -> None:
 
 def test_of_apts_settings_the_proxies_are_handed_on() -> None:
     dumped = 'APT::Architecture "amd64";\nAcquire::http::Proxy "http://proxy.example:3128";\nAcquire::Retries "3";\n'
+    dumped += 'Acquire::http::Timeout "5";\n'
     assert host_settings.apt_settings(dumped) == 'Acquire::http::Proxy "http://proxy.example:3128";\n'

@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+import yaml
+
 from libs.service_kit.faults import fault, trace
 from libs.storage.database import MigrationError
 
@@ -87,6 +89,10 @@ def test_a_fault_tells_class_and_place_and_not_the_text() -> None:
         assert fault(error).startswith("KeyError in test_faults.py:")
         assert "+49" not in fault(error)
     assert fault(KeyError("x")) == "KeyError"
+    try:
+        yaml.safe_load("{" + NUMBER)
+    except yaml.YAMLError as error:  # in our code, not in that of a library
+        assert fault(error).startswith("ParserError in test_faults.py:")
 
 
 def test_a_trace_tells_the_way_of_an_error_and_its_causes_and_in_words_what_is_ours() -> None:
