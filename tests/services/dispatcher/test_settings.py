@@ -15,6 +15,7 @@ GOOD = {
     "POSTRIDER_CONFIG": "postrider.yaml",
     "DISPATCHER_GATEWAY": "demo",
     "INBOUND_KEY": "k" * 16,
+    "DRAIN_BUDGET_SECONDS": "17",
 }
 
 
@@ -27,7 +28,7 @@ GOOD = {
         ("INBOUND_KEY", "ä" * 33, "INBOUND_KEY: must be 16 to 64 octets"),
         (
             "DRAIN_BUDGET_SECONDS",
-            "16",
+            "16.9",
             "DISPATCHER_DRAIN_SECONDS and 5 s for closing must fit into DRAIN_BUDGET_SECONDS",
         ),
     ],
