@@ -9,6 +9,7 @@ from yarl import URL
 
 from libs.contracts.http.answers import InboundPage, Problem
 from libs.service_kit.internal import TENANT_HEADER
+from libs.service_kit.pages import cursor_after
 from libs.storage.database import Pool
 from services.inbound.handlers import take
 from services.inbound.read_api import Inbox, ReadApi
@@ -45,7 +46,10 @@ async def test_a_sender_is_found_in_any_form_of_its_number(pool: Pool, number: s
     assert [message.source for message in page.items] == ([sender] if sender else [])
 
 
-@pytest.mark.parametrize(("query", "rare"), [("?gateway=rare", True), ("", False)])
+@pytest.mark.parametrize(
+    ("query", "rare"),
+    [("?gateway=rare", True), ("", False), (f"?limit=5&cursor={cursor_after(UUID(int=1))}", False)],
+)
 async def test_a_search_that_takes_too_long_is_called_off(pool: Pool, query: str, rare: bool) -> None:
     api = ReadApi()
     api.inbox = Inbox(pool, read_seconds=0.2, default_region=None)
