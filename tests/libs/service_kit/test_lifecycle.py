@@ -175,6 +175,7 @@ async def test_health_says_what_is_missing_and_the_internal_api_wants_its_token(
             async with session.get(f"{base}/health/live") as answer:
                 assert answer.status == 200
             async with session.get(f"{base}/metrics") as answer:
+                assert answer.content_type == "text/plain"  # Prometheus refuses what it does not know
                 assert metrics.BOUND.describe()[0].name in await answer.text()
             async with session.get(f"{base}/internal/x") as answer:
                 assert answer.status == 401
