@@ -127,7 +127,7 @@ def _gsm_cuts(septets: bytes) -> Iterator[tuple[int, int]]:
     start, length = 0, len(septets)
     while start < length:
         end = min(start + PART_SEPTETS, length)
-        if septets[end - 1] == ESCAPE:
+        if septets[end - 1] == ESCAPE:  # no text ends with one
             end -= 1
         yield start, end
         start = end
@@ -137,7 +137,7 @@ def _ucs2_cuts(octets: bytes) -> Iterator[tuple[int, int]]:
     start, length = 0, len(octets)
     while start < length:
         end = min(start + 2 * PART_UNITS, length)
-        if 0xD8 <= octets[end - 2] <= 0xDB:  # the first half of a surrogate pair
+        if 0xD8 <= octets[end - 2] <= 0xDB:  # the first half of a pair; no text ends with one
             end -= 2
         yield start, end
         start = end

@@ -23,7 +23,7 @@ from libs.storage.database import Pool
 from services.dispatcher.board import Board
 from services.dispatcher.drivers.port import Callbacks, Driver, Report, Result
 from services.dispatcher.intake import Intake
-from services.dispatcher.lease import Lease, LeaseOver
+from services.dispatcher.lease import BEATS, Lease, LeaseOver
 from services.dispatcher.ledger import Ledger
 from services.dispatcher.poison import end_leg
 from services.dispatcher.publications import SOURCE
@@ -138,7 +138,7 @@ class Instance:
                     log.info("bind slot taken", slot=slot, gateway=self._gateway.id)
                     self._standby = False
                     return True
-                await self._stopped_within(self._settings.dispatcher_lease_seconds / 5)
+                await self._stopped_within(self._settings.dispatcher_lease_seconds / BEATS)
             return False
         finally:
             STANDBY.labels(self._gateway.id).set(0)
@@ -171,7 +171,7 @@ class Instance:
 
     async def _until_bound(self, beats: asyncio.Task[None]) -> None:
         """Wait for the bind, for `BIND_SECONDS` and a beat at most: by then it is known here for how long a peer has been bound."""
-        longest = BIND_SECONDS + self._settings.dispatcher_lease_seconds / 5
+        longest = BIND_SECONDS + self._settings.dispatcher_lease_seconds / BEATS
         while self._driver.missing and not self._gives_way and self._unbound_seconds <= longest:
             if beats.done() or await self._stopped_within(POLL_SECONDS):
                 return

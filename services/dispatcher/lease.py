@@ -17,6 +17,8 @@ log = structlog.get_logger()
 GRACE_SECONDS = 1.0
 """Peers call a lease over so much later than its holder, which then unbinds at once: if the provider answers that within this time, it
 never sees a bind too many."""
+BEATS = 5
+"""So often in its length a lease is renewed, and its peers are looked at."""
 
 # The slot that the instance has already, in case an earlier answer was lost; else the first that nobody holds, or whose holder is dead.
 _TAKE_SLOT = """
@@ -169,7 +171,7 @@ class Lease:
                 log.warning("lease not renewed", reason=type(error).__name__)
             if not self.valid:
                 raise LeaseOver
-            await asyncio.sleep(self._seconds / 5)
+            await asyncio.sleep(self._seconds / BEATS)
 
     def _hear(self, said: datetime) -> None:
         self._postgres_said, self._said_at = said, self._clock()

@@ -116,7 +116,7 @@ async def _resolve(connection: Connection, receipts: Iterable[Receipt], known: K
     added: list[Registration] = []
     for r in sorted(candidates, key=lambda r: (r.observed_at, r.id)):
         if pair(r, known[r.key]) is not None:
-            continue  # also where the one before it has registered their id
+            continue  # it had its registration, or the one before it has registered their id
         found = resolve(r, doubts, {a.attempt for a in added})
         if found is not None:
             named = Registration(r.gateway, r.provider_id, next_reuse(known[r.key]), found.attempt, r.observed_at, r.id)
