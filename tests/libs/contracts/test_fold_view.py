@@ -5,12 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from libs.contracts.events import (
-    CommandKind,
-    Encoding,
-    Reason,
-    SmsStatus,
-)
+from libs.contracts.events import CommandKind, Encoding, Reason, SmsStatus
 from libs.contracts.fold import AnyMessageEvent
 from libs.contracts.folded_commands import CANCEL_TOO_LATE
 from libs.contracts.statuses import Status

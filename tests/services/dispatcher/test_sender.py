@@ -67,6 +67,12 @@ class Ground:
         self.fire = callback
         return SimpleNamespace(cancel=lambda: None)
 
+    def wake_after(self, seconds: float) -> None:
+        """The moment comes for which the sender asked to be called."""
+        self.now += seconds
+        assert self.fire
+        self.fire()
+
     async def claim(self, claim: Claim, age_seconds: float) -> list[ClaimVerdict]:
         self.claims.append((claim.number, claim.repeated, age_seconds))
         self.leads.append(claim.lead_seconds)
@@ -130,9 +136,7 @@ async def test_once_claims_are_fast_again_moments_begin_at_once():
         ground.another()
         await ground.sender.turn()
         if ground.sender._scheduled:
-            ground.now += 0.2
-            assert ground.fire
-            ground.fire()
+            ground.wake_after(0.2)
     assert ground.became == (7, [])
     assert ground.now == pytest.approx(1001.2), "five waited, the last did not"
 
@@ -144,10 +148,8 @@ async def test_what_waits_for_its_moment_is_written_only_in_time_and_under_a_val
     ground = Ground(leave=0.125)
     await ground.sender.turn()
     assert ground.became == (0, []), "not before"
-    ground.now += 0.125 + late
     ground.lease.valid = lease_valid
-    assert ground.fire
-    ground.fire()
+    ground.wake_after(0.125 + late)
     assert ground.became == expected
 
 
@@ -156,9 +158,7 @@ async def test_what_waits_for_its_moment_at_the_stop_is_told_not_sent_and_no_dou
     await ground.sender.turn()
     ground.sender.withdraw()
     assert ground.became == NOT_SENT
-    ground.now += 0.125
-    assert ground.fire
-    ground.fire()
+    ground.wake_after(0.125)
     assert ground.became == NOT_SENT
 
 
@@ -177,10 +177,8 @@ async def test_what_waits_for_its_moment_is_written_only_while_it_is_valid(
 ):
     ground = Ground(leave=0.125)
     await ground.sender.turn()
-    ground.now += 0.125
     ground.lease.postgres_time += passed
-    assert ground.fire
-    ground.fire()
+    ground.wake_after(0.125)
     assert ground.became == expected
 
 
@@ -200,9 +198,7 @@ async def test_a_claim_that_a_peer_has_forestalled_ends_the_lease_and_what_waits
     ground.faults = [LeaseOver()]
     with pytest.raises(LeaseOver):
         await ground.sender.turn()
-    ground.now += 0.125
-    assert ground.fire
-    ground.fire()
+    ground.wake_after(0.125)
     assert ground.became == NOT_SENT
 
 
