@@ -12,13 +12,15 @@ from structlog.testing import capture_logs
 from libs.contracts.message_ids import first_id
 from libs.storage import partitions, retention
 from libs.storage.database import Pool, open_database
-from libs.storage.partitions import Partitioned, make_ahead, partitions_of, span
+from libs.storage.partitions import Partitioned, changing_partitions, make_ahead, partitions_of, span
 from libs.storage.retention import keep_partitions
 from tests.libs.storage.conftest import BY_TIME, BY_UUID, NOW, SCHEMA, TABLES, id_of
+from tests.waiting import until
 
 FUTURE = NOW + timedelta(days=14)
 ALL = 6
 """One before, this one, three ahead, and the default one."""
+WAITS = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')"
 
 
 async def make(pool: Pool, tables: tuple[Partitioned, ...] = TABLES) -> None:
@@ -41,6 +43,20 @@ async def test_where_nothing_is_missing_no_reader_is_waited_for(pool: Pool) -> N
 async def test_services_that_make_partitions_at_once_get_in_nobodys_way(pool: Pool) -> None:
     with capture_logs() as logs:
         await asyncio.gather(*(make(pool) for _ in range(3)))
+    assert len(await made(pool, BY_TIME)) == len(await made(pool, BY_UUID)) == ALL
+    assert logs == []
+
+
+async def test_who_comes_while_a_partition_is_made_waits_and_makes_the_rest(pool: Pool) -> None:
+    start, end = span(BY_TIME, NOW - timedelta(days=BY_TIME.days))
+    with capture_logs() as logs:
+        async with pool.acquire() as other, changing_partitions(other):
+            making = asyncio.create_task(make(pool))
+            await until(lambda: making.done() or pool.fetchval(WAITS), "the one who came later to wait")
+            await other.execute(
+                f"CREATE TABLE seen_{start:%Y%m%d} PARTITION OF seen FOR VALUES FROM ('{start}') TO ('{end}')"
+            )
+        await making
     assert len(await made(pool, BY_TIME)) == len(await made(pool, BY_UUID)) == ALL
     assert logs == []
 
