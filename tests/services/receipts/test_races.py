@@ -17,10 +17,12 @@ from libs.storage.database import Pool
 from services.receipts.handlers import outgoing
 from tests.services.opposite_orders import in_opposite_orders
 from tests.services.receipts.examples import OTHER_DESTINATION, in_doubt, published, receipt, seconds, submitted, take
+from tests.waiting import until
 
 ROUNDS = 40
 IDS = 6
 DEATHS = 0.2
+WAITS = "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $1"
 
 Inputs = Sequence[Any]
 
@@ -163,6 +165,22 @@ async def test_a_late_answer_and_a_receipt_end_a_doubt_together(pool: Pool) -> N
         assert all(v == 1 for v in proofs.values()), f"seed {seed}"
         expected = Counter((n, status, name) for n, name in names(seed) for status in ("buffered", "delivered"))
         assert told - Counter(proofs) == expected, f"seed {seed}"
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["the doubt first", "the receipt first"])
+async def test_a_doubt_and_its_receipt_wait_for_each_other(pool: Pool, order: int) -> None:
+    first, second = [in_doubt(7), receipt("a", reference=7)][::order]
+    async with pool.acquire() as one, pool.acquire() as other:
+        async with one.transaction():
+            assert await take(one, first) == []
+            taking = asyncio.create_task(take(other, second))
+
+            async def waits() -> bool:
+                return taking.done() or await pool.fetchval(WAITS, other.get_server_pid())
+
+            await until(waits, "the other to wait")
+        told = published(outgoing(await taking))
+    assert [e.data.status for e in told] == ["submitted", "delivered"]
 
 
 @pytest.mark.parametrize("made", [submitted, receipt], ids=["submits", "receipts"])
