@@ -185,7 +185,6 @@ class Session(asyncio.Protocol):
             self._bind_answer.exception()  # looked at, or asyncio complains of it where nobody waits any more
         self._delivers.stop(cancel=False)
         self._report([Answer(token, AnswerKind.SESSION_CLOSED) for token in self._window.close()])
-        self._unbound.set()
         self._closed.set()
 
     # Reading.
