@@ -219,6 +219,7 @@ async def test_closing_while_binding_leaves_no_connection() -> None:
         link.start()
         await until(lambda: smsc.connections and smsc.connections[0].received)
         await link.close(drain_seconds=1.0)
+        assert link.state is LinkState.UNBOUND
         await until(lambda: smsc.connections[0].lost)
 
 

@@ -217,6 +217,16 @@ async def test_a_connection_lost_in_flight_is_told_for_every_open_token() -> Non
         assert session.submit_many(submissions("c")) == [
             Unsent("c", UnsentReason.NOT_BOUND, "the session is not bound")
         ]
+        assert session._sweep_timer is not None and session._sweep_timer.cancelled(), "else it would tick for ever"
+
+
+async def test_what_comes_when_the_connection_has_failed_already_is_unsent() -> None:
+    async with scripted_smsc(silent) as smsc, bound(smsc) as (owner, session, _):
+        assert session._transport is not None
+        session._transport.abort()  # as a write that fails does; the session hears of it later
+        assert [unsent.reason for unsent in session.submit_many(submissions("a"))] == [UnsentReason.NOT_BOUND]
+        await session.wait_closed()
+        assert owner.answers == []
 
 
 async def test_a_write_that_fails_counts_as_written(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,6 +105,24 @@ async def test_unbinding_ends_although_the_provider_says_nothing(monkeypatch: py
         await until(lambda: connection.lost)
 
 
+async def test_an_unbind_waits_for_its_own_answer() -> None:
+    def slow(_connection: Connection, _sequence: int, pdu: Pdu) -> bool:
+        return isinstance(pdu, SubmitSm | pdus.Unbind)
+
+    async with scripted_smsc(slow) as smsc, bound(smsc) as (owner, session, connection):
+        session.submit_many(submissions("a"))
+        await until(lambda: connection.of(SubmitSm))
+        connection.send(2, pdus.GenericNack(CommandStatus.ESME_RTHROTTLED))
+        await until(lambda: owner.answers)
+        unbinding = asyncio.create_task(session.unbind(drain_seconds=5.0))
+        await until(lambda: connection.of(pdus.Unbind))
+        connection.send(50, pdus.EnquireLink())
+        await until(lambda: connection.lost or connection.of(pdus.EnquireLinkResp))
+        assert not connection.lost
+        connection.send(connection.of(pdus.Unbind)[0], pdus.UnbindResp())
+        await unbinding
+
+
 async def test_a_provider_that_reads_no_more_and_closes_its_side_is_unbound_from_and_left() -> None:
     async with scripted_smsc(silent) as smsc, bound(smsc, window=1_000_000) as (owner, session, connection):
         connection.transport.pause_reading()
@@ -145,13 +163,15 @@ async def test_a_session_out_of_sequence_numbers_unbinds_instead_of_reusing_one(
 
 
 async def test_a_provider_that_has_lost_the_bind_is_left_in_good_order() -> None:
-    def unbound(connection: Connection, sequence: int, pdu: Pdu) -> bool:
-        if isinstance(pdu, SubmitSm):
-            connection.send(sequence, pdus.SubmitSmResp(CommandStatus.ESME_RINVBNDSTS, ""))
-        return isinstance(pdu, SubmitSm)
-
-    async with scripted_smsc(unbound) as smsc, bound(smsc) as (owner, session, connection):
+    async with scripted_smsc(silent) as smsc, bound(smsc) as (owner, session, connection):
         session.submit_many(submissions("a", "b"))
+        await until(lambda: len(connection.of(SubmitSm)) == 2)
+        connection.send(2, pdus.SubmitSmResp(CommandStatus.ESME_RINVBNDSTS, ""))
+        await until(lambda: session.free_window == 0)
+        connection.send(50, pdus.EnquireLink())
+        await until(lambda: connection.lost or connection.of(pdus.EnquireLinkResp))
+        assert not connection.of(pdus.Unbind)
+        connection.send(3, pdus.SubmitSmResp(CommandStatus.ESME_RINVBNDSTS, ""))
         assert "ESME_RINVBNDSTS" in await session.wait_closed()
         assert owner.kinds == {"a": ANSWERED, "b": ANSWERED}, "each has its answer"
         assert len(connection.of(pdus.Unbind)) == 1
