@@ -22,6 +22,7 @@ class Ground:
         self.in_flight = 0
         self.idle = True
         self.slots: list[Exception | int | None] = []
+        self.drained_for: float | None = None
         anything: Any = self
         settings = DispatcherSettings.model_construct(
             dispatcher_gateway=GATEWAY, dispatcher_lease_seconds=0.05, dispatcher_drain_seconds=60.0
@@ -40,8 +41,9 @@ class Ground:
     def withdraw(self) -> None:
         self.happened.append("withdrawn")
 
-    async def stop(self, _: float) -> None:
+    async def stop(self, drain_seconds: float) -> None:
         """The driver's: what had no answer is in doubt now, and to be stored."""
+        self.drained_for = drain_seconds
         self.happened.append("unbound")
         self.idle = False
         asyncio.get_running_loop().call_later(0.05, self.stored)
@@ -104,23 +106,39 @@ async def test_at_the_end_it_waits_for_answers_unbinds_stores_and_only_then_leav
         finally:
             ground.happened.append("left")
 
-    intakes = [asyncio.create_task(intake())]
+    intakes, beside = [asyncio.create_task(intake())], asyncio.create_task(asyncio.Event().wait())
     ground.in_flight = 1
-    ending = asyncio.create_task(ground.instance._give_back(intakes, [], endless))
+    ending = asyncio.create_task(ground.instance._give_back(intakes, [beside], endless))
     await some_turns()
     assert ground.happened == ["paused"]
     ground.in_flight = 0
     await ending
     assert ground.happened == ["paused", "withdrawn", "unbound", "stored", "left"]
+    assert ground.drained_for and beside.cancelled()
 
 
 async def test_who_has_no_lease_waits_for_no_answer_before_it_unbinds(ground: Ground, endless: asyncio.Task[Any]):
     ground.valid, ground.in_flight = False, 1
     ending = asyncio.create_task(ground.instance._give_back([], [], endless))
     await until(lambda: "unbound" in ground.happened)
-    assert ground.happened == ["paused", "withdrawn", "unbound"]
+    assert ground.happened[:3] == ["paused", "withdrawn", "unbound"]
+    assert ground.drained_for == 0, "a peer may bind at any moment"
     ground.in_flight = 0
     await ending
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["nobody stores any more", "a stop"])
+async def test_what_is_not_stored_yet_is_not_waited_for_without_end(ground: Ground, stopped: bool):
+    settling: asyncio.Task[Any] = asyncio.create_task(asyncio.Event().wait())
+    if stopped:
+        ground.instance.stop()
+    else:
+        settling.cancel()
+        await asyncio.wait([settling])
+    ground.idle = False
+    async with asyncio.timeout(5):
+        await ground.instance._until_stored(settling)
+    settling.cancel()
 
 
 async def test_a_slot_is_asked_for_again_while_postgres_is_away_or_none_is_free(

@@ -10,7 +10,7 @@ from libs.bus.errors import TooManyDeadLetters
 from libs.service_kit.metrics import BOUND
 from services.dispatcher.instance import Instance, live
 from services.dispatcher.lease import LeaseOver
-from tests.waiting import until
+from tests.waiting import WITHIN_SECONDS, until
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,8 @@ async def test_it_gives_way_only_to_a_peer_that_is_better_placed(
 
 async def test_the_time_without_a_bind_begins_with_its_loss_and_ends_with_the_next():
     made: Any = object.__new__(Instance)
-    made._gateway, made._sender = SimpleNamespace(id="demo"), SimpleNamespace(wake=lambda: None)
+    woken: list[None] = []
+    made._gateway, made._sender = SimpleNamespace(id="demo"), SimpleNamespace(wake=lambda: woken.append(None))
     made._driver, made._lease = SimpleNamespace(missing=None), SimpleNamespace(bound=False)
     made._unbound_since = asyncio.get_running_loop().time() - 100
 
@@ -50,6 +51,36 @@ async def test_the_time_without_a_bind_begins_with_its_loss_and_ends_with_the_ne
     since = made._unbound_since
     assert 0 <= made._unbound_seconds < 100
     assert (told(), made._unbound_since) == ((False, 0), since)
+    assert len(woken) == 3, "it looks at once at what it may send"
+
+
+async def test_what_keeps_it_from_sending_is_told_from_its_beginning_to_its_end():
+    seen: list[str | None] = []
+
+    async def at_once() -> None:
+        seen.append(made.missing)
+
+    async def never() -> None:
+        await asyncio.Event().wait()
+
+    async def slot(_: object) -> bool:
+        seen.append(made.missing)
+        made._standby = False
+        return True
+
+    async def send(*_: object) -> None:
+        seen.append(made.missing)
+        raise TooManyDeadLetters("20 in a row")
+
+    made: Any = object.__new__(Instance)
+    made._registered, made._standby, made._stopped_for = False, True, None
+    made._gateway, made._driver = SimpleNamespace(id="demo"), SimpleNamespace(missing="unbound")
+    made._lease = SimpleNamespace(instance=1, register=at_once, keep=never, release=at_once)
+    made._settler, made._until_slot, made._send = SimpleNamespace(run=never), slot, send
+    with pytest.raises(TooManyDeadLetters):
+        await made.run()
+    stopped = "stopped: too many dead letters: 20 in a row"
+    assert seen == ["no lease yet", None, "unbound", stopped]
 
 
 class Lives:
@@ -77,6 +108,23 @@ async def test_a_life_that_a_neighbour_has_ended_is_followed_by_another(error: E
     await until(lambda: lives.made == 2)
     stopped.set()
     await living
+
+
+async def test_a_stop_ends_the_life_that_is_being_lived():
+    class Staying(Lives):
+        def stop(self) -> None:
+            asked.set()
+
+        async def run(self) -> None:
+            await asked.wait()
+
+    asked, stopped = asyncio.Event(), asyncio.Event()
+    lives = Staying(KeyError())
+    living = asyncio.create_task(live(lives.make, stopped))
+    await until(lambda: lives.made == 1)
+    stopped.set()
+    await asyncio.wait_for(living, WITHIN_SECONDS)
+    assert lives.made == 1
 
 
 async def test_a_life_that_dead_letters_have_ended_is_followed_by_none():
