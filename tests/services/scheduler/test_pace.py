@@ -5,15 +5,19 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from itertools import count
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from libs.contracts.events import Priority
 from libs.contracts.topics import RETURNED_HIGH
+from libs.service_kit.lifecycle import Lifecycle
 from libs.storage.database import Pool
 from services.scheduler import leaving as leaving_module
-from services.scheduler import store
+from services.scheduler import main, store
 from services.scheduler.leaving import LOOK_SECONDS
+from services.scheduler.settings import SchedulerSettings
+from tests.conftest import DatabaseFactory
 from tests.services.scheduler.builders import NOW, deferred
 from tests.services.scheduler.conftest import World
 from tests.waiting import until
@@ -145,3 +149,34 @@ async def test_told_to_stop_it_takes_no_more(world: World) -> None:
         await running
     left = await world.pool.fetchval("SELECT count(*) FROM entries WHERE leaving_until IS NULL")
     assert left == 3 - len(world.returned()) > 0
+
+
+async def test_its_pace_and_its_lease_are_as_configured(
+    kafka: str, postgres: DatabaseFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Enough(Exception):
+        """So far, and no further."""
+
+    def made(*arguments: Any) -> None:
+        given.extend(arguments)
+        raise Enough
+
+    given: list[Any] = []
+    monkeypatch.setattr(main, "Leaving", made)
+    settings = SchedulerSettings.model_validate(
+        {
+            "kafka_bootstrap_servers": kafka,
+            "ops_port": 0,
+            "internal_token": "x" * 16,
+            "postgres_dsn": await postgres(),
+            "scheduler_rows_per_second": 70,
+            "scheduler_lease_seconds": 7,
+        }
+    )
+    life = Lifecycle(settings)
+    try:
+        with pytest.raises(Enough):
+            await main.start(life, settings)
+    finally:
+        await life.stop_all()
+    assert given[3:5] == [70, timedelta(seconds=7)]
