@@ -95,3 +95,9 @@ async def test_killed_at_any_point_it_shows_each_message_once(program: Program) 
     log = (program.directory / "inbound.log").read_text()
     assert "254700000017" not in log
     assert "before" not in log
+
+
+async def test_a_read_has_as_long_as_is_configured(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Program, "ENVIRONMENT", {"INBOUND_READ_SECONDS": "0.000001"})
+    await program.start()
+    assert (await program.ask(""))[0] == 503
