@@ -23,6 +23,8 @@ class Ground:
         self.idle = True
         self.slots: list[Exception | int | None] = []
         self.drained_for: float | None = None
+        self.topic, self.missing, self.peer_bound_seconds, self.peer_stands_by = "t", None, 0.0, False
+        self.looks_for_orphans = 0
         anything: Any = self
         settings = DispatcherSettings.model_construct(
             dispatcher_gateway=GATEWAY, dispatcher_lease_seconds=0.05, dispatcher_drain_seconds=60.0
@@ -31,6 +33,18 @@ class Ground:
         self.instance = made = cast(Any, Instance(settings, gateway, anything, anything, lambda *_: anything))
         made._sender = made._settler = made._lease = self
         self.valid = True
+
+    def start(self) -> None:
+        pass
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+    async def publish_orphans(self) -> None:
+        self.looks_for_orphans += 1
+        if self.looks_for_orphans == 1:
+            raise ConnectionRefusedError
+        await asyncio.Event().wait()
 
     def pause(self) -> None:
         self.happened.append("paused")
@@ -115,6 +129,22 @@ async def test_at_the_end_it_waits_for_answers_unbinds_stores_and_only_then_leav
     await ending
     assert ground.happened == ["paused", "withdrawn", "unbound", "stored", "left"]
     assert ground.drained_for and beside.cancelled()
+
+
+async def test_a_neighbours_absence_ends_nothing_and_a_mistake_in_storing_answers_does(
+    ground: Ground, endless: asyncio.Task[Any]
+):
+    async def settle() -> None:
+        await mistake.wait()
+        raise KeyError("settling")
+
+    mistake = asyncio.Event()
+    settling, ground.instance._intake = asyncio.create_task(settle()), lambda _: ground
+    sending = asyncio.create_task(ground.instance._send(endless, settling))
+    await until(lambda: sending.done() or ground.looks_for_orphans == 2)
+    mistake.set()
+    with pytest.raises(KeyError, match="settling"):
+        await asyncio.wait_for(sending, 5)
 
 
 async def test_who_has_no_lease_waits_for_no_answer_before_it_unbinds(ground: Ground, endless: asyncio.Task[Any]):
