@@ -155,11 +155,9 @@ class Lease:
             return await connection.fetchval(_TAKE_SLOT, self._gateway, allowed, self.instance)
 
     async def release(self) -> None:
-        """End the lease in order: nothing of this instance is under way any more, and its bind is closed."""
+        """End the lease in order, and with it the hold on a slot: nothing of this instance is under way any more, its bind is closed."""
         self._over = True
-        async with self._pool.acquire() as connection, connection.transaction():
-            await connection.execute("UPDATE instances SET dead = true WHERE instance = $1", self.instance)
-            await connection.execute("DELETE FROM bind_slots WHERE instance = $1", self.instance)
+        await self._pool.execute("UPDATE instances SET dead = true WHERE instance = $1", self.instance)
 
     async def _beat_always(self) -> None:
         while True:

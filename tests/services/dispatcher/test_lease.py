@@ -36,6 +36,9 @@ class Ground:
     async def fetch(self, *asked: Any) -> Any:
         return await self._pool.fetch(*asked)
 
+    async def execute(self, *asked: Any) -> str:
+        return await self._pool.execute(*asked)
+
     async def lease(self, seconds: float = SECONDS, gateway: str = GATEWAY) -> Lease:
         pool: Any = self
         made = Lease(pool, gateway, seconds)
