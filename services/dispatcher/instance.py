@@ -202,7 +202,6 @@ class Instance:
             await self._until_drained(self._settings.dispatcher_drain_seconds)
         self._sender.withdraw()
         await self._driver.stop(LAST_REPORTS_SECONDS if self._lease.valid else 0)
-        BOUND.labels(self._gateway.id).set(0)
         if not settling.done():
             await self._until_drained(LAST_ANSWERS_SECONDS)
         await _end(intakes)  # they commit and leave their groups

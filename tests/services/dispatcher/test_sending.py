@@ -15,7 +15,7 @@ from libs.contracts import topics
 from libs.contracts.events import Encoding, MessageEvent, Priority, Reason, SmsDispatch
 from libs.contracts.statuses import Status
 from libs.contracts.without_receipt import NOT_ASKED
-from libs.service_kit.metrics import STANDBY
+from libs.service_kit.metrics import BOUND, STANDBY
 from services.dispatcher import instance, sender
 from services.dispatcher.lease import Lease
 from services.dispatcher.ledger import ClaimVerdict, Ledger
@@ -227,7 +227,9 @@ async def test_a_message_from_a_person_that_is_on_its_way_at_the_stop_is_answere
             "mobile-originated", system_id=w.gateway.system_id, source="254711000001", destination="20414", text="STOP"
         )
         await entered.wait()
+        assert BOUND.labels(w.gateway.id)._value.get() == 1
         await w.stop()
+        assert BOUND.labels(w.gateway.id)._value.get() == 0
         assert await acknowledged() == before + 1
 
 
