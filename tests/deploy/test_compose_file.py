@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy import REPOSITORY
+from deploy import REPOSITORY, settings_page
 from deploy.containers import environment, images
 from deploy.local.topology import NICE
 from libs.service_kit.config_file import load_configuration
@@ -17,6 +17,7 @@ from libs.service_kit.settings import ServiceSettings
 TEXT = (REPOSITORY / "docker-compose.yml").read_text()
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(TEXT)["services"]
 OURS = {name: service for name, service in SERVICES.items() if service["image"].startswith("postrider-services:")}
+ENGINES_GRACE_SECONDS = 10  # what a container has that says nothing
 HARD_END_SECONDS = 5  # libs/service_kit/lifecycle.py: this long after its drain budget a service ends hard
 
 every_service = pytest.mark.parametrize("name", SERVICES)
@@ -58,6 +59,14 @@ def test_what_is_written_goes_to_a_named_volume_or_to_memory(name: str) -> None:
         assert mounted.endswith(":ro") or mounted.partition(":")[0] in volumes
 
 
+@pytest.mark.parametrize("name", ["kafka", "postgres"])
+def test_a_servers_data_outlive_its_container_and_it_has_time_to_end(name: str) -> None:
+    start = (REPOSITORY / f"deploy/images/{name}/start").read_text()
+    [home] = re.findall(r"^data=(\S+)/data$", start, flags=re.MULTILINE)
+    assert f"{name}:{home}" in SERVICES[name]["volumes"]
+    assert seconds(SERVICES[name]["stop_grace_period"]) > ENGINES_GRACE_SECONDS
+
+
 @every_service
 def test_only_the_api_is_published(name: str) -> None:
     assert ("ports" in SERVICES[name]) == (name == "api_gateway")
@@ -75,6 +84,19 @@ def test_a_service_is_asked_for_its_health_where_it_serves_it(name: str) -> None
     told = OURS[name]["environment"]
     port = told.get("OPS_PORT") or told["CARRIER_HTTP_PORT"]
     assert OURS[name]["healthcheck"]["test"][1:] == ["python", "-m", "libs.service_kit.health_check", port]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_service_is_told_all_that_it_must_know_and_where_the_others_are(name: str) -> None:
+    told: dict[str, str] = OURS[name]["environment"]
+    fields = settings_page.SERVICES[name].model_fields if name in settings_page.SERVICES else {}
+    assert {field.upper() for field, known in fields.items() if known.is_required()} <= told.keys()
+    for variable, url in told.items():
+        if variable.endswith("_URL"):
+            other = variable.removesuffix("_URL").lower()
+            assert url == f"http://{other}:{OURS[other]['environment']['OPS_PORT']}"
+    if "POSTRIDER_CONFIG" in told:
+        assert any(mounted.endswith(f":{told['POSTRIDER_CONFIG']}:ro") for mounted in OURS[name]["volumes"])
 
 
 def test_every_program_of_ours_has_an_entry() -> None:

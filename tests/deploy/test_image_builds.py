@@ -1,5 +1,8 @@
 """What goes into an image build, and from where."""
 
+import re
+
+from deploy import REPOSITORY
 from deploy.containers import host_settings, runtime_requirements
 
 
@@ -14,6 +17,13 @@ def test_the_runtime_lock_has_no_development_tools() -> None:
     assert not names & {"pytest", "ruff", "pyright", "hypothesis", "aiosmpplib"}
 
 
+def test_the_operators_command_is_in_the_image_with_all_that_it_imports_from_here() -> None:
+    command = (REPOSITORY / "deploy/dead_letters.py").read_text()
+    needed = {"__init__", "dead_letters", *re.findall(r"^from deploy\.(\w+) import", command, flags=re.MULTILINE)}
+    dockerfile = (REPOSITORY / "deploy/images/services/Dockerfile").read_text()
+    assert needed <= set(re.findall(r"deploy/(\w+)\.py ", dockerfile))
+
+
 INDEX = "index-url"
 
 
@@ -24,9 +34,11 @@ def test_the_machines_index_is_handed_on_and_its_paths_are_not() -> None:
             f"global.{INDEX}='https://one.example/simple'",
             f":env:.{INDEX}='https://two.example/simple'",
             ":env:.find-links='/opt/wheels'",
+            r"global.trusted-host='\none.example\ntwo.example'",
         ]
     )
-    assert host_settings.pip_settings(listed) == f"[global]\n{INDEX} = https://two.example/simple\n"
+    hosts = "trusted-host = \n    one.example\n    two.example\n"
+    assert host_settings.pip_settings(listed) == f"[global]\n{INDEX} = https://two.example/simple\n{hosts}"
 
 
 def test_of_apts_settings_the_proxies_are_handed_on() -> None:
