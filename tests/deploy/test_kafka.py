@@ -1,3 +1,4 @@
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -6,9 +7,11 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
 
+from deploy import REPOSITORY
 from deploy.local.kafka import SHORT_RUN, Kafka
 from deploy.local.ports import PortTakenError
 from deploy.local.processes import StartError
+from libs.contracts.topics import STATUS
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +80,9 @@ async def test_a_broker_that_ends_while_starting_shows_its_log(tmp_path: Path) -
     (tmp_path / "formatted").touch()  # it is not
     with pytest.raises(StartError, match=r"(?s)ended while starting.*meta\.properties"):
         await Kafka(tmp_path, java_options=SHORT_RUN).start()
+
+
+def test_where_a_group_has_read_to_is_remembered_for_longer_than_what_it_reads() -> None:
+    properties = (REPOSITORY / "deploy/kafka/server.properties").read_text()
+    [minutes] = re.findall(r"^offsets\.retention\.minutes=(\d+)$", properties, flags=re.MULTILINE)
+    assert int(minutes) * 60_000 > STATUS.retention_ms

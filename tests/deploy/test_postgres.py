@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from deploy.local.ports import PortTakenError
-from deploy.local.postgres import Postgres, programs_and_user
+from deploy.local.postgres import Postgres, data_location, programs_and_user
 from deploy.local.processes import StartError
 from tests.conftest import DatabaseFactory
 
@@ -54,6 +54,12 @@ async def test_a_commit_is_on_disk_when_it_is_answered(server: Postgres) -> None
 async def test_a_wrong_password_is_refused(server: Postgres) -> None:
     with pytest.raises(asyncpg.InvalidPasswordError):
         await asyncpg.connect(server.dsn(), password="guessed")
+
+
+async def test_its_password_is_in_one_file_which_its_owner_alone_may_read(server: Postgres) -> None:
+    data = data_location(server.directory)
+    assert not data.with_name(f"{data.name}.password").exists()
+    assert (server.directory / "password").stat().st_mode & 0o077 == 0
 
 
 async def test_a_start_that_was_interrupted_begins_afresh(server_directory: Path) -> None:

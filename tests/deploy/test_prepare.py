@@ -1,6 +1,7 @@
 """`make setup` is for tests and benchmarks too, which start servers of their own: what `make run` is to use says nothing to it."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -29,3 +30,13 @@ def test_a_java_that_is_missing_is_named_whatever_servers_are(monkeypatch: pytes
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(prepare.SetupError, match=r"Missing: Java 17 or newer.*openjdk-17"):
         prepare.install_system_packages()
+
+
+def test_what_was_made_from_something_else_is_made_anew(tmp_path: Path) -> None:
+    source = tmp_path / "requirements.lock"
+    source.write_text("one")
+    assert not prepare.stamped(tmp_path, source)
+    prepare.stamp(tmp_path, source)
+    assert prepare.stamped(tmp_path, source)
+    source.write_text("two")
+    assert not prepare.stamped(tmp_path, source)

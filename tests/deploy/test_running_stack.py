@@ -15,6 +15,7 @@ def test_it_is_that_of_the_local_stack_unless_another_is_named(tmp_path: Path) -
     here = {KAFKA: "127.0.0.1:19092", "POSTRIDER_API_KEY": "a key"}
     assert environment({KAFKA: ""}, KAFKA, file=file) == here
     assert environment({"REPLAY": "all"}, KAFKA, file=file) == {**here, "REPLAY": "all"}
+    assert environment({"POSTRIDER_API_KEY": "mine"}, KAFKA, file=file) == {**here, "POSTRIDER_API_KEY": "mine"}
     assert environment({KAFKA: "other:9092"}, KAFKA, file=file) == {KAFKA: "other:9092"}
 
 

@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 
 from deploy import running_stack
-from deploy.local import control, topology
+from deploy.local import control, run, topology
 from deploy.local.ports import HOST, Ports, PortTakenError, free_port
 from deploy.local.processes import StartError
 from deploy.local.run import DEFAULT_CONFIG
@@ -211,6 +211,7 @@ async def test_the_running_stack_answers_over_its_socket(stack: Stack) -> None:
         assert "is taken" in answer["error"] and named_in_file() == ["DISPATCHER_DEMO_1_HEALTH"]
         assert "no gateway 'x'" in (await ask(command="scale", gateway="x", replicas=2))["error"]
         assert "usage" in (await ask(command="explode"))["error"]
+        assert "usage" in (await ask(command="scale", gateway="demo", replicas=-1))["error"]
 
 
 def test_a_second_stack_in_the_same_directory_is_refused(tmp_path: Path) -> None:
@@ -236,3 +237,15 @@ def test_a_gateway_of_a_type_without_a_host_is_not_the_simulated_carrier() -> No
     gateway = _HttpGateway(id="web", url="https://sms.example")
     configuration = Configuration.model_construct(gateways=(gateway,))
     assert not topology.uses_simulated_carrier(configuration, Ports.free())
+
+
+def test_servers_that_an_earlier_run_has_named_are_its_own_and_others_are_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ports = Ports.from_environment(os.environ)
+    for kafka, postgres, given in (("KAFKA_PORT", "POSTGRES_PORT", False), ("POSTGRES_PORT", "KAFKA_PORT", True)):
+        servers, dsn = f"{HOST}:{ports[kafka]}", f"postgresql://postrider:word@{HOST}:{ports[postgres]}/postrider"
+        monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", servers)
+        monkeypatch.setenv("POSTGRES_DSN", dsn)
+        found = run.stack_from_environment()
+        assert (found._kafka_given, found._postgres_given) == ((servers, dsn) if given else (None, None))
