@@ -77,8 +77,10 @@ async def test_what_keeps_it_from_sending_is_told_from_its_beginning_to_its_end(
     made._gateway, made._driver = SimpleNamespace(id="demo"), SimpleNamespace(missing="unbound")
     made._lease = SimpleNamespace(instance=1, register=at_once, keep=never, release=at_once)
     made._settler, made._until_slot, made._send = SimpleNamespace(run=never), slot, send
+    before = asyncio.all_tasks()
     with pytest.raises(TooManyDeadLetters):
         await made.run()
+    assert asyncio.all_tasks() == before, "it leaves nothing running"
     stopped = "stopped: too many dead letters: 20 in a row"
     assert seen == ["no lease yet", None, "unbound", stopped]
 
