@@ -177,3 +177,10 @@ async def test_a_slot_is_asked_for_again_while_postgres_is_away_or_none_is_free(
     ground.slots = [ConnectionRefusedError(), None, 1]
     assert await ground.instance._until_slot(endless)
     assert ground.slots == [] and not ground.instance.standing_by
+
+
+async def test_who_has_no_lease_any_more_asks_for_no_slot(ground: Ground, endless: asyncio.Task[Any]):
+    endless.cancel()
+    await asyncio.wait([endless])
+    assert not await ground.instance._until_slot(endless)
+    assert ground.instance.standing_by
