@@ -47,7 +47,7 @@ class Session(asyncio.Protocol):
         self._next_sequence = 1
         self._draining = False
         self._writing_paused = False
-        self._bind_sequence = self._unbind_sequence = 0
+        self._bind_sequence = self._unbind_sequence = 0  # none yet: ours begin with 1
         self._bind_answer: asyncio.Future[None] = self._loop.create_future()
         self._settled = asyncio.Event()  # nothing is in flight
         self._settled.set()
@@ -235,7 +235,7 @@ class Session(asyncio.Protocol):
                 sequence == self._bind_sequence and not self._bind_answer.done()
             ):
                 self._bind_answered(CommandStatus(status))
-            case pdus.UnbindResp() | pdus.GenericNack() if sequence == self._unbind_sequence:
+            case pdus.UnbindResp() | pdus.GenericNack() if 0 < sequence == self._unbind_sequence:
                 self._unbound.set()
             case pdus.Unbind():
                 self._draining = True

@@ -105,19 +105,29 @@ async def test_unbinding_ends_although_the_provider_says_nothing(monkeypatch: py
         await until(lambda: connection.lost)
 
 
-async def test_an_unbind_waits_for_its_own_answer() -> None:
+@pytest.mark.parametrize(
+    ("sequence", "earlier"),
+    [
+        pytest.param(2, pdus.GenericNack(CommandStatus.ESME_RTHROTTLED), id="of a submit"),
+        pytest.param(0, pdus.UnbindResp(), id="without a number"),
+    ],
+)
+async def test_an_unbind_waits_for_its_own_answer(sequence: int, earlier: Pdu, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_module, "_UNBIND_SECONDS", 60.0)
+
     def slow(_connection: Connection, _sequence: int, pdu: Pdu) -> bool:
         return isinstance(pdu, SubmitSm | pdus.Unbind)
 
-    async with scripted_smsc(slow) as smsc, bound(smsc) as (owner, session, connection):
+    async with scripted_smsc(slow) as smsc, bound(smsc) as (_, session, connection):
         session.submit_many(submissions("a"))
         await until(lambda: connection.of(SubmitSm))
-        connection.send(2, pdus.GenericNack(CommandStatus.ESME_RTHROTTLED))
-        await until(lambda: owner.answers)
-        unbinding = asyncio.create_task(session.unbind(drain_seconds=5.0))
-        await until(lambda: connection.of(pdus.Unbind))
+        connection.send(sequence, earlier)
         connection.send(50, pdus.EnquireLink())
-        await until(lambda: connection.lost or connection.of(pdus.EnquireLinkResp))
+        await until(lambda: connection.of(pdus.EnquireLinkResp) == [50])
+        unbinding = asyncio.create_task(session.unbind(drain_seconds=0.0))
+        await until(lambda: connection.of(pdus.Unbind))
+        connection.send(51, pdus.EnquireLink())
+        await until(lambda: connection.lost or connection.of(pdus.EnquireLinkResp) == [50, 51])
         assert not connection.lost
         connection.send(connection.of(pdus.Unbind)[0], pdus.UnbindResp())
         await unbinding
