@@ -58,6 +58,7 @@ class Session(asyncio.Protocol):
         self._endings: list[asyncio.Task[None]] = []
         self._sweep_seconds = min(1.0, config.response_timeout_seconds / 10, config.enquire_link_seconds / 10)
         self._sweep_timer: asyncio.TimerHandle | None = None
+        self._swept_at = self._loop.time()
 
     # What the owner calls.
 
@@ -321,14 +322,15 @@ class Session(asyncio.Protocol):
                 task.cancel()
 
     def _sweep(self) -> None:
-        now = self._loop.time()
+        # Judged as of the sweep before: in a process that stood still, timers may run before what has come meanwhile is read.
+        before, self._swept_at = self._swept_at, self._loop.time()
         self._sweep_timer = self._loop.call_later(self._sweep_seconds, self._sweep)
-        self._report([Answer(token, AnswerKind.TIMED_OUT) for token in self._window.expire(now)])
-        if not self.bound or now < self._enquire_at:
+        self._report([Answer(token, AnswerKind.TIMED_OUT) for token in self._window.expire(before)])
+        if not self.bound or before < self._enquire_at:
             return
         if self._enquire_sequence:
             self.end("the provider left an enquire_link unanswered", cut=True)
             return
         self._enquire_sequence = self._take_sequence()
-        self._enquire_at = now + self._config.response_timeout_seconds
+        self._enquire_at = self._swept_at + self._config.response_timeout_seconds
         self._write(pdus.EnquireLink().encode(self._enquire_sequence))

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import struct
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -203,6 +204,25 @@ async def test_no_answer_is_told_without_further_traffic_and_a_late_one_still_co
         await until(lambda: Answer("a", ANSWERED, 0, "late") in owner.answers)
         await until(lambda: Answer("b", TIMED_OUT) in owner.answers)
         assert len(owner.answers) == 3
+
+
+async def test_what_came_while_the_process_stood_still_counts_although_timers_run_before_it_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def quiet(_connection: Connection, _sequence: int, pdu: Pdu) -> bool:
+        return isinstance(pdu, SubmitSm | pdus.EnquireLink)
+
+    async with scripted_smsc(quiet) as smsc, bound(smsc, enquire_link_seconds=3600.0) as (owner, session, connection):
+        session.submit_many(submissions("a"))
+        session._enquire_at = 0.0
+        await until(lambda: connection.of(SubmitSm) and connection.of(pdus.EnquireLink))
+        connection.send(connection.of(SubmitSm)[0], pdus.SubmitSmResp(0, "in time"))
+        connection.send(connection.of(pdus.EnquireLink)[0], pdus.EnquireLinkResp())
+        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: time.monotonic() + 60.0)
+        session._sweep()
+        await until(lambda: owner.answers)
+        assert owner.answers == [Answer("a", ANSWERED, 0, "in time")]
+        assert session.bound
 
 
 async def test_a_connection_lost_in_flight_is_told_for_every_open_token() -> None:
