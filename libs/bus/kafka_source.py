@@ -129,7 +129,7 @@ class KafkaSource(ConsumerRebalanceListener):
                 return {}
             # What was fetched before a rebalance is not ours any more, or comes again.
             return found if self._rebalances == rebalances else {}
-        except (KafkaError, ConsumerStoppedError) as error:
+        except (KafkaError, ConsumerStoppedError, TimeoutError) as error:
             log.warning("kafka.consumer_rejoins", group=self._group, error=type(error).__name__)
             await self._rejoin(consumer)
             return {}
@@ -156,6 +156,8 @@ class KafkaSource(ConsumerRebalanceListener):
             if expected is None or first == expected:
                 continue
             if first < expected:
+                if partition not in self._next:  # refused if it is somebody else's by now, who has read on
+                    await self._commit_to_kafka({partition: expected})
                 log.error("kafka.records_lost: all that it has is read", **partition._asdict())
                 lost[partition] = first
             elif (begin := (await consumer.beginning_offsets([partition]))[partition]) > expected:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.protocol.group import LeaveGroupRequest
 from aiokafka.structs import TopicPartition
 from structlog.testing import capture_logs
 
@@ -185,4 +186,31 @@ async def test_a_client_whose_fetching_has_ended_without_a_word_is_replaced(kafk
     for name in ("2", "3"):  # a fetch that is under way may still bring the first
         await harness.publish(topic, name)
         await until(lambda name=name: handled.names[-1] == name)
+    await harness.close()
+
+
+async def test_what_a_peer_has_read_since_the_group_gave_us_up_is_not_taken_for_a_loss(
+    kafka: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for a process that stood still while it had its first records in hand."""
+    harness = await open_harness(kafka)
+    topic, group, handled = await harness.topic(), harness.group(), Handled()
+    await harness.publish(topic, "1", "2", "3")
+    look, given_up = AIOKafkaConsumer.committed, list[AIOKafkaConsumer]()
+
+    async def late(consumer: AIOKafkaConsumer, partition: TopicPartition) -> Any:
+        if not given_up:
+            given_up.append(consumer)
+            coordinator = vars(consumer)["_coordinator"]
+            await coordinator._send_req(LeaveGroupRequest(group, coordinator.member_id))
+            async with AIOKafkaConsumer(bootstrap_servers=kafka, group_id=group, enable_auto_commit=False) as peer:
+                peer.assign([partition])
+                await peer.commit({partition: 2})
+        return await look(consumer, partition)
+
+    monkeypatch.setattr(AIOKafkaConsumer, "committed", late)
+    with capture_logs() as logs:
+        await harness.consumer([topic], handled, group).start()
+        await until(lambda: handled.names == ["3"])
+    assert not [each for each in logs if "records_lost" in each["event"]]
     await harness.close()
