@@ -31,7 +31,7 @@ from typing import Any
 from weakref import WeakSet
 
 import structlog
-from aiokafka.client import AIOKafkaClient
+from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.conn import AIOKafkaConnection, CloseReason
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.errors import KafkaConnectionError, KafkaError
@@ -46,6 +46,8 @@ ANSWER_SECONDS = 10.0
 """As long as the producer's and the admin's requests may take at most; by then Kafka has chosen other leaders."""
 LOOK_SECONDS = 2.5
 """How often a connection on which answers are due is looked at."""
+_BOOTSTRAP = ("bootstrap", ConnectionGroup.DEFAULT)
+"""Under what a client keeps its first connection while it knows no broker: one that has just started names none, not even itself."""
 _JOINING = (JoinGroupRequest.API_KEY, SyncGroupRequest.API_KEY)
 _watched = WeakSet[AIOKafkaConnection]()
 
@@ -135,6 +137,8 @@ async def _update_or_fail(self: Any, metadata: Any, topics: object) -> bool:
             return True
         if self._sync_task is None:  # it is being closed
             return False
+        if (kept := self._conns.pop(_BOOTSTRAP, None)) is not None:
+            kept.close()  # the next would take its place, and nobody would close it
         await self.bootstrap()
         return await _update(self, metadata, topics)
     except KafkaConnectionError:  # no broker can be reached, which aiokafka logs

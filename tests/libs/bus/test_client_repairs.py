@@ -79,6 +79,31 @@ async def test_the_brokers_that_were_named_at_first_are_asked_again_where_none_t
     await producer.stop()
 
 
+async def test_a_client_keeps_one_connection_while_the_cluster_names_no_broker(
+    kafka: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send: Any = AIOKafkaConnection.send
+    asked: list[AIOKafkaConnection] = []
+
+    async def without_brokers(connection: AIOKafkaConnection, request: object) -> object:
+        answer = await send(connection, request)
+        if isinstance(request, MetadataRequest):
+            asked.append(connection)
+            answer.brokers = []
+        return answer
+
+    client: Any = AIOKafkaClient(bootstrap_servers=kafka)
+    async with asyncio.timeout(20):
+        with monkeypatch.context() as starting:
+            starting.setattr(AIOKafkaConnection, "send", without_brokers)
+            await client.bootstrap()
+            assert not await client.force_metadata_update()
+            first, *_, last = asked
+            assert (first.connected(), last.connected()) == (False, True)
+        assert await client.force_metadata_update()
+    await client.close()
+
+
 async def test_who_takes_a_connection_and_says_nothing_is_not_waited_for_as_for_an_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
