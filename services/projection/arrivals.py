@@ -74,6 +74,8 @@ class _Shared(Generic[T]):
     async def get(self) -> T:
         if self._next is None:
             self._next = asyncio.create_task(self._after(self._current))
+            # All who ask may have given up when it fails: asyncio would log that as an exception that nobody retrieved.
+            self._next.add_done_callback(lambda done: done.cancelled() or done.exception())
         return await asyncio.shield(self._next)
 
     async def _after(self, current: asyncio.Task[T] | None) -> T:

@@ -1,6 +1,7 @@
 """Whether the outbox has come as far as Kafka had when somebody asked."""
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -118,3 +119,20 @@ async def test_who_asks_while_a_question_fails_gets_an_answer_of_their_own(arriv
     with pytest.raises(KafkaConnectionError):
         await first
     assert await second == {NORMAL: 1}
+
+
+async def test_a_failure_that_nobody_waits_for_any_more_is_no_unhandled_error(
+    arrivals: Arrivals, cluster: Kafka
+) -> None:
+    unhandled: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
+    cluster.may_answer.clear()
+    cluster.away = True
+    impatient = asyncio.create_task(arrivals.ends())
+    await until(lambda: cluster.asked == 1)
+    impatient.cancel()
+    cluster.may_answer.set()
+    cluster.away = False
+    await arrivals.ends()
+    gc.collect()
+    assert unhandled == []
