@@ -241,6 +241,9 @@ class Sender:
             self._not_before = self._loop.time() + NOTHING_GRANTED_SECONDS
         if unknown:
             self._look(list(unknown.values()))
+            # Of some there are parts left for which there was no room. Whether they still are to go, the look says.
+            if any(leg.queued for leg in unknown.values()):
+                self._not_before = self._loop.time() + NOTHING_GRANTED_SECONDS
         if not granted:
             return
         CLAIMED.labels(self._gateway.id).inc(len(granted))

@@ -40,6 +40,7 @@ class Ground:
         self.lease_after_claim = True
         self.grants: int | None = None
         """How many parts of a claim; None for all."""
+        self.letter = "G"
         self.faults: list[Exception] = []
         self.claims: list[tuple[int, bool, float]] = []
         self.leads: list[float] = []
@@ -56,8 +57,8 @@ class Ground:
         self.sender = Sender(gateway, ground.lease, ground, board, self.driver, self.told.extend, lambda _: None)
         self.sender._loop = ground
 
-    def another(self) -> None:
-        event = dispatch_event()
+    def another(self, text: str = "hello") -> None:
+        event = dispatch_event(text)
         self.board.add(event, record_of(event))
 
     def time(self) -> float:
@@ -80,7 +81,7 @@ class Ground:
         if self.faults:
             raise self.faults.pop()
         self.lease.valid = self.lease_after_claim
-        return [ClaimVerdict(ask, "G", self.leave + claim.lead_seconds) for ask in claim.asks[: self.grants]]
+        return [ClaimVerdict(ask, self.letter, self.leave + claim.lead_seconds) for ask in claim.asks[: self.grants]]
 
     @property
     def became(self) -> tuple[int, list[Verdict]]:
@@ -212,6 +213,19 @@ async def test_what_was_not_granted_is_asked_for_again_a_little_later():
     ground.now += NOTHING_GRANTED_SECONDS
     await ground.sender.turn()
     assert ground.became == (2, [])
+
+
+async def test_the_rest_of_a_message_whose_part_was_refused_is_claimed_only_after_it_could_be_looked_at():
+    ground = Ground(leave=0, rate=0)
+    await ground.sender.turn()
+    ground.another("x" * 161)
+    ground.driver.free, ground.letter = 1, "C"
+    for _ in range(3):
+        await ground.sender.turn()
+    assert len(ground.claims) == 2
+    ground.now += NOTHING_GRANTED_SECONDS
+    await ground.sender.turn()
+    assert len(ground.claims) == 3
 
 
 async def test_without_a_lease_it_claims_nothing_and_ends():
