@@ -25,7 +25,7 @@ async def run(kafka: Cluster, topic: str | None, reason: str | None, replay: str
         raise SystemExit("REPLAY=all needs TOPIC=… or REASON=…, so that nobody replays everything by mistake")
     async with open_dead_letters(kafka) as box:
         if not replay:
-            show(await box.waiting(topic, reason))
+            show(await box.waiting(topic, reason), narrowed=bool(topic or reason))
             return
         if replay != "all":
             letter, replayed = await box.find(replay)
@@ -61,14 +61,15 @@ async def send_back(box: DeadLetterBox, kafka: Cluster, records: list[list[DeadL
         raise SystemExit(1)
 
 
-def show(letters: list[DeadLetter]) -> None:
+def show(letters: list[DeadLetter], *, narrowed: bool) -> None:
+    none = "There are no such dead letters." if narrowed else "There are no dead letters."
     for letter in letters:
         print(
             f"{letter.id}  {letter.at:%Y-%m-%dT%H:%M:%SZ}  {letter.reason}  {letter.group}  {letter.message_id or '-'}"
         )
         if letter.words:
             print(f"    {letter.words}")
-    print(f"{len(letters)} dead letters" if letters else "There are no dead letters.")
+    print(f"{len(letters)} dead letters" if letters else none)
 
 
 def main() -> None:

@@ -163,6 +163,14 @@ async def test_a_second_replay_is_refused_unless_forced_and_all_needs_a_filter(
     assert len(await sent(bus, topic)) == 3 + 2 + 2
 
 
+async def test_a_filter_that_fits_none_is_not_said_to_mean_that_there_are_none(
+    bus: Harness, box: DeadLetterBox, kafka: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    topic, _ = await dead(bus, box, b"one")
+    await run(Cluster(kafka), topic.name, "misspelt", None, False)
+    assert capsys.readouterr().out.endswith("There are no such dead letters.\n")
+
+
 async def test_what_several_consumers_could_not_handle_goes_back_once(
     bus: Harness, box: DeadLetterBox, kafka: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
