@@ -7,6 +7,8 @@ error is an update that failed, and is tried again.
 A client asks only the brokers that it last heard of. That may be one, if the others were away just then; when that one goes, the client
 never finds the others. Here it then asks the brokers that it was configured with.
 
+Who gives up waiting for a client that asks for brokers leaves it with a connection of which nobody else knows. Here it is closed.
+
 A group's members give every request most of a minute, since a join is answered only when all others have joined. A broker whose host is
 gone without a word would hold up for as long what other brokers could answer. So here connecting takes a few seconds at most, and a
 connection is closed on which answers are due and nothing comes in for a while, unless a join waits there: the client then asks who leads
@@ -85,7 +87,7 @@ def _say_why(connection: Any, error: Exception | None) -> None:
 
 
 @wraps(_send)
-def _send_or_lose(self: AIOKafkaConnection, request: object, expect_response: bool = True) -> Awaitable[object]:
+def _send_or_lose(self: Any, request: object, expect_response: bool = True) -> Awaitable[object]:
     try:
         answer = _send(self, request, expect_response)
     except KafkaError:
@@ -95,7 +97,17 @@ def _send_or_lose(self: AIOKafkaConnection, request: object, expect_response: bo
         raise KafkaConnectionError(f"the connection is closed: {error}") from error
     if expect_response and self not in _watched:
         _watch(self)
+    if self._on_close_cb is None:  # a client that asks for brokers
+        return _or_close(self, answer)
     return answer
+
+
+async def _or_close(connection: Any, answer: Awaitable[object]) -> object:
+    try:
+        return await answer
+    except asyncio.CancelledError:
+        connection.close()
+        raise
 
 
 def _watch(connection: Any, silent_seconds: float = 0.0) -> None:

@@ -17,6 +17,7 @@ from aiokafka.structs import BrokerMetadata, TopicPartition
 from deploy.local.ports import HOST, free_port
 from libs.bus import client_repairs
 from libs.bus.codec import encode
+from tests.waiting import until
 
 assert encode  # any part of the bus brings the repair with it
 
@@ -101,6 +102,30 @@ async def test_a_client_keeps_one_connection_while_the_cluster_names_no_broker(
             first, *_, last = asked
             assert (first.connected(), last.connected()) == (False, True)
         assert await client.force_metadata_update()
+    await client.close()
+
+
+async def test_who_gives_up_waiting_for_brokers_leaves_no_connection_open(
+    kafka: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send: Any = AIOKafkaConnection.send
+    asked: list[AIOKafkaConnection] = []
+
+    def without_answer(connection: Any, request: object) -> Any:
+        answer = send(connection, request)
+        if isinstance(request, MetadataRequest):
+            asked.append(connection)
+            connection._read_task.cancel()
+        return answer
+
+    monkeypatch.setattr(AIOKafkaConnection, "send", without_answer)
+    client: Any = AIOKafkaClient(bootstrap_servers=kafka)
+    starting = asyncio.create_task(client.bootstrap())
+    await until(lambda: bool(asked))
+    assert asked[0].connected()
+    starting.cancel()
+    await asyncio.wait([starting])
+    assert not asked[0].connected()
     await client.close()
 
 
