@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -21,6 +22,7 @@ Pool = asyncpg.Pool
 
 STATEMENT_TIMEOUT_SECONDS = 30
 CANCEL_SECONDS = 2.0
+CLOSE_SECONDS = 2.0
 IDLE_IN_TRANSACTION_SECONDS = 15
 """After which PostgreSQL ends a transaction that waits for its next statement: its process may be frozen, and its locks hold up others."""
 BY_KEY = {"enable_seqscan": "off"}
@@ -99,6 +101,13 @@ async def open_database(
             **(parameters or {}),
         },
     )
+
+
+async def close_database(pool: Pool) -> None:
+    """Take leave of the server. One that says nothing is left without a word: asyncpg would wait for it as long as for a statement, which
+    is longer than a stop may take."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(pool.close(), CLOSE_SECONDS)
 
 
 class _Connection(asyncpg.Connection):

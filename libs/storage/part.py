@@ -7,7 +7,7 @@ from pathlib import Path
 
 from libs.service_kit.lifecycle import Lifecycle
 from libs.service_kit.settings import DatabaseSettings
-from libs.storage.database import Pool, open_database
+from libs.storage.database import Pool, close_database, open_database
 from libs.storage.partitions import Partitioned
 
 
@@ -27,7 +27,7 @@ async def database_part(
     pool = await life.part(
         "postgres",
         lambda: open_database(dsn, schema, migrations, settings.postgres_connections, partitioned, parameters),
-        lambda pool: pool.close(),
+        close_database,
     )
     life.watch("postgres", lambda: pool.fetchval("SELECT 1"))
     return pool

@@ -18,7 +18,7 @@ from libs.service_kit.config_file import Configuration
 from libs.service_kit.lifecycle import Lifecycle, run_service
 from libs.service_kit.periodic import repeat
 from libs.service_kit.settings import load_configured
-from libs.storage.database import BY_KEY, Pool, open_database
+from libs.storage.database import BY_KEY, Pool, close_database, open_database
 from services.api_gateway.accepting import Accepter
 from services.api_gateway.api_keys import ApiKeys
 from services.api_gateway.asked import AskedTable
@@ -55,7 +55,7 @@ async def start(life: Lifecycle, settings: ApiGatewaySettings, configuration: Co
         dsn = settings.postgres_dsn.unicode_string()
         return await open_database(dsn, "api", MIGRATIONS, settings.postgres_connections, parameters=BY_KEY)
 
-    pool = await life.part("postgres", open_pool, lambda pool: pool.close())
+    pool = await life.part("postgres", open_pool, close_database)
     life.watch("postgres's answers", lambda: pool.fetchval("SELECT 1"))
     life.background("forgetting", repeat("deletion of old rows", FORGET_SECONDS, lambda: forget_old(pool)))
     ledger, asked = Ledger(pool), AskedTable(pool)

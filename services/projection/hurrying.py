@@ -59,9 +59,6 @@ class Hurry:
                         await asyncio.sleep(AT_MOST_EVERY_SECONDS)
             finally:
                 self.carrying = False
-                # One that has closed without telling us yet is terminated: else asyncpg would warn of the listener left on it.
-                if not lost and connection.is_closed():
-                    connection.terminate()
-                elif not lost:
+                if not lost:  # it ends with its listener: UNLISTEN would wait for a server that says nothing
                     connection.remove_termination_listener(on_lost)
-                    await connection.remove_listener(CHANNEL, on_heard)
+                    connection.terminate()

@@ -19,7 +19,7 @@ from libs.contracts.events import Priority
 from libs.service_kit.config_file import Configuration
 from libs.service_kit.lifecycle import Lifecycle, run_service
 from libs.service_kit.settings import load_configured
-from libs.storage.database import BY_KEY, Pool, open_database
+from libs.storage.database import BY_KEY, Pool, close_database, open_database
 from libs.storage.retention import keep_partitions
 from services.projection import queries, store
 from services.projection.arrivals import Arrivals
@@ -58,11 +58,9 @@ async def start(life: Lifecycle, settings: ProjectionSettings, configuration: Co
         return pool
 
     reading = settings.postgres_connections - FOLDING
-    writer = await life.part("postgres", open_writer, lambda pool: pool.close())
+    writer = await life.part("postgres", open_writer, close_database)
     life.watch("postgres", lambda: writer.fetchval("SELECT 1"))
-    readers = await life.part(
-        "postgres for reads", lambda: open_pool(reading, queries.PARAMETERS), lambda pool: pool.close()
-    )
+    readers = await life.part("postgres for reads", lambda: open_pool(reading, queries.PARAMETERS), close_database)
     life.background("partitions", keep_partitions(writer, PARTITIONED, settings.projection_keep_days))
     used = [topic for topic in CONSUMED if isinstance(topic, topics.Topic)]
     for priority in Priority:

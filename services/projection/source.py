@@ -25,7 +25,7 @@ from services.projection import store
 log = structlog.get_logger()
 
 POOL_SECONDS = 5.0
-"""How long a rebalance may wait for a connection that a batch still holds."""
+"""How long a rebalance or a stop may wait for Postgres, whose connection a batch may still hold."""
 
 
 class StoredOffsetsSource(KafkaSource):
@@ -131,14 +131,17 @@ class StoredOffsetsSource(KafkaSource):
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Also stores offsets that no transaction has: a partition may end in records that went to the dead letters."""
         try:
-            async with self._pool.acquire(timeout=POOL_SECONDS) as connection:
-                positions = {partition: store.Position(offset, offset) for partition, offset in offsets.items()}
-                await store.write_positions(connection, positions)
+            await asyncio.wait_for(self._store(offsets), POOL_SECONDS)
         except Exception as error:
             if not is_transient(error):
                 raise
             raise TimeoutError("Postgres is away") from error
         await self._tell(offsets)
+
+    async def _store(self, offsets: Mapping[TopicPartition, int]) -> None:
+        positions = {partition: store.Position(offset, offset) for partition, offset in offsets.items()}
+        async with self._pool.acquire() as connection:
+            await store.write_positions(connection, positions)
 
 
 def source_on(pool: Pool) -> OpenSource:

@@ -10,9 +10,10 @@ import pytest
 
 from libs.service_kit.transient import is_transient
 from libs.storage import database
-from libs.storage.database import DsnError, open_database
+from libs.storage.database import DsnError, close_database, open_database
 from libs.storage.retention import drop_old
 from tests.libs.storage.conftest import BY_TIME, SCHEMA
+from tests.silence import relay_to
 
 
 async def test_the_locks_of_a_process_that_is_frozen_in_its_transaction_are_given_back(
@@ -33,45 +34,12 @@ async def test_the_locks_of_a_process_that_is_frozen_in_its_transaction_are_give
     pool.terminate()  # not all that it knows of is open
 
 
-class Relay:
-    """Between a pool and its server. What is open can be left unanswered from some moment on, while new connections work."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self._server = (host, port)
-        self._silent = asyncio.Event()
-        self._kept: set[object] = set()
-
-    async def listen(self) -> int:
-        self.listening = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        return self.listening.sockets[0].getsockname()[1]
-
-    def fall_silent(self) -> None:
-        self._silent.set()
-        self._silent = asyncio.Event()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        silent = self._silent
-        other_reader, other_writer = await asyncio.open_connection(*self._server)
-        self._kept |= {writer, other_writer}  # else they were closed, which is a word
-        await asyncio.gather(pass_on(reader, other_writer, silent), pass_on(other_reader, writer, silent))
-
-
-async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, silent: asyncio.Event) -> None:
-    while (octets := await reader.read(65_536)) and not silent.is_set():
-        writer.write(octets)
-    if not silent.is_set():
-        writer.close()
-
-
 async def test_what_is_called_off_on_a_connection_whose_server_has_gone_without_a_word_is_not_waited_for(
     dsn: str, migrations: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database, "CANCEL_SECONDS", 0.1)
-    parts = urlsplit(dsn)
-    relay = Relay(parts.hostname or "", parts.port or 5432)
-    port = await relay.listen()
-    through_it = parts._replace(netloc=parts.netloc.replace(f":{parts.port}", f":{port}")).geturl()
-    pool = await open_database(through_it, SCHEMA, migrations, 2)
+    relay = await relay_to(dsn)
+    pool = await open_database(relay.dsn, SCHEMA, migrations, 2)
     assert await pool.fetchval("SELECT 1") == 1
     relay.fall_silent()
     async with asyncio.timeout(15):  # a statement may take 30, and asyncpg gives as much to its end
@@ -80,6 +48,16 @@ async def test_what_is_called_off_on_a_connection_whose_server_has_gone_without_
                 await pool.fetchval("SELECT 1")
         assert await pool.fetchval("SELECT 1") == 1
     pool.terminate()
+    relay.listening.close()
+
+
+async def test_a_server_that_has_gone_without_a_word_is_taken_no_leave_of(dsn: str, migrations: Path) -> None:
+    relay = await relay_to(dsn)
+    pool = await open_database(relay.dsn, SCHEMA, migrations, 2)
+    relay.fall_silent()
+    async with asyncio.timeout(15):  # asyncpg would give it 30
+        await close_database(pool)
+    assert pool.is_closing()
     relay.listening.close()
 
 

@@ -6,8 +6,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from libs.storage.database import Pool
+from libs.storage.database import Pool, open_database
 from services.projection.hurrying import Hurry
+from services.projection.store import MIGRATIONS, SCHEMA
+from tests.conftest import DatabaseFactory
+from tests.silence import relay_to
 from tests.waiting import until
 
 
@@ -52,3 +55,15 @@ async def test_a_lost_connection_is_made_anew(pool: Pool, recwarn: pytest.Warnin
         )
         await until(lambda: one.hurry() or other.hurried)
     assert not [str(each.message) for each in recwarn], "of the connection that was lost"
+
+
+async def test_an_end_does_not_wait_for_a_server_that_has_gone_without_a_word(postgres: DatabaseFactory) -> None:
+    relay = await relay_to(await postgres())
+    pool = await open_database(relay.dsn, SCHEMA, MIGRATIONS, 1)
+    async with asyncio.timeout(25):  # a statement may take 30
+        async with replicas(pool, 1) as (one,):
+            await until(lambda: one.hurry.carrying)
+            relay.fall_silent()
+        assert await pool.fetchval("SELECT 1") == 1
+    pool.terminate()
+    relay.listening.close()

@@ -1,5 +1,6 @@
 """The positions of the projection's group, which Postgres has and Kafka is told."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, cast
 
@@ -13,10 +14,12 @@ from libs.bus.kafka_source import KafkaSource
 from libs.bus.record import Record
 from libs.bus.stream import RecordStream
 from libs.contracts.topics import Topic
-from libs.storage.database import Pool
-from services.projection import store
+from libs.storage.database import Pool, open_database
+from services.projection import source, store
 from services.projection.source import source_on
 from tests.conformance.bus_harness import Harness, names, open_harness
+from tests.conftest import DatabaseFactory
+from tests.silence import relay_to
 from tests.waiting import until
 
 Commit = Callable[[KafkaSource, Mapping[TopicPartition, int]], Awaitable[None]]
@@ -238,3 +241,25 @@ async def test_what_could_not_be_committed_at_the_beginning_is_with_the_next_com
     stream.finished(await read_some(stream))
     assert await stream.commit()
     assert list(tries[-1]) == [TopicPartition(topic.name, one)]
+
+
+async def test_a_commit_does_not_wait_as_long_for_a_silent_postgres_as_a_statement_may_take(
+    kafka: str, postgres: DatabaseFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "POOL_SECONDS", 0.5)
+    relay = await relay_to(await postgres())
+    pool = await open_database(relay.dsn, store.SCHEMA, store.MIGRATIONS, 1)
+    harness = await open_harness(kafka)
+    harness.open_source = source_on(pool)
+    topic = await harness.topic()
+    await harness.publish(topic, "applied")
+    stream = harness.stream([topic])
+    await stream.start()
+    stream.finished(await read_some(stream))
+    relay.fall_silent()
+    async with asyncio.timeout(25):
+        assert not await stream.commit()
+    await stream.stop()
+    await harness.close()
+    pool.terminate()
+    relay.listening.close()
