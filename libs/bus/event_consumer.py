@@ -38,7 +38,7 @@ from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLS
 from libs.bus.codec import decoder
 from libs.bus.dead_letters import DeadLetters, reason_of
 from libs.bus.errors import TooManyDeadLetters
-from libs.bus.kafka_source import HEARTBEAT_INTERVAL_MS, MAX_PARTITION_FETCH_BYTES, SESSION_TIMEOUT_MS
+from libs.bus.kafka_source import HEARTBEAT_INTERVAL_MS, MAX_PARTITION_FETCH_BYTES, SESSION_TIMEOUT_MS, require_topics
 from libs.bus.port import Publisher
 from libs.bus.record import Record
 from libs.bus.stream import LAG_EVERY_SECONDS, hide_lag
@@ -126,7 +126,7 @@ class EventConsumer(ConsumerRebalanceListener):
     @property
     def state(self) -> str:
         """`running`, or what keeps it from it: `starting`, `stopped`, `stopped: too many dead letters`, `stopped: KeyError`, or that
-        Kafka does not answer."""
+        Kafka does not answer or lacks the topic."""
         if self._stopped or not self._joined:
             return self._stopped or "starting"
         return self._missing or RUNNING
@@ -217,11 +217,12 @@ class EventConsumer(ConsumerRebalanceListener):
         """Show how far it is behind; while Kafka does not say, show nothing, and say so."""
         assigned = consumer.assignment()
         try:
+            require_topics(consumer)
             async with asyncio.timeout(LAG_SECONDS):
                 ends = await consumer.end_offsets(assigned)
                 lags = {each.partition: end - await consumer.position(each) for each, end in ends.items()}
         except Exception as error:  # whatever it is, a gauge must not stop the work
-            self._missing = f"Kafka does not answer: {type(error).__name__}"
+            self._missing = f"waiting for Kafka: {type(error).__name__}"
             hide_lag(assigned)
             return
         self._missing = ""

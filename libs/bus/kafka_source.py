@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
-from aiokafka.errors import ConsumerStoppedError, KafkaError
+from aiokafka.errors import ConsumerStoppedError, KafkaError, UnknownTopicOrPartitionError
 from aiokafka.structs import TopicPartition
 
 from libs.bus.port import OnRebalance, Partitions, Topics, pattern_of
@@ -203,6 +203,7 @@ class KafkaSource(ConsumerRebalanceListener):
 
     async def lag_bounds(self) -> Mapping[TopicPartition, tuple[int, int]]:
         consumer = self._started()
+        require_topics(consumer)
         async with asyncio.timeout(COMMIT_SECONDS):
             ends = await consumer.end_offsets(consumer.assignment())
             return {partition: (await consumer.position(partition), end) for partition, end in ends.items()}
@@ -219,6 +220,14 @@ class KafkaSource(ConsumerRebalanceListener):
         if self._consumer is None:
             raise RuntimeError("the source is not started")
         return self._consumer
+
+
+def require_topics(consumer: AIOKafkaConsumer) -> None:
+    """Raises UnknownTopicOrPartitionError where Kafka lacks a topic that it reads: then nobody has partitions of it, which is not to be
+    taken for others having them all."""
+    topics = consumer.subscription()
+    if not topics or not all(map(consumer.partitions_for_topic, topics)):
+        raise UnknownTopicOrPartitionError
 
 
 async def _close(consumer: AIOKafkaConsumer) -> None:

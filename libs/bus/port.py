@@ -88,7 +88,8 @@ class Source(Protocol):
         ...
 
     async def lag_bounds(self) -> Mapping[TopicPartition, tuple[int, int]]:
-        """Of each assigned partition the next offset to fetch and the end. Raises KafkaError, or TimeoutError."""
+        """Of each assigned partition the next offset to fetch and the end. Raises KafkaError, also where a topic that it reads is not
+        there, or TimeoutError."""
         ...
 
     def assignment(self) -> Partitions: ...

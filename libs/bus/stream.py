@@ -309,7 +309,7 @@ class RecordStream:
                 failures += 1
                 if failures == 2:  # one alone may be a rebalance
                     log.warning("kafka.away", group=self._group, error=type(error).__name__)
-                    self.missing = f"Kafka does not answer: {type(error).__name__}"
+                    self.missing = f"waiting for Kafka: {type(error).__name__}"
                     hide_lag(self.assignment())
                 continue
             failures = 0

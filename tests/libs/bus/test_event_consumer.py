@@ -265,10 +265,25 @@ async def test_while_kafka_says_nothing_the_consumer_is_not_ready_and_shows_no_l
     await until(lambda: consumer.ready and seen.names and lag() == 0)
     with monkeypatch.context() as patch:
         patch.setattr(AIOKafkaConsumer, "end_offsets", away)
-        await until(lambda: consumer.state == "Kafka does not answer: KafkaConnectionError")
+        await until(lambda: consumer.state == "waiting for Kafka: KafkaConnectionError")
         assert not consumer.ready
         assert lag() is None
     await until(lambda: consumer.ready and lag() == 0)
+
+
+async def test_while_kafka_lacks_the_topic_the_consumer_is_not_ready(
+    bus: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_consumer, "LAG_EVERY_SECONDS", 0.01)
+    topic, seen = await bus.topic(), Seen()
+    await bus.publish(topic, "1")
+    consumer = await started(bus, topic, bus.group(), seen)
+    await until(lambda: consumer.ready and seen.names)
+    with monkeypatch.context() as lost:
+        lost.setattr(AIOKafkaConsumer, "partitions_for_topic", lambda *_: None)
+        await until(lambda: consumer.state == "waiting for Kafka: UnknownTopicOrPartitionError")
+        assert not consumer.ready
+    await until(lambda: consumer.ready)
 
 
 async def test_a_missing_topic_is_waited_for_and_not_created(bus: Harness) -> None:

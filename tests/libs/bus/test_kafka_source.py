@@ -1,6 +1,7 @@
 """What only a member of a group on a real Kafka can get wrong."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -11,10 +12,10 @@ from aiokafka.protocol.group import LeaveGroupRequest
 from aiokafka.structs import TopicPartition
 from structlog.testing import capture_logs
 
-from libs.bus import consumer_lane
+from libs.bus import consumer_lane, kafka_source
 from libs.bus import stream as stream_module
 from libs.bus.partitioning import partition_of
-from libs.bus.port import Partitions
+from libs.bus.port import Partitions, TopicFamily
 from libs.bus.stream import RecordStream
 from tests.conformance.bus_harness import Handled, open_harness
 from tests.waiting import until
@@ -213,4 +214,30 @@ async def test_what_a_peer_has_read_since_the_group_gave_us_up_is_not_taken_for_
         await harness.consumer([topic], handled, group).start()
         await until(lambda: handled.names == ["3"])
     assert not [each for each in logs if "records_lost" in each["event"]]
+    await harness.close()
+
+
+@pytest.mark.parametrize("by_pattern", [False, True])
+async def test_who_reads_a_topic_that_kafka_has_lost_is_not_ready_until_it_is_there_again(
+    kafka: str, monkeypatch: pytest.MonkeyPatch, by_pattern: bool
+) -> None:
+    monkeypatch.setattr(stream_module, "LAG_EVERY_SECONDS", 0.1)
+    monkeypatch.setattr(kafka_source, "METADATA_MAX_AGE_MS", 200)
+    harness = await open_harness(kafka)
+    topic, handled = await harness.topic(), Handled()
+    read = TopicFamily(f"^{re.escape(topic.name)}$", topic) if by_pattern else topic
+    consumer = harness.consumer([read], handled)
+    await consumer.start()
+    await harness.publish(topic, "1")
+    await until(lambda: handled.names == ["1"])
+    assert consumer.ready
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+    await admin.start()
+    await admin.delete_topics([topic.name])
+    await admin.close()
+    (lane,) = consumer._lanes
+    await until(lambda: not lane._stream.assignment(), "Kafka's word that nothing is there")
+    await until(lambda: not consumer.ready)
+    await harness.declare(topic)
+    await until(lambda: consumer.ready and lane._stream.assignment())
     await harness.close()
