@@ -1,7 +1,14 @@
-"""A PostgreSQL that goes without a word."""
+"""A PostgreSQL that goes without a word, or whose word comes long before its connection ends."""
 
 import asyncio
 from urllib.parse import urlsplit
+
+
+def _message(kind: bytes, body: bytes) -> bytes:
+    return kind + (4 + len(body)).to_bytes(4, "big") + body
+
+
+_SESSION_ENDS = _message(b"S", b"session\0ends\0") + _message(b"E", b"SFATAL\0VFATAL\0C57P01\0Mterminating\0\0")
 
 
 class Relay:
@@ -11,6 +18,7 @@ class Relay:
         self._parts = urlsplit(dsn)
         self._silent = asyncio.Event()
         self._kept: set[object] = set()
+        self._clients: list[asyncio.StreamWriter] = []
 
     async def listen(self) -> None:
         self.listening = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -22,8 +30,14 @@ class Relay:
         self._silent.set()
         self._silent = asyncio.Event()
 
+    def end_sessions(self) -> None:
+        """As an administrator does; the connections are still open. Who has heard of it has the setting `session`."""
+        for client in self._clients:
+            client.write(_SESSION_ENDS)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         silent = self._silent
+        self._clients.append(writer)
         other_reader, other_writer = await asyncio.open_connection(self._parts.hostname, self._parts.port)
         self._kept |= {writer, other_writer}  # else they were closed, which is a word
         await asyncio.gather(_pass_on(reader, other_writer, silent), _pass_on(other_reader, writer, silent))

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextvars import copy_context
 from typing import Any, Protocol, TypeVar
 
+import asyncpg
 import structlog
 import uvloop
 from aiohttp import web
@@ -276,6 +277,10 @@ def _is_away(error: Exception) -> bool:
 def _log_unhandled(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """What a task or a callback raised and nobody awaits. asyncio's own words would show the task, and in it the error's text."""
     if (error := context.get("exception")) is not None:
-        log.error("unhandled error", exc_info=error)
+        # A COPY that asyncpg can't begin, since the server has just ended the session, raises; asyncpg then fails a future of its own as
+        # well, with an error that was never raised, and forgets it.
+        forgotten = isinstance(error, asyncpg.ConnectionDoesNotExistError) and error.__traceback__ is None
+        say = log.warning if forgotten else log.error
+        say("unhandled error", exc_info=error)
     else:
         log.error("unhandled error", words=context["message"])

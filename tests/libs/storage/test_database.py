@@ -1,19 +1,23 @@
 """What the pools of all services have in common."""
 
 import asyncio
+import gc
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
+from libs.service_kit import lifecycle
 from libs.service_kit.transient import is_transient
 from libs.storage import database
 from libs.storage.database import DsnError, close_database, open_database
 from libs.storage.retention import drop_old
 from tests.libs.storage.conftest import BY_TIME, SCHEMA
 from tests.silence import relay_to
+from tests.waiting import until
 
 
 async def test_the_locks_of_a_process_that_is_frozen_in_its_transaction_are_given_back(
@@ -47,6 +51,27 @@ async def test_what_is_called_off_on_a_connection_whose_server_has_gone_without_
             async with asyncio.timeout(0.1):
                 await pool.fetchval("SELECT 1")
         assert await pool.fetchval("SELECT 1") == 1
+    pool.terminate()
+    relay.listening.close()
+
+
+async def test_a_session_that_ends_just_before_a_copy_is_told_once_as_an_error(dsn: str, migrations: Path) -> None:
+    relay = await relay_to(dsn)
+    pool = await open_database(relay.dsn, SCHEMA, migrations, 1)
+    asyncio.get_running_loop().set_exception_handler(lifecycle._log_unhandled)
+    with capture_logs() as logs:
+        async with pool.acquire() as connection:
+            await connection.copy_records_to_table("seen_elsewhere", records=[(1,)])
+            relay.end_sessions()
+            await until(lambda: hasattr(connection.get_settings(), "session"))
+            with pytest.raises(asyncpg.InternalClientError) as fault:
+                await connection.copy_records_to_table("seen_elsewhere", records=[(2,)])
+            assert is_transient(fault.value)
+            connection.terminate()
+        await asyncio.sleep(0)
+        gc.collect()
+    lost = [each for each in logs if isinstance(each.get("exc_info"), asyncpg.ConnectionDoesNotExistError)]
+    assert [each["log_level"] for each in lost] == ["warning"]
     pool.terminate()
     relay.listening.close()
 
