@@ -1,7 +1,6 @@
 """How a service starts, waits, fails and stops: seen from its own process's inside, and over HTTP."""
 
 import asyncio
-import gc
 import json
 import signal
 import ssl
@@ -340,16 +339,3 @@ async def test_a_neighbour_whose_question_can_not_be_called_off_makes_the_servic
     answered.set()
     await until_missing(life, {})
     await life.stop_all()
-
-
-async def test_what_a_task_raised_and_nobody_awaits_is_an_error_also_where_a_connection_was_lost() -> None:
-    asyncio.get_running_loop().set_exception_handler(lifecycle._log_unhandled)
-
-    async def lose() -> None:
-        raise asyncpg.ConnectionDoesNotExistError
-
-    with capture_logs() as logs:
-        await asyncio.wait([asyncio.create_task(lose())])
-        gc.collect()
-    lost = [each for each in logs if isinstance(each.get("exc_info"), asyncpg.ConnectionDoesNotExistError)]
-    assert [each["log_level"] for each in lost] == ["error"]
