@@ -14,8 +14,8 @@ log = structlog.get_logger()
 
 
 async def repeat(what: str, seconds: float, work: Callable[[], Awaitable[object]]) -> None:
-    """Do it now and then every so many seconds, for ever; a failure is logged, a neighbour's absence
-    as a warning, and it is done again at the next turn."""
+    """Do it now and then every so many seconds, for ever; a failure is logged (a neighbour's absence as a
+    warning), and it is done again at the next turn."""
     while True:
         try:
             await work()

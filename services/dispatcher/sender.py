@@ -36,7 +36,7 @@ LARGEST_CLAIM = 1000
 IDLE_SECONDS = 0.5
 """How long the sender waits at most before it looks again at what it may claim."""
 NOTHING_GRANTED_SECONDS = 0.05
-"""How long it waits after a claim that was not granted in full."""
+"""How long it waits after a claim that was not granted in full, or refused parts of messages whose other parts wait."""
 EXPIRED_EVERY_SECONDS = 1.0
 """How often it looks for what has passed its validity before its turn has come."""
 REPEAT_FIRST_SECONDS = 0.05
@@ -238,12 +238,11 @@ class Sender:
             self._board.queue_first(rest.values())
             # A leg that another part's outcome has ended meanwhile has nothing more to claim.
             unknown |= {key: leg for key, leg in rest.items() if is_concluded(leg)}
-            self._not_before = self._loop.time() + NOTHING_GRANTED_SECONDS
         if unknown:
             self._look(list(unknown.values()))
-            # Of some there are parts left for which there was no room. Whether they still are to go, the look says.
-            if any(leg.queued for leg in unknown.values()):
-                self._not_before = self._loop.time() + NOTHING_GRANTED_SECONDS
+        # Of some of these, parts may be left for which there was no room. Whether they still are to go, the look says.
+        if len(verdicts) < len(claim.asks) or any(leg.queued for leg in unknown.values()):
+            self._not_before = self._loop.time() + NOTHING_GRANTED_SECONDS
         if not granted:
             return
         CLAIMED.labels(self._gateway.id).inc(len(granted))

@@ -24,7 +24,7 @@ from services.projection import store
 
 log = structlog.get_logger()
 
-POOL_SECONDS = 5.0
+POSTGRES_SECONDS = 5.0
 """How long a rebalance or a stop may wait for Postgres, whose connection a batch may still hold."""
 
 
@@ -78,7 +78,7 @@ class StoredOffsetsSource(KafkaSource):
         """Go to the stored positions. False if they can't be read now, or the assignment has changed meanwhile."""
         consumer = self._started()
         try:
-            async with self._pool.acquire(timeout=POOL_SECONDS) as connection:
+            async with self._pool.acquire(timeout=POSTGRES_SECONDS) as connection:
                 stored = await store.read_positions(connection)
             ends = await consumer.end_offsets(partitions)  # after them: until then a former owner may still store some
             for partition in partitions & stored.keys():
@@ -118,7 +118,7 @@ class StoredOffsetsSource(KafkaSource):
         await super()._go_back_to(offsets)
 
     async def _forget(self, partition: TopicPartition) -> None:
-        async with self._pool.acquire(timeout=POOL_SECONDS) as connection:
+        async with self._pool.acquire(timeout=POSTGRES_SECONDS) as connection:
             await store.forget_position(connection, partition)
 
     async def _tell(self, offsets: Mapping[TopicPartition, int]) -> None:
@@ -131,7 +131,7 @@ class StoredOffsetsSource(KafkaSource):
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Also stores offsets that no transaction has: a partition may end in records that went to the dead letters."""
         try:
-            await asyncio.wait_for(self._store(offsets), POOL_SECONDS)
+            await asyncio.wait_for(self._store(offsets), POSTGRES_SECONDS)
         except Exception as error:
             if not is_transient(error):
                 raise

@@ -246,7 +246,7 @@ async def test_what_could_not_be_committed_at_the_beginning_is_with_the_next_com
 async def test_a_commit_does_not_wait_as_long_for_a_silent_postgres_as_a_statement_may_take(
     kafka: str, postgres: DatabaseFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(source, "POOL_SECONDS", 0.5)
+    monkeypatch.setattr(source, "POSTGRES_SECONDS", 0.5)
     relay = await relay_to(await postgres())
     pool = await open_database(relay.dsn, store.SCHEMA, store.MIGRATIONS, 1)
     harness = await open_harness(kafka)
