@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from datetime import timedelta
 from functools import partial
@@ -18,7 +17,8 @@ from libs.service_kit.config_file import Configuration
 from libs.service_kit.lifecycle import Lifecycle, run_service
 from libs.service_kit.periodic import repeat
 from libs.service_kit.settings import load_configured
-from libs.storage.database import BY_KEY, Pool, close_database, open_database
+from libs.storage.database import BY_KEY
+from libs.storage.part import database_part
 from services.api_gateway.accepting import Accepter
 from services.api_gateway.api_keys import ApiKeys
 from services.api_gateway.asked import AskedTable
@@ -40,33 +40,24 @@ from services.api_gateway.upstreams import Upstream
 MIGRATIONS = Path(__file__).parent / "migrations"
 FORGET_SECONDS = 60.0
 """Between two deletions of old rows."""
-TRY_SECONDS = 5.0
-"""Waiting for Kafka goes in tries of this length: between them a stop is heard, and readiness says what is waited for."""
 
 
 async def start(life: Lifecycle, settings: ApiGatewaySettings, configuration: Configuration) -> None:
     """Neighbours first, the door last. The stop goes the other way: close the door, answer what is inside, let go."""
     await life.serve_ops()
     kafka, postgres = Neighbour("Kafka"), Neighbour("Postgres")
-    life.ready_when("kafka", kafka.missing)
-    life.ready_when("postgres", postgres.missing)
-
-    async def open_pool() -> Pool:
-        dsn = settings.postgres_dsn.unicode_string()
-        return await open_database(dsn, "api", MIGRATIONS, settings.postgres_connections, parameters=BY_KEY)
-
-    pool = await life.part("postgres", open_pool, close_database)
-    life.watch("postgres's answers", lambda: pool.fetchval("SELECT 1"))
+    life.ready_when("kafka for callers", kafka.missing)
+    life.ready_when("postgres for callers", postgres.missing)
+    pool = await database_part(life, settings, "api", MIGRATIONS, parameters=BY_KEY)
     life.background("forgetting", repeat("deletion of old rows", FORGET_SECONDS, lambda: forget_old(pool)))
     ledger, asked = Ledger(pool), AskedTable(pool)
     numbers = Numbers(ledger.next_block, postgres)
     await life.part("numbers", lambda: numbers.fetch(BLOCK), lambda _: numbers.stop())
     cluster = settings.kafka
-    topics = (REQUESTED, REQUESTED_HIGH, COMMANDS, STATUS)
-    await life.part("topics", lambda: asyncio.wait_for(ensure_topics(cluster, topics), TRY_SECONDS))
+    await life.part("topics", lambda: ensure_topics(cluster, (REQUESTED, REQUESTED_HIGH, COMMANDS, STATUS)))
     producer = Producer(cluster, "api_gateway", delivery_timeout=settings.accept_timeout_seconds)
-    await life.part("kafka", lambda: asyncio.wait_for(producer.start(), TRY_SECONDS), lambda _: producer.stop())
-    life.watch("kafka's answers", producer.ask)
+    await life.part("kafka", producer.start, lambda _: producer.stop())
+    life.watch("kafka", producer.ask)
     publisher = DurablePublisher(producer, kafka, settings.accept_timeout_seconds)
     default_validity = timedelta(seconds=configuration.validity_seconds)
     accepter = Accepter(
