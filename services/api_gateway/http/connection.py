@@ -8,15 +8,17 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from libs.service_kit.problems import ProblemError
-from services.api_gateway.http.application import Server
 from services.api_gateway.http.calls import Call, too_large
 from services.api_gateway.http.responses import LAST_CHUNK, Response, chunk, encode, encode_beginning
 from services.api_gateway.http.unread import unread_bytes
+
+if TYPE_CHECKING:
+    from services.api_gateway.http.server import Server
 
 MAX_HEAD_BYTES = 16 * 1024
 MAX_PIPELINED = 64

@@ -13,7 +13,7 @@ BACKLOG = 1024
 
 
 class Server:
-    """A listening server. `now` and `common` (the header lines that every answer has) are as old as the last sweep at most."""
+    """A listening server. `now` (the loop's time) and `common` (the header lines that every answer has) are of the last sweep."""
 
     def __init__(self, application: Application) -> None:
         self.application = application
