@@ -83,7 +83,9 @@ class Gateway(_Model):
         asked = self.receipts
         if asked is Receipts.EACH:
             return True
-        return part == 1 if asked is Receipts.FIRST else asked is Receipts.LAST and part == parts
+        if asked is Receipts.FIRST:
+            return part == 1
+        return asked is Receipts.LAST and part == parts
 
     @property
     @abstractmethod
@@ -242,17 +244,16 @@ class Configuration(_Model):
 
     def gateway(self, gateway_id: str) -> AnyGateway:
         """The gateway with this id. Raises KeyError."""
-        return next((g for g in self.gateways if g.id == gateway_id), None) or _missing(gateway_id)
+        for gateway in self.gateways:
+            if gateway.id == gateway_id:
+                return gateway
+        raise KeyError(f"there is no gateway {gateway_id!r} in the configuration")
 
     def tenant_of(self, gateway_id: str) -> str:
         """Whose inbound messages this gateway's are: its `tenant`, else the only tenant that there is, else "default"."""
         named = next((g.tenant for g in self.gateways if g.id == gateway_id), None)
         tenants = {key.tenant for key in self.api_keys}
         return named or (tenants.pop() if len(tenants) == 1 else DEFAULT_TENANT)
-
-
-def _missing(gateway_id: str) -> AnyGateway:
-    raise KeyError(f"there is no gateway {gateway_id!r} in the configuration")
 
 
 def load_configuration(path: Path, environment: Mapping[str, str] = os.environ) -> Configuration:
