@@ -15,17 +15,17 @@ import secrets
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Generator
 from pathlib import Path
-from types import TracebackType
+from typing import ClassVar
 
 import asyncpg
 
 from deploy import REPOSITORY
 from deploy.local import postgres_binaries
-from deploy.local.ports import HOST, free_port, require_free
-from deploy.local.processes import Child, StartError, describe_exit
+from deploy.local.ports import HOST, require_free
+from deploy.local.processes import Child, StartError
+from deploy.local.server import LocalServer
 
 SYSTEM_USERS = ("postgres", "postrider")
 OUR_USER = "postrider"  # in the database, and on the machine if it has no `postgres`
@@ -39,18 +39,14 @@ SETTINGS = {
 }
 
 
-class Postgres:
-    """A server with its data in `directory`. A port that is not given is found free and kept across restarts."""
+class Postgres(LocalServer):
+    """The server; killed, its backends notice and end, as after a crash."""
+
+    NAME: ClassVar = "PostgreSQL"
+    STOP_SIGNAL: ClassVar = signal.SIGINT  # "fast shutdown": it cuts connections
 
     def __init__(self, directory: Path, *, port: int | None = None, log: Path | None = None) -> None:
-        self.directory = directory
-        self.port = port or free_port()
-        self.log = log or directory / "postgres.log"
-        self._child: Child | None = None
-
-    @property
-    def pid(self) -> int | None:
-        return self._child.pid if self._child and self._child.running else None
+        super().__init__(directory, port, log or directory / "postgres.log")
 
     @property
     def _password_file(self) -> Path:
@@ -72,8 +68,7 @@ class Postgres:
             await connection.close()
         return self.dsn(name)
 
-    async def start(self, *, ready_within: float = 120) -> None:
-        """Start the server (made first, if `directory` is new) and wait until it answers; `StartError` otherwise."""
+    async def _spawn(self) -> Child:
         require_free(self.port, "PostgreSQL")
         self.directory.mkdir(parents=True, exist_ok=True)
         if self._password_file.exists() and not (self.directory / "data" / "PG_VERSION").exists():
@@ -84,43 +79,13 @@ class Postgres:
             await self._initialise(programs, data, user)
         _require_same_version(programs, data)
         settings = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
-        self._child = await Child.spawn(
+        return await Child.spawn(
             (str(programs / "postgres"), "-D", str(data), "-p", str(self.port), *settings),
             log=self.log,
             directory=Path("/"),
             user=user,
-            death_signal=signal.SIGINT,  # "fast shutdown"
+            death_signal=self.STOP_SIGNAL,
         )
-        await self._wait_until_ready(self._child, ready_within)
-
-    async def stop(self, *, budget: float = 20) -> None:
-        """Stop it cleanly, cutting connections; kill it after `budget` seconds."""
-        if self._child:
-            await self._child.stop(budget=budget, with_signal=signal.SIGINT)
-            self._child = None
-
-    async def kill(self) -> None:
-        """SIGKILL to the server; its backends notice and end, as after a crash."""
-        if self._child:
-            await self._child.kill()
-            self._child = None
-
-    async def wait(self) -> int:
-        """Return its exit code when it ends."""
-        return await self._child.wait() if self._child else 0
-
-    async def restart(self) -> None:
-        await self.stop()
-        await self.start()
-
-    async def __aenter__(self) -> "Postgres":
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.stop()
 
     async def _initialise(self, programs: Path, data: Path, user: pwd.struct_passwd | None) -> None:
         shutil.rmtree(data)
@@ -148,17 +113,6 @@ class Postgres:
         if code != 0:
             raise StartError(f"initdb failed for {data}:\n{child.log_tail()}")
         _write_private(self._password_file, password)
-
-    async def _wait_until_ready(self, child: Child, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while child.running:
-            if await self._answers():
-                return
-            if time.monotonic() > deadline:
-                await child.kill()
-                raise StartError(f"PostgreSQL was not ready after {seconds:.0f} s:\n{child.log_tail()}")
-            await asyncio.sleep(0.05)
-        raise StartError(f"PostgreSQL ended while starting ({describe_exit(child.exit_code)}):\n{child.log_tail()}")
 
     async def _answers(self) -> bool:
         try:

@@ -14,6 +14,7 @@ from deploy.local import topology
 from deploy.local.kafka import Kafka
 from deploy.local.ports import HOST, Ports, require_free
 from deploy.local.postgres import Postgres
+from deploy.local.server import LocalServer
 from deploy.local.supervisor import ProcessSpec, Say, SupervisedProcess, Supervisor, keep_server_running
 from libs.service_kit.config_file import Configuration, load_configuration
 
@@ -81,9 +82,9 @@ class Stack:
             with contextlib.suppress(asyncio.CancelledError):
                 await keeper
         self._keepers.clear()
-        for name, server in (("Kafka", self.broker), ("PostgreSQL", self.database)):
+        for server in (self.broker, self.database):
             if server and server.pid:
-                async with self._step(f"{name} stopped"):
+                async with self._step(f"{server.NAME} stopped"):
                     await server.stop()
 
     async def __aenter__(self) -> "Stack":
@@ -200,10 +201,10 @@ class Stack:
             self.database = Postgres(
                 self.directory / "postgres", port=self.ports["POSTGRES_PORT"], log=logs / "postgres.log"
             )
-            async with self._step("PostgreSQL"):
+            async with self._step(self.database.NAME):
                 await self.database.start()
                 await self.database.create_database(DATABASE)
-            self._keep("PostgreSQL", self.database)
+            self._keep(self.database)
         if not self._kafka_given:
             self.broker = Kafka(
                 self.directory / "kafka",
@@ -212,9 +213,9 @@ class Stack:
                 log=logs / "kafka.log",
                 java_options=self._java_options,
             )
-            async with self._step("Kafka"):
+            async with self._step(self.broker.NAME):
                 await self.broker.start()
-            self._keep("Kafka", self.broker)
+            self._keep(self.broker)
 
     async def _start_processes(self, once: Mapping[str, Mapping[str, str]]) -> None:
         specs = topology.processes(self._around, self.configuration)
@@ -231,8 +232,9 @@ class Stack:
         async with self._step(spec.name):
             await self._supervisor.start(spec, once=once)
 
-    def _keep(self, name: str, server: Kafka | Postgres) -> None:
-        self._keepers.append(asyncio.create_task(keep_server_running(name, server, self._say), name=f"keep {name}"))
+    def _keep(self, server: LocalServer) -> None:
+        keeping = keep_server_running(server, self._say)
+        self._keepers.append(asyncio.create_task(keeping, name=f"keep {server.NAME}"))
 
     @contextlib.asynccontextmanager
     async def _step(self, name: str) -> AsyncGenerator[None]:

@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import aiohttp
 
 from deploy.local.processes import Child, StartError, describe_exit
+from deploy.local.server import LocalServer
 
 READY_SECONDS = 120.0
 STOP_SECONDS = 30.0
@@ -222,26 +222,19 @@ class Supervisor:
             self._say(f"{name} stopped ({time.monotonic() - started:.1f} s)")
 
 
-class Server(Protocol):
-    """What `keep_server_running` needs of Kafka and PostgreSQL."""
-
-    async def start(self) -> None: ...
-    async def wait(self) -> int: ...
-
-
-async def keep_server_running(name: str, server: Server, say: Say) -> None:
+async def keep_server_running(server: LocalServer, say: Say) -> None:
     """Start a server again whenever it dies, until this is cancelled."""
     delay = FIRST_DELAY
     while True:
         started = time.monotonic()
         code = await server.wait()
         delay = FIRST_DELAY if time.monotonic() - started > LIVED_LONG_ENOUGH else delay
-        say(f"{name} died ({describe_exit(code)}); starting it again in {delay:g} s")
+        say(f"{server.NAME} died ({describe_exit(code)}); starting it again in {delay:g} s")
         await asyncio.sleep(delay)
         delay = min(delay * 2, LONGEST_DELAY)
         try:
             await server.start()
-            say(f"{name} is ready again")
+            say(f"{server.NAME} is ready again")
         except StartError as error:
             say(str(error))
 
