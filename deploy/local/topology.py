@@ -66,13 +66,22 @@ def processes(around: Surroundings, configuration: Configuration) -> list[Proces
     """Everything but Kafka and PostgreSQL, what stops last first."""
     return [
         *([carrier(around)] if uses_simulated_carrier(configuration, around.ports) else []),
-        projection(around),
-        receipts(around),
-        inbound(around),
+        _process(around, "projection", "projection"),
+        _process(around, "receipts", "receipts", RECEIPTS_DESTINATION_KEY=around.secrets["RECEIPTS_DESTINATION_KEY"]),
+        _process(around, "inbound", "inbound"),
         *(dispatcher(around, gateway.id, 1) for gateway in configuration.gateways),
-        scheduler(around),
-        resolver(around),
-        api_gateway(around),
+        _process(around, "scheduler", "scheduler"),
+        _process(around, "resolver", "resolver", PROJECTION_URL=around.ops_url("projection")),
+        _process(
+            around,
+            "api-gateway",
+            "api_gateway",
+            API_HOST=HOST,
+            API_PORT=str(around.ports["POSTRIDER_PORT"]),
+            RESOLVER_URL=around.ops_url("resolver"),
+            PROJECTION_URL=around.ops_url("projection"),
+            INBOUND_URL=around.ops_url("inbound"),
+        ),
     ]
 
 
@@ -89,19 +98,6 @@ def carrier(around: Surroundings) -> ProcessSpec:
     )
 
 
-def projection(around: Surroundings) -> ProcessSpec:
-    return _process(around, "projection", "projection")
-
-
-def receipts(around: Surroundings) -> ProcessSpec:
-    key = around.secrets["RECEIPTS_DESTINATION_KEY"]
-    return _process(around, "receipts", "receipts", RECEIPTS_DESTINATION_KEY=key)
-
-
-def inbound(around: Surroundings) -> ProcessSpec:
-    return _process(around, "inbound", "inbound")
-
-
 def dispatcher_name(gateway: str, replica: int) -> str:
     return f"dispatcher-{gateway}-{replica}"
 
@@ -114,27 +110,6 @@ def dispatcher(around: Surroundings, gateway: str, replica: int) -> ProcessSpec:
         "dispatcher",
         DISPATCHER_GATEWAY=gateway,
         INBOUND_KEY=around.secrets["INBOUND_KEY"],
-    )
-
-
-def resolver(around: Surroundings) -> ProcessSpec:
-    return _process(around, "resolver", "resolver", PROJECTION_URL=around.ops_url("projection"))
-
-
-def scheduler(around: Surroundings) -> ProcessSpec:
-    return _process(around, "scheduler", "scheduler")
-
-
-def api_gateway(around: Surroundings) -> ProcessSpec:
-    return _process(
-        around,
-        "api-gateway",
-        "api_gateway",
-        API_HOST=HOST,
-        API_PORT=str(around.ports["POSTRIDER_PORT"]),
-        RESOLVER_URL=around.ops_url("resolver"),
-        PROJECTION_URL=around.ops_url("projection"),
-        INBOUND_URL=around.ops_url("inbound"),
     )
 
 
