@@ -7,7 +7,7 @@ from pathlib import Path
 
 from deploy.containers.docker import Docker, DockerError
 from deploy.containers.engine import NoEngineError, Say
-from deploy.local.prepare import SetupError, run
+from deploy.local.prepare import SetupError, apt_install, run
 
 SUITE = "bookworm"
 PUBLISHED = "debian:12-slim"
@@ -45,8 +45,7 @@ def _make(docker: Docker) -> None:
     if not shutil.which("debootstrap"):
         if not shutil.which("apt-get"):
             raise SetupError("debootstrap is missing; install it, or make debian:12-slim available")
-        run("apt-get", "update", "-qq")
-        run("apt-get", "install", "-y", "-qq", "--no-install-recommends", "debootstrap", "debian-archive-keyring")
+        apt_install((("debootstrap",), ("debian-archive-keyring",)))
     with tempfile.TemporaryDirectory(prefix="postrider-base-") as directory:
         root = Path(directory) / "root"
         run("debootstrap", "--variant=minbase", SUITE, str(root), *_mirror())
