@@ -127,6 +127,7 @@ class Lifecycle:
             while True:
                 await asyncio.sleep(WATCH_SECONDS)
                 asking = asyncio.ensure_future(ask())
+                # What it raises after it was called off is looked at too, or asyncio would log it as never retrieved.
                 asking.add_done_callback(lambda asked: asked.cancelled() or asked.exception())
                 try:
                     await asyncio.wait([asking], timeout=ANSWER_SECONDS)
