@@ -109,7 +109,7 @@ class BulkAccepter:
             self._calls -= 1
 
     async def _accept(self, request: BulkRequest, items: Sequence[msgspec.Raw]) -> Response | None:
-        common = self._common(request)
+        common = _Common(request.traceparent, self._validity_seconds)
         if request.key is None:
             async with self._turns:
                 first_number = await self._numbers.take_run(len(items))
@@ -124,14 +124,13 @@ class BulkAccepter:
                 return await self._repeat(_begin(request.caller, known.message_id, known.number, common), items)
         try:
             async with self._turns:
-                return await self._accept_keyed(request, items, repeatable)
+                return await self._accept_keyed(request, items, repeatable, common)
         finally:
             self._keys.leave(repeatable)
 
     async def _accept_keyed(
-        self, request: BulkRequest, items: Sequence[msgspec.Raw], repeatable: Repeatable
+        self, request: BulkRequest, items: Sequence[msgspec.Raw], repeatable: Repeatable, common: _Common
     ) -> Response | None:
-        common = self._common(request)
         match await self._reserve(repeatable, common, len(items)):
             case OtherBody():
                 raise other_body()
@@ -155,9 +154,6 @@ class BulkAccepter:
         else:
             await self._give_back(repeatable.key, published=True)
         return answer.end()
-
-    def _common(self, request: BulkRequest) -> _Common:
-        return _Common(request.traceparent, self._validity_seconds)
 
     async def _reserve(self, repeatable: Repeatable, common: _Common, count: int) -> Verdict:
         record = Outgoing("", b"", encode(common))
