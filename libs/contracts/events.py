@@ -304,13 +304,14 @@ class MessageEvent(Generic[D]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event(Generic[D]):
-    """CloudEvents 1.0, structured mode, about anything else: `subject` names it (`client/17`)."""
+    """CloudEvents 1.0, structured mode, about anything else: `subject` names it (`client/17`). Upstream systems may leave out what
+    CloudEvents has as optional."""
 
     id: str
     type: str
     source: str
-    time: datetime
-    subject: str
+    time: datetime | None = None
+    subject: str | None = None
     data: D
     traceparent: str | None = None
     specversion: Literal["1.0"] = "1.0"

@@ -305,6 +305,19 @@ def test_data_may_be_of_any_media_type_that_is_json(media_type: str | None, take
         decoder_for(Event[ContactChanged])(body)
 
 
+@pytest.mark.parametrize("attribute", ["time", "subject", "traceparent", "datacontenttype"])
+def test_what_cloudevents_has_as_optional_may_be_null_or_left_out(attribute: str) -> None:
+    event = json.loads(contact())
+    whole = decoder_for(Event[ContactChanged])(contact())
+    event[attribute] = None
+    null = json.dumps(event).encode()
+    del event[attribute]
+    for body in (null, json.dumps(event).encode()):
+        read = decoder_for(Event[ContactChanged])(body)
+        assert read.data == whole.data
+        assert read == TypeAdapter(Event[ContactChanged]).validate_json(body, strict=True)
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_the_examples_are_read_alike_by_both(path: Path) -> None:
     for event in json.loads(path.read_bytes()):
