@@ -8,7 +8,17 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    JsonValue,
+    model_validator,
+)
+from pydantic_core.core_schema import CoreSchema, no_info_after_validator_function, nullable_schema
 
 from libs.contracts.events import GatewayId, PersonKind, Priority
 from libs.contracts.http.model import ApiModel
@@ -118,6 +128,20 @@ ShownStatus = Literal[
 Moment = Annotated[AwareDatetime, BeforeValidator(_rfc3339, json_schema_input_type=AwareDatetime)]
 
 
+class _OrNull:
+    """For an option that has a default: null is the same as leaving it out."""
+
+    def __init__(self, default: object) -> None:
+        self._default = default
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        # A BeforeValidator would hand on Python's lists and strings, which strictly are no tuples and enumerations.
+        return no_info_after_validator_function(self._or_default, nullable_schema(handler(source)))
+
+    def _or_default(self, value: object) -> object:
+        return self._default if value is None else value
+
+
 def _given(person_id: str) -> dict[str, Any]:
     """The JSON Schema of an object in which this id is more than null."""
     return {"required": [person_id], "properties": {person_id: {"type": ["string", "integer"]}}}
@@ -133,11 +157,11 @@ class SendSms(ApiModel):
     ] = Field(description="the text, not blank; 10 segments at most", json_schema_extra={"pattern": r"\S"})
     client_id: PersonId | None = None
     staff_id: PersonId | None = None
-    priority: Priority = Priority.NORMAL
+    priority: Annotated[Priority, _OrNull(Priority.NORMAL)] = Priority.NORMAL
     sender_id: str | None = Field(
         None, min_length=1, max_length=16, pattern=r"^(\+?[0-9]{1,15}|[A-Za-z0-9 ._&-]{1,11})$"
     )
-    tags: tuple[Tag, ...] = Field((), max_length=20)
+    tags: Annotated[tuple[Tag, ...], Field(max_length=20), _OrNull(())] = ()
     custom_data: Annotated[dict[str, JsonValue], AfterValidator(_storable)] | None = Field(
         None, description=f"shown with the message; nested {MAX_NESTING} levels at most"
     )

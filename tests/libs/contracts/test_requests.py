@@ -1,8 +1,10 @@
 """What a request may just be; most of what it may not be is tested at the API's door."""
 
+import json
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
 from libs.contracts.http.requests import InboundQuery, SendBulk, SendSms, SmsQuery
@@ -27,6 +29,13 @@ SMS = {"message": "Hello", "clientId": "1"}
 )
 def test_a_message_may_be_as_long_and_as_great_as_is_said(field: str, value: Any) -> None:
     SendSms.model_validate(SMS | {field: value})
+
+
+@pytest.mark.parametrize("option", sorted(SendSms.model_fields.keys() - {"message", "client_id"}))
+def test_an_option_that_is_null_is_as_if_it_were_left_out(option: str) -> None:
+    named = {SendSms.model_fields[option].alias: None}
+    assert SendSms.model_validate_json(json.dumps(SMS | named), strict=True) == SendSms.model_validate(SMS)
+    Draft202012Validator(SendSms.model_json_schema()).validate(SMS | named)
 
 
 @pytest.mark.parametrize("number", [1, 10_000])
