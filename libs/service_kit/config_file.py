@@ -166,6 +166,8 @@ class SmppGateway(Gateway):
             raise ValueError("bindsAllowed: a transmitter_and_receiver takes two binds")
         if self.bind_type == "transmitter" and self.receipts is not Receipts.NONE:
             raise ValueError("receipts: must be none, since a transmitter is brought no receipts")
+        if self.tls_ca_file is not None and not self.tls:
+            raise ValueError("tlsCaFile: is of no use without tls: true, and the password would leave in plain text")
         return self
 
 

@@ -9,6 +9,7 @@ import pytest
 from libs.service_kit.config_file import ConfigFileError, load_configuration
 from libs.service_kit.yaml_file import YamlFile
 from libs.smpp.pdus import Bind, BindType
+from tests.certificates import made_certificate, needs_openssl
 
 GOOD = """\
 defaultGateway: demo
@@ -174,6 +175,14 @@ def test_every_mistake_is_told_at_once(tmp_path: Path):
 def test_a_file_of_authorities_that_can_not_be_used_is_told_at_load(tmp_path: Path, named: str, told: str):
     text = GOOD.replace("password: secret", f"tls: true\n    tlsCaFile: {tmp_path / named}")
     assert problems(tmp_path, text) == [f"9: gateways.0.tlsCaFile: {tmp_path / named}: {told}"]
+
+
+@needs_openssl
+def test_a_file_of_authorities_is_refused_where_nothing_is_encrypted(tmp_path: Path):
+    certificate, _ = made_certificate(tmp_path, "IP:127.0.0.1")
+    text = GOOD.replace("password: secret", f"password: secret\n    tlsCaFile: {certificate}")
+    words = "tlsCaFile: is of no use without tls: true, and the password would leave in plain text"
+    assert problems(tmp_path, text) == [f"3: gateways.0: {words}"]
 
 
 def test_a_password_may_be_as_long_as_a_bind_can_carry(tmp_path: Path):
