@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
@@ -68,7 +69,7 @@ class Instance:
         self._lease = Lease(pool, gateway.id, settings.dispatcher_lease_seconds)
         self._board = Board()
         rate = gateway.segments_per_second
-        interval_us = round(1_000_000 / rate) if rate else 0
+        interval_us = math.ceil(1_000_000 / rate) if rate else 0  # rounded down, it would exceed the rate
         self._ledger = ledger = Ledger(pool, gateway.id, self._lease.instance, interval_us)
         self._driver = make_driver(
             gateway, Callbacks(on_results=self._on_answers, on_reports=self._on_reports, on_change=self._on_change)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -128,6 +129,17 @@ async def test_high_priority_overtakes_a_backlog_also_one_of_as_many_as_are_take
         await w.send(urgent)
         await w.until(all_told(w, [urgent], Status.SUBMITTED))
         assert sum("submitted" in w.words(e.subject) for e in backlog) < 250
+
+
+async def test_a_rate_is_not_exceeded_by_what_its_interval_has_beyond_whole_microseconds(world: MakeWorld):
+    async with world(segments_per_second=900) as w:  # 1,111.1 µs apart
+        events = [w.event(f"{n}") for n in range(50)]
+        await w.send(*events)
+        w.start()
+        await w.until(all_told(w, events, Status.SUBMITTED))
+        moments: list[datetime] = [r[0] for r in await w.pool.fetch("SELECT allowed_at FROM attempts ORDER BY 1")]
+        apart = min(after - before for before, after in pairwise(moments))
+        assert apart * 900 >= timedelta(seconds=1)
 
 
 async def test_what_has_a_rate_leaves_also_where_claims_take_longer_than_a_part_may_be_late(
