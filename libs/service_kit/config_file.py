@@ -65,7 +65,9 @@ class Gateway(_Model):
     default_alphabet: Alphabet = Field(
         Alphabet.GSM, description="what the provider takes data_coding 0 for; what it lacks goes as UCS-2"
     )
-    segments_per_second: float = Field(0, ge=0, description="the provider's limit over all replicas; 0 = unlimited")
+    segments_per_second: float = Field(
+        0, ge=0, le=1_000_000, description="the provider's limit over all replicas; 0 = unlimited"
+    )
     window: int = Field(100, ge=1, le=10_000, description="submitted segments without an answer, per replica")
     in_doubt: InDoubt = InDoubt.HOLD
     tries: int = Field(5, ge=1, le=100, description="tries of a part that the carrier refuses for now, before it fails")

@@ -107,6 +107,11 @@ def test_the_default_file_of_the_local_stack_is_good():
             "segmentsPerSecond: -1",
             "8: gateways.0.segmentsPerSecond: Input should be greater than or",
         ),
+        (
+            "password: secret",
+            "segmentsPerSecond: .inf",
+            "8: gateways.0.segmentsPerSecond: Input should be less than or equal to 1000000",
+        ),
         (  # no longer than receipts are kept for, and a message until its end
             "password: secret",
             "receiptWindowHours: 337",
