@@ -29,6 +29,9 @@ def _fits_a_header(token: SecretStr) -> SecretStr:
     return token
 
 
+Host = Annotated[str, Field(min_length=1)]
+"""An address to listen on. An empty one would mean all that the machine has."""
+
 FingerprintKey = Annotated[SecretStr, AfterValidator(_fits)]
 """The key of fingerprints of phone numbers (`libs.phone_numbers.privacy.fingerprint`): 16 to 64 octets."""
 
@@ -40,7 +43,7 @@ PostgresDsn = Annotated[MultiHostUrl, UrlConstraints(host_required=True, allowed
 class ServiceSettings(KafkaSettings):
     """What every service needs to know. Units stand in the names."""
 
-    ops_host: str = Field("127.0.0.1", description="address of the service's own health, metrics and internal API")
+    ops_host: Host = Field("127.0.0.1", description="address of the service's own health, metrics and internal API")
     ops_port: int = Field(ge=0, le=65535, description="its port; 0 picks a free one")
     internal_token: Annotated[SecretStr, AfterValidator(_fits_a_header)] = Field(
         description="shared by the services: opens their internal API to each other", min_length=16

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pydantic import Field, HttpUrl
 
-from libs.service_kit.settings import ConfiguredSettings, DatabaseSettings
+from libs.service_kit.settings import ConfiguredSettings, DatabaseSettings, Host
 
 
 class ApiGatewaySettings(DatabaseSettings, ConfiguredSettings):
-    api_host: str = Field("127.0.0.1", description="address of the public API")
+    api_host: Host = Field("127.0.0.1", description="address of the public API")
     api_port: int = Field(8080, ge=0, le=65535, description="its port; 0 picks a free one")
     resolver_url: HttpUrl = Field(description="the resolver's internal HTTP: it owns the contacts")
     projection_url: HttpUrl = Field(description="the projection's internal HTTP: it owns the outbox")

@@ -69,6 +69,13 @@ def test_a_token_that_no_header_carries_as_it_is_is_refused(
     ]
 
 
+def test_an_empty_address_is_not_taken_for_every_address(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    environment.setenv("OPS_HOST", "")
+    assert told(ServiceSettings, capsys) == ["OPS_HOST: String should have at least 1 character"]
+
+
 @pytest.mark.parametrize("servers", ["kafka:9092", "a:1,b:2", "a:1, 10.0.0.1:65535", "[::1]:9092"])
 def test_brokers_are_hosts_with_ports(environment: pytest.MonkeyPatch, servers: str):
     environment.setenv("KAFKA_BOOTSTRAP_SERVERS", servers)

@@ -7,6 +7,8 @@ import aiohttp
 import pytest
 
 from libs.contracts.statuses import Status
+from libs.service_kit.settings import load_settings
+from services.api_gateway.settings import ApiGatewaySettings
 from tests.conftest import DatabaseFactory
 from tests.services.api_gateway.fakes import FakeUpstream
 from tests.services.api_gateway.process import API_KEY, gateway_process, new_tenant
@@ -43,3 +45,12 @@ async def test_the_gateway_does_as_its_settings_say(kafka: str, postgres: Databa
                     assert late.status == 503
             finally:
                 projection.gate.set()
+
+
+def test_an_empty_address_is_not_taken_for_every_address(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("API_HOST", "")
+    with pytest.raises(SystemExit):
+        load_settings(ApiGatewaySettings)
+    assert "  API_HOST: String should have at least 1 character" in capsys.readouterr().err.splitlines()
