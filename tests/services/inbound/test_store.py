@@ -196,6 +196,8 @@ async def test_pages_and_filters(pool: Pool) -> None:
     assert [m.text for m in await messages(pool, gateway="odd", limit=1)] == ["5", "3", "1"]
     between = {"from": NOON + timedelta(seconds=2), "to": NOON + timedelta(seconds=5)}
     assert [m.text for m in await messages(pool, number=SENDER, **between)] == ["4", "3", "2"]
+    ours = await page(pool, "demo", InboundQuery(limit=8))
+    assert (len(ours.items), ours.next_cursor) == (8, None), "what is another tenant's takes no place in a page"
     (theirs,) = await messages(pool, tenant="bank")
     assert await find(pool, "bank", theirs.id) == theirs
     assert await find(pool, "demo", theirs.id) is None
