@@ -100,8 +100,8 @@ class MessagesGathered:
         self._messages: dict[bytes, _Message] = {}  # without an end, the longest kept first
         self._kept = 0  # records in `_messages`
         self._lacking: dict[bytes, _Message] = {}  # whose end or deferral waits, the longest waiting first
+        self._waiting = 0  # records in `_lacking`
         self._to_hand: deque[list[Record]] = deque()  # next, each with all that is kept of its message
-        self._held = 0  # records in `_lacking` and `_to_hand`
         self._ready = 0  # records in `_to_hand`
         self._lately = _Remembered()  # messages that have ended
         self._begun = _Remembered()  # of which something was handed on before their end
@@ -109,7 +109,7 @@ class MessagesGathered:
         self._weighing = Weighing()
 
     def __len__(self) -> int:
-        return self._kept + self._held
+        return self._kept + self._waiting + self._ready
 
     def wanted(self, partitions: Partitions) -> Partitions:
         pays = self._weighing.worth_waiting and self._weighing.ends_wait
@@ -146,7 +146,6 @@ class MessagesGathered:
         while self._to_hand and left > 0:
             left -= _hand(self._to_hand.popleft(), handed)
         self._ready -= most - left
-        self._held -= most - left
         self._hand_oldest(left, due, handed)
         if handed:
             self._handed_at = now
@@ -157,7 +156,6 @@ class MessagesGathered:
         self._to_hand.extend(message.records for message in self._messages.values())
         self._messages.clear()
         self._ready += self._kept
-        self._held += self._kept
         self._kept = 0
         for message_id in list(self._lacking):
             self._let_go(message_id)
@@ -167,7 +165,7 @@ class MessagesGathered:
         self._messages.clear()
         self._lacking.clear()
         self._to_hand.clear()
-        self._kept = self._held = self._ready = 0
+        self._kept = self._waiting = self._ready = 0
 
     def _keep(self, partition: TopicPartition, records: Sequence[Record], now: float) -> None:
         messages, lacking, lately, before = self._messages, self._lacking, self._lately.newer, self._lately.older
@@ -180,14 +178,13 @@ class MessagesGathered:
             if not message_id or message_id in lately or message_id in before:
                 self._to_hand.append([record])
                 self._ready += 1
-                self._held += 1
                 if part:
                     met += 1  # it would have, if its end had waited
             elif message_id in lacking:
                 message = lacking[message_id]
                 message.records.append(record)
                 message.lacks &= ~part
-                self._held += 1
+                self._waiting += 1
                 if not message.lacks:
                     met += 1
                     self._let_go(message_id)
@@ -213,14 +210,23 @@ class MessagesGathered:
         message.records.append(record)
         message.since, message.ended = now, ended
         message.lacks &= needs
-        self._held += len(message.records)
-        self._lacking[message_id] = message
-        if not message.lacks or not self._waits(message_id, message):
-            self._let_go(message_id)
+        waits = message.lacks and self._weighing.ends_wait and message_id not in self._begun
+        number = _partition_of_beginning(record) if waits else None
+        if number is None:
+            self._hand_next(message_id, message)
+        else:
+            message.partition = number
+            self._lacking[message_id] = message
+            self._waiting += len(message.records)
 
     def _let_go(self, message_id: bytes) -> None:
-        """Hand on a message that has ended, or is deferred, with all that there is of it."""
+        """Let a message that has ended, or is deferred, wait no longer."""
         message = self._lacking.pop(message_id)
+        self._waiting -= len(message.records)
+        self._hand_next(message_id, message)
+
+    def _hand_next(self, message_id: bytes, message: _Message) -> None:
+        """Hand on a message that has ended, or is deferred, with all that there is of it."""
         self._to_hand.append(message.records)
         self._ready += len(message.records)
         if message.ended:  # else its return begins it anew
@@ -230,7 +236,7 @@ class MessagesGathered:
         """Hand on ends that wait since `due`, and of too many the first, though their beginning has not come."""
         while self._lacking:
             message_id, message = next(iter(self._lacking.items()))
-            if message.since > due and self._held - self._ready <= MOST_KEPT:
+            if message.since > due and self._waiting <= MOST_KEPT:
                 break
             self._weighing.in_vain += 1
             self._weighing.ended += len(message.records)
@@ -265,26 +271,19 @@ class MessagesGathered:
         self._kept -= count
         self._weighing.aged += count
 
-    def _waits(self, message_id: bytes, message: _Message) -> bool:
-        """Whether the end of this message waits for what it lacks; if so, sets where that must be."""
-        if not self._weighing.ends_wait or message_id in self._begun:
-            return False
-        number = _partition_of_beginning(message.records[-1])
-        message.partition = number or 0
-        return number is not None
-
 
 def _order(partition: TopicPartition) -> int:
     """In which order topics are taken: statuses last, and deferrals even after them, so that what they take with them is here."""
     return 2 if partition.topic in _DEFERRALS else int(partition.topic == STATUS.name)
 
 
-def _partition_of_beginning(record: Record) -> int | None:
-    """None if the bytes are no status: that a record is no event is for its handler to say."""
-    if record.source.topic in _DEFERRALS:
-        return record.source.partition  # keyed by person too
+def _partition_of_beginning(end: Record) -> int | None:
+    """Where the beginning must be of the message that has this end or deferral. None if the bytes are no status: that a record is no event
+    is for its handler to say."""
+    if end.source.topic in _DEFERRALS:
+        return end.source.partition  # keyed by person too
     try:
-        data = _read_status(record.raw or b"").data
+        data = _read_status(end.raw or b"").data
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     return partition_of(person_key(data.tenant, data.recipient), PARTITIONS)
