@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import cache
 from hashlib import blake2b
 from typing import Annotated, Any, Generic, Literal, TypeVar
 from uuid import UUID
@@ -354,6 +355,7 @@ EVENT_TYPES: tuple[type, ...] = (
 """The data class of every event."""
 
 
+@cache
 def event_class(data: type) -> Any:
     """The whole event that has this data, with its envelope, as pydantic and the bus's codec read it."""
     envelope: Any = Event if data in _ABOUT_NO_MESSAGE else MessageEvent

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import reduce
+from operator import getitem
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -20,7 +22,6 @@ import msgspec
 
 from libs.bus.errors import BadRecord
 from libs.contracts.events import (
-    MessageEvent,
     Reason,
     SmsCommand,
     SmsDeferred,
@@ -28,6 +29,7 @@ from libs.contracts.events import (
     SmsRequested,
     SmsReturned,
     SmsStatus,
+    event_class,
     type_name,
 )
 from libs.contracts.fold import AnyMessageEvent
@@ -52,10 +54,9 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """How events with this data are written: `fields` are paths into them, `time` is where the data has the envelope's time."""
+    """How events with this data are written: `fields` are paths into them, `time` is the one that the envelope's time is taken from."""
 
     data: type
-    event: type[AnyMessageEvent]
     time: str
     fields: tuple[str, ...]
     blanks: dict[str, Any]
@@ -73,7 +74,6 @@ _NO_MESSAGE = {
 }
 _REQUESTED = _Form(
     SmsRequested,
-    MessageEvent[SmsRequested],
     "data.leg.leg_at",
     (
         *("source", "traceparent", *_PERSON_OF_MESSAGE, *_LEG),
@@ -86,14 +86,12 @@ _REQUESTED = _Form(
 )
 _RETURNED = _Form(
     SmsReturned,
-    MessageEvent[SmsReturned],
     "data.leg.leg_at",
     ("source", *_PERSON_OF_MESSAGE, *_LEG, "data.reason", "data.refused_part", "data.refused_try"),
     _NO_MESSAGE,
 )
 _DISPATCH = _Form(
     SmsDispatch,
-    MessageEvent[SmsDispatch],
     "data.decided_at",
     (
         *("source", *_PERSON_OF_MESSAGE, *_LEG),
@@ -103,7 +101,6 @@ _DISPATCH = _Form(
 )
 _STATUS = _Form(
     SmsStatus,
-    MessageEvent[SmsStatus],
     "data.observed_at",
     (
         *("source", *_PERSON, *_LEG),
@@ -114,7 +111,6 @@ _STATUS = _Form(
 )
 _DEFERRED = _Form(
     SmsDeferred,
-    MessageEvent[SmsDeferred],
     "data.deferred_at",
     (
         *("source", *_PERSON_OF_MESSAGE, *_LEG),
@@ -124,7 +120,6 @@ _DEFERRED = _Form(
 )
 _COMMAND = _Form(
     SmsCommand,
-    MessageEvent[SmsCommand],
     "data.asked_at",
     ("source", *_PERSON, "data.kind", "data.cycle", "data.asked_at"),
     {},
@@ -208,7 +203,5 @@ def event_of(line: Line) -> AnyMessageEvent:
         for each in holders:
             holder = holder.setdefault(each, {})
         holder[name] = value
-    event["time"] = event["data"]
-    for name in form.time.split(".")[1:]:
-        event["time"] = event["time"][name]
-    return msgspec.convert(event, form.event)
+    event["time"] = reduce(getitem, form.time.split("."), event)
+    return msgspec.convert(event, event_class(form.data))
