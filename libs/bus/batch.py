@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from aiokafka.structs import TopicPartition
-
+from libs.bus.port import Offsets
 from libs.bus.record import Record
 from libs.bus.stream import RecordStream
 from libs.contracts.topics import Topic
@@ -28,7 +27,7 @@ class Batch:
     def __iter__(self) -> Iterator[Record]:
         return iter(self.records)
 
-    def next_offsets(self) -> Mapping[TopicPartition, int]:
+    def next_offsets(self) -> Offsets:
         """Up to where all is done when this batch is: for a handler that stores offsets with its work."""
         assert self.stream is not None
         return self.stream.once_finished(self.records)

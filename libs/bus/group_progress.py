@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
 from libs.bus.offsets_reader import OffsetsReader
+from libs.bus.port import Offsets
 from libs.contracts.topics import Topic
 from libs.service_kit.kafka import Cluster
-
-Offsets = Mapping[TopicPartition, int]
 
 TIMEOUT_SECONDS = 5.0
 

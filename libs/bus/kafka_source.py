@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, cast
 
@@ -12,8 +12,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka.errors import ConsumerStoppedError, KafkaError, UnknownTopicOrPartitionError
 from aiokafka.structs import TopicPartition
 
-from libs.bus.port import OnRebalance, Partitions, Topics, pattern_of
-from libs.bus.record import Record
+from libs.bus.port import Found, Offsets, OnRebalance, Partitions, Topics, pattern_of
 from libs.bus.unpacking import as_records
 from libs.contracts.topics import DAY_MS, Topic
 from libs.service_kit.backoff import delays
@@ -113,14 +112,12 @@ class KafkaSource(ConsumerRebalanceListener):
         self._next.clear()
         await self._on_assigned(frozenset(assigned))
 
-    async def fetch(
-        self, partitions: Partitions, *, timeout_ms: int, max_records: int
-    ) -> Mapping[TopicPartition, Sequence[Record]]:
+    async def fetch(self, partitions: Partitions, *, timeout_ms: int, max_records: int) -> Found:
         consumer = self._started()
         self._end_rest()
         try:
             fetched = await consumer.getmany(*partitions, timeout_ms=timeout_ms, max_records=max_records)
-            found = cast(Mapping[TopicPartition, Sequence[Record]], fetched)  # made by `as_records`
+            found = cast(Found, fetched)  # made by `as_records`
             if not found and _fetcher_died(consumer):
                 raise KafkaError("the fetch task ended")
             rebalances = self._rebalances
@@ -134,9 +131,7 @@ class KafkaSource(ConsumerRebalanceListener):
             await self._rejoin(consumer)
             return {}
 
-    async def _find_lost(
-        self, consumer: AIOKafkaConsumer, found: Mapping[TopicPartition, Sequence[Record]]
-    ) -> dict[TopicPartition, int]:
+    async def _find_lost(self, consumer: AIOKafkaConsumer, found: Found) -> dict[TopicPartition, int]:
         """Compare the offsets that were fetched with those that should come next.
 
         If they are lower, Kafka has lost records that we had read, and gave their offsets to new ones: answers the first offset that was
@@ -167,7 +162,7 @@ class KafkaSource(ConsumerRebalanceListener):
         self._next.update(following)
         return lost
 
-    async def _go_back_to(self, offsets: Mapping[TopicPartition, int]) -> None:
+    async def _go_back_to(self, offsets: Offsets) -> None:
         """Have these partitions read from these offsets once the group is joined again. Raises KafkaError, TimeoutError."""
         await self._commit_to_kafka(offsets)
 
@@ -184,7 +179,7 @@ class KafkaSource(ConsumerRebalanceListener):
             consumer = self._started()
             consumer.resume(*consumer.paused())
 
-    async def _rejoin(self, consumer: AIOKafkaConsumer, back_to: Mapping[TopicPartition, int] | None = None) -> None:
+    async def _rejoin(self, consumer: AIOKafkaConsumer, back_to: Offsets | None = None) -> None:
         await self._on_revoked(consumer.assignment())
         if back_to:  # only now: `_on_revoked` commits higher offsets, of what was finished and is lost
             try:
@@ -195,10 +190,10 @@ class KafkaSource(ConsumerRebalanceListener):
         await asyncio.sleep(next(delays()))
         await self.start()
 
-    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+    async def commit(self, offsets: Offsets) -> None:
         await self._commit_to_kafka(offsets)
 
-    async def _commit_to_kafka(self, offsets: Mapping[TopicPartition, int]) -> None:
+    async def _commit_to_kafka(self, offsets: Offsets) -> None:
         await _within(COMMIT_SECONDS, self._started().commit(dict(offsets)))
 
     async def lag_bounds(self) -> Mapping[TopicPartition, tuple[int, int]]:

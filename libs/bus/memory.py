@@ -22,7 +22,7 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from libs.bus.errors import PublishFailed
 from libs.bus.partitioning import partition_of
-from libs.bus.port import KeyValue, OnRebalance, Outgoing, Partitions, TopicFamily, Topics
+from libs.bus.port import Found, KeyValue, Offsets, OnRebalance, Outgoing, Partitions, TopicFamily, Topics
 from libs.bus.record import CLOUDEVENTS, Record
 from libs.contracts.topics import Topic
 from libs.service_kit.kafka import Cluster
@@ -188,9 +188,7 @@ class MemorySource:
         self._stable.set()
         await self._on_assigned(self.assignment())
 
-    async def fetch(
-        self, partitions: Partitions, *, timeout_ms: int, max_records: int
-    ) -> Mapping[TopicPartition, Sequence[Record]]:
+    async def fetch(self, partitions: Partitions, *, timeout_ms: int, max_records: int) -> Found:
         deadline = time.monotonic() + timeout_ms / 1000
         while True:
             await self._stable.wait()
@@ -214,7 +212,7 @@ class MemorySource:
     def rest(self, seconds: float) -> None:
         """There is no broker to be spared."""
 
-    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+    async def commit(self, offsets: Offsets) -> None:
         await asyncio.sleep(0)
         if not self._bus.available:
             raise TimeoutError

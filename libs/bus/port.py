@@ -15,6 +15,10 @@ from libs.contracts.topics import Topic
 from libs.service_kit.kafka import Cluster
 
 Partitions = frozenset[TopicPartition]
+Offsets = Mapping[TopicPartition, int]
+"""Of each partition the offset of the next record."""
+Found = Mapping[TopicPartition, Sequence[Record]]
+"""Records by partition, each in order unless gathered."""
 OnRebalance = Callable[[Partitions], Awaitable[None]]
 KeyValue = tuple[bytes | None, bytes | None]
 
@@ -67,9 +71,7 @@ class Source(Protocol):
         """Join the group; waits, for as long as it takes, for the broker and for the topics."""
         ...
 
-    async def fetch(
-        self, partitions: Partitions, *, timeout_ms: int, max_records: int
-    ) -> Mapping[TopicPartition, Sequence[Record]]:
+    async def fetch(self, partitions: Partitions, *, timeout_ms: int, max_records: int) -> Found:
         """Records of these assigned partitions (of all if none is named), each in order; empty after `timeout_ms`.
 
         Waits while a rebalance is under way; the broker's absence is waited out.
@@ -83,7 +85,7 @@ class Source(Protocol):
         """
         ...
 
-    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+    async def commit(self, offsets: Offsets) -> None:
         """Store the offsets of the next records to read. Raises KafkaError, or TimeoutError."""
         ...
 
@@ -113,9 +115,7 @@ class Gathering(Protocol):
         """From which of these partitions it wants more now: from one at least."""
         ...
 
-    def pass_on(
-        self, found: Mapping[TopicPartition, Sequence[Record]], most: int
-    ) -> Mapping[TopicPartition, Sequence[Record]]:
+    def pass_on(self, found: Found, most: int) -> Found:
         """Take what was found, and hand on what is to be handled now: about `most` records at most, of a partition in any order."""
         ...
 

@@ -32,7 +32,7 @@ from libs.bus.codec import Decoders, said_by
 from libs.bus.dead_letters import LIMIT, DeadLetters, OnDeadLetter, reason_of
 from libs.bus.errors import Undecodable
 from libs.bus.kafka_source import KafkaSource
-from libs.bus.port import Gathering, OnRebalance, OpenSource, Partitions, Publisher, Topics
+from libs.bus.port import Found, Gathering, Offsets, OnRebalance, OpenSource, Partitions, Publisher, Topics
 from libs.bus.record import Record
 from libs.bus.watermarks import Watermarks
 from libs.contracts.events import Reason
@@ -50,7 +50,6 @@ _DECODED_AT_ONCE = 250
 """After so many records, about a millisecond, other tasks have a turn: the handler of another batch goes on if PostgreSQL has answered."""
 _GATHERING_MS = 100
 """How soon a record that is kept back to be gathered is looked at again."""
-_Found = Mapping[TopicPartition, Sequence[Record]]
 _partition_of: Callable[[Record], TopicPartition] = attrgetter("source")
 _topic_of: Callable[[Record], str] = attrgetter("source.topic")
 
@@ -167,7 +166,7 @@ class RecordStream:
             return wanted, timeout_ms
         return wanted, 0 if self._more_gathered else min(timeout_ms, _GATHERING_MS)
 
-    def _delivered(self, found: _Found) -> _Found:
+    def _delivered(self, found: Found) -> Found:
         """What was found, without what the service published itself. Marks what is to be finished before it may be committed."""
         self.fetched = sum(map(len, found.values()))
         if self._is_own is not None:
@@ -186,7 +185,7 @@ class RecordStream:
         RECORDS_CONSUMED.labels(partition.topic).inc(len(records) - len(others))
         return others
 
-    def _gathered(self, found: _Found, most: int) -> _Found:
+    def _gathered(self, found: Found, most: int) -> Found:
         """What is to be handled now, of what was found and of what was kept back before."""
         if self._gathering is None:
             return found
@@ -196,7 +195,7 @@ class RecordStream:
         self.fetched = max(self.fetched, passed_on)
         return found
 
-    async def _decoded(self, found: _Found, epoch: int) -> list[Record]:
+    async def _decoded(self, found: Found, epoch: int) -> list[Record]:
         """The records with their events. What can't be decoded goes to the dead letters. Ends early when the partitions are taken away."""
         now = time.monotonic()
         records: list[Record] = []
@@ -249,7 +248,7 @@ class RecordStream:
         if self._gathering is not None:
             self._gathering.hurry()
 
-    def once_finished(self, records: Sequence[Record]) -> Mapping[TopicPartition, int]:
+    def once_finished(self, records: Sequence[Record]) -> Offsets:
         """What may be committed of their partitions when these are finished, for a handler that stores offsets with its work."""
         offsets: dict[TopicPartition, set[int]] = {}
         for partition, run in groupby(records, _partition_of):

@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from aiokafka.structs import TopicPartition
 
+from libs.bus.port import Offsets
+
 
 class _Progress:
     __slots__ = ("committed", "delivered", "finished", "next_offset")
@@ -71,7 +73,7 @@ class Watermarks:
                 found[partition] = next(left, progress.next_offset)
         return found
 
-    def committed(self, offsets: Mapping[TopicPartition, int]) -> None:
+    def committed(self, offsets: Offsets) -> None:
         """These offsets are stored."""
         for partition, offset in offsets.items():
             progress = self._partitions.get(partition)

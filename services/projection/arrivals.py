@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
 from libs.bus.offsets_reader import OffsetsReader
+from libs.bus.port import Offsets
 from libs.contracts.topics import REQUESTED, REQUESTED_HIGH
 from libs.service_kit.kafka import Cluster
 from libs.storage.database import Pool
@@ -17,7 +18,6 @@ from services.projection import store
 
 T = TypeVar("T")
 
-Offsets = Mapping[TopicPartition, int]
 _FIRST = (REQUESTED, REQUESTED_HIGH)
 """Where every message is first heard of."""
 _PARTITIONS = [TopicPartition(topic.name, number) for topic in _FIRST for number in range(topic.partitions)]

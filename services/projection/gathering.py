@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import msgspec
@@ -19,7 +19,7 @@ from aiokafka.structs import TopicPartition
 
 from libs.bus.codec import subject_of
 from libs.bus.partitioning import partition_of
-from libs.bus.port import Partitions
+from libs.bus.port import Found, Partitions
 from libs.bus.record import Record
 from libs.contracts.events import Priority, Recipient, person_key
 from libs.contracts.statuses import FINALS, Status
@@ -121,9 +121,7 @@ class MessagesGathered:
             wanted.update(p for p in partitions if p.partition == number and _part_of_beginning(p.topic) & lacks)
         return frozenset(wanted) or partitions
 
-    def pass_on(
-        self, found: Mapping[TopicPartition, Sequence[Record]], most: int
-    ) -> Mapping[TopicPartition, Sequence[Record]]:
+    def pass_on(self, found: Found, most: int) -> Found:
         now = self._clock()
         self._lately.turn()
         self._begun.turn()

@@ -10,6 +10,7 @@ from aiokafka.structs import TopicPartition
 from asyncpg import DeadlockDetectedError, UniqueViolationError
 
 from libs.bus.batch import Batch
+from libs.bus.port import Offsets
 from libs.bus.record import Record
 from libs.service_kit.crash_points import crash_point
 from libs.service_kit.metrics import EVENTS_FOLDED
@@ -59,7 +60,7 @@ async def apply_batch(
     pool: Pool,
     recent: RecentFolds,
     records: Sequence[Record],
-    offsets: Mapping[TopicPartition, int],
+    offsets: Offsets,
     prepared: Prepared | None = None,
 ) -> None:
     """Fold the records' events into the outbox; store `offsets`, before which all is applied then, and how far these records reach.
@@ -111,7 +112,7 @@ async def _write(
         raise
 
 
-def _positions(records: Sequence[Record], offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, Position]:
+def _positions(records: Sequence[Record], offsets: Offsets) -> dict[TopicPartition, Position]:
     reached = dict(offsets)
     for record in records:
         if record.offset >= reached.get(record.source, 0):

@@ -7,7 +7,6 @@ at the beginning too: a crash between the two would leave a partition behind for
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
 from functools import partial
 
 import structlog
@@ -15,8 +14,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from libs.bus.kafka_source import KafkaSource
-from libs.bus.port import OnRebalance, OpenSource, Partitions, Topics
-from libs.bus.record import Record
+from libs.bus.port import Found, Offsets, OnRebalance, OpenSource, Partitions, Topics
 from libs.service_kit.kafka import Cluster
 from libs.service_kit.transient import is_transient
 from libs.storage.database import Pool
@@ -65,9 +63,7 @@ class StoredOffsetsSource(KafkaSource):
         self._untold = {}
         await super().on_partitions_assigned(assigned)
 
-    async def fetch(
-        self, partitions: Partitions, *, timeout_ms: int, max_records: int
-    ) -> Mapping[TopicPartition, Sequence[Record]]:
+    async def fetch(self, partitions: Partitions, *, timeout_ms: int, max_records: int) -> Found:
         if self._unsought and not await self._seek(self._unsought):
             return {}
         found = await super().fetch(partitions, timeout_ms=timeout_ms, max_records=max_records)
@@ -111,7 +107,7 @@ class StoredOffsetsSource(KafkaSource):
             log.warning("stored offsets not committed", error=type(error).__name__)
         return True
 
-    async def _go_back_to(self, offsets: Mapping[TopicPartition, int]) -> None:
+    async def _go_back_to(self, offsets: Offsets) -> None:
         """Raises asyncpg's errors too."""
         for partition in offsets:
             await self._forget(partition)
@@ -121,14 +117,14 @@ class StoredOffsetsSource(KafkaSource):
         async with self._pool.acquire(timeout=POSTGRES_SECONDS) as connection:
             await store.forget_position(connection, partition)
 
-    async def _tell(self, offsets: Mapping[TopicPartition, int]) -> None:
+    async def _tell(self, offsets: Offsets) -> None:
         """Commit these to Kafka, with what it does not know yet."""
         untold = self._untold
         await self._commit_to_kafka({**untold, **offsets})
         if self._untold is untold:
             self._untold = {}
 
-    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+    async def commit(self, offsets: Offsets) -> None:
         """Also stores offsets that no transaction has: a partition may end in records that went to the dead letters."""
         try:
             await asyncio.wait_for(self._store(offsets), POSTGRES_SECONDS)
@@ -138,7 +134,7 @@ class StoredOffsetsSource(KafkaSource):
             raise TimeoutError("Postgres is away") from error
         await self._tell(offsets)
 
-    async def _store(self, offsets: Mapping[TopicPartition, int]) -> None:
+    async def _store(self, offsets: Offsets) -> None:
         positions = {partition: store.Position(offset, offset) for partition, offset in offsets.items()}
         async with self._pool.acquire() as connection:
             await store.write_positions(connection, positions)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from libs.bus.group_progress import GroupProgress, Offsets
+from libs.bus.group_progress import GroupProgress
+from libs.bus.port import Offsets
 
 
 class CaughtUp:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from libs.bus.group_progress import GroupProgress, Offsets
+from libs.bus.group_progress import GroupProgress
+from libs.bus.port import Offsets
 from libs.storage.database import Pool
 
 # Now, or when the oldest open transaction began: it may be changing a contact, and until it commits, what was before is decided with.
