@@ -36,8 +36,6 @@ PARTITIONED = (
     Partitioned("personal", by_uuid=True),
 )
 
-# Copied beside, then merged: as arrays in a parameter the rows would cost the client three times as much.
-_ROWS_BESIDE = "CREATE TEMP TABLE IF NOT EXISTS batch_messages (LIKE messages) ON COMMIT DELETE ROWS"
 _UPSERT_MESSAGES = """
 INSERT INTO messages SELECT * FROM batch_messages
 ON CONFLICT (tenant, message_id) DO UPDATE SET status = EXCLUDED.status, gateway = EXCLUDED.gateway,
@@ -99,10 +97,15 @@ async def copy(connection: Connection, table: str, rows: Iterable[tuple[object, 
 
 async def merge(connection: Connection, table: str, rows: Iterable[tuple[object, ...]]) -> None:
     """Add those of the rows that the table lacks; what was stored first stays."""
-    beside = f"batch_{table}"
-    await connection.execute(f"CREATE TEMP TABLE IF NOT EXISTS {beside} (LIKE {table}) ON COMMIT DELETE ROWS")
-    await copy(connection, beside, rows)
-    await connection.execute(f"INSERT INTO {table} SELECT * FROM {beside} ON CONFLICT DO NOTHING")  # noqa: S608 - our own words
+    await _copy_beside(connection, table, rows)
+    await connection.execute(f"INSERT INTO {table} SELECT * FROM batch_{table} ON CONFLICT DO NOTHING")  # noqa: S608 - our own words
+
+
+async def _copy_beside(connection: Connection, table: str, rows: Iterable[tuple[object, ...]]) -> None:
+    """Put rows into `batch_<table>`, which the commit empties, to be merged: arrays in a parameter would cost the client three times as
+    much."""
+    await connection.execute(f"CREATE TEMP TABLE IF NOT EXISTS batch_{table} (LIKE {table}) ON COMMIT DELETE ROWS")
+    await copy(connection, f"batch_{table}", rows)
 
 
 async def insert_messages(connection: Connection, rows: Iterable[MessageRow]) -> None:
@@ -115,8 +118,7 @@ async def write_messages(connection: Connection, rows: Sequence[MessageRow]) -> 
 
     To be called once in a transaction. Every row is locked until its end, also those that another replica was quicker to write.
     """
-    await connection.execute(_ROWS_BESIDE)
-    await copy(connection, "batch_messages", map(astuple, rows))
+    await _copy_beside(connection, "messages", map(astuple, rows))
     done = await connection.execute(_UPSERT_MESSAGES)
     return rows_of_tag(done)
 
