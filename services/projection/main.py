@@ -32,7 +32,7 @@ from services.projection.journal import NO_UUID
 from services.projection.read_api import Outbox, ReadApi
 from services.projection.recent import RecentFolds
 from services.projection.settings import ProjectionSettings
-from services.projection.source import source_on
+from services.projection.source import StoredOffsetsSource
 from services.projection.store import MIGRATIONS, PARTITIONED, SCHEMA
 
 FOLDING = 2
@@ -80,7 +80,7 @@ async def start(life: Lifecycle, settings: ProjectionSettings, configuration: Co
         pacing=UNHURRIED,
         options=StreamOptions(
             dead_letter_limit=MOST_DEAD_LETTERS,
-            open_source=source_on(writer),
+            open_source=partial(StoredOffsetsSource, pool=writer),
             gather=MessagesGathered,
             decode=False,
         ),

@@ -7,14 +7,13 @@ at the beginning too: a crash between the two would leave a partition behind for
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 
 import structlog
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from libs.bus.kafka_source import KafkaSource
-from libs.bus.port import Found, Offsets, OnRebalance, OpenSource, Partitions, Topics
+from libs.bus.port import Found, Offsets, OnRebalance, Partitions, Topics
 from libs.service_kit.kafka import Cluster
 from libs.service_kit.transient import is_transient
 from libs.storage.database import Pool
@@ -27,7 +26,7 @@ POSTGRES_SECONDS = 5.0
 
 
 class StoredOffsetsSource(KafkaSource):
-    """See the top of this file. A partition that nothing is stored of is read from its beginning."""
+    """See the top of this file; `pool` is where the positions are. A partition that nothing is stored of is read from its beginning."""
 
     # Less than elsewhere, since it reads the partitions of every topic. Those of one topic still fill a batch, so that a backlog is read
     # without pauses.
@@ -138,9 +137,3 @@ class StoredOffsetsSource(KafkaSource):
         positions = {partition: store.Position(offset, offset) for partition, offset in offsets.items()}
         async with self._pool.acquire() as connection:
             await store.write_positions(connection, positions)
-
-
-def source_on(pool: Pool) -> OpenSource:
-    """Opens sources that keep their positions in this database."""
-
-    return partial(StoredOffsetsSource, pool=pool)

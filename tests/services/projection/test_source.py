@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -16,7 +17,7 @@ from libs.bus.stream import RecordStream
 from libs.contracts.topics import Topic
 from libs.storage.database import Pool, open_database
 from services.projection import source, store
-from services.projection.source import source_on
+from services.projection.source import StoredOffsetsSource
 from tests.conformance.bus_harness import Harness, names, open_harness
 from tests.conftest import DatabaseFactory
 from tests.silence import relay_to
@@ -28,7 +29,7 @@ Commit = Callable[[KafkaSource, Mapping[TopicPartition, int]], Awaitable[None]]
 @pytest.fixture
 async def harness(kafka: str, pool: Pool) -> AsyncIterator[Harness]:
     opened = await open_harness(kafka)
-    opened.open_source = source_on(pool)
+    opened.open_source = partial(StoredOffsetsSource, pool=pool)
     yield opened
     await opened.close()
 
@@ -250,7 +251,7 @@ async def test_a_commit_does_not_wait_as_long_for_a_silent_postgres_as_a_stateme
     relay = await relay_to(await postgres())
     pool = await open_database(relay.dsn, store.SCHEMA, store.MIGRATIONS, 1)
     harness = await open_harness(kafka)
-    harness.open_source = source_on(pool)
+    harness.open_source = partial(StoredOffsetsSource, pool=pool)
     topic = await harness.topic()
     await harness.publish(topic, "applied")
     stream = harness.stream([topic])
