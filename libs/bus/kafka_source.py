@@ -26,6 +26,8 @@ HEARTBEAT_INTERVAL_MS = 2_000
 MAX_PARTITION_FETCH_BYTES = 1024 * 1024
 METADATA_MAX_AGE_MS = 30_000
 """How soon a topic that matches a pattern is noticed."""
+FETCH_MAX_WAIT_MS = 250
+"""How long the broker may hold a fetch that finds nothing. Partitions that run out of records meanwhile are asked for with the next."""
 COMMIT_SECONDS = 5.0
 STOP_SECONDS = 5.0
 LEAVE_SECONDS = 1.0
@@ -37,9 +39,6 @@ class KafkaSource(ConsumerRebalanceListener):
 
     max_partition_fetch_bytes = MAX_PARTITION_FETCH_BYTES
     """How much of each partition is fetched ahead, compressed, and kept in memory while the consumer is behind."""
-    fetch_max_wait_ms = 250
-    """How long the broker may hold a fetch that finds nothing. Partitions that run out of records meanwhile
-    are asked for only with the next fetch."""
 
     def __init__(
         self,
@@ -86,7 +85,7 @@ class KafkaSource(ConsumerRebalanceListener):
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             max_partition_fetch_bytes=self.max_partition_fetch_bytes,
-            fetch_max_wait_ms=self.fetch_max_wait_ms,
+            fetch_max_wait_ms=FETCH_MAX_WAIT_MS,
             metadata_max_age_ms=METADATA_MAX_AGE_MS,
             session_timeout_ms=SESSION_TIMEOUT_MS,
             heartbeat_interval_ms=HEARTBEAT_INTERVAL_MS,
