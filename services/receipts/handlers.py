@@ -107,13 +107,13 @@ def sort_out(
             if data.gateway is None or not isinstance(event, MessageEvent):
                 continue
             if is_without_receipt(data.reason):
-                unasked.append(_attempt(event, data, None))
+                unasked.append(_attempt(event, None))
             elif data.status is Status.SUBMITTED and data.provider_id:
-                destination = data.destination and fingerprint(data.destination, destination_key)
-                attempt = _attempt(event, data, destination or None)
+                destination = fingerprint(data.destination, destination_key) if data.destination else None
+                attempt = _attempt(event, destination)
                 registrations.append(Registration(data.gateway, data.provider_id, 0, attempt, data.observed_at))
             elif data.reference is not None and data.destination:
-                attempt = _attempt(event, data, fingerprint(data.destination, destination_key))
+                attempt = _attempt(event, fingerprint(data.destination, destination_key))
                 disproved = data.status not in MAYBE_TAKEN
                 doubts.append(Doubt(data.gateway, data.reference, attempt, data.observed_at, disproved))
         elif isinstance(data, GatewayReceipt):
@@ -144,7 +144,8 @@ def outgoing(matches: Sequence[Match]) -> list[KeyValue]:
     return [(message_key(event.subject), encode(event)) for m in matches for event in statuses(m)]
 
 
-def _attempt(event: MessageEvent[SmsStatus], data: SmsStatus, destination: bytes | None) -> Attempt:
+def _attempt(event: MessageEvent[SmsStatus], destination: bytes | None) -> Attempt:
+    data = event.data
     return Attempt(
         quick_uuid(event.subject.int),
         data.leg.cycle,

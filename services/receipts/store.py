@@ -173,12 +173,9 @@ async def lock_references(connection: Connection, gateways: Iterable[str]) -> No
 
 
 async def add_doubts(connection: Connection, doubts: Sequence[Doubt]) -> None:
-    await connection.execute(
-        _DOUBT_INSERT,
-        *_columns(
-            (d.gateway, d.reference, *astuple(d.attempt), d.doubted_at) for d in sorted(doubts, key=_coordinates)
-        ),
-    )
+    ordered = sorted(doubts, key=lambda d: d.attempt.coordinates)
+    rows = ((d.gateway, d.reference, *astuple(d.attempt), d.doubted_at) for d in ordered)
+    await connection.execute(_DOUBT_INSERT, *_columns(rows))
 
 
 async def end_doubts(connection: Connection, attempts: Sequence[Attempt]) -> None:
@@ -201,10 +198,6 @@ def _columns(rows: Iterable[Sequence[Any]]) -> list[tuple[Any, ...]]:
 
 def _flat(r: Registration) -> tuple[Any, ...]:
     return (r.gateway, r.provider_id, r.reuse, *astuple(r.attempt), r.registered_at, r.resolved_by)
-
-
-def _coordinates(doubt: Doubt) -> tuple[Any, ...]:
-    return doubt.attempt.coordinates
 
 
 _KINDS = {kind.value: kind for kind in PersonKind}
