@@ -247,15 +247,14 @@ def view(fold: MessageFold) -> MessageView:
     leg, best = shown(fold)
     cancel_asked = cancel_asked_at(fold.commands, leg.cycle)
     too_late = cancel_asked is not None and (best.status in UNSETTLED or best.status is Status.DELIVERED)
+    unexplained = best.reason is None or is_without_receipt(best.reason)
     submitted = [a.submitted_at for g in fold.legs if g.cycle == leg.cycle for a in g.attempts if a.submitted_at]
     return MessageView(
         status=best.shown_status,
         observed_at=best.observed_at,
         cycle=leg.cycle,
         leg=leg.leg,
-        reason=CANCEL_TOO_LATE
-        if too_late and (best.reason is None or is_without_receipt(best.reason))
-        else best.reason,
+        reason=CANCEL_TOO_LATE if too_late and unexplained else best.reason,
         gateway=leg.gateway,
         encoding=leg.encoding,
         segments=leg.parts,
