@@ -20,6 +20,7 @@ from libs.bus.stream import RecordStream, count_consumed
 from libs.service_kit.backoff import GivenUp, until_done
 from libs.service_kit.faults import fault
 from libs.service_kit.metrics import BATCH_SECONDS, BATCH_SIZE, CONSUMER_RETRIES
+from libs.service_kit.waiting import set_within
 
 log = structlog.get_logger()
 
@@ -110,10 +111,7 @@ class ConsumerLane:
 
     async def _finish_in_hand(self, seconds: float) -> None:
         self._give_up.set()
-        try:
-            async with asyncio.timeout(seconds):
-                await self._idle.wait()
-        except TimeoutError:
+        if not await set_within(self._idle, seconds):
             log.warning("consumer.drain_too_long", consumer=self._name, seconds=seconds)
 
     async def _run(self) -> None:
@@ -176,7 +174,7 @@ class ConsumerLane:
             self._seconds.observe(took)
             log.debug("consumer.batch", consumer=self._name, records=len(records), seconds=round(took, 4))
         if pace > took:
-            await self._pause(pace - took)
+            await set_within(self._hurried, pace - took)
 
     async def _fetch(self) -> Batch:
         timeout = _FETCH_TIMEOUT_HOLDING_MS if self._held else _FETCH_TIMEOUT_MS
@@ -189,11 +187,6 @@ class ConsumerLane:
             with suppress(Exception):  # the handler will meet it too
                 return replace(batch, prepared=await self._prepare(batch))
         return batch
-
-    async def _pause(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._hurried.wait()
 
     async def _work(self, whole: Batch) -> list[Record]:
         """Handle a batch; where the data is at fault, in halves, first half first. Answers what is held."""

@@ -48,6 +48,7 @@ from libs.service_kit.backoff import GivenUp, delays, until_done
 from libs.service_kit.faults import fault
 from libs.service_kit.kafka import Cluster, Mechanism
 from libs.service_kit.metrics import CONSUMER_LAG, CONSUMER_RETRIES, RECORDS_CONSUMED
+from libs.service_kit.waiting import set_within
 
 log = structlog.get_logger()
 
@@ -232,9 +233,7 @@ class EventConsumer(ConsumerRebalanceListener):
     async def on_partitions_revoked(self, revoked: frozenset[TopicPartition]) -> None:
         self._give_up.set()
         hide_lag(revoked)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(DRAIN_SECONDS):
-                await self._idle.wait()
+        await set_within(self._idle, DRAIN_SECONDS)
 
     async def on_partitions_assigned(self, assigned: frozenset[TopicPartition]) -> None:
         self._give_up.clear()

@@ -10,6 +10,7 @@ from typing import TypeVar
 import structlog
 
 from libs.service_kit.transient import is_transient
+from libs.service_kit.waiting import set_within
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -52,10 +53,6 @@ async def until_done(
             log.warning("retry", what=what, attempt=attempt, seconds=round(delay, 2), error=type(error).__name__)
             if on_retry:
                 on_retry(error)
-        try:
-            async with asyncio.timeout(delay):
-                await give_up.wait()
-        except TimeoutError:
-            continue
-        raise GivenUp
+        if await set_within(give_up, delay):
+            raise GivenUp
     raise AssertionError("delays() has no end")

@@ -23,6 +23,7 @@ from libs.service_kit.logging import configure_logging
 from libs.service_kit.ops_server import Check, Health, start_ops_server
 from libs.service_kit.settings import ServiceSettings
 from libs.service_kit.transient import is_transient
+from libs.service_kit.waiting import set_within
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -193,7 +194,7 @@ class Lifecycle:
                     words += f": {error}"
             self.health.starting = words
             log.warning("part not there yet", part=name, reason=words, retry_seconds=round(delay, 2))
-            if await self._stop_within(delay):
+            if await set_within(self._stop, delay):
                 raise Stopping
         raise AssertionError("delays() has no end")
 
@@ -210,13 +211,6 @@ class Lifecycle:
             raise Stopping
         finally:
             stopping.cancel()
-
-    async def _stop_within(self, seconds: float) -> bool:
-        try:
-            await asyncio.wait_for(self._stop.wait(), seconds)
-        except TimeoutError:
-            return False
-        return True
 
 
 def run_service(name: str, settings: ServiceSettings, start: Callable[[Lifecycle], Awaitable[None]]) -> None:

@@ -20,6 +20,7 @@ from libs.service_kit.config_file import Gateway
 from libs.service_kit.crash_points import crash_point
 from libs.service_kit.metrics import BOUND, STANDBY
 from libs.service_kit.transient import is_transient
+from libs.service_kit.waiting import set_within
 from libs.storage.database import Pool
 from services.dispatcher.board import Board
 from services.dispatcher.drivers.port import Callbacks, Driver, Report, Result
@@ -122,7 +123,7 @@ class Instance:
             await self._release()
         if self._gives_way:  # and stays away until the peer has found the slot free
             log.warning("no bind: a peer takes over", gateway=self._gateway.id, reason=self._driver.missing)
-            await self._stopped_within(self._settings.dispatcher_lease_seconds / 2)
+            await set_within(self._stop, self._settings.dispatcher_lease_seconds / 2)
 
     async def _until_slot(self, beats: asyncio.Task[None]) -> bool:
         """Stand by until a bind slot is taken; False if the instance ends before."""
@@ -139,7 +140,7 @@ class Instance:
                     log.info("bind slot taken", slot=slot, gateway=self._gateway.id)
                     self._standby = False
                     return True
-                await self._stopped_within(self._settings.dispatcher_lease_seconds / BEATS)
+                await set_within(self._stop, self._settings.dispatcher_lease_seconds / BEATS)
             return False
         finally:
             STANDBY.labels(self._gateway.id).set(0)
@@ -174,7 +175,7 @@ class Instance:
         """Wait for the bind, for `BIND_SECONDS` and a beat at most: by then it is known here for how long a peer has been bound."""
         longest = BIND_SECONDS + self._settings.dispatcher_lease_seconds / BEATS
         while self._driver.missing and not self._gives_way and self._unbound_seconds <= longest:
-            if beats.done() or await self._stopped_within(POLL_SECONDS):
+            if beats.done() or await set_within(self._stop, POLL_SECONDS):
                 return
 
     def _intake(self, priority: Priority) -> Intake:
@@ -223,7 +224,7 @@ class Instance:
         )
 
     async def _until_way_is_given(self) -> None:
-        while not (self._gives_way or await self._stopped_within(1)):
+        while not (self._gives_way or await set_within(self._stop, 1)):
             pass
 
     async def _drain_for_rebalance(self) -> None:
@@ -254,7 +255,7 @@ class Instance:
 
         It holds nobody up, since the partitions are the peers' by now. Only a stop ends it early.
         """
-        while not (self._settler.idle or settling.done() or await self._stopped_within(POLL_SECONDS)):
+        while not (self._settler.idle or settling.done() or await set_within(self._stop, POLL_SECONDS)):
             pass
 
     async def _publish_orphans(self) -> None:
@@ -296,14 +297,6 @@ class Instance:
             by_topic[record.topic].append(record)
         for topic, finished in by_topic.items():
             self._intakes[topic].finished(finished)
-
-    async def _stopped_within(self, seconds: float) -> bool:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._stop.wait()
-        except TimeoutError:
-            return False
-        return True
 
 
 async def _end(tasks: Collection[asyncio.Task[object]]) -> None:

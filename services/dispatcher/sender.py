@@ -15,6 +15,7 @@ from libs.service_kit.config_file import Gateway
 from libs.service_kit.crash_points import crash_point
 from libs.service_kit.metrics import BREAKER_OPEN, CLAIMED, IN_FLIGHT, THROTTLES
 from libs.service_kit.transient import is_transient
+from libs.service_kit.waiting import set_within
 from services.dispatcher.attempts import Attempt, LegKey, LegState, attempt_reference, is_concluded, join_reference
 from services.dispatcher.board import Board
 from services.dispatcher.breaker import Breaker
@@ -127,11 +128,7 @@ class Sender:
                 raise LeaseOver
             wait = await self.turn()
             if wait:
-                try:
-                    async with asyncio.timeout(wait):
-                        await self._wake.wait()
-                except TimeoutError:
-                    continue
+                await set_within(self._wake, wait)
 
     async def turn(self) -> float:
         """Claim what may be claimed now; how long to wait then, if nothing happens (seconds). Raises LeaseOver."""

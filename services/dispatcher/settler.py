@@ -18,6 +18,7 @@ from libs.service_kit.backoff import until_done
 from libs.service_kit.config_file import Gateway, InDoubt
 from libs.service_kit.crash_points import crash_point
 from libs.service_kit.metrics import LATE_ANSWERS, SETTLED
+from libs.service_kit.waiting import set_within
 from services.dispatcher.attempts import (
     Attempt,
     LegState,
@@ -111,10 +112,7 @@ class Settler:
             self.look(due)
             if not self._results and not self._looks:
                 self._work.clear()
-                try:
-                    async with asyncio.timeout(LOOK_AGAIN_SECONDS if self._later_looks else None):
-                        await self._work.wait()
-                except TimeoutError:
+                if not await set_within(self._work, LOOK_AGAIN_SECONDS if self._later_looks else None):
                     continue
             pace = PACING.seconds(len(self._results))
             self._busy = True

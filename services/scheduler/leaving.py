@@ -19,6 +19,7 @@ from libs.bus.port import Publisher
 from libs.service_kit.backoff import GivenUp, until_done
 from libs.service_kit.crash_points import crash_point
 from libs.service_kit.metrics import ENTRIES_SETTLED, RETURN_DELAY
+from libs.service_kit.waiting import set_within
 from libs.storage.database import Pool
 from services.scheduler import store
 from services.scheduler.publications import outgoing
@@ -75,9 +76,9 @@ class Leaving:
                 left = await until_done(self.once, what="leaving", give_up=self._stopping)
                 if left == self._batch:
                     seconds = left / self._rows_per_second - (time.monotonic() - started)
-                    await self._unless_stopped(seconds)
+                    await set_within(self._stopping, seconds)
                 elif self._room.full:
-                    await self._unless_stopped(ROOM_LOOK_SECONDS)
+                    await set_within(self._stopping, ROOM_LOOK_SECONDS)
                 else:
                     await self._sleep()
             except GivenUp:
@@ -119,15 +120,4 @@ class Leaving:
         now = self._now()
         until = now + timedelta(seconds=LOOK_SECONDS)
         self._sleeps_until = until if first is None else min(until, first)
-        try:
-            async with asyncio.timeout(max(0.0, (self._sleeps_until - now).total_seconds())):
-                await self._woken.wait()
-        except TimeoutError:
-            pass
-
-    async def _unless_stopped(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(max(0.0, seconds)):
-                await self._stopping.wait()
-        except TimeoutError:
-            pass
+        await set_within(self._woken, (self._sleeps_until - now).total_seconds())

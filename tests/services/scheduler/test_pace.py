@@ -12,6 +12,7 @@ import pytest
 from libs.contracts.events import Priority
 from libs.contracts.topics import RETURNED_HIGH
 from libs.service_kit.lifecycle import Lifecycle
+from libs.service_kit.waiting import set_within
 from libs.storage.database import Pool
 from services.scheduler import leaving as leaving_module
 from services.scheduler import main, store
@@ -127,10 +128,13 @@ async def test_after_a_full_batch_it_pauses_for_what_is_left_of_its_time(
     leaving = world.leaving(rows_per_second=100)
     pauses: list[float] = []
 
-    async def pause(seconds: float) -> None:
-        pauses.append(seconds)
+    async def pause(event: asyncio.Event, seconds: float | None) -> bool:
+        if event is not leaving._stopping:
+            return await set_within(event, seconds)
+        pauses.append(seconds or 0)
+        return False
 
-    monkeypatch.setattr(leaving, "_unless_stopped", pause)
+    monkeypatch.setattr(leaving_module, "set_within", pause)
     running = asyncio.create_task(leaving.run())
     await until(lambda: len(world.returned()) == 25)
     leaving.stop()
