@@ -85,6 +85,10 @@ def _integer(deliver: Deliver, tag: int, octets: int) -> int | None:
     return int.from_bytes(value) if value is not None and len(value) == octets else None
 
 
+def _unencodable(token: object, words: str) -> Result:
+    return Result(token, Verdict.FAILED, code="smpp.unencodable", words=words)
+
+
 class SmppDriver:
     """One bind, or a transmitter and a receiver that belong together."""
 
@@ -117,21 +121,20 @@ class SmppDriver:
 
     def submit(self, submissions: Sequence[Submission]) -> None:
         batch: list[SmppSubmission] = []
-        broken: list[Result] = []
+        results: list[Result] = []  # of what is not written
         now = datetime.now(UTC)
         for submission in submissions:
             try:
                 batch.append(SmppSubmission(submission.token, self._submit_sm(submission, now)))
             except ValueError as error:
-                broken.append(Result(submission.token, Verdict.FAILED, code="smpp.unencodable", words=str(error)))
-        broken += [
-            Result(unsent.token, Verdict.FAILED, code="smpp.unencodable", words=unsent.words)
-            if unsent.reason is UnsentReason.INVALID
-            else Result(unsent.token, Verdict.NOT_SENT, words=unsent.words)
-            for unsent in self._link.submit_many(batch)
-        ]
-        if broken:
-            self._callbacks.on_results(broken)
+                results.append(_unencodable(submission.token, str(error)))
+        for unsent in self._link.submit_many(batch):
+            if unsent.reason is UnsentReason.INVALID:
+                results.append(_unencodable(unsent.token, unsent.words))
+            else:
+                results.append(Result(unsent.token, Verdict.NOT_SENT, words=unsent.words))
+        if results:
+            self._callbacks.on_results(results)
 
     def _submit_sm(self, submission: Submission, now: datetime) -> SubmitSm:
         dispatch, gateway = submission.dispatch, self._gateway
