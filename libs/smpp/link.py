@@ -29,9 +29,6 @@ class LinkState(enum.Enum):
     BOUND = "bound"
 
 
-OnState = Callable[[LinkState], None]
-"""Told of each change; it must not block."""
-
 _STEADY_SECONDS: Final = 10.0
 """A session that held as long counts as a success; a shorter one as one more failure."""
 
@@ -54,7 +51,7 @@ def wait_after_refusal(failures: int, chance: float) -> float:
 class Link:
     """One bind that comes back by itself. `start` it once, `close` it once; it never ends on its own.
 
-    A callback that raises is logged and does the link no harm.
+    `on_change` is told of each change of `state`, and must not block. A callback that raises is logged and does the link no harm.
     """
 
     def __init__(
@@ -62,7 +59,7 @@ class Link:
         config: SessionConfig,
         on_answers: OnAnswers,
         on_deliver: OnDeliver,
-        on_state: OnState | None = None,
+        on_change: Callable[[], None] = lambda: None,
         *,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -76,7 +73,7 @@ class Link:
         self._config = config
         self._on_answers = on_answers
         self._on_deliver = on_deliver
-        self._on_state = on_state
+        self._on_change = on_change
         self._monotonic = monotonic
         self._sleep = sleep
         self._chance = chance
@@ -160,9 +157,7 @@ class Link:
         if state is self.state:
             return
         self.state = state
-        if self._on_state is None:
-            return
         try:
-            self._on_state(state)
+            self._on_change()
         except Exception:
             _log.exception("state_handler_failed", state=state.value)

@@ -14,7 +14,7 @@ from libs.service_kit.tls import tls_context
 from libs.smpp import tlv
 from libs.smpp.config import SessionConfig
 from libs.smpp.delivers import Deliver
-from libs.smpp.link import Link, LinkState
+from libs.smpp.link import Link
 from libs.smpp.message_id import normalise_id
 from libs.smpp.pdus import BindType, SubmitSm
 from libs.smpp.receipt import MessageState, read_receipt
@@ -224,9 +224,6 @@ class SmppDriver:
             word=receipt.stat if receipt.state is None and _WORD.fullmatch(receipt.stat) else None,
         )
 
-    def _on_state(self, _: LinkState) -> None:
-        self._callbacks.on_change()
-
     def _make_link(self, bind_type: BindType) -> Link:
         gateway = self._gateway
         config = SessionConfig(
@@ -244,7 +241,7 @@ class SmppDriver:
             enquire_link_seconds=gateway.enquire_link_seconds,
             tls=partial(tls_context, gateway.tls_ca_file) if gateway.tls else None,
         )
-        return Link(config, self._on_answers, self._on_deliver, self._on_state)
+        return Link(config, self._on_answers, self._on_deliver, self._callbacks.on_change)
 
     def _links(self) -> list[Link]:
         return [self._link] if self._receiver is None else [self._link, self._receiver]

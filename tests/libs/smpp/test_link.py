@@ -117,7 +117,9 @@ def test_the_longest_waits_stay_within_their_caps() -> None:
 async def test_a_lost_session_is_bound_again_and_each_state_is_told() -> None:
     states: list[LinkState] = []
     async with scripted_smsc() as smsc:
-        link = Link(smsc.config(), ignore_answers, ignore_delivers, states.append, chance=lambda: 0.0)
+        link = Link(
+            smsc.config(), ignore_answers, ignore_delivers, lambda: states.append(link.state), chance=lambda: 0.0
+        )
         async with started(link):
             await until(lambda: link.bound)
             assert link.bound
@@ -227,8 +229,8 @@ async def test_the_link_goes_on_when_callbacks_raise() -> None:
     states: list[LinkState] = []
     told: list[Answer] = []
 
-    def raise_on_state(state: LinkState) -> None:
-        states.append(state)
+    def raise_on_change() -> None:
+        states.append(link.state)
         raise RuntimeError("a bug")
 
     def raise_on_answers(answers: list[Answer]) -> None:
@@ -236,7 +238,7 @@ async def test_the_link_goes_on_when_callbacks_raise() -> None:
         raise RuntimeError("a bug")
 
     async with scripted_smsc() as smsc:
-        link = Link(smsc.config(), raise_on_answers, ignore_delivers, raise_on_state, chance=lambda: 0.0)
+        link = Link(smsc.config(), raise_on_answers, ignore_delivers, raise_on_change, chance=lambda: 0.0)
         async with started(link):
             await until(lambda: link.bound)
             link.submit_many([Submission("a", SubmitSm("Postrider", "1"))])
