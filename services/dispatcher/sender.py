@@ -240,8 +240,11 @@ class Sender:
         # Of some of these, parts may be left for which there was no room. Whether they still are to go, the look says.
         if len(verdicts) < len(claim.asks) or any(leg.queued for leg in unknown.values()):
             self._not_before = self._loop.time() + NOTHING_GRANTED_SECONDS
-        if not granted:
-            return
+        if granted:
+            self._schedule(granted)
+
+    def _schedule(self, granted: Sequence[Sent]) -> None:
+        """Write what is due by now; the rest waits for its moment."""
         CLAIMED.labels(self._gateway.id).inc(len(granted))
         self._unanswered.update(granted)
         soon = self._loop.time() + TOGETHER_SECONDS
