@@ -258,9 +258,9 @@ class Settler:
         outcome = OUTCOMES[result.verdict]
         if outcome is Outcome.TEMPORARY:
             outcome = refused_for_now(sent.leg, sent.attempt, self._gateway.tries, observed_at)
-        attempt = sent.attempt
+        attempt, code, words = sent.attempt, result.code, result.words
         if outcome is Outcome.ACCEPTED and not self._gateway.reports(attempt.part, sent.leg.parts):
-            result.code, result.words = NOT_ASKED.code, NOT_ASKED.words
+            code, words = NOT_ASKED.code, NOT_ASKED.words
         return Attempt(
             attempt.part,
             attempt.try_number,
@@ -270,8 +270,8 @@ class Settler:
             attempt.owner_dead,
             observed_at,
             result.provider_id,
-            result.code,
-            result.words,
+            code,
+            words,
         )
 
     def _events(self, leg: LegState, attempt: Attempt) -> list[Outgoing]:
