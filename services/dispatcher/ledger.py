@@ -110,6 +110,7 @@ class Ledger:
         asks = claim.asks
         legs = [ask.leg for ask in asks]
         firsts = [leg.parts == 1 and ask.try_number == 1 for leg, ask in zip(legs, asks, strict=True)]
+        # What the claim has to look up and to count. Of first tries of single parts there is nothing: without these it takes a shorter way.
         weighed = (
             [None] * 5
             if all(firsts)
