@@ -8,7 +8,6 @@ UCS-2 units. Several that belong together each begin with a header of 7 octets (
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -117,27 +116,19 @@ def _single_octets(encoding: _Encoding) -> int:
 
 def _cuts(encoding: _Encoding, octets: bytes) -> list[tuple[int, int]]:
     """Where each of several segments starts and ends."""
-    cuts = list(_gsm_cuts(octets) if encoding is _Encoding.GSM else _ucs2_cuts(octets))
+    gsm = encoding is _Encoding.GSM
+    longest, length = PART_SEPTETS if gsm else 2 * PART_UNITS, len(octets)
+    cuts: list[tuple[int, int]] = []
+    start = 0
+    while start < length:
+        end = min(start + longest, length)
+        # No text ends with an escape, or with the first half of a surrogate pair.
+        if gsm and octets[end - 1] == ESCAPE:
+            end -= 1
+        elif not gsm and 0xD8 <= octets[end - 2] <= 0xDB:
+            end -= 2
+        cuts.append((start, end))
+        start = end
     if len(cuts) > MAX_SEGMENTS:
         raise ValueError(f"text: needs {len(cuts)} segments, more than {MAX_SEGMENTS}")
     return cuts
-
-
-def _gsm_cuts(septets: bytes) -> Iterator[tuple[int, int]]:
-    start, length = 0, len(septets)
-    while start < length:
-        end = min(start + PART_SEPTETS, length)
-        if septets[end - 1] == ESCAPE:  # no text ends with one
-            end -= 1
-        yield start, end
-        start = end
-
-
-def _ucs2_cuts(octets: bytes) -> Iterator[tuple[int, int]]:
-    start, length = 0, len(octets)
-    while start < length:
-        end = min(start + 2 * PART_UNITS, length)
-        if 0xD8 <= octets[end - 2] <= 0xDB:  # the first half of a pair; no text ends with one
-            end -= 2
-        yield start, end
-        start = end
