@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import enum
 from contextlib import suppress
-from typing import Final, NewType
+from typing import Final
 
 import phonenumbers
 from phonenumbers import NumberParseException
-
-E164 = NewType("E164", str)
-"""A valid number as ITU-T E.164 has it: "+", country code, subscriber number; at most 15 digits."""
 
 _MAX_DIGITS: Final = 15
 """Libphonenumber knows longer ones in Germany and Nigeria, service numbers and landlines, which no SMS reaches."""
@@ -42,8 +39,8 @@ def is_region(code: str) -> bool:
     return code in phonenumbers.SUPPORTED_REGIONS
 
 
-def parse(number: str, default_region: str | None = None) -> E164:
-    """The E.164 form of `number`.
+def parse(number: str, default_region: str | None = None) -> str:
+    """The E.164 form of `number`: "+", country code, subscriber number; at most 15 digits.
 
     One without "+" is read as dialled in `default_region` (ISO 3166, "KE"). If no number is dialled so there, a leading "00" stands for
     "+", whatever the region dials abroad by, and digits alone are read as if "+" stood before them. Without a region digits alone are
@@ -72,7 +69,7 @@ def parse(number: str, default_region: str | None = None) -> E164:
         raise
 
 
-def _read(text: str, default_region: str | None) -> E164:
+def _read(text: str, default_region: str | None) -> str:
     try:
         parsed = phonenumbers.parse(text, default_region)
     except NumberParseException as error:
@@ -86,7 +83,7 @@ def _read(text: str, default_region: str | None) -> E164:
     number = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
     if len(number) > 1 + _MAX_DIGITS:
         raise NumberError(NumberProblem.TOO_LONG)
-    return E164(number)
+    return number
 
 
 def _problem(error: NumberParseException, text: str, default_region: str | None) -> NumberProblem:
