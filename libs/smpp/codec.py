@@ -180,10 +180,7 @@ def _read_outbind(frame: bytes, _status: int) -> Pdu:
     return pdus.Outbind(system_id, password)
 
 
-_Bodiless = pdus.GenericNack | pdus.Unbind | pdus.UnbindResp | pdus.EnquireLink | pdus.EnquireLinkResp
-
-
-def _bodiless_reader(make: type[_Bodiless]) -> Callable[[bytes, int], Pdu]:
+def _bodiless_reader(make: Callable[[int], Pdu]) -> Callable[[bytes, int], Pdu]:
     def read(_frame: bytes, status: int) -> Pdu:
         return make(status)
 
