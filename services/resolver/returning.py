@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
-from typing import NamedTuple
 from uuid import UUID
 
 import aiohttp
@@ -88,12 +87,6 @@ class Outbox:
             query["cursor"] = page.next_cursor
 
 
-class _Changed(NamedTuple):
-    person: Person
-    changed_at: datetime
-    looks: int
-
-
 async def ask_back(
     pool: Pool, publisher: Publisher, outbox: Outbox, progress: OutboxProgress, now: Callable[[], datetime]
 ) -> None:
@@ -111,21 +104,22 @@ async def ask_back(
                 raise
             log.warning("the outbox's progress is not known", reason=type(error).__name__)
     known_until = progress.known_until
-    for changed in [_changed(*row) for row in await pool.fetch(_TAKE, PEOPLE, LEASE_SECONDS)]:
+    for tenant, kind, id_, changed_at, looks in await pool.fetch(_TAKE, PEOPLE, LEASE_SECONDS):
+        person = Person(tenant, PersonKind(kind), id_)
         try:
-            await _look(changed.person, pool, publisher, outbox, now())
+            await _look(person, pool, publisher, outbox, now())
         except aiohttp.ClientConnectionError as error:  # whose words would name the person
             log.warning("the outbox can't be asked", reason=type(error).__name__)
             break
         except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError, RecursionError) as error:
             log.warning("the outbox did not answer as it should", reason=type(error).__name__)
-            await pool.execute(_PUT_OFF, *changed.person, changed.changed_at, MOST_SECONDS)
+            await pool.execute(_PUT_OFF, *person, changed_at, MOST_SECONDS)
             continue
-        if known_until is not None and changed.changed_at <= known_until:
-            await pool.execute(_DONE, *changed.person, changed.changed_at)
+        if known_until is not None and changed_at <= known_until:
+            await pool.execute(_DONE, *person, changed_at)
         else:
-            wait = NEXT_LOOKS_SECONDS if changed.looks else SECOND_LOOK_SECONDS
-            await pool.execute(_LOOK_AGAIN, *changed.person, changed.changed_at, wait)
+            wait = NEXT_LOOKS_SECONDS if looks else SECOND_LOOK_SECONDS
+            await pool.execute(_LOOK_AGAIN, *person, changed_at, wait)
 
 
 async def _look(person: Person, pool: Pool, publisher: Publisher, outbox: Outbox, now: datetime) -> None:
@@ -154,10 +148,6 @@ def _return(person: Person, sms: Queued, now: datetime) -> Outgoing:
         ),
     )
     return Outgoing(topics.COMMANDS.name, person_key(person.tenant, recipient), encode(event))
-
-
-def _changed(tenant: str, kind: str, id_: str, changed_at: datetime, looks: int) -> _Changed:
-    return _Changed(Person(tenant, PersonKind(kind), id_), changed_at, looks)
 
 
 _TAKE = """
