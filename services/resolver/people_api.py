@@ -6,7 +6,7 @@ What a PUT answers is committed, so that a message asked for right after it goes
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from http import HTTPStatus
 from typing import TypeAlias
 
@@ -31,7 +31,7 @@ _WORDS = {PersonKind.CLIENT: "client", PersonKind.STAFF: "staff member"}
 class PeopleApi:
     """The routes are there from the start, so that health can be asked; they answer 503 until `pool` is set."""
 
-    def __init__(self, default_region: str | None, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(self, default_region: str | None, now: Callable[[], datetime]) -> None:
         self.pool: Pool | None = None
         self._default_region = default_region
         self._now = now

@@ -155,7 +155,7 @@ async def test_only_the_other_services_get_in_and_they_name_the_tenant(client: C
 
 
 async def test_until_postgres_is_there_it_says_so():
-    runner = await start_ops_server("127.0.0.1", 0, TOKEN, Health(), PeopleApi(None).routes())
+    runner = await start_ops_server("127.0.0.1", 0, TOKEN, Health(), PeopleApi(None, now=lambda: NOW).routes())
     async with aiohttp.ClientSession() as session:
         answer = await Client(session, runner.addresses[0][1])("GET", "clients/1")
     await runner.cleanup()
