@@ -28,7 +28,9 @@ async def handle(
     """
     crash_point("scheduler.receive-store")
     arrivals = [arrival(record.event) for record in batch.of(topics.DEFERRED_HIGH, topics.DEFERRED)]
-    marks = {mark for record in batch.of(topics.COMMANDS) if (mark := _cancellation(record.event))}
+    commands: list[MessageEvent[SmsCommand]] = [record.event for record in batch.of(topics.COMMANDS)]
+    # Other commands do not concern what waits: it is resolved anew in any case.
+    marks = {Mark(c.subject, c.data.cycle) for c in commands if c.data.kind is CommandKind.CANCEL}
     if arrivals:
         await store.add(pool, arrivals)
         on_arrival(min(a.deferral.due_at for a in arrivals))
@@ -64,8 +66,3 @@ def arrival(event: MessageEvent[SmsDeferred]) -> Arrival:
         event.traceparent,
     )
     return Arrival(deferral, deferred.message.priority, returning(event))
-
-
-def _cancellation(event: MessageEvent[SmsCommand]) -> Mark | None:
-    """Other commands do not concern what waits: it is resolved anew in any case."""
-    return Mark(event.subject, event.data.cycle) if event.data.kind is CommandKind.CANCEL else None
