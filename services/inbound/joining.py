@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from hashlib import blake2b
 from typing import NamedTuple
 from uuid import UUID
@@ -103,13 +103,9 @@ def place(arrivals: Iterable[Arrival], known: Iterable[tuple[JoinKey, Known]]) -
 
 def opened_by(arrival: Arrival) -> UUID:
     """The id of the message that a part opens, the same whenever it comes: a UUIDv7 of its time and its event's id."""
-    milliseconds = first_millisecond(arrival.data.observed_at)
+    milliseconds = max(0, int(arrival.data.observed_at.timestamp() * 1000))
     digest = int.from_bytes(blake2b(arrival.event_id.encode(), digest_size=10).digest())
     return UUID(int=milliseconds << 80 | 7 << 76 | (digest >> 62 & 0xFFF) << 64 | 2 << 62 | digest & ((1 << 62) - 1))
-
-
-def first_millisecond(at: datetime) -> int:
-    return max(0, int(at.timestamp() * 1000))
 
 
 def _joins(arrival: Arrival, parts: Sequence[Known]) -> UUID | None:

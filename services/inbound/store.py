@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from libs.contracts.message_ids import first_id
@@ -50,16 +50,15 @@ async def store(pool: Pool, arrivals: Sequence[Arrival]) -> None:
 
 async def _known(connection: Connection, arrivals: Sequence[Arrival]) -> list[tuple[JoinKey, Known]]:
     """The stored parts of the messages that these may join."""
-    by_key: dict[JoinKey, list[Arrival]] = {}
+    times: dict[JoinKey, list[datetime]] = {}
     for arrival in arrivals:
-        by_key.setdefault(arrival.key, []).append(arrival)
-    keys = list(by_key)
-    times = [[arrival.data.observed_at for arrival in by_key[key]] for key in keys]
+        times.setdefault(arrival.key, []).append(arrival.data.observed_at)
+    keys = list(times)
     rows = await connection.fetch(
         _KNOWN,
         *zip(*keys, strict=True),
-        [first_id(min(t) - JOIN_WITHIN) for t in times],
-        [first_id(max(t) + JOIN_WITHIN + timedelta(milliseconds=1)) for t in times],
+        [first_id(min(t) - JOIN_WITHIN) for t in times.values()],
+        [first_id(max(t) + JOIN_WITHIN + timedelta(milliseconds=1)) for t in times.values()],
     )
     return [(keys[row["ord"] - 1], Known(*row[1:])) for row in rows]
 
