@@ -147,8 +147,7 @@ class Carrier:
         if refused:
             statistics.deliveries_refused += len(refused)
             retry_seconds = self.steering.behaviour.deliveries.retry_ms / 1_000
-            for message in refused:
-                self._later.add(retry_seconds, Redelivery(account, message))
+            self._later.extend(retry_seconds, [Redelivery(account, message) for message in refused])
         self._pump([account])
 
     def writable(self, session: Session) -> None:

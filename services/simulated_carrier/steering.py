@@ -47,7 +47,6 @@ class Steering:
         """what the carrier was started with"""
         self._chance = chance
         self._accepted_at: defaultdict[str, deque[int]] = defaultdict(deque)
-        self.behaviour = initial
         self.set(initial, now_us)
 
     def set(self, behaviour: Behaviour, now_us: int) -> None:

@@ -16,16 +16,13 @@ class Wheel(Generic[_Item]):
     late. Items of one bucket keep the order in which they were added. Belongs to the running event loop.
     """
 
-    def __init__(self, on_due: Callable[[list[_Item]], None], bucket_seconds: float = 0.005) -> None:
+    def __init__(self, on_due: Callable[[list[_Item]], None], bucket_seconds: float) -> None:
         self._on_due = on_due
         self._bucket_seconds = bucket_seconds
         self._loop = asyncio.get_running_loop()
         self._buckets: dict[int, list[_Item]] = {}
         self._order: list[int] = []
         self._timer: asyncio.TimerHandle | None = None
-
-    def add(self, delay_seconds: float, item: _Item) -> None:
-        self.extend(delay_seconds, [item])
 
     def extend(self, delay_seconds: float, items: Iterable[_Item]) -> None:
         bucket = math.ceil((self._loop.time() + delay_seconds) / self._bucket_seconds)
