@@ -5,121 +5,32 @@ They stop wherever they wait for PostgreSQL or Kafka. There a process may be kil
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import count
-from operator import itemgetter
 from types import SimpleNamespace
 from typing import Any, Protocol, cast
 from uuid import UUID
 
-from aiokafka.structs import TopicPartition
-
 from libs.bus.port import Outgoing
-from libs.bus.record import Record
-from libs.bus.watermarks import Watermarks
-from libs.contracts import topics
+from libs.contracts.events import Priority, ReceiptState
 from libs.service_kit.config_file import SmppGateway
 from libs.storage.database import Pool
 from services.dispatcher.drivers.port import Callbacks, Result, Submission, Verdict
 from services.dispatcher.instance import Instance
+from services.dispatcher.ledger import Claim, ClaimVerdict
 from services.dispatcher.sender import Sent
 from services.dispatcher.settings import DispatcherSettings
+from tests.services.dispatcher.simulation.topic import Intake, Topic
+from tests.services.dispatcher.simulation.work import Wire, Work, freely
 
 LEASE_SECONDS = 5.0
 WINDOW = 10
-
-
-def freely() -> bool:
-    """Nothing stops it."""
-    return True
-
-
-class Work:
-    """A coroutine of the product, from one stop to the next."""
-
-    def __init__(self) -> None:
-        self._task: asyncio.Task[Any] | None = None
-        self._stopped = asyncio.Event()
-        self._gate: asyncio.Future[None] | None = None
-
-    @property
-    def under_way(self) -> bool:
-        return self._task is not None
-
-    async def go_on(
-        self,
-        begin: Callable[[], Coroutine[Any, Any, Any]],
-        passes: Callable[[], bool] = freely,
-        error: Exception | None = None,
-    ) -> None:
-        """Go on until it is done, or stops where `passes` says no. `error` is what the first wait ends with. Raises what it raises."""
-        while True:
-            self._stopped.clear()
-            if self._task is None:
-                self._task = asyncio.create_task(begin())
-                self._task.add_done_callback(lambda _: self._stopped.set())
-            elif self._gate is not None:
-                gate, self._gate = self._gate, None
-                gate.set_exception(error) if error else gate.set_result(None)
-                error = None
-            await self._stopped.wait()
-            if self._task.done():
-                task, self._task = self._task, None
-                task.result()
-                return
-            if not passes():
-                return
-
-    async def stop(self) -> None:
-        """Where the coroutine waits for a neighbour."""
-        self._gate = asyncio.get_running_loop().create_future()
-        self._stopped.set()
-        await self._gate
-
-    async def end(self) -> None:
-        """Its process is killed."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-            self._task = None
-
-
-class Wire:
-    """PostgreSQL as a process reaches it: each call stops before it is heard there and before its answer is heard here."""
-
-    def __init__(self, pool: Pool, stop: Callable[[], Awaitable[None]]) -> None:
-        self._pool = pool
-        self._stop = stop
-
-    async def _call(self, of: Callable[..., Awaitable[Any]], *args: Any) -> Any:
-        await self._stop()
-        answer = await of(*args)
-        await self._stop()
-        return answer
-
-    async def fetch(self, *args: Any) -> Any:
-        rows = await self._call(self._pool.fetch, *args)
-        return sorted(
-            rows, key=itemgetter(0)
-        )  # else their order is PostgreSQL's choice, and what follows differs from run to run
-
-    async def fetchval(self, *args: Any) -> Any:
-        return await self._call(self._pool.fetchval, *args)
-
-    async def execute(self, *args: Any) -> Any:
-        return await self._call(self._pool.execute, *args)
-
-    @asynccontextmanager
-    async def acquire(self) -> AsyncIterator[Any]:
-        await self._stop()
-        async with self._pool.acquire() as connection:
-            yield connection
-        await self._stop()
+AT_FAULT = 2
+"""After so many messages in a row that it refuses for now, or leaves unanswered, the gateway is held to be at fault."""
 
 
 @dataclass(eq=False)
@@ -128,6 +39,8 @@ class Submit:
 
     process: Process
     submission: Submission
+    at: float
+    """By the world's clock (seconds)."""
     fate: Verdict | None = None
     provider_id: str | None = None
     given_up: bool = False
@@ -135,6 +48,8 @@ class Submit:
     answered: bool = False
     """The answer came, or never will."""
     checked: bool = False
+    reported: list[ReceiptState] = field(default_factory=list)
+    """What receipts have said of it."""
 
     @property
     def sent(self) -> Sent:
@@ -145,6 +60,10 @@ class Submit:
         """Of its attempt: message, cycle, leg, part, try."""
         return (*self.sent.leg.key, self.sent.attempt.part, self.sent.attempt.try_number)
 
+    def receipt_id(self, number: int) -> str:
+        """Of its first, its second receipt (0, 1): that of the event."""
+        return f"{self.provider_id}.{number}"
+
 
 class Outside(Protocol):
     """What a process finds around itself."""
@@ -154,6 +73,10 @@ class Outside(Protocol):
     now: float
     running: Work
     submits: list[Submit]
+    topics: list[Topic]
+
+    @property
+    def wall(self) -> datetime: ...
 
     def told(self, outgoing: Outgoing) -> None: ...
 
@@ -164,19 +87,14 @@ class Process:
 
     world: Outside
     name: str
-    believes: bool = False
-    """It thinks that the partition is its own."""
-    position: int = 0
-    epoch: int = 0
     frozen: bool = False
-    revoking: bool = False
     closed: bool = False
     works: dict[str, Work] = field(default_factory=lambda: {name: Work() for name in ("lease", "sender", "settler")})
 
     def __post_init__(self) -> None:
         world = self.world
-        self.partition = TopicPartition(topics.dispatch(world.gateway.id).name, 0)
-        self.marks = Watermarks()
+        self.intakes = [Intake(self, topic) for topic in world.topics]
+        self._failing: set[UUID] = set()
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
         self._sleeps_until = 0.0
@@ -188,7 +106,8 @@ class Process:
         self.lease, self.board, self.sender, self.settler = parts._lease, parts._board, parts._sender, parts._settler
         self.lease._clock = self.time
         self.sender._loop = self.settler._loop = self
-        parts._intakes = {self.partition.topic: self}
+        parts._intakes = {intake.topic.name: intake for intake in self.intakes}
+        self.sender._ledger = self
 
     async def _stop(self) -> None:
         await self.world.running.stop()
@@ -220,8 +139,21 @@ class Process:
             self.world.told(each)
         await self._stop()
 
-    def finished(self, records: list[Record]) -> None:
-        self.marks.finished(self.partition, [r.offset for r in records if r.epoch == self.epoch])
+    # What the sender has for the ledger.
+
+    async def claim(self, claim: Claim, age_seconds: float) -> list[ClaimVerdict]:
+        if not claim.repeated:
+            self._asks_in_order(claim)
+        return await self.instance._ledger.claim(claim, age_seconds)
+
+    def _asks_in_order(self, claim: Claim) -> None:
+        asked = [a.leg.event.data.message for a in claim.asks]
+        valid = [message for message in asked if message.valid_until > self.world.wall]  # the others only end
+        if any(message.priority is Priority.NORMAL for message in valid):
+            assert not self.board.urgent, "high priority goes first"
+        if valid and self.sender._throttle.active:
+            assert not self.sender._throttle.wait(self.time()), "nothing is asked for during a pause"
+            assert len(valid) == 1 and self.free == WINDOW, "who was refused asks with one part at a time"
 
     # What it does, as far as it is told to.
 
@@ -257,24 +189,6 @@ class Process:
             or any(moment <= self.time() for moment, _ in self.settler._later_looks)
         )
 
-    def fetch(self, event: Any) -> None:
-        record = Record(self.partition, self.position, None, None, (), event, self.epoch)
-        self.marks.delivered(self.partition, [self.position])
-        self.position += 1
-        self.board.add(event, record)
-
-    def assign(self, position: int) -> None:
-        """The partition is its own from here on; what it had of it before is forgotten."""
-        self.give_up_partition()
-        self.believes, self.position = True, position
-        self.sender.resume()
-
-    def give_up_partition(self) -> None:
-        self.believes, self.revoking = False, False
-        self.board.withdraw(self.partition.topic)
-        self.marks.reset([self.partition])
-        self.epoch += 1
-
     def close(self) -> None:
         """It sends no more and its session ends, so that nothing more is answered."""
         self.closed = True
@@ -290,7 +204,19 @@ class Process:
             self.hear(*(Result(s.sent, Verdict.NO_ANSWER, code="smpp.closed") for s in unanswered))
 
     def hear(self, *results: Result) -> None:
+        refused = [self._is_refusal(result) for result in results]
         self.instance._on_answers(results)
+        assert not any(refused) or self.sender._throttle.wait(self.time()), "who is refused pauses"
+
+    def _is_refusal(self, result: Result) -> bool:
+        """Whether it says that the gateway takes nothing now."""
+        if result.verdict in (Verdict.ACCEPTED, Verdict.FAILED):
+            self._failing.clear()
+        elif result.verdict in (Verdict.TEMPORARY, Verdict.NO_ANSWER):
+            self._failing.add(cast(Sent, result.token).leg.key.message_id)
+        return result.verdict is Verdict.THROTTLED or (
+            result.verdict in (Verdict.TEMPORARY, Verdict.NO_ANSWER) and len(self._failing) >= AT_FAULT
+        )
 
     async def kill(self) -> None:
         for work in self.works.values():
@@ -311,4 +237,4 @@ class Process:
         return WINDOW - sum(s.process is self and not s.given_up and not s.answered for s in self.world.submits)
 
     def submit(self, submissions: Sequence[Submission]) -> None:
-        self.world.submits += [Submit(self, each) for each in submissions]
+        self.world.submits += [Submit(self, each, self.time()) for each in submissions]

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
+from datetime import timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from libs.bus.codec import decoder_for
 from libs.contracts import topics
-from libs.contracts.events import MessageEvent, SmsDispatch, SmsStatus
-from libs.contracts.statuses import NEGATIVE_FINALS, Status
-from services.dispatcher.attempts import Attempt, LegKey, LegState, Outcome, is_concluded, is_first_sending
+from libs.contracts.events import MessageEvent, ReceiptState, SmsDispatch, SmsReturned, SmsStatus
+from libs.contracts.statuses import FINALS, NEGATIVE_FINALS, Status
+from services.dispatcher.attempts import AGAIN, Attempt, LegKey, LegState, Outcome, is_concluded, is_first_sending
 from services.dispatcher.drivers.port import Verdict
 from services.dispatcher.ledger import Ledger
-from services.dispatcher.publications import events_of
+from services.dispatcher.publications import RESENT, events_of
+from services.dispatcher.sender import LATE_SECONDS, TOGETHER_SECONDS
+from services.receipts.statuses import SOURCE as RECEIPTS
+from services.receipts.statuses import STATUSES
 from tests.services.dispatcher.builders import GATEWAY
 
 if TYPE_CHECKING:
     from tests.services.dispatcher.simulation.world import World
 
 DOUBT = (Outcome.DOUBT, Outcome.DOUBT_BY_PEER)
-ENDS = NEGATIVE_FINALS | {Status.IN_DOUBT, Status.SUBMITTED, Status.DELIVERED}
+ENDS = FINALS | {Status.UNKNOWN}
+"""Once the window of the receipts is over."""
+
+_ALLOWED = "SELECT message_id, cycle, leg, part, try, allowed_at FROM attempts WHERE message_id = ANY ($1)"
 
 Place = tuple[UUID, int, int, int, int]
 """Of an attempt: message, cycle, leg, part, try."""
@@ -42,7 +50,8 @@ def row_of(legs: dict[LegKey, LegState], place: Place) -> Attempt | None:
 
 
 async def written_is_stored(world: World) -> None:
-    """What is written to the carrier has its row, without an outcome, and its owner's lease was not called over before."""
+    """What is written to the carrier has its row, without an outcome, in time, after proof that the try before was not accepted, and its
+    owner's lease was not called over before."""
     new = [s for s in world.submits if not s.checked]
     if not new:
         return
@@ -52,6 +61,9 @@ async def written_is_stored(world: World) -> None:
         row = row_of(legs, submit.place)
         assert row is not None, "an attempt is written before its first byte"
         assert row.owner == submit.process.lease.instance, "who sends is who claimed"
+        assert submit.sent.leg.event.data.message.valid_until > world.at(submit.at), "nothing is sent past its validity"
+        before = row_of(legs, (*submit.place[:4], submit.place[4] - 1))
+        assert before is None or before.outcome in AGAIN, f"tried again after {before}"
         assert row.outcome is None and not row.owner_dead, f"nothing is sent that is settled already: {row.outcome}"
 
 
@@ -83,8 +95,53 @@ async def at_rest(world: World) -> None:
     assert max(submits.values(), default=1) == 1, "an attempt is submitted once at most"
     _rows_say_what_the_carrier_did(world, legs)
     _nothing_is_taken_twice_unnoticed(world)
+    await _the_rate_is_kept(world)
+    await _receipts_find_their_attempts(world, legs)
     for message_id in world.ids:
         _what_is_shown_is_true(world, message_id, [leg for key, leg in legs.items() if key.message_id == message_id])
+
+
+async def _the_rate_is_kept(world: World) -> None:
+    """By the ledger's clock moments are as far apart as the rate says, and each part leaves when the process heard that it may."""
+    rate = world.gateway.segments_per_second
+    if not rate:
+        return
+    rows = await world.pool.fetch(_ALLOWED, world.ids)
+    allowed = {tuple(row)[:5]: row["allowed_at"] for row in rows}
+    moments = sorted(allowed[s.place] for s in world.submits)
+    step = timedelta(seconds=1 / rate)
+    assert all(b - a >= step for a, b in pairwise(moments)), "more moments than the rate allows"
+    for s in world.submits:
+        assert s.sent.leaves_at - TOGETHER_SECONDS <= s.at <= s.sent.leaves_at + LATE_SECONDS, "not sent at its moment"
+        assert world.at(s.at) <= allowed[s.place] + timedelta(seconds=LATE_SECONDS), "sent late"
+
+
+async def _receipts_find_their_attempts(world: World, legs: dict[LegKey, LegState]) -> None:
+    """Each tells of its own attempt, or is parked as long as nobody knows which that is; the doubt that it disproves is over."""
+    told = {
+        (message_id, e.data.leg.cycle, e.data.leg.leg, e.data.part, e.data.try_number, e.data.status)
+        for message_id, events in world.events.items()
+        for e in events
+        if e.source == RECEIPTS and isinstance(e.data, SmsStatus) and e.data.status in STATUSES.values()
+    }
+    told = {t for t in told if t[5] is not Status.UNKNOWN}
+    named = [s for s in world.submits if s.reported and _is_named(world, row_of(legs, s.place))]
+    assert told == {(*s.place, STATUSES[state]) for s in named for state in s.reported}, "receipts of other attempts"
+    lonely = {s.receipt_id(n) for s in world.submits if s not in named for n in range(len(s.reported))}
+    assert await world.receipts.parked() == lonely, "a receipt is lost"
+    open_doubts = await world.receipts.open_doubts()
+    assert open_doubts.isdisjoint(s.place for s in named if row_of(legs, s.place).outcome in DOUBT), (
+        "a receipt ends no doubt"
+    )
+    for place in open_doubts:
+        row = row_of(legs, place)
+        assert row is not None and row.outcome in (*DOUBT, Outcome.ACCEPTED), f"a doubt outlives its proof: {row}"
+
+
+def _is_named(world: World, row: Attempt | None) -> bool:
+    """Whether a receipt of this attempt can be known for its own."""
+    assert row is not None
+    return row.outcome is Outcome.ACCEPTED or (row.outcome in DOUBT and world.repeats_references)
 
 
 def _events_are_repeated_alike(world: World) -> None:
@@ -123,18 +180,37 @@ def _nothing_is_taken_twice_unnoticed(world: World) -> None:
 
 
 def _what_is_shown_is_true(world: World, message_id: UUID, legs: Sequence[LegState]) -> None:
-    """A bad end may be shown of what was accepted in part, or where an operator said so, and else of nothing that may be accepted."""
-    view = world.shown(message_id)
-    assert view.status in ENDS, f"it neither ends nor is in doubt: {view.status}"
-    in_doubt = any(a.outcome in DOUBT for leg in legs for a in leg.attempts)
-    taken = {s.place for s in world.submits if s.fate is Verdict.ACCEPTED and s.place[0] == message_id}
-    if view.status is Status.IN_DOUBT:
-        assert in_doubt, "shown in doubt, and nothing is"
-    elif view.status is Status.SUBMITTED:
-        parts = {place[3] for place in taken if place[1:3] == (view.cycle, view.leg)}
-        assert len(parts) == legs[0].parts, "shown as sent, and not all of it was accepted"
-    elif message_id not in world.said:
+    """It ends. Delivered is what a receipt or an operator says; a bad end may be shown of what was accepted in part, or where an operator
+    said so, and else of nothing that may be accepted."""
+    view, said = world.shown(message_id), world.said.get(message_id, set())
+    assert view.status in ENDS, f"it does not end: {view.status}"
+    resent = {
+        e.id: e.data.leg.cycle
+        for e in world.events[message_id]
+        if isinstance(e.data, SmsReturned) and e.data.reason == RESENT
+    }
+    assert max(Counter(resent.values()).values(), default=0) <= 1, "sent on doubt more than once"
+    reports = {s.place: s.reported for s in world.submits}
+    maybe = {
+        (*leg.key, a.part, a.try_number): a
+        for leg in legs
+        for a in leg.attempts
+        if a.outcome in (*DOUBT, Outcome.ACCEPTED)
+    }
+    reported = {place: reports.get(place, []) if _is_named(world, a) else [] for place, a in maybe.items()}
+    delivered = Counter(place[:3] for place, states in reported.items() if ReceiptState.DELIVERED in states)
+    is_delivered = Status.DELIVERED in said or any(delivered[leg.key] == leg.parts for leg in legs)
+    assert (view.status is Status.DELIVERED) == is_delivered, f"shown {view.status}, delivered: {is_delivered}"
+    unsettled = [
+        place
+        for place, states in reported.items()
+        if not {*states} & {ReceiptState.DELIVERED, ReceiptState.UNDELIVERABLE}
+    ]
+    if view.status is Status.UNKNOWN:
+        assert unsettled, "shown unknown, and all is known"
+    elif view.status in NEGATIVE_FINALS and Status.FAILED not in said:
         if legs[0].parts == 1:
-            assert not taken and not in_doubt, f"shown {view.status}, and it may have been accepted"
+            assert not unsettled, f"shown {view.status}, and it may have been accepted"
         elif view.status is Status.CANCELLED:
+            taken = {s.place for s in world.submits if s.fate is Verdict.ACCEPTED and s.place[0] == message_id}
             assert not any(place[1] == view.cycle for place in taken), "shown cancelled, and a part was accepted"

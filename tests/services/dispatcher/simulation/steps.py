@@ -11,14 +11,22 @@ from libs.service_kit.transient import is_transient
 from services.dispatcher.lease import LeaseOver
 from tests.services.dispatcher.simulation.process import LEASE_SECONDS, Process, Submit
 from tests.services.dispatcher.simulation.properties import committed_is_concluded, written_is_stored
-from tests.services.dispatcher.simulation.world import FATES, World
+from tests.services.dispatcher.simulation.receipts import UNTIL_SWEPT_SECONDS
+from tests.services.dispatcher.simulation.topic import Intake, Topic
+from tests.services.dispatcher.simulation.world import DOUBTFUL, FATES, MOST_REPORTS, REPORTS, World
 
 Step = tuple[str, Callable[[], Awaitable[None]]]
 MOST_MESSAGES = 3
 LONGEST = 1000
 """Steps: many more than any history takes that comes to rest."""
-UNBIDDEN = TIME, MESSAGE, PROCESS = "time passes", "a message comes", "a process starts"
-"""What does not follow from what was."""
+UNBIDDEN = TIME, MESSAGE, PROCESS, REPORT, READ = (
+    "time passes",
+    "a message comes",
+    "a process starts",
+    "the carrier reports",
+    "the receipts service reads",
+)
+"""What does not follow from what was, or is done at last."""
 USUAL = 3
 """How much likelier each step of the usual course is than each fault."""
 
@@ -26,8 +34,10 @@ USUAL = 3
 async def happen(world: World, length: int) -> None:
     """Let so many steps happen, then come to rest."""
     await world.pass_time(0)
+    await world.receipts.sweep(world.wall)
     await start(world)
-    await assign(world, world.processes[0])
+    for intake in world.processes[0].intakes:
+        intake.assign()
     for _ in range(length):
         usual, faults = usual_steps(world), fault_steps(world)
         options = [step for step in usual for _ in range(USUAL)] + faults
@@ -49,28 +59,35 @@ def usual_steps(world: World) -> list[Step]:
     for p in world.processes:
         if p.frozen:
             continue
-        if p.believes and not p.revoking and p.position < len(world.log):
-            steps.append((f"{p.name} fetches", partial(fetch, world, p)))
         if p.may_send and not p.closed:
             steps.append((f"{p.name} sends", partial(work, world, p, "sender")))
         if p.may_settle:
             steps.append((f"{p.name} settles", partial(work, world, p, "settler")))
-        if p is world.holder and p.marks.committable():
-            steps.append((f"{p.name} commits", partial(commit, world, p)))
-        if p.believes and p is not world.holder:
-            steps.append((f"{p.name} hears that the partition is gone", partial(plain, p.give_up_partition)))
         if not p.lease.valid:
             steps.append((f"{p.name} ends", partial(end, world, p)))
-        if p.revoking:
-            steps.append((f"{p.name} gives the partition back", partial(give_back, world, p)))
+        for each in p.intakes:
+            name = f"{p.name}, {each.topic.name}:"
+            if each.may_fetch:
+                steps.append((f"{name} fetches", partial(plain, each.fetch)))
+            if each is each.topic.holder and each.marks.committable():
+                steps.append((f"{name} commits", partial(commit, world, each)))
+            if each.believes and each is not each.topic.holder:
+                steps.append((f"{name} hears that it is gone", partial(plain, each.give_up)))
+            if each.revoking:
+                steps.append((f"{name} gives it back", partial(give_back, world, each)))
     for number, submit in enumerate(world.submits):
         if submit.fate is None:
             steps.append((f"the carrier decides {number}", partial(decide, world, submit)))
         elif not submit.answered and not submit.process.frozen:
             steps.append((f"{submit.fate} answers {number}", partial(answer, world, submit)))
-    if world.holder is None or world.holder.frozen:
-        alive = [p for p in world.processes if not (p.closed or p.frozen)]
-        steps += [(f"the partition goes to {p.name}", partial(assign, world, p)) for p in alive]
+        if submit.provider_id and len(submit.reported) < MOST_REPORTS:
+            steps.append((REPORT, partial(report, world, submit)))
+    for number, topic in enumerate(world.topics):
+        if topic.holder is None or topic.holder.process.frozen:
+            alive = [p for p in world.processes if not (p.closed or p.frozen)]
+            steps += [(f"{topic.name} goes to {p.name}", partial(plain, p.intakes[number].assign)) for p in alive]
+    if world.receipts.waiting:
+        steps.append((READ, partial(world.receipts.read, world.choose)))
     if len(world.processes) < 2:
         steps.append((PROCESS, partial(start, world)))
     if len(world.messages) < MOST_MESSAGES:
@@ -105,17 +122,26 @@ def seldom(world: World) -> list[tuple[str, Step]]:
             if each.under_way:
                 lost = ConnectionResetError("lost")
                 found.append(("lost", f"{p.name}'s {what} loses an answer", partial(work, world, p, what, lost)))
-        if not p.closed and p is not world.holder:
-            found.append(("take", f"{p.name} is given the partition", partial(assign, world, p)))
-        if p is world.holder and not p.revoking:
-            found.append(("move", f"{p.name} is to give the partition back", partial(revoke, p)))
+        for each in p.intakes:
+            held = each is each.topic.holder
+            if not held and not p.closed:
+                found.append(("take", f"{p.name} is given {each.topic.name}", partial(plain, each.assign)))
+            if held and not each.revoking:
+                found.append(("move", f"{p.name} is to give {each.topic.name} back", partial(plain, each.revoke)))
     for number, submit in enumerate(world.submits):
         if not submit.given_up and not submit.answered and not submit.process.frozen:
             found.append(("late", f"the answer {number} is late", partial(plain, partial(world.give_up, submit))))
-    if world.committed:
-        found.append(("reset", "the offsets are reset", partial(reset, world)))
-    if world.log:
-        found.append(("again", "a record comes twice", partial(plain, lambda: world.log.append(world.log[0]))))
+    for topic in world.topics:
+        if topic.committed:
+            found.append(("reset", f"the offsets of {topic.name} are reset", partial(reset, topic)))
+        if topic.log:
+            twice = partial(topic.log.append, topic.log[0])
+            found.append(("again", f"a record of {topic.name} comes twice", partial(plain, twice)))
+    if world.receipts.waiting:
+        lost = partial(world.receipts.read, world.choose, lost=True)
+        found.append(("unsaid", "the receipts service stores and does not tell", lost))
+    if world.receipts.read_before:
+        found.append(("reset", "the receipts service reads all anew", partial(plain, world.receipts.reset)))
     for number, each in enumerate(world.ids, 1):
         cancel, changed = (partial(world.command, each, kind) for kind in (CommandKind.CANCEL, CommandKind.RETURN))
         found.append(("cancel", f"{number} is to be cancelled", partial(plain, cancel)))
@@ -123,8 +149,9 @@ def seldom(world: World) -> list[tuple[str, Step]]:
         status = world.shown(each).status
         if status in NEGATIVE_FINALS:
             found.append(("resend", f"{number} is sent again", partial(plain, partial(world.resend, each))))
-        if status is Status.IN_DOUBT:
-            found.append(("word", f"{number} is said to have failed", partial(plain, partial(world.say, each))))
+        if status in DOUBTFUL:
+            for word in (Status.FAILED, Status.DELIVERED):
+                found.append(("word", f"{number} is said to be {word}", partial(plain, partial(world.say, each, word))))
     return [(kind, (name, action)) for kind, name, action in found]
 
 
@@ -137,7 +164,7 @@ async def rest(world: World) -> None:
         if not world.processes:
             await start(world)
         await to_its_end(world)
-        if world.committed == len(world.log) and not (world.door or world.commands or busy(world)):
+        if not (world.door or world.commands or busy(world)):
             break
         await world.pass_time(LEASE_SECONDS - 1)
     else:
@@ -147,6 +174,13 @@ async def rest(world: World) -> None:
     last = await start(world)
     await world.pool.execute("UPDATE instances SET dead = true WHERE instance <> $1", last.lease.instance)
     await last.do(last.settler.publish_orphans)
+    await world.receipts.read_all()
+    world.now += UNTIL_SWEPT_SECONDS
+    await world.receipts.sweep(world.wall)
+    for submit in world.submits:
+        if submit.provider_id and world.choose(4) == 0:
+            await report(world, submit)
+    await world.receipts.read_all()
 
 
 async def to_its_end(world: World) -> None:
@@ -163,7 +197,9 @@ def unanswered(world: World) -> list[Step]:
 
 
 def busy(world: World) -> bool:
-    return any(p.board._legs or p.may_settle for p in world.processes)
+    return any(t.committed < len(t.log) for t in world.topics) or any(
+        p.board._legs or p.may_settle for p in world.processes
+    )
 
 
 # What the steps do
@@ -185,15 +221,6 @@ async def start(world: World) -> Process:
     return process
 
 
-async def assign(world: World, process: Process) -> None:
-    world.holder = process
-    process.assign(world.committed)
-
-
-async def fetch(world: World, process: Process) -> None:
-    process.fetch(world.log[process.position])
-
-
 async def work(world: World, process: Process, what: str, error: Exception | None = None) -> None:
     try:
         await process.work(what, lambda: world.choose(3) < 2, error)
@@ -204,25 +231,19 @@ async def work(world: World, process: Process, what: str, error: Exception | Non
             raise
 
 
-async def commit(world: World, process: Process) -> None:
-    offsets = process.marks.committable()
-    process.marks.committed(offsets)
-    await committed_is_concluded(world, world.log[: offsets[process.partition]])
-    world.committed = max(world.committed, offsets[process.partition])
+async def commit(world: World, intake: Intake) -> None:
+    offsets, topic = intake.marks.committable(), intake.topic
+    intake.marks.committed(offsets)
+    await committed_is_concluded(world, topic.log[: offsets[intake.partition]])
+    topic.committed = max(topic.committed, offsets[intake.partition])
 
 
-async def revoke(process: Process) -> None:
-    process.revoking = True
-    process.sender.pause()
-
-
-async def give_back(world: World, process: Process) -> None:
-    if process is world.holder:
-        if process.marks.committable():
-            await commit(world, process)
-        world.holder = None
-    process.give_up_partition()
-    process.sender.resume()
+async def give_back(world: World, intake: Intake) -> None:
+    if intake is intake.topic.holder:
+        if intake.marks.committable():
+            await commit(world, intake)
+        intake.topic.holder = None
+    intake.give_up()
 
 
 async def end(world: World, process: Process) -> None:
@@ -235,7 +256,8 @@ async def end(world: World, process: Process) -> None:
     if process.may_settle and process.works["settler"] is not world.running:
         return
     if process.settler.idle:
-        await give_back(world, process)
+        for intake in process.intakes:
+            await give_back(world, intake)
         await process.do(process.lease.release)
         await kill(world, process)
 
@@ -243,8 +265,9 @@ async def end(world: World, process: Process) -> None:
 async def kill(world: World, process: Process) -> None:
     await process.kill()
     world.processes.remove(process)
-    if world.holder is process:
-        world.holder = None
+    for intake in process.intakes:
+        if intake is intake.topic.holder:
+            intake.topic.holder = None
 
 
 async def freeze(world: World, process: Process) -> None:
@@ -259,10 +282,10 @@ async def wake(process: Process) -> None:
     process.fire()
 
 
-async def reset(world: World) -> None:
-    world.committed = 0
-    if world.holder is not None:
-        world.holder.assign(0)
+async def reset(topic: Topic) -> None:
+    topic.committed = 0
+    if topic.holder is not None:
+        topic.holder.assign()
 
 
 async def decide(world: World, submit: Submit) -> None:
@@ -271,3 +294,7 @@ async def decide(world: World, submit: Submit) -> None:
 
 async def answer(world: World, submit: Submit) -> None:
     world.answer(submit)
+
+
+async def report(world: World, submit: Submit) -> None:
+    world.report(submit, REPORTS[world.choose(len(REPORTS))])

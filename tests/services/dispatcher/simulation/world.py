@@ -1,4 +1,4 @@
-"""A simulated gateway: dispatcher processes, one partition of their topic, a carrier, and a resolver that sends back what comes back.
+"""A simulated gateway: dispatcher processes, their topics, a carrier, the receipts service, and a resolver of what comes back.
 
 A history is a list of steps, each chosen among all that may happen next. In the end everything is let run to rest.
 """
@@ -22,12 +22,15 @@ from libs.contracts.endings import whole_ending
 from libs.contracts.events import (
     CommandKind,
     Encoding,
+    Event,
+    GatewayReceipt,
     Leg,
     Message,
     MessageEvent,
     PersonKind,
     Priority,
     Reason,
+    ReceiptState,
     Recipient,
     SmsCommand,
     SmsDeferred,
@@ -38,22 +41,43 @@ from libs.contracts.events import (
 )
 from libs.contracts.fold import AnyMessageEvent, apply, new_fold, view
 from libs.contracts.message_view import MessageView
-from libs.contracts.statuses import Status
+from libs.contracts.statuses import RANK, Status
 from libs.service_kit.config_file import SmppGateway
 from libs.storage.database import Pool
 from services.dispatcher import marks
 from services.dispatcher.attempts import LegKey
 from services.dispatcher.drivers.port import Result, Verdict
 from tests.services.dispatcher.builders import GATEWAY
-from tests.services.dispatcher.simulation.process import Process, Submit, Work
+from tests.services.dispatcher.simulation.process import Process, Submit
+from tests.services.dispatcher.simulation.receipts import Receipts
+from tests.services.dispatcher.simulation.topic import Topic
+from tests.services.dispatcher.simulation.work import Work
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
 PERSON = Recipient(PersonKind.CLIENT, "1")
+PHONE = "+254711000001"
 FATES = (Verdict.ACCEPTED, Verdict.ACCEPTED, Verdict.TEMPORARY, Verdict.FAILED, Verdict.THROTTLED)
+REPORTS = (ReceiptState.DELIVERED, ReceiptState.DELIVERED, ReceiptState.UNDELIVERABLE, ReceiptState.ENROUTE)
+MOST_REPORTS = 2
+"""Of one submit."""
+DOUBTFUL = (Status.IN_DOUBT, Status.UNKNOWN)
 TEXTS = ("hello", "hello", "x" * 200)
 VALID_SECONDS = (3600.0, 3600.0, 15.0)
 BUDGET = Counter(
-    kill=2, freeze=1, move=2, take=1, reset=1, cancel=1, changed=1, resend=1, word=1, lost=2, drop=1, late=2, again=1
+    kill=2,
+    freeze=1,
+    move=2,
+    take=1,
+    reset=1,
+    cancel=1,
+    changed=1,
+    resend=1,
+    word=1,
+    lost=2,
+    drop=1,
+    late=2,
+    again=1,
+    unsaid=1,
 )
 """How often each of these may befall a history."""
 
@@ -71,7 +95,7 @@ Choose = Callable[[int], int]
 class World:
     """See the top of this file. `choose` decides all that is left open."""
 
-    def __init__(self, pool: Pool, choose: Choose) -> None:
+    def __init__(self, pool: Pool, receipts_pool: Pool, choose: Choose) -> None:
         self.pool = pool
         self.choose = choose
         self.history = next(histories)
@@ -84,10 +108,9 @@ class World:
         self.left = Counter(BUDGET)
         self.running = Work()
         self.processes: list[Process] = []
-        self.holder: Process | None = None
         self.names = count(1)
-        self.log: list[MessageEvent[SmsDispatch]] = []
-        self.committed = 0
+        self.priorities = (Priority.NORMAL, Priority.HIGH)[: 1 + choose(2)]
+        self.topics = [Topic(topics.dispatch(GATEWAY, priority).name) for priority in self.priorities]
         self.submits: list[Submit] = []
         self.messages: list[Message] = []
         self.ids: list[UUID] = []
@@ -96,14 +119,20 @@ class World:
         self.cancelled: set[tuple[UUID, int]] = set()
         self.commands: list[MessageEvent[SmsCommand]] = []
         self.cycles: dict[UUID, int] = {}
-        self.said: set[UUID] = set()
-        """Of what an operator said that it failed."""
+        self.said: dict[UUID, set[Status]] = {}
+        """What operators said became of a message."""
+        self.repeats_references = choose(2) == 0
+        """Whether the carrier's receipts repeat the reference of the submit."""
+        self.receipts = Receipts(receipts_pool, self.note)
         self.events: dict[UUID, list[AnyMessageEvent]] = {}
         self.records: list[Outgoing] = []
 
     @property
     def wall(self) -> datetime:
-        return START + timedelta(seconds=self.now)
+        return self.at(self.now)
+
+    def at(self, now: float) -> datetime:
+        return START + timedelta(seconds=now)
 
     # Kafka and what is behind it
 
@@ -112,7 +141,9 @@ class World:
         self.records.append(outgoing)
         event: Any = _DECODERS[outgoing.topic](outgoing.value)
         self.note(event)
-        if not isinstance(event.data, SmsStatus):
+        if isinstance(event.data, SmsStatus):
+            self.receipts.hear(topics.STATUS, event)
+        else:
             self.door.append(event)
 
     def note(self, event: AnyMessageEvent) -> None:
@@ -127,7 +158,8 @@ class World:
     def arrive(self) -> None:
         number = len(self.messages) + 1
         # Ids that no history had before; what is made of their last bits is the same in each.
-        message_id = UUID(int=(self.history << 64) + number * 7919)
+        # They are so far apart that no two attempts have one reference.
+        message_id = UUID(int=(self.history << 64) + number * 1000)
         text, valid = TEXTS[self.choose(len(TEXTS))], VALID_SECONDS[self.choose(len(VALID_SECONDS))]
         message = Message(
             tenant="bank",
@@ -136,6 +168,7 @@ class World:
             text=text,
             accepted_at=self.wall,
             valid_until=self.wall + timedelta(seconds=valid),
+            priority=self.priorities[self.choose(len(self.priorities))],
         )
         self.messages.append(message)
         self.ids.append(message_id)
@@ -153,7 +186,7 @@ class World:
                 message=message,
                 leg=leg,
                 gateway=GATEWAY,
-                phone="+254711000001",
+                phone=PHONE,
                 person_name=None,
                 source_address="BANK",
                 encoding=Encoding.GSM7,
@@ -162,8 +195,11 @@ class World:
             ),
         )
         self.decided[LegKey(message_id, leg.cycle, leg.leg)] = event
-        self.log.append(event)
+        self._produce(event)
         self.note(event)
+
+    def _produce(self, event: MessageEvent[SmsDispatch]) -> None:
+        self.topics[self.priorities.index(event.data.message.priority)].log.append(event)
 
     def resolve(self) -> None:
         """What the resolver does with what came back: it decides once a leg."""
@@ -172,7 +208,7 @@ class World:
         key = LegKey(event.subject, leg.cycle, leg.leg)
         if key in self.decided:
             if (known := self.decided[key]) is not None:
-                self.log.append(known)
+                self._produce(known)
             return
         cancelled = (key.message_id, key.cycle) in self.cancelled
         if not cancelled and self.wall < message.valid_until:
@@ -216,19 +252,20 @@ class World:
         message = replace(self.messages[self.ids.index(message_id)], valid_until=self.wall + timedelta(hours=1))
         self._dispatch(message_id, message, Leg(self.cycles[message_id], 1, self.wall))
 
-    def say(self, message_id: UUID) -> None:
-        """An operator says of a doubt that it failed."""
-        self.said.add(message_id)
+    def say(self, message_id: UUID, status: Status) -> None:
+        """An operator says of a doubt what became of it."""
+        self.said.setdefault(message_id, set()).add(status)
         self.command(message_id, CommandKind.CANCEL)
-        doubtful = {
-            e.data.leg
-            for e in self.events[message_id]
-            if isinstance(e.data, SmsStatus) and e.data.status is Status.IN_DOUBT
-        }
-        for leg in sorted(doubtful, key=lambda leg: (leg.cycle, leg.leg)):
-            if leg.cycle == self.cycles[message_id]:
+        shown = self.shown(message_id)
+        furthest: dict[Leg, Status] = {}
+        for event in self.events[message_id]:
+            if isinstance(event.data, SmsStatus) and event.data.leg.cycle == shown.cycle:
+                leg, told = event.data.leg, event.data.status
+                furthest[leg] = max(told, furthest.get(leg, told), key=RANK.__getitem__)
+        for leg in sorted(furthest, key=lambda leg: leg.leg):
+            if leg.leg == shown.leg or (status is Status.FAILED and furthest[leg] in DOUBTFUL):
                 word = Reason("operator", "said so")
-                ending = partial(whole_ending, message_id, "bank", PERSON, leg, Status.FAILED, word)
+                ending = partial(whole_ending, message_id, "bank", PERSON, leg, status, word)
                 self.note(ending(at=self.wall, source="simulation", traceparent=None))
 
     # The carrier
@@ -246,6 +283,31 @@ class World:
     def give_up(self, submit: Submit) -> None:
         submit.given_up = True
         submit.process.hear(Result(submit.sent, Verdict.NO_ANSWER, code="smpp.timed_out"))
+
+    def report(self, submit: Submit, state: ReceiptState) -> None:
+        """The carrier reports of what it took; a dispatcher publishes that as it comes."""
+        assert submit.provider_id is not None
+        reference = submit.submission.attempt_reference if self.repeats_references else None
+        number = len(submit.reported)
+        submit.reported.append(state)
+        self.receipts.hear(
+            topics.RECEIPTS,
+            Event(
+                id=submit.receipt_id(number),
+                type=GatewayReceipt.TYPE,
+                source="simulation",
+                time=self.wall,
+                subject=f"{GATEWAY}/{submit.provider_id}",
+                data=GatewayReceipt(
+                    gateway=GATEWAY,
+                    provider_id=submit.provider_id,
+                    state=state,
+                    destination=PHONE.lstrip("+"),
+                    observed_at=self.wall,
+                    reference=reference,
+                ),
+            ),
+        )
 
     # Time
 
