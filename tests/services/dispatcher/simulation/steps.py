@@ -38,11 +38,32 @@ async def happen(world: World, length: int) -> None:
     await start(world)
     for intake in world.processes[0].intakes:
         intake.assign()
+    if world.choose(3) == 1:
+        await part(world)
     for _ in range(length):
         usual, faults = usual_steps(world), fault_steps(world)
         options = [step for step in usual for _ in range(USUAL)] + faults
         await take(world, options[world.choose(len(options))])
     await rest(world)
+
+
+async def part(world: World) -> None:
+    """Begin where most is at stake: a peer has taken over what a process has just written, and the process wakes up again."""
+    first, peer = world.processes[0], await start(world)
+    world.arrive()
+    await take_over(world, first)
+    await take(world, (f"{first.name} is frozen", partial(freeze, world, first, 3)))
+    await take_over(world, peer)
+    await take(world, (f"{first.name} wakes up", partial(wake, first)))
+
+
+async def take_over(world: World, process: Process) -> None:
+    """All that there is, and claim it."""
+    for intake in process.intakes:
+        intake.assign()
+        while intake.may_fetch:
+            intake.fetch()
+    await take(world, (f"{process.name} has all that there is, and claims it", partial(work, world, process, "sender")))
 
 
 async def take(world: World, step: Step) -> None:
@@ -270,10 +291,10 @@ async def kill(world: World, process: Process) -> None:
             intake.topic.holder = None
 
 
-async def freeze(world: World, process: Process) -> None:
+async def freeze(world: World, process: Process, times: int | None = None) -> None:
     """For long, often: until its peers call its lease over."""
     process.frozen = True
-    for _ in range(world.choose(4)):
+    for _ in range(world.choose(4) if times is None else times):
         await world.pass_time(LEASE_SECONDS - 1)
 
 
