@@ -81,9 +81,8 @@ class Wire:
 
     async def fetch(self, *args: Any) -> Any:
         rows = await self._call(self._pool.fetch, *args)
-        return sorted(
-            rows, key=itemgetter(0)
-        )  # else their order is PostgreSQL's choice, and what follows differs from run to run
+        # Else their order is PostgreSQL's choice, and what follows differs from run to run.
+        return sorted(rows, key=itemgetter(0))
 
     async def fetchval(self, *args: Any) -> Any:
         return await self._call(self._pool.fetchval, *args)
