@@ -38,7 +38,8 @@ async def open_session(config: SessionConfig, on_answers: OnAnswers, on_deliver:
         raise BindError(f"no answer to the bind within {BIND_SECONDS:g} s") from None
     except OSError as error:
         session.end("no connection", cut=True)
-        raise BindError(f"no connection to the provider: {error}") from error
+        # One of the frames that its traceback holds, ours with the TLS context among them, may hold the error.
+        raise BindError(f"no connection to the provider: {error}") from error.with_traceback(None)
     except BaseException:
         session.end("the bind failed", cut=True)
         raise

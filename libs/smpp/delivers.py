@@ -61,6 +61,7 @@ class Delivers:
         be finished."""
         self._accepting = False
         self._waiting.clear()
+        self._write = _to_nobody  # the session's own would hold it, with all its TLS, until garbage is collected
         if cancel and self._worker is not None:
             self._worker.cancel()
 
@@ -80,6 +81,10 @@ class Delivers:
             _log.exception("deliver_handler_failed", count=len(pdus))
             return CommandStatus.ESME_RX_T_APPN
         return CommandStatus.ESME_ROK
+
+
+def _to_nobody(_: bytes) -> None:
+    """There is no connection any more."""
 
 
 def _answers(batch: Sequence[tuple[int, Deliver]], status: CommandStatus) -> bytes:

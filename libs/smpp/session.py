@@ -48,7 +48,8 @@ class Session(asyncio.Protocol):
         self._draining = False
         self._writing_paused = False
         self._bind_sequence = self._unbind_sequence = 0  # none yet: ours begin with 1
-        self._bind_answer: asyncio.Future[None] = self._loop.create_future()
+        self._bind_answer: asyncio.Future[tuple[str, CommandStatus | None] | None] = self._loop.create_future()
+        """None once bound, else what the BindError says. An exception kept here would hold the frames that hold the session."""
         self._settled = asyncio.Event()  # nothing is in flight
         self._settled.set()
         self._unbound = asyncio.Event()
@@ -121,6 +122,7 @@ class Session(asyncio.Protocol):
             self.close_reason = reason
         self.bound = False
         if self._transport is None:
+            self._delivers.stop(cancel=False)
             self._closed.set()
         elif cut:
             self._transport.abort()
@@ -147,7 +149,8 @@ class Session(asyncio.Protocol):
         )
         self._bind_sequence = self._take_sequence()
         self._write(bind.encode(self._bind_sequence))
-        await self._bind_answer
+        if refusal := await self._bind_answer:
+            raise BindError(*refusal)
 
     # What the event loop calls.
 
@@ -182,8 +185,7 @@ class Session(asyncio.Protocol):
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
         if not self._bind_answer.done():
-            self._bind_answer.set_exception(BindError(self.close_reason))
-            self._bind_answer.exception()  # looked at, or asyncio complains of it where nobody waits any more
+            self._bind_answer.set_result((self.close_reason, None))
         self._delivers.stop(cancel=False)
         self._report([Answer(token, AnswerKind.SESSION_CLOSED) for token in self._window.close()])
         self._closed.set()
@@ -263,8 +265,7 @@ class Session(asyncio.Protocol):
             self.bound = True
             self._bind_answer.set_result(None)
         else:
-            words = f"the provider refused the bind: {status.words} ({status.name})"
-            self._bind_answer.set_exception(BindError(words, status))
+            self._bind_answer.set_result((f"the provider refused the bind: {status.words} ({status.name})", status))
 
     def _refuse(self, error: PduError) -> None:
         """Answer a request that can't be read; a response that can't be read is as good as none."""
