@@ -79,6 +79,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        del self._parser  # each holds the other, which would keep both until garbage is collected
         self._waiting.clear()
         self._server.closed(self)
 

@@ -2,10 +2,8 @@
 
 import asyncio
 import contextlib
-import gc
 import ssl
 import weakref
-from collections.abc import Generator
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from libs.smpp.session import Session
 from libs.smpp.status import CommandStatus
 from libs.smpp.submission import Answer
 from tests.certificates import made_certificate, needs_openssl
+from tests.garbage import no_garbage_collection
 from tests.libs.smpp.scripted_smsc import Connection, plainly, scripted_smsc
 from tests.waiting import until
 
@@ -66,16 +65,6 @@ def test_old_versions_of_tls_are_not_spoken() -> None:
     assert context.check_hostname
 
 
-@contextlib.contextmanager
-def _no_garbage_collection() -> Generator[None]:
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
 def _refusing(connection: Connection, sequence: int, pdu: Pdu) -> bool:
     if isinstance(pdu, Bind):
         connection.send(sequence, BindResp(pdu.bind_type, CommandStatus.ESME_RBINDFAIL, ""))
@@ -113,6 +102,6 @@ def test_what_a_bind_took_is_given_back_at_its_end_and_waits_for_no_garbage_coll
             await until(lambda: all(kept() is None for kept in (*contexts, *sessions)))
 
     monkeypatch.setattr("libs.smpp.connect.Session", session)
-    with _no_garbage_collection(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with no_garbage_collection(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(bind_once())
     assert len(contexts) == len(sessions) == 1

@@ -3,11 +3,13 @@
 import asyncio
 import re
 import tracemalloc
+import weakref
 from urllib.parse import urlsplit
 
 import pytest
 
 from services.api_gateway.http import connection, server
+from tests.garbage import no_garbage_collection
 from tests.services.api_gateway.fakes import ALL_KEY, ASYNCAPI, OPENAPI, Gateway
 from tests.services.api_gateway.raw_client import HEADERS, Client, Clock, Unread, get, post, texts
 from tests.waiting import until
@@ -328,3 +330,16 @@ async def test_a_stop_does_not_wait_for_ever(gateway: Gateway) -> None:
     await asyncio.wait_for(gateway.server.stop(0.1), 5)
     assert await client.closed()
     client.close()
+
+
+async def test_a_closed_connection_waits_for_no_garbage_collection(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[weakref.ref[connection.Connection]] = []
+    monkeypatch.setattr(gateway.server, "opened", lambda made: opened.append(weakref.ref(made)))
+    with no_garbage_collection():
+        client = await Client.connect(gateway)
+        client.send(get(b"/nothing") + get(b"/nothing"))
+        assert [(await client.answer())[0] for _ in range(2)] == [404, 404]
+        client.close()
+        await until(lambda: [kept() for kept in opened] == [None])
